@@ -1,0 +1,8 @@
+//! echo-reactor
+pub mod echo;
+pub mod limits;
+pub mod net;
+pub mod stats;
+
+pub use limits::Limits;
+pub use stats::Stats;

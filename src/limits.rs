@@ -1,0 +1,296 @@
+//! Every bound of the server: its unit, its default, and the reason for both.
+//!
+//! A server without a limit has one all the same: the one at which it falls over. So whatever can grow or last is named
+//! here. What may live in this file: a bound, why it is what it is, and the check that the bounds fit together. What may
+//! not: enforcing them (that is done by whoever spends the resource), or reading them from a command line (`cli` does).
+
+use std::fmt;
+use std::time::Duration;
+
+/// The bounds that a server keeps. Start from [`Limits::default`] and change the fields that you care about.
+///
+/// ```
+/// use echo_reactor::Limits;
+/// use std::time::Duration;
+///
+/// let limits = Limits { idle_timeout: Some(Duration::from_secs(30)), ..Limits::default() };
+/// limits.check().expect("thirty seconds is a fine timeout");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections held at once (count; default 1,000,000). When it is reached, newcomers wait in the kernel's accept
+    /// queue, and are let in as others leave: a limit slows, it never refuses. The descriptors that the process may
+    /// have are usually the tighter bound; see [`Limits::fit_descriptors`].
+    pub connections_max: usize,
+
+    /// Descriptors kept free for everything that is not a connection: listeners, the epoll instance, standard streams,
+    /// a log file (count; default 32, as redis does). It only matters to [`Limits::fit_descriptors`].
+    pub descriptors_reserved: usize,
+
+    /// Handshakes that the kernel may finish ahead of `accept` (count; default the system's maximum,
+    /// `net.core.somaxconn`, to which the kernel cuts every greater number). Too small a queue does not refuse clients:
+    /// it drops their SYN, and they try again after a whole second.
+    pub backlog: i32,
+
+    /// Bytes that one connection may read in a turn before the others get theirs (bytes; default 256 KiB). Smaller is
+    /// fairer to the quiet ones, larger saves a few turns of the loop for the busy ones.
+    pub turn_bytes: usize,
+
+    /// Connections that one listener may accept in a turn (count; default 64). It keeps a burst of newcomers from
+    /// holding up those who are being served: sixty-four cost less than a millisecond.
+    pub turn_accepts: usize,
+
+    /// Datagrams that one socket may answer in a turn (count; default 64), for the same reason.
+    pub turn_datagrams: usize,
+
+    /// Size of the scratch, the one buffer that every stream is read into (bytes; default 63 KiB). It is also the most
+    /// that a connection can owe, since nothing is read while something is owed: a peer that never reads pins less
+    /// than 64 KiB of ours, the allocator's own bytes included.
+    pub scratch_bytes: usize,
+
+    /// Time after which a connection with nothing owed and nothing to say is closed (default off: RFC 862 serves "until
+    /// the calling user terminates the connection").
+    pub idle_timeout: Option<Duration>,
+
+    /// Time that a connection may owe bytes to a peer who takes none at all (default 60 s, as nginx's `send_timeout`).
+    /// Any progress starts it anew. Past it the connection is reset: an orderly close would leave the unsent bytes in
+    /// the kernel for as long as the peer pleases.
+    pub write_stall_timeout: Option<Duration>,
+
+    /// Time for which a connection that we end, by draining, waits for its peer's own FIN and throws away what still
+    /// arrives (default 1 s). Closing at once with unread input sends a reset, which can destroy the last echoes on
+    /// their way to the peer.
+    pub linger_timeout: Duration,
+
+    /// Time that draining may take in all before what is left is cut and counted (default 5 s: container runtimes
+    /// kill after ten).
+    pub drain_timeout: Duration,
+
+    /// Pause after `accept` failed for want of descriptors or memory, unless a connection closes earlier
+    /// (default 100 ms, as HAProxy: at most ten futile calls a second).
+    pub accept_retry: Duration,
+
+    /// The kernel's send buffer of each connection (bytes; default `None`: the kernel tunes it, up to `tcp_wmem[2]`).
+    /// Setting it switches the tuning off. Linux doubles what is asked for, to hold its own book-keeping.
+    pub send_buffer_bytes: Option<usize>,
+
+    /// The kernel's receive buffer of each connection and datagram socket (bytes; default `None`, as above).
+    pub receive_buffer_bytes: Option<usize>,
+
+    /// Idle time after which TCP probes whether the peer is still there (default off). Probes then follow at a third of
+    /// it, and the third that nobody answers ends the connection. Without it a peer that lost its power stays for ever.
+    pub keepalive: Option<Duration>,
+
+    /// Datagrams that one source, an IPv4 address or an IPv6 /64, may have answered (per second; default 1,000;
+    /// `None` is unlimited). It is what ends an echo loop with another echo server, which no guard can recognise.
+    pub datagrams_per_source: Option<u32>,
+
+    /// Datagrams answered in all (per second; default 100,000; `None` is unlimited): what this host can be made to send
+    /// to forged sources.
+    pub datagrams_total: Option<u32>,
+
+    /// Stack of each thread of the blocking twin (bytes; default 64 KiB beside its buffer; the platform's 2 to 8 MiB
+    /// are reserved address space, but at ten thousand threads even that is a wall).
+    pub thread_stack_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1_000_000,
+            descriptors_reserved: 32,
+            backlog: i32::MAX,
+            turn_bytes: 256 * 1024,
+            turn_accepts: 64,
+            turn_datagrams: 64,
+            scratch_bytes: 63 * 1024,
+            idle_timeout: None,
+            write_stall_timeout: Some(Duration::from_secs(60)),
+            linger_timeout: Duration::from_secs(1),
+            drain_timeout: Duration::from_secs(5),
+            accept_retry: Duration::from_millis(100),
+            send_buffer_bytes: None,
+            receive_buffer_bytes: None,
+            keepalive: None,
+            datagrams_per_source: Some(1_000),
+            datagrams_total: Some(100_000),
+            thread_stack_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// The most connections that can be asked for: a slot's number is half of a token, and four million is what the issue
+/// of the largest machines that anybody has shown needs.
+const CONNECTIONS_CEILING: usize = 4_000_000;
+/// The longest deadline. The loop counts milliseconds in 32 bits, and compares them by their distance.
+const TIMEOUT_CEILING: Duration = Duration::from_secs(20 * 24 * 60 * 60);
+/// The largest scratch. Beyond it a read only evicts from the cache what the write wants next.
+const SCRATCH_CEILING: usize = 16 * 1024 * 1024;
+
+impl Limits {
+    /// Checks every bound against what the server can keep.
+    ///
+    /// # Errors
+    /// The first limit that is out of range, with its name, its value, and what it may be.
+    pub fn check(&self) -> Result<(), LimitError> {
+        in_range("connections", self.connections_max, 1, CONNECTIONS_CEILING)?;
+        in_range(
+            "backlog",
+            usize::try_from(self.backlog).unwrap_or(0),
+            1,
+            i32::MAX as usize,
+        )?;
+        in_range("turn bytes", self.turn_bytes, 1, usize::MAX)?;
+        in_range("turn accepts", self.turn_accepts, 1, usize::MAX)?;
+        in_range("turn datagrams", self.turn_datagrams, 1, usize::MAX)?;
+        in_range("scratch", self.scratch_bytes, 1, SCRATCH_CEILING)?;
+        in_range("thread stack", self.thread_stack_bytes, 16 * 1024, 1 << 30)?;
+        for (name, bytes) in [
+            ("send buffer", self.send_buffer_bytes),
+            ("receive buffer", self.receive_buffer_bytes),
+        ] {
+            in_range(name, bytes.unwrap_or(1), 1, i32::MAX as usize / 2)?;
+        }
+        for (name, rate) in [
+            ("UDP rate per source", self.datagrams_per_source),
+            ("UDP rate", self.datagrams_total),
+        ] {
+            in_range(
+                name,
+                rate.map_or(1, |rate| rate as usize),
+                1,
+                u32::MAX as usize,
+            )?;
+        }
+        for (name, time) in [
+            ("idle timeout", self.idle_timeout),
+            ("write-stall timeout", self.write_stall_timeout),
+            ("linger timeout", Some(self.linger_timeout)),
+            ("drain timeout", Some(self.drain_timeout)),
+            ("accept retry", Some(self.accept_retry)),
+            ("keepalive", self.keepalive),
+        ] {
+            time_in_range(name, time.unwrap_or(TIMEOUT_CEILING))?;
+        }
+        if self
+            .keepalive
+            .is_some_and(|idle| idle < Duration::from_secs(1) || idle.as_secs() > 32_767)
+        {
+            return Err(LimitError::new(
+                "keepalive",
+                format!("{:?}", self.keepalive.unwrap_or_default()),
+                "1s to 32767s (tcp(7))",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Lowers `connections_max` to what a process with `descriptors` file descriptors can hold, the reserve kept.
+    /// Returns whether it had to.
+    pub fn fit_descriptors(&mut self, descriptors: u64) -> bool {
+        let room = usize::try_from(descriptors)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(self.descriptors_reserved)
+            .max(1);
+        let lowered = room < self.connections_max;
+        self.connections_max = self.connections_max.min(room);
+        lowered
+    }
+}
+
+/// A limit outside of what the server can keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitError {
+    name: &'static str,
+    value: String,
+    range: String,
+}
+
+impl LimitError {
+    fn new(name: &'static str, value: impl Into<String>, range: impl Into<String>) -> Self {
+        Self {
+            name,
+            value: value.into(),
+            range: range.into(),
+        }
+    }
+}
+
+impl fmt::Display for LimitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} of {} is out of range: it can be {}",
+            self.name, self.value, self.range
+        )
+    }
+}
+
+impl std::error::Error for LimitError {}
+
+fn in_range(name: &'static str, value: usize, least: usize, most: usize) -> Result<(), LimitError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let range = if most == usize::MAX {
+        format!("{least} or more")
+    } else {
+        format!("{least} to {most}")
+    };
+    Err(LimitError::new(name, value.to_string(), range))
+}
+
+fn time_in_range(name: &'static str, time: Duration) -> Result<(), LimitError> {
+    if (Duration::from_millis(1)..=TIMEOUT_CEILING).contains(&time) {
+        return Ok(());
+    }
+    Err(LimitError::new(name, format!("{time:?}"), "1ms to 20 days"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_in_range() {
+        assert_eq!(Limits::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_limit_out_of_range_is_named_with_its_value_and_its_range() {
+        let limits = Limits {
+            connections_max: 5_000_000,
+            ..Limits::default()
+        };
+        let text = limits.check().unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "connections of 5000000 is out of range: it can be 1 to 4000000"
+        );
+
+        let limits = Limits {
+            idle_timeout: Some(Duration::ZERO),
+            ..Limits::default()
+        };
+        assert!(
+            limits
+                .check()
+                .unwrap_err()
+                .to_string()
+                .starts_with("idle timeout of 0ns is out of range")
+        );
+    }
+
+    #[test]
+    fn descriptors_lower_the_connections_and_keep_the_reserve() {
+        let mut limits = Limits::default();
+        assert!(limits.fit_descriptors(20_000));
+        assert_eq!(limits.connections_max, 20_000 - 32);
+        assert!(!limits.fit_descriptors(u64::MAX));
+        assert!(limits.fit_descriptors(3));
+        assert_eq!(
+            limits.connections_max, 1,
+            "a server that can hold nobody would be no server"
+        );
+    }
+}

@@ -1,0 +1,115 @@
+//! What a socket is here: three small traits, and the sockets of the operating system behind them.
+//!
+//! The server knows a stream, a listener and a datagram socket by the traits of this page; which family they are of
+//! (TCP or Unix, IPv4 or IPv6) is known in this room alone. The real ones are closed enums, not boxed trait objects: two
+//! kinds will not become twenty, a `match` over them costs nothing beside a system call, and no connection needs an
+//! allocation of its own. The simulated network of the tests has its own types behind the same traits.
+//!
+//! In reading order: [`address`], [`listener`], [`stream`], [`datagram`].
+
+pub mod address;
+pub mod datagram;
+pub mod listener;
+mod socket_file;
+pub mod stream;
+
+pub use address::{Address, AddressError, Endpoint, UnixName};
+pub use datagram::DatagramSocket;
+pub use listener::{BindOptions, ListenerSocket};
+pub use socket_file::SocketFile;
+pub use stream::StreamSocket;
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+
+/// A connected, non-blocking stream of bytes: `read` and `write` do what they can at once or say `WouldBlock`.
+pub trait Stream: Read + Write {
+    /// Whether a read that fills only part of the buffer has emptied the socket, so that whatever comes later raises a
+    /// new edge. epoll(7) says so of streams, and TCP keeps it (but for urgent data, of which the event tells). Unix
+    /// streams do not: a read ends early at a message that carries descriptors, with more bytes waiting behind it.
+    fn short_read_empties(&self) -> bool;
+
+    /// Says FIN, once everything written is on its way: `shutdown(2)` for writing.
+    ///
+    /// # Errors
+    /// What the system said; `NotConnected` if the peer is gone already.
+    fn finish(&self) -> io::Result<()>;
+
+    /// Makes the coming close a reset, which takes the unsent bytes in the kernel with it.
+    fn abort_on_close(&self);
+
+    /// Who is at the other end. For the log; a peer that is gone has no address any more.
+    fn peer(&self) -> Peer;
+}
+
+/// A socket at which streams arrive.
+pub trait Listener {
+    /// What arrives.
+    type Stream: Stream;
+
+    /// The next connection from the queue, or `WouldBlock`.
+    ///
+    /// # Errors
+    /// Those of accept(2), as they come.
+    fn accept(&mut self) -> io::Result<Accepted<Self::Stream>>;
+}
+
+/// A stream just accepted.
+#[derive(Debug)]
+pub struct Accepted<S> {
+    /// The connection.
+    pub stream: S,
+    /// Who connected.
+    pub peer: Peer,
+    /// How many of its socket options could not be set. It can be served all the same.
+    pub option_errors: u32,
+}
+
+/// A socket at which datagrams arrive.
+pub trait Datagrams {
+    /// Where a datagram came from, and which address of ours it was sent to: all that an answer needs.
+    type Route: Clone + fmt::Debug;
+
+    /// Reads one datagram: its length, and the way back.
+    ///
+    /// # Errors
+    /// Those of recvmsg(2); `WouldBlock` if there is none.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Self::Route)>;
+
+    /// Answers along the way back.
+    ///
+    /// # Errors
+    /// Those of sendmsg(2); `WouldBlock` if the send buffer is full.
+    fn answer(&mut self, datagram: &[u8], route: &Self::Route) -> io::Result<()>;
+
+    /// Who is at the other end of a route.
+    fn source(route: &Self::Route) -> Peer;
+}
+
+/// Who is at the other end, as far as anybody can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// An address of IPv4 or IPv6; an IPv4 client of a dual-stack socket is shown as IPv4.
+    Ip(SocketAddr),
+    /// A Unix socket that is bound to a file or to an abstract name.
+    Unix(UnixName),
+    /// A Unix socket without a name, as clients usually are.
+    Unnamed,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => write!(f, "{address}"),
+            Self::Unix(name) => write!(f, "unix:{name}"),
+            Self::Unnamed => write!(f, "a Unix socket without a name"),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The file of a Unix socket: made without a moment in which the wrong people could use it, taken over only from the
+//! dead, removed only if it is still ours.
+//!
+//! `bind(2)` makes the file under the umask, which usually lets too many in, and fails where an earlier server left its
+//! file behind. So the socket is bound inside a new directory that nobody else may enter, gets its permission bits
+//! there, and is renamed to its real name once it listens. A rename replaces a stale file in one step: at every moment
+//! the name leads to a socket, or, the first time, to nothing.
+
+use super::UnixName;
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::collections::hash_map::RandomState;
+use std::fs::{self, DirBuilder, Metadata, Permissions};
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// The file of a bound Unix socket. Dropping it removes the file, unless somebody else's has taken its place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    nursery: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    /// Binds the socket to a file that has no public name as yet; [`SocketFile::publish`] gives it `path`.
+    ///
+    /// # Errors
+    /// `AddrInUse` if a server answers at `path`; `AlreadyExists` if something is there that is no socket of ours;
+    /// else what the system said.
+    pub fn bind(socket: &Socket, kind: Type, path: &Path, mode: u32) -> io::Result<Self> {
+        let stale = check_vacant(path, kind)?;
+        let directory = path
+            .parent()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let nursery = make_nursery(directory)?;
+        let unborn = nursery.join("s");
+        let found = socket
+            .bind(&SockAddr::unix(&unborn)?)
+            .and_then(|()| fs::set_permissions(&unborn, Permissions::from_mode(mode)))
+            .and_then(|()| fs::symlink_metadata(&unborn))
+            .and_then(|ours| same_owner(&ours, stale.as_ref(), path).map(|()| ours));
+        match found {
+            Ok(ours) => Ok(Self {
+                path: path.to_owned(),
+                nursery,
+                device: ours.dev(),
+                inode: ours.ino(),
+            }),
+            Err(error) => {
+                let _ = fs::remove_file(&unborn);
+                let _ = fs::remove_dir(&nursery);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the file its name, in place of a stale one if there is one.
+    ///
+    /// # Errors
+    /// What the system said of the rename.
+    pub fn publish(&self) -> io::Result<()> {
+        fs::rename(self.nursery.join("s"), &self.path)?;
+        fs::remove_dir(&self.nursery)
+    }
+
+    fn is_still_ours(&self) -> bool {
+        fs::symlink_metadata(&self.path)
+            .is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode)
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // A successor may have renamed its own file over ours: that one is not ours to remove.
+        if self.is_still_ours() {
+            let _ = fs::remove_file(&self.path);
+        }
+        // Both are there only if the server never came as far as `publish`.
+        let _ = fs::remove_file(self.nursery.join("s"));
+        let _ = fs::remove_dir(&self.nursery);
+    }
+}
+
+/// A new directory that only we may enter, under a name that nobody has. The name is short, since the whole path must fit
+/// into 107 bytes while the socket is bound.
+fn make_nursery(directory: &Path) -> io::Result<PathBuf> {
+    let mut tries = 0;
+    loop {
+        let random = RandomState::new().build_hasher().finish();
+        let nursery = directory.join(format!(".{:04x}", random & 0xffff));
+        match DirBuilder::new().mode(0o700).create(&nursery) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < 16 => tries += 1,
+            result => return result.map(|()| nursery),
+        }
+    }
+}
+
+/// Whether `path` is free (`None`), or holds the socket of a server that is dead (its metadata).
+fn check_vacant(path: &Path, kind: Type) -> io::Result<Option<Metadata>> {
+    let there = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result?,
+    };
+    if !there.file_type().is_socket() {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "something that is not a socket is there; remove it or choose another path",
+        ));
+    }
+    // Only the dead refuse. A full queue, a wrong kind, a missing permission: all these are signs of somebody's life.
+    let probe = Socket::new(Domain::UNIX, kind, None)?;
+    probe.set_nonblocking(true)?;
+    match probe.connect(&UnixName::Path(path.to_owned()).to_sock_addr()?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Some(there)),
+        _ => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "a server is living there; stop it or choose another path",
+        )),
+    }
+}
+
+/// A stale socket of another user is not ours to replace, even if the directory's permissions would let us.
+fn same_owner(ours: &Metadata, stale: Option<&Metadata>, path: &Path) -> io::Result<()> {
+    match stale {
+        Some(stale) if stale.uid() != ours.uid() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!(
+                "the stale socket {} belongs to user {}; remove it or choose another path",
+                path.display(),
+                stale.uid()
+            ),
+        )),
+        _ => Ok(()),
+    }
+}

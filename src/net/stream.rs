@@ -1,0 +1,118 @@
+//! One connected stream of the operating system, TCP or Unix.
+
+use super::{Peer, Stream, UnixName};
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+use socket2::SockRef;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::time::Duration;
+
+/// The streams of the operating system. Eight bytes: a descriptor, and which kind it is.
+#[derive(Debug)]
+pub enum StreamSocket {
+    /// IPv4 or IPv6.
+    Tcp(TcpStream),
+    /// Unix.
+    Unix(UnixStream),
+}
+
+impl Read for StreamSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for StreamSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(()) // a socket has no buffer on our side
+    }
+}
+
+impl Stream for StreamSocket {
+    fn short_read_empties(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+
+    fn abort_on_close(&self) {
+        if let Self::Tcp(stream) = self {
+            // It can only fail on a socket that is broken already, and that one is about to be closed. A Unix socket
+            // needs nothing: its unsent bytes sit in the peer's queue, and cost the peer.
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    fn peer(&self) -> Peer {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().map_or(Peer::Unnamed, Peer::from),
+            Self::Unix(stream) => stream
+                .peer_addr()
+                .map_or(Peer::Unnamed, |address| unix_peer(&address)),
+        }
+    }
+}
+
+/// The peer behind a Unix socket's address.
+pub(super) fn unix_peer(address: &std::os::unix::net::SocketAddr) -> Peer {
+    if let Some(path) = address.as_pathname() {
+        return Peer::Unix(UnixName::Path(path.to_owned()));
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(address) {
+        return Peer::Unix(UnixName::Abstract(
+            String::from_utf8_lossy(name).into_owned(),
+        ));
+    }
+    Peer::Unnamed
+}
+
+impl StreamSocket {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Unix(stream) => stream,
+        }
+    }
+}
+
+impl Source for StreamSocket {
+    fn register(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        self.source().register(registry, token, interest)
+    }
+
+    fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        self.source().reregister(registry, token, interest)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.source().deregister(registry)
+    }
+}

@@ -1,0 +1,443 @@
+//! The ledger: plain counters that must balance.
+//!
+//! ```text
+//! accepted  = live + closed (each with a reason)
+//! bytes in  = bytes out + owed + discarded
+//! datagrams in = datagrams out + dropped (each with a reason)
+//! ```
+//!
+//! Plain integers, since one thread counts: an atomic would pay for a second one that is not there. The threads of the
+//! blocking twin keep one ledger each, and [`Stats::merge`] adds them up. What may live in this file: counters, reasons,
+//! and their names. What may not: deciding anything by them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+
+/// Why a connection ended. Every one ends with exactly one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The peer said FIN, and everything that it had sent was echoed.
+    Finished,
+    /// The peer reset it, or was gone when we wrote (`ECONNRESET`, `EPIPE`).
+    Reset,
+    /// The kernel gave up on the peer: keepalive or retransmission (`ETIMEDOUT`).
+    PeerTimeout,
+    /// Somebody on this machine killed the socket (`ECONNABORTED`: `ss -K`).
+    Aborted,
+    /// Nothing came for the idle timeout, and nothing was owed.
+    Idle,
+    /// The peer took nothing of what it was owed for the write-stall timeout.
+    WriteStall,
+    /// We were stopping, and said goodbye in order: all that was read had been echoed.
+    Drained,
+    /// We were stopping, and the time to do it in order was over.
+    Cut,
+    /// There was no memory for what it was owed.
+    OutOfMemory,
+    /// The event queue would not have it (`ENOSPC`, `ENOMEM` of `epoll_ctl`).
+    Unregistered,
+    /// Any other error of its socket.
+    Error,
+}
+
+impl Reason {
+    /// Every reason, in the order of the ledger.
+    pub const ALL: [Self; 11] = [
+        Self::Finished,
+        Self::Reset,
+        Self::PeerTimeout,
+        Self::Aborted,
+        Self::Idle,
+        Self::WriteStall,
+        Self::Drained,
+        Self::Cut,
+        Self::OutOfMemory,
+        Self::Unregistered,
+        Self::Error,
+    ];
+
+    /// Its name in the ledger: stable, for machines too.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Reset => "reset",
+            Self::PeerTimeout => "peer_timeout",
+            Self::Aborted => "aborted",
+            Self::Idle => "idle",
+            Self::WriteStall => "write_stall",
+            Self::Drained => "drained",
+            Self::Cut => "cut",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Unregistered => "unregistered",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl From<&io::Error> for Reason {
+    /// What an error of a connection's own socket says of its end.
+    fn from(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Reset,
+            io::ErrorKind::TimedOut => Self::PeerTimeout,
+            io::ErrorKind::ConnectionAborted => Self::Aborted,
+            io::ErrorKind::OutOfMemory => Self::OutOfMemory,
+            _ => Self::Error,
+        }
+    }
+}
+
+/// Why a datagram was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drop {
+    /// Its source port belongs to a service (below 1024, or NFS's 2049) or cannot exist (0): an answer may start a loop.
+    ServicePort,
+    /// Its source is one of our own sockets: we would talk to ourselves for ever.
+    OwnPort,
+    /// Its source is no single host: multicast, broadcast or unspecified.
+    NoHost,
+    /// Its source has had its share of answers for now.
+    SourceRate,
+    /// All sources together have had theirs.
+    TotalRate,
+    /// Its sender has no address to answer to (Unix sockets only).
+    Unnamed,
+    /// The socket's send buffer was full. A datagram is not worth waiting for.
+    WouldBlock,
+    /// Sending failed in any other way.
+    Error,
+}
+
+impl Drop {
+    /// Every reason, in the order of the ledger.
+    pub const ALL: [Self; 8] = [
+        Self::ServicePort,
+        Self::OwnPort,
+        Self::NoHost,
+        Self::SourceRate,
+        Self::TotalRate,
+        Self::Unnamed,
+        Self::WouldBlock,
+        Self::Error,
+    ];
+
+    /// Its name in the ledger: stable, for machines too.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ServicePort => "service_port",
+            Self::OwnPort => "own_port",
+            Self::NoHost => "no_host",
+            Self::SourceRate => "source_rate",
+            Self::TotalRate => "total_rate",
+            Self::Unnamed => "unnamed",
+            Self::WouldBlock => "would_block",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What a server has done so far. All are counts since its start, but for `live` and `owed`, which are of now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections open now.
+    pub live: u64,
+    /// The most connections that were open at once.
+    pub live_peak: u64,
+    /// Connections ended, by [`Reason`]; read them with [`Stats::closed`].
+    closed: [u64; Reason::ALL.len()],
+    /// Calls of `accept` that failed, by errno (0 where the system gave none).
+    pub accept_errors: BTreeMap<i32, u64>,
+    /// Times that accepting was paused, by a shortage or by the connection limit.
+    pub accept_pauses: u64,
+    /// Bytes read from streams.
+    pub bytes_in: u64,
+    /// Bytes echoed to streams.
+    pub bytes_out: u64,
+    /// Bytes read and not yet echoed: the tails of all live connections.
+    pub owed: u64,
+    /// The most that was owed at once, in bytes.
+    pub owed_peak: u64,
+    /// Bytes read that were never echoed, since their connection ended first.
+    pub discarded: u64,
+    /// Datagrams read.
+    pub datagrams_in: u64,
+    /// Datagrams answered.
+    pub datagrams_out: u64,
+    /// Datagrams not answered, by [`Drop`]; read them with [`Stats::dropped`].
+    dropped: [u64; Drop::ALL.len()],
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Events for a connection that was gone by then.
+    pub stale_events: u64,
+    /// Events that turned out to be for nothing: the first read or accept would have blocked.
+    pub spurious_events: u64,
+    /// Times that a source had more to do than one turn allows, and queued up again.
+    pub budget_yields: u64,
+    /// Socket options that could not be set on a connection, which was served without.
+    pub option_errors: u64,
+    /// Log lines that were held back, since the same line had just been written.
+    pub log_suppressed: u64,
+}
+
+impl Stats {
+    /// A connection was accepted.
+    pub fn open(&mut self) {
+        self.accepted += 1;
+        self.live += 1;
+        self.live_peak = self.live_peak.max(self.live);
+    }
+
+    /// A connection ended: `unsent` bytes of what it was owed go with it.
+    pub fn close(&mut self, reason: Reason, unsent: usize) {
+        self.live -= 1;
+        self.closed[reason as usize] += 1;
+        self.owed -= unsent as u64;
+        self.discarded += unsent as u64;
+    }
+
+    /// A connection owes `bytes` more.
+    pub fn owe(&mut self, bytes: usize) {
+        self.owed += bytes as u64;
+        self.owed_peak = self.owed_peak.max(self.owed);
+    }
+
+    /// A connection paid back `bytes` of what it owed.
+    pub fn pay(&mut self, bytes: usize) {
+        self.owed -= bytes as u64;
+        self.bytes_out += bytes as u64;
+    }
+
+    /// A call of `accept` failed.
+    pub fn accept_error(&mut self, error: &io::Error) {
+        *self
+            .accept_errors
+            .entry(error.raw_os_error().unwrap_or(0))
+            .or_default() += 1;
+    }
+
+    /// A datagram was not answered.
+    pub fn drop_datagram(&mut self, why: Drop) {
+        self.dropped[why as usize] += 1;
+    }
+
+    /// Connections that ended for this reason.
+    #[must_use]
+    pub fn closed(&self, reason: Reason) -> u64 {
+        self.closed[reason as usize]
+    }
+
+    /// Connections that ended, for whatever reason.
+    #[must_use]
+    pub fn closed_total(&self) -> u64 {
+        self.closed.iter().sum()
+    }
+
+    /// Datagrams that were not answered for this reason.
+    #[must_use]
+    pub fn dropped(&self, why: Drop) -> u64 {
+        self.dropped[why as usize]
+    }
+
+    /// Datagrams that were not answered, for whatever reason.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+
+    /// Checks the three equations at the head of this page.
+    ///
+    /// # Errors
+    /// The equation that does not hold, with its figures.
+    pub fn balance(&self) -> Result<(), String> {
+        let equations = [
+            (
+                "accepted = live + closed",
+                self.accepted,
+                self.live + self.closed_total(),
+            ),
+            (
+                "bytes in = bytes out + owed + discarded",
+                self.bytes_in,
+                self.bytes_out + self.owed + self.discarded,
+            ),
+            (
+                "datagrams in = datagrams out + dropped",
+                self.datagrams_in,
+                self.datagrams_out + self.dropped_total(),
+            ),
+        ];
+        match equations.iter().find(|(_, left, right)| left != right) {
+            None => Ok(()),
+            Some((equation, left, right)) => {
+                Err(format!("{equation} does not hold: {left} is not {right}"))
+            }
+        }
+    }
+
+    /// Adds another ledger to this one. The peaks are added too, which makes them an upper bound: two ledgers do not
+    /// tell whether they peaked at the same moment.
+    pub fn merge(&mut self, other: &Self) {
+        // Taken apart by name, so that a counter which is added to the struct and forgotten here does not compile.
+        let Self {
+            accepted,
+            live,
+            live_peak,
+            closed,
+            accept_errors,
+            accept_pauses,
+            bytes_in,
+            bytes_out,
+            owed,
+            owed_peak,
+            discarded,
+            datagrams_in,
+            datagrams_out,
+            dropped,
+            turns,
+            stale_events,
+            spurious_events,
+            budget_yields,
+            option_errors,
+            log_suppressed,
+        } = other;
+        self.accepted += accepted;
+        self.live += live;
+        self.live_peak += live_peak;
+        for (sum, count) in self.closed.iter_mut().zip(closed) {
+            *sum += count;
+        }
+        for (&errno, count) in accept_errors {
+            *self.accept_errors.entry(errno).or_default() += count;
+        }
+        self.accept_pauses += accept_pauses;
+        self.bytes_in += bytes_in;
+        self.bytes_out += bytes_out;
+        self.owed += owed;
+        self.owed_peak += owed_peak;
+        self.discarded += discarded;
+        self.datagrams_in += datagrams_in;
+        self.datagrams_out += datagrams_out;
+        for (sum, count) in self.dropped.iter_mut().zip(dropped) {
+            *sum += count;
+        }
+        self.turns += turns;
+        self.stale_events += stale_events;
+        self.spurious_events += spurious_events;
+        self.budget_yields += budget_yields;
+        self.option_errors += option_errors;
+        self.log_suppressed += log_suppressed;
+    }
+
+    /// The plain counters with their stable names, in the order in which people want to read them. The families
+    /// `closed`, `dropped` and `accept_errors` have their own accessors.
+    #[must_use]
+    pub fn counters(&self) -> [(&'static str, u64); 17] {
+        [
+            ("accepted", self.accepted),
+            ("live", self.live),
+            ("live_peak", self.live_peak),
+            ("accept_pauses", self.accept_pauses),
+            ("bytes_in", self.bytes_in),
+            ("bytes_out", self.bytes_out),
+            ("owed", self.owed),
+            ("owed_peak", self.owed_peak),
+            ("discarded", self.discarded),
+            ("datagrams_in", self.datagrams_in),
+            ("datagrams_out", self.datagrams_out),
+            ("turns", self.turns),
+            ("stale_events", self.stale_events),
+            ("spurious_events", self.spurious_events),
+            ("budget_yields", self.budget_yields),
+            ("option_errors", self.option_errors),
+            ("log_suppressed", self.log_suppressed),
+        ]
+    }
+}
+
+/// One line: the counters as `name=count`, the families as `closed{reason}=count`, what is zero left out of the latter.
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (name, count)) in self.counters().iter().enumerate() {
+            write!(f, "{}{name}={count}", if i == 0 { "" } else { " " })?;
+        }
+        for reason in Reason::ALL
+            .into_iter()
+            .filter(|&reason| self.closed(reason) > 0)
+        {
+            write!(f, " closed{{{}}}={}", reason.name(), self.closed(reason))?;
+        }
+        for why in Drop::ALL.into_iter().filter(|&why| self.dropped(why) > 0) {
+            write!(f, " dropped{{{}}}={}", why.name(), self.dropped(why))?;
+        }
+        for (errno, count) in &self.accept_errors {
+            write!(f, " accept_errors{{{errno}}}={count}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reasons_are_listed_in_the_order_of_their_places() {
+        assert!(
+            Reason::ALL
+                .into_iter()
+                .enumerate()
+                .all(|(place, reason)| place == reason as usize)
+        );
+        assert!(
+            Drop::ALL
+                .into_iter()
+                .enumerate()
+                .all(|(place, why)| place == why as usize)
+        );
+    }
+
+    #[test]
+    fn a_life_of_one_connection_balances_at_every_step() {
+        let mut stats = Stats::default();
+        stats.open();
+        assert_eq!(stats.balance(), Ok(()));
+        stats.bytes_in += 10;
+        assert!(stats.balance().unwrap_err().contains("bytes in"));
+        stats.bytes_out += 4;
+        stats.owe(6);
+        assert_eq!(stats.balance(), Ok(()));
+        stats.pay(1);
+        stats.close(Reason::Reset, 5);
+        assert_eq!(stats.balance(), Ok(()));
+        assert_eq!((stats.discarded, stats.owed, stats.owed_peak), (5, 0, 6));
+    }
+
+    #[test]
+    fn ledgers_add_up() {
+        let mut one = Stats::default();
+        one.open();
+        one.close(Reason::Idle, 0);
+        one.accept_error(&io::Error::from_raw_os_error(24));
+        let mut sum = one.clone();
+        sum.merge(&one);
+        assert_eq!(
+            (
+                sum.accepted,
+                sum.closed(Reason::Idle),
+                sum.accept_errors[&24]
+            ),
+            (2, 2, 2)
+        );
+        assert_eq!(sum.balance(), Ok(()));
+        assert!(
+            sum.to_string()
+                .contains("closed{idle}=2 accept_errors{24}=2"),
+            "{sum}"
+        );
+    }
+}
