@@ -91,7 +91,7 @@ impl From<&io::Error> for Reason {
 
 /// Why a datagram was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drop {
+pub enum Dropped {
     /// Its source port belongs to a service (below 1024, or NFS's 2049) or cannot exist (0): an answer may start a loop.
     ServicePort,
     /// Its source is one of our own sockets: we would talk to ourselves for ever.
@@ -110,7 +110,7 @@ pub enum Drop {
     Error,
 }
 
-impl Drop {
+impl Dropped {
     /// Every reason, in the order of the ledger.
     pub const ALL: [Self; 8] = [
         Self::ServicePort,
@@ -168,8 +168,8 @@ pub struct Stats {
     pub datagrams_in: u64,
     /// Datagrams answered.
     pub datagrams_out: u64,
-    /// Datagrams not answered, by [`Drop`]; read them with [`Stats::dropped`].
-    dropped: [u64; Drop::ALL.len()],
+    /// Datagrams not answered, by [`Dropped`]; read them with [`Stats::dropped`].
+    dropped: [u64; Dropped::ALL.len()],
     /// Turns of the loop.
     pub turns: u64,
     /// Events for a connection that was gone by then.
@@ -221,7 +221,7 @@ impl Stats {
     }
 
     /// A datagram was not answered.
-    pub fn drop_datagram(&mut self, why: Drop) {
+    pub fn drop_datagram(&mut self, why: Dropped) {
         self.dropped[why as usize] += 1;
     }
 
@@ -239,7 +239,7 @@ impl Stats {
 
     /// Datagrams that were not answered for this reason.
     #[must_use]
-    pub fn dropped(&self, why: Drop) -> u64 {
+    pub fn dropped(&self, why: Dropped) -> u64 {
         self.dropped[why as usize]
     }
 
@@ -371,7 +371,10 @@ impl fmt::Display for Stats {
         {
             write!(f, " closed{{{}}}={}", reason.name(), self.closed(reason))?;
         }
-        for why in Drop::ALL.into_iter().filter(|&why| self.dropped(why) > 0) {
+        for why in Dropped::ALL
+            .into_iter()
+            .filter(|&why| self.dropped(why) > 0)
+        {
             write!(f, " dropped{{{}}}={}", why.name(), self.dropped(why))?;
         }
         for (errno, count) in &self.accept_errors {
@@ -394,7 +397,7 @@ mod tests {
                 .all(|(place, reason)| place == reason as usize)
         );
         assert!(
-            Drop::ALL
+            Dropped::ALL
                 .into_iter()
                 .enumerate()
                 .all(|(place, why)| place == why as usize)
