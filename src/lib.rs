@@ -2,6 +2,7 @@
 pub mod echo;
 pub mod limits;
 pub mod net;
+pub mod reactor;
 pub mod stats;
 
 pub use limits::Limits;
