@@ -763,3 +763,39 @@ fn one_connection_follows_its_socket() {
         1,
     );
 }
+
+#[test]
+fn the_kernel_wakes_every_accept_when_its_listener_is_shut() {
+    for address in families() {
+        let address: Address = address.parse().unwrap();
+        let endpoint = address.resolve().unwrap().remove(0);
+        let bound = Bound::new(&endpoint, &BindOptions::default()).unwrap();
+        let (sender, results) = mpsc::channel();
+        // Three are in the call by the time of the shutdown, or on their way to it; the fourth surely comes after it.
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    sender.send(None).unwrap();
+                    sender
+                        .send(Some(Stream::accept(&bound).map(|_| ())))
+                        .unwrap();
+                });
+            }
+            for _ in 0..3 {
+                assert!(results.recv_timeout(DEADLINE).unwrap().is_none());
+            }
+            bound.socket.shutdown(Shutdown::Both).unwrap();
+            sender
+                .send(Some(Stream::accept(&bound).map(|_| ())))
+                .unwrap();
+            for _ in 0..4 {
+                let error = results
+                    .recv_timeout(DEADLINE)
+                    .unwrap()
+                    .unwrap()
+                    .unwrap_err();
+                assert_eq!(verdict(&error), Verdict::Broken, "{error}");
+            }
+        });
+    }
+}
