@@ -1,4 +1,5 @@
 //! echo-reactor
+pub mod blocking;
 pub mod echo;
 pub mod limits;
 pub mod net;
