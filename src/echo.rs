@@ -95,6 +95,8 @@ enum Phase {
     Parting {
         cut: Instant,
     },
+    /// Nobody is left.
+    Stopped,
 }
 
 /// What each kind of source waits for, and how long.
@@ -154,6 +156,9 @@ impl<W: World> Server<W> {
     /// # Errors
     /// As [`Server::run`].
     pub fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<Turn> {
+        if self.is_finished() {
+            return Ok(Turn::Finished); // it was told so between two turns, and there is nothing to wait for
+        }
         let mut end = Turn::Serving;
         self.reactor.wait(max_wait)?;
         self.stats.turns += 1;
@@ -257,7 +262,7 @@ impl<W: World> Server<W> {
     /// The one alarm is for whichever comes first.
     fn set_alarm(&mut self) {
         let stage = match self.phase {
-            Phase::Serving => None,
+            Phase::Serving | Phase::Stopped => None,
             Phase::Draining { goodbye, .. } => Some(goodbye),
             Phase::Parting { cut } => Some(cut),
         };
@@ -449,6 +454,7 @@ impl<W: World> Server<W> {
         if self.phase == Phase::Serving {
             self.drain();
         }
+        self.phase = Phase::Stopped;
         for key in self.connections() {
             self.end(key, Reason::Cut);
         }

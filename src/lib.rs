@@ -8,3 +8,6 @@ pub mod stats;
 
 pub use limits::Limits;
 pub use stats::Stats;
+
+#[cfg(test)]
+mod testing;

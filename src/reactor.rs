@@ -43,8 +43,8 @@ use std::time::{Duration, Instant};
 pub enum Event {
     /// A source is ready, or queued up for this turn. [`Reactor::admit`] tells whether it is still there.
     Ready(Key, Readiness),
-    /// A source did nothing for as long as its lane allows. It is said again until the source is closed, moved to
-    /// another lane, or active.
+    /// A source did nothing for as long as its lane allows. If nothing comes of it, it is said again when that time has
+    /// passed once more.
     Expired(Key),
     /// The time set by [`Reactor::set_alarm`] has come.
     Alarm,
@@ -262,6 +262,8 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             return Some(Event::Woken);
         }
         if let Some(key) = self.deadlines.expired(&self.slots, self.judged_ms) {
+            self.deadlines
+                .move_to_back(&mut self.slots, key, self.now_ms);
             return Some(Event::Expired(key));
         }
         if self.alarm.is_some_and(|alarm| alarm <= self.now) {
@@ -282,11 +284,12 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             slot.readiness = slot.readiness.max(readiness);
             return None;
         }
-        let lane = slot.want.lane;
-        if self.deadlines.has_moved(&slot.place, lane, self.now_ms) {
-            self.deadlines.leave(&mut self.slots, key, lane);
+        if self
+            .deadlines
+            .should_move(&slot.place, slot.want.lane, self.now_ms)
+        {
             self.deadlines
-                .enter(&mut self.slots, key, lane, self.now_ms);
+                .move_to_back(&mut self.slots, key, self.now_ms);
         }
         self.get_mut(key)
     }

@@ -157,8 +157,15 @@ impl Deadlines {
         }
     }
 
+    /// Gives a slot its full time again.
+    pub(super) fn move_to_back<S>(&mut self, slots: &mut Slab<Slot<S>>, key: Key, now_ms: u32) {
+        let lane = slots[key.slot as usize].want.lane;
+        self.leave(slots, key, lane);
+        self.enter(slots, key, lane, now_ms);
+    }
+
     /// Whether a slot that is active now has to be moved to the back: the question on the path of every echo.
-    pub(super) fn has_moved(&self, place: &Place, lane: Lane, now_ms: u32) -> bool {
+    pub(super) fn should_move(&self, place: &Place, lane: Lane, now_ms: u32) -> bool {
         now_ms.wrapping_sub(place.moved_ms) > self.queues[lane.0 as usize].grain_ms
     }
 

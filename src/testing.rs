@@ -1,0 +1,13 @@
+//! What the tests stand on: a scripted socket, exhaustive choices, and a simulated network. Only there under `cfg(test)`.
+//!
+//! - [`script`]: a socket that does what a list says: short reads, short writes, `WouldBlock`, a reset. For one
+//!   connection.
+//! - [`choices`]: every sequence of decisions up to a depth, one after the other. With a script that asks it what to do
+//!   next, a connection is taken through everything that can happen to it.
+//! - [`network`]: a whole operating system's worth of sockets, in memory, from a seed. The server runs in it unchanged.
+//! - [`simulation`]: clients of all manners, the oracle that knows what each must get, and the seeds.
+
+mod choices;
+mod network;
+mod script;
+mod simulation;

@@ -1,0 +1,73 @@
+//! Every sequence of decisions, one after the other.
+//!
+//! A test asks `choose(n)` wherever something could go one of n ways, and is run again and again; each run takes the
+//! next path through the tree of decisions, until all have been taken. No list of cases to write, and none forgotten.
+
+/// Walks the tree of decisions down to a depth; below it, every decision is the first.
+#[derive(Debug)]
+pub(crate) struct Choices {
+    depth: usize,
+    /// The path of this run: what was taken, out of how many.
+    path: Vec<(usize, usize)>,
+    asked: usize,
+}
+
+impl Choices {
+    pub(crate) fn new(depth: usize) -> Self {
+        Self {
+            depth,
+            path: Vec::new(),
+            asked: 0,
+        }
+    }
+
+    /// A number below `ways`.
+    pub(crate) fn choose(&mut self, ways: usize) -> usize {
+        if self.asked == self.depth {
+            return 0;
+        }
+        if self.asked == self.path.len() {
+            self.path.push((0, ways));
+        }
+        let (taken, _) = self.path[self.asked];
+        self.asked += 1;
+        taken
+    }
+
+    /// Whether this run has come to where every decision is the first.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.asked == self.depth
+    }
+
+    /// Goes on to the next path; `false` if there is none.
+    pub(crate) fn next_path(&mut self) -> bool {
+        self.asked = 0;
+        while let Some((taken, ways)) = self.path.pop() {
+            if taken + 1 < ways {
+                self.path.push((taken + 1, ways));
+                return true;
+            }
+        }
+        false
+    }
+}
+
+#[test]
+fn every_path_is_taken_once() {
+    let mut choices = Choices::new(3);
+    let mut seen = std::collections::BTreeSet::new();
+    loop {
+        let first = choices.choose(2);
+        let path = [
+            first,
+            choices.choose(2 + first),
+            choices.choose(2),
+            choices.choose(9),
+        ];
+        assert!(seen.insert(path), "{path:?} twice");
+        if !choices.next_path() {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 2 * 2 + 3 * 2);
+}

@@ -1,0 +1,648 @@
+//! A simulated operating system: sockets, an edge-triggered event queue, and a clock, all from one seed.
+//!
+//! It keeps the kernel's promises and breaks everything that the kernel does not promise. An edge is told once, when
+//! something arrives or when the registration changes, and only if it is still true by the time of asking. Events come
+//! in any order, some for nothing, some late, some for sockets that are gone. Calls are interrupted, come short, fail.
+//! Slots and descriptors are limited, and time jumps.
+//!
+//! What may live in this file: the mechanism, and the knobs. What clients do, and what they must get, is `simulation`'s.
+
+use crate::echo::World;
+use crate::net::{Accepted, Datagrams, Listener, Peer, Stream};
+use crate::reactor::{Interest, Readiness, Selector, Source};
+use mio::Token;
+use std::cell::{RefCell, RefMut};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// How often, in a thousand times, the world is unkind in each way. Each seed turns each knob anew.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Knobs {
+    pub(crate) interrupted: u64,
+    pub(crate) short_write: u64,
+    pub(crate) short_read: u64,
+    pub(crate) broken: u64,
+    pub(crate) would_block_for_nothing: u64,
+    pub(crate) spurious_event: u64,
+    pub(crate) stale_event: u64,
+    pub(crate) late_event: u64,
+    pub(crate) wait_interrupted: u64,
+    pub(crate) accept_error: u64,
+    pub(crate) register_error: u64,
+    /// How many events one wait reports at most.
+    pub(crate) events_max: usize,
+    /// How many bytes the kernel takes for a peer that does not read.
+    pub(crate) window_bytes: usize,
+    /// How many descriptors there are for connections.
+    pub(crate) descriptors: usize,
+}
+
+/// A small generator of pseudo-random numbers (SplitMix64): all that happens follows from its seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    pub(crate) fn happens(&mut self, in_a_thousand: u64) -> bool {
+        self.next() % 1000 < in_a_thousand
+    }
+}
+
+/// One side's view of everything: the kernel's tables.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    pub(crate) random: Random,
+    pub(crate) knobs: Knobs,
+    pub(crate) now: Instant,
+    /// Sockets by number. Numbers are never reused: the slots and keys of the server are, and that is the point.
+    pub(crate) sockets: BTreeMap<usize, Socket>,
+    next: usize,
+    old_tokens: Vec<Token>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) kind: Kind,
+    registered: Option<(Token, Interest)>,
+    /// Something has happened since the event queue last told of this socket.
+    edge: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Listener {
+        queue: VecDeque<Wire>,
+    },
+    Stream(Box<Wire>),
+    Datagrams {
+        inbox: VecDeque<(Vec<u8>, SocketAddr)>,
+        answers: Vec<(Vec<u8>, SocketAddr)>,
+    },
+}
+
+/// What lies between a client and the server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wire {
+    pub(crate) client: usize,
+    pub(crate) to_server: VecDeque<u8>,
+    pub(crate) to_client: VecDeque<u8>,
+    /// The client has said FIN.
+    pub(crate) client_finished: bool,
+    /// The server has said FIN.
+    pub(crate) server_finished: bool,
+    /// An error that the next call of the server will see.
+    pub(crate) broken: Option<ErrorKind>,
+    /// Whether a short read leaves nothing behind, as in TCP.
+    pub(crate) short_read_empties: bool,
+    /// The server was told that there is no room, and waits to hear of some.
+    pub(crate) starved: bool,
+    /// The server has asked for a reset rather than an orderly end.
+    pub(crate) aborted: bool,
+}
+
+impl Wire {
+    fn is_ready(&self, interest: Interest, window: usize) -> bool {
+        self.broken.is_some()
+            || match interest {
+                Interest::Read => !self.to_server.is_empty() || self.client_finished,
+                Interest::Write => self.to_client.len() < window,
+            }
+    }
+}
+
+/// The simulated world, shared by the server, the clients and the event queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    kernel: Rc<RefCell<Kernel>>,
+    /// Connections that the server has closed.
+    remains: Rc<RefCell<Vec<Wire>>>,
+}
+
+impl Network {
+    pub(crate) fn new(random: Random, knobs: Knobs) -> Self {
+        Self {
+            kernel: Rc::new(RefCell::new(Kernel {
+                random,
+                knobs,
+                now: Instant::now(),
+                sockets: BTreeMap::new(),
+                next: 0,
+                old_tokens: Vec::new(),
+            })),
+            remains: Rc::default(),
+        }
+    }
+
+    pub(crate) fn kernel(&self) -> RefMut<'_, Kernel> {
+        self.kernel.borrow_mut()
+    }
+
+    pub(crate) fn take_remains(&self) -> Vec<Wire> {
+        self.remains.take()
+    }
+
+    pub(crate) fn selector(&self) -> Queue {
+        Queue(self.clone())
+    }
+
+    fn socket(&self, kind: Kind) -> Handle {
+        Handle {
+            number: self.kernel().add(kind),
+            network: self.clone(),
+        }
+    }
+
+    pub(crate) fn listener(&self) -> Handle {
+        self.socket(Kind::Listener {
+            queue: VecDeque::new(),
+        })
+    }
+
+    pub(crate) fn datagrams(&self) -> Handle {
+        self.socket(Kind::Datagrams {
+            inbox: VecDeque::new(),
+            answers: Vec::new(),
+        })
+    }
+}
+
+impl Kernel {
+    fn add(&mut self, kind: Kind) -> usize {
+        self.next += 1;
+        self.sockets.insert(
+            self.next,
+            Socket {
+                kind,
+                registered: None,
+                edge: false,
+            },
+        );
+        self.next
+    }
+
+    /// The server's end of a connection.
+    pub(crate) fn wire(&mut self, number: usize) -> &mut Wire {
+        match &mut self.sockets.get_mut(&number).expect("an open socket").kind {
+            Kind::Stream(wire) => wire,
+            other => panic!("{other:?} is no stream"),
+        }
+    }
+
+    /// How many connections are open at the server's end.
+    pub(crate) fn streams(&self) -> usize {
+        self.sockets
+            .values()
+            .filter(|socket| matches!(socket.kind, Kind::Stream(_)))
+            .count()
+    }
+
+    /// Something has happened to a socket: an edge, for whoever watches for this.
+    pub(crate) fn touch(&mut self, number: usize, what: Interest) {
+        if let Some(socket) = self.sockets.get_mut(&number) {
+            socket.edge |= socket
+                .registered
+                .is_some_and(|(_, interest)| interest == what);
+        }
+    }
+
+    /// A connection breaks, which whoever watches for anything hears of.
+    pub(crate) fn break_wire(&mut self, number: usize, how: ErrorKind) {
+        self.wire(number).broken = Some(how);
+        self.touch(number, Interest::Read);
+        self.touch(number, Interest::Write);
+    }
+
+    /// Somebody connects.
+    pub(crate) fn connect(&mut self, listener: usize, wire: Wire) {
+        let Kind::Listener { queue } =
+            &mut self.sockets.get_mut(&listener).expect("a listener").kind
+        else {
+            panic!("no listener");
+        };
+        queue.push_back(wire);
+        self.touch(listener, Interest::Read);
+    }
+
+    /// What a client took makes room, and the server is told if it had asked.
+    pub(crate) fn made_room(&mut self, number: usize) {
+        let window = self.knobs.window_bytes;
+        let wire = self.wire(number);
+        if wire.starved && wire.to_client.len() < window {
+            wire.starved = false;
+            self.touch(number, Interest::Write);
+        }
+    }
+
+    /// Whether there is an edge that the event queue has not told of.
+    pub(crate) fn has_edges(&self) -> bool {
+        self.sockets.values().any(|socket| {
+            socket.edge
+                && socket
+                    .registered
+                    .is_some_and(|(_, interest)| self.is_ready(socket, interest))
+        })
+    }
+
+    fn is_ready(&self, socket: &Socket, interest: Interest) -> bool {
+        match &socket.kind {
+            Kind::Listener { queue } => !queue.is_empty(),
+            Kind::Stream(wire) => wire.is_ready(interest, self.knobs.window_bytes),
+            Kind::Datagrams { inbox, .. } => !inbox.is_empty(),
+        }
+    }
+
+    fn maybe_interrupted(&mut self) -> io::Result<()> {
+        if self.random.happens(self.knobs.interrupted) {
+            Err(ErrorKind::Interrupted.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn report(&mut self, mut tell: impl FnMut(Token, Readiness)) -> bool {
+        let knobs = self.knobs.clone();
+        let mut ready: Vec<usize> = Vec::new();
+        for (&number, socket) in &self.sockets {
+            let Some((_, interest)) = socket.registered else {
+                continue;
+            };
+            if socket.edge && self.is_ready(socket, interest) {
+                ready.push(number);
+            }
+        }
+        let mut told = 0;
+        while !ready.is_empty() && told < knobs.events_max {
+            let number = ready.swap_remove(self.random.below(ready.len()));
+            if self.random.happens(knobs.late_event) {
+                continue; // the edge stays, for a later wait
+            }
+            let socket = self
+                .sockets
+                .get_mut(&number)
+                .expect("it was there just now");
+            socket.edge = false;
+            let (token, _) = socket.registered.expect("it was registered just now");
+            let special = match &socket.kind {
+                Kind::Stream(wire) => wire.client_finished || wire.broken.is_some(),
+                _ => false,
+            };
+            tell(
+                token,
+                if special {
+                    Readiness::Special
+                } else {
+                    Readiness::Plain
+                },
+            );
+            told += 1;
+        }
+        let everything = ready.is_empty();
+        if self.random.happens(knobs.spurious_event) {
+            let registered: Vec<Token> = self
+                .sockets
+                .values()
+                .filter_map(|socket| socket.registered)
+                .map(|(token, _)| token)
+                .collect();
+            if !registered.is_empty() {
+                tell(
+                    registered[self.random.below(registered.len())],
+                    Readiness::Plain,
+                );
+            }
+        }
+        if self.random.happens(knobs.stale_event) && !self.old_tokens.is_empty() {
+            let old = self.old_tokens[self.random.below(self.old_tokens.len())];
+            let in_use = self
+                .sockets
+                .values()
+                .any(|socket| socket.registered.is_some_and(|(token, _)| token == old));
+            assert!(!in_use, "no two registrations share a token");
+            tell(old, Readiness::Special);
+        }
+        everything
+    }
+}
+
+/// The event queue.
+#[derive(Debug)]
+pub(crate) struct Queue(Network);
+
+impl Selector for Queue {
+    type Registry = Network;
+
+    fn registry(&self) -> &Network {
+        &self.0
+    }
+
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        report: impl FnMut(Token, Readiness),
+    ) -> io::Result<bool> {
+        let mut kernel = self.0.kernel();
+        let interrupted = kernel.knobs.wait_interrupted;
+        if kernel.random.happens(interrupted) {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        if !kernel.has_edges() {
+            // Nothing will happen by itself, so this is the wait in full.
+            kernel.now += timeout.expect("a wait without end, and nothing to come");
+        }
+        Ok(kernel.report(report))
+    }
+
+    fn now(&self) -> Instant {
+        self.0.kernel().now
+    }
+}
+
+/// A socket of the server. Dropping it closes it.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    network: Network,
+    pub(crate) number: usize,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut kernel = self.network.kernel();
+        let socket = kernel.sockets.remove(&self.number).expect("closed once");
+        if let Some((token, _)) = socket.registered {
+            kernel.old_tokens.push(token);
+        }
+        drop(kernel);
+        let mut remains = self.network.remains.borrow_mut();
+        match socket.kind {
+            Kind::Stream(wire) => remains.push(*wire),
+            Kind::Listener { queue } => {
+                for mut wire in queue {
+                    wire.broken = Some(ErrorKind::ConnectionReset);
+                    remains.push(wire);
+                }
+            }
+            Kind::Datagrams { .. } => {}
+        }
+    }
+}
+
+impl Source<Network> for Handle {
+    fn register(&mut self, network: &Network, token: Token, interest: Interest) -> io::Result<()> {
+        let mut kernel = network.kernel();
+        let knob = kernel.knobs.register_error;
+        let is_stream = matches!(kernel.sockets[&self.number].kind, Kind::Stream(_));
+        if is_stream && kernel.random.happens(knob) {
+            return Err(io::Error::from_raw_os_error(28)); // ENOSPC: epoll_ctl(2)'s "too many watches"
+        }
+        drop(kernel);
+        self.reregister(network, token, interest)
+    }
+
+    fn reregister(
+        &mut self,
+        network: &Network,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        let mut kernel = network.kernel();
+        let socket = kernel
+            .sockets
+            .get_mut(&self.number)
+            .expect("an open socket");
+        socket.registered = Some((token, interest));
+        socket.edge = true; // what is ready already is told again
+        Ok(())
+    }
+
+    fn deregister(&mut self, network: &Network) -> io::Result<()> {
+        let mut kernel = network.kernel();
+        let socket = kernel
+            .sockets
+            .get_mut(&self.number)
+            .expect("an open socket");
+        if let Some((token, _)) = socket.registered.take() {
+            kernel.old_tokens.push(token);
+        }
+        Ok(())
+    }
+}
+
+impl Read for Handle {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut kernel = self.network.kernel();
+        kernel.maybe_interrupted()?;
+        let Kernel {
+            random,
+            knobs,
+            sockets,
+            ..
+        } = &mut *kernel;
+        let Some(Socket {
+            kind: Kind::Stream(wire),
+            edge,
+            ..
+        }) = sockets.get_mut(&self.number)
+        else {
+            panic!("read from no stream");
+        };
+        if let Some(kind) = wire.broken.take() {
+            return Err(kind.into());
+        }
+        if random.happens(knobs.broken) {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        if wire.to_server.is_empty() {
+            return if wire.client_finished {
+                Ok(0)
+            } else {
+                Err(ErrorKind::WouldBlock.into())
+            };
+        }
+        if random.happens(knobs.would_block_for_nothing) {
+            *edge = true; // the kernel says so only if it will tell again
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let mut count = buffer.len().min(wire.to_server.len());
+        if !wire.short_read_empties && random.happens(knobs.short_read) {
+            count = 1 + random.below(count);
+        }
+        for (place, byte) in buffer.iter_mut().zip(wire.to_server.drain(..count)) {
+            *place = byte;
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Handle {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut kernel = self.network.kernel();
+        kernel.maybe_interrupted()?;
+        let Kernel {
+            random,
+            knobs,
+            sockets,
+            ..
+        } = &mut *kernel;
+        let Some(Socket {
+            kind: Kind::Stream(wire),
+            ..
+        }) = sockets.get_mut(&self.number)
+        else {
+            panic!("written to no stream");
+        };
+        assert!(!wire.server_finished, "written after FIN");
+        if let Some(kind) = wire.broken.take() {
+            return Err(kind.into());
+        }
+        if random.happens(knobs.broken) {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let room = knobs
+            .window_bytes
+            .saturating_sub(wire.to_client.len())
+            .min(bytes.len());
+        if room == 0 {
+            wire.starved = true;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let mut count = room;
+        if random.happens(knobs.short_write) {
+            count = 1 + random.below(room);
+        }
+        wire.starved |= count < bytes.len();
+        wire.to_client.extend(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Handle {
+    fn short_read_empties(&self) -> bool {
+        self.network.kernel().wire(self.number).short_read_empties
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        self.network.kernel().wire(self.number).server_finished = true;
+        Ok(())
+    }
+
+    fn abort_on_close(&self) {
+        self.network.kernel().wire(self.number).aborted = true;
+    }
+
+    fn peer(&self) -> Peer {
+        Peer::Unnamed
+    }
+}
+
+/// What accept(2) may fail with, other than for want of descriptors.
+const ACCEPT_ERRNOS: [i32; 8] = [4, 71, 100, 103, 113, 105, 12, 23];
+
+impl Listener for Handle {
+    type Stream = Self;
+
+    fn accept(&mut self) -> io::Result<Accepted<Self>> {
+        let mut kernel = self.network.kernel();
+        if kernel.streams() >= kernel.knobs.descriptors {
+            return Err(io::Error::from_raw_os_error(24)); // EMFILE, whether or not anybody is waiting
+        }
+        let knob = kernel.knobs.accept_error;
+        if kernel.random.happens(knob) {
+            let errno = ACCEPT_ERRNOS[kernel.random.below(ACCEPT_ERRNOS.len())];
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let Kind::Listener { queue } =
+            &mut kernel.sockets.get_mut(&self.number).expect("open").kind
+        else {
+            panic!("accept on no listener");
+        };
+        let wire = queue.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        let number = kernel.add(Kind::Stream(Box::new(wire)));
+        Ok(Accepted {
+            stream: Self {
+                network: self.network.clone(),
+                number,
+            },
+            peer: Peer::Unnamed,
+            option_errors: 0,
+        })
+    }
+}
+
+impl Datagrams for Handle {
+    type Route = SocketAddr;
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let mut kernel = self.network.kernel();
+        kernel.maybe_interrupted()?;
+        let Some(Socket {
+            kind: Kind::Datagrams { inbox, .. },
+            ..
+        }) = kernel.sockets.get_mut(&self.number)
+        else {
+            panic!("no datagram socket");
+        };
+        let (datagram, source) = inbox.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        buffer[..datagram.len()].copy_from_slice(&datagram);
+        Ok((datagram.len(), source))
+    }
+
+    fn answer(&mut self, datagram: &[u8], route: &SocketAddr) -> io::Result<()> {
+        let mut kernel = self.network.kernel();
+        kernel.maybe_interrupted()?;
+        let Kernel {
+            random,
+            knobs,
+            sockets,
+            ..
+        } = &mut *kernel;
+        if random.happens(knobs.would_block_for_nothing) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let Some(Socket {
+            kind: Kind::Datagrams { answers, .. },
+            ..
+        }) = sockets.get_mut(&self.number)
+        else {
+            panic!("no datagram socket");
+        };
+        answers.push((datagram.to_vec(), *route));
+        Ok(())
+    }
+
+    fn source(route: &SocketAddr) -> Peer {
+        Peer::Ip(*route)
+    }
+}
+
+/// The simulated world, as the server knows it.
+#[derive(Debug)]
+pub(crate) enum Simulated {}
+
+impl World for Simulated {
+    type Selector = Queue;
+    type Stream = Handle;
+    type Listener = Handle;
+    type Datagrams = Handle;
+}

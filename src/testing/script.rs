@@ -1,0 +1,220 @@
+//! A socket that does what it is told, and what a connection makes of it: every script up to a length of six.
+
+use super::choices::Choices;
+use crate::echo::connection::{Connection, Outcome, Wait};
+use crate::net::{Peer, Stream};
+use crate::reactor::Readiness;
+use crate::stats::{Reason, Stats};
+use std::cell::RefCell;
+use std::io::{self, ErrorKind, Read, Write};
+use std::rc::Rc;
+
+/// What a call may come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    /// As many bytes as fit.
+    All,
+    /// One byte.
+    One,
+    Fail(ErrorKind),
+    /// FIN. Only reads see it.
+    End,
+}
+
+const READS: [Act; 6] = [
+    Act::End, // the first: what follows when the script is over
+    Act::All,
+    Act::One,
+    Act::Fail(ErrorKind::WouldBlock),
+    Act::Fail(ErrorKind::Interrupted),
+    Act::Fail(ErrorKind::ConnectionReset),
+];
+const WRITES: [Act; 5] = [
+    Act::All,
+    Act::One,
+    Act::Fail(ErrorKind::WouldBlock),
+    Act::Fail(ErrorKind::Interrupted),
+    Act::Fail(ErrorKind::BrokenPipe),
+];
+
+/// The scripted socket: it asks the choices what to do at each call, and remembers what passed through it.
+#[derive(Debug)]
+struct Script {
+    choices: Choices,
+    /// How many bytes were read from it. The i-th byte is `i % 251`.
+    received: usize,
+    /// Those that were written to it.
+    echoed: Vec<u8>,
+    last_read: Option<Act>,
+    finished: bool,
+    short_read_empties: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Socket(Rc<RefCell<Script>>);
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut script = self.0.borrow_mut();
+        let act = READS[script.choices.choose(READS.len())];
+        script.last_read = Some(act);
+        let count = match act {
+            Act::All => buffer.len(),
+            Act::One => 1,
+            Act::End => 0,
+            Act::Fail(kind) => return Err(kind.into()),
+        };
+        for byte in &mut buffer[..count] {
+            *byte = (script.received % 251) as u8;
+            script.received += 1;
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut script = self.0.borrow_mut();
+        assert!(!script.finished, "written after FIN");
+        assert!(!bytes.is_empty(), "a write of nothing is a wasted call");
+        let count = match WRITES[script.choices.choose(WRITES.len())] {
+            Act::All => bytes.len(),
+            Act::One => 1,
+            Act::End => unreachable!("no write sees FIN"),
+            Act::Fail(kind) => return Err(kind.into()),
+        };
+        script.echoed.extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Socket {
+    fn short_read_empties(&self) -> bool {
+        self.0.borrow().short_read_empties
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        self.0.borrow_mut().finished = true;
+        Ok(())
+    }
+
+    fn abort_on_close(&self) {}
+
+    fn peer(&self) -> Peer {
+        Peer::Unnamed
+    }
+}
+
+const SCRATCH_BYTES: usize = 3;
+
+/// Takes one connection along one path, from its first event to its end, and checks the laws after every step.
+fn run(choices: Choices, readiness: Readiness, short_read_empties: bool, goodbye: bool) -> Choices {
+    let socket = Socket(Rc::new(RefCell::new(Script {
+        choices,
+        received: 0,
+        echoed: Vec::new(),
+        last_read: None,
+        finished: false,
+        short_read_empties,
+    })));
+    let mut connection = Connection::new(socket.clone());
+    let mut stats = Stats::default();
+    let mut scratch = [0; SCRATCH_BYTES];
+    stats.open();
+    let reason = loop {
+        let outcome = connection.advance(readiness, &mut scratch, 2 * SCRATCH_BYTES, &mut stats);
+        let script = socket.0.borrow();
+        let prefix = script
+            .echoed
+            .iter()
+            .enumerate()
+            .all(|(i, &byte)| byte == (i % 251) as u8);
+        assert!(prefix, "echoed is a prefix of received: {script:?}");
+        assert!(
+            connection.owed() <= SCRATCH_BYTES,
+            "a tail is no longer than the scratch"
+        );
+        assert_eq!(stats.bytes_in, script.received as u64);
+        assert_eq!(stats.bytes_out, script.echoed.len() as u64);
+        assert_eq!(stats.owed, connection.owed() as u64);
+        match outcome {
+            Outcome::Done(reason) => break reason,
+            Outcome::Yield => assert_eq!(
+                connection.owed(),
+                0,
+                "nothing is read while something is owed"
+            ),
+            Outcome::Wait(wait) => assert_eq!(wait, connection.wants()),
+            Outcome::Drained => {
+                assert_eq!(connection.wants(), Wait::Reading);
+                // Whoever stops reading must know that nothing is left: nobody will tell it again.
+                let empty = script.last_read == Some(Act::Fail(ErrorKind::WouldBlock))
+                    || readiness == Readiness::Plain
+                        && short_read_empties
+                        && script.last_read == Some(Act::One);
+                assert!(empty, "stopped before the socket was empty: {script:?}");
+            }
+        }
+        if goodbye && script.choices.is_exhausted() {
+            drop(script);
+            connection.finish();
+        }
+    };
+    stats.close(reason, connection.owed());
+    assert_eq!(stats.balance(), Ok(()));
+    drop(connection);
+    let script = Rc::into_inner(socket.0)
+        .expect("the connection is gone")
+        .into_inner();
+    match reason {
+        Reason::Finished | Reason::Drained => {
+            assert_eq!(script.last_read, Some(Act::End), "a clean end follows FIN");
+            assert_eq!(stats.bytes_out + stats.discarded, stats.bytes_in);
+            assert!(
+                reason == Reason::Drained || stats.discarded == 0,
+                "a clean end has echoed everything"
+            );
+        }
+        Reason::Reset => {}
+        other => panic!("no script leads to {other:?}"),
+    }
+    script.choices
+}
+
+#[track_caller]
+fn run_all(readiness: Readiness, short_read_empties: bool, goodbye: bool) {
+    let mut choices = Choices::new(6);
+    let mut scripts = 1;
+    loop {
+        choices = run(choices, readiness, short_read_empties, goodbye);
+        if !choices.next_path() {
+            break;
+        }
+        scripts += 1;
+    }
+    assert!(scripts > 5_000, "only {scripts} scripts");
+}
+
+#[test]
+fn all_scripts_of_a_socket_that_a_short_read_empties() {
+    run_all(Readiness::Plain, true, false);
+}
+
+#[test]
+fn all_scripts_of_a_socket_that_has_more_behind_a_short_read() {
+    run_all(Readiness::Plain, false, false);
+}
+
+#[test]
+fn all_scripts_of_a_socket_that_is_ending() {
+    run_all(Readiness::Special, true, false);
+}
+
+#[test]
+fn all_scripts_of_a_socket_that_is_told_goodbye() {
+    run_all(Readiness::Plain, true, true);
+}

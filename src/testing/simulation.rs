@@ -1,0 +1,550 @@
+//! The whole server in the simulated network, one seed after the other.
+//!
+//! Each seed draws a world (how often it is unkind in each way), the server's limits, and clients of all manners: those
+//! who read at once, slowly or never, who say FIN, break the connection or stay silent. Meanwhile the clock jumps, and
+//! now and then the server is told to drain. The oracle is simple: what a client gets is a prefix of what it sent; when
+//! the world turns kind again, everybody is served, without another byte from anybody; a clean end has echoed all; the
+//! ledger balances; and in the end no socket is left.
+//!
+//! `ECHO_SEED=n` replays one seed and tells its story, `ECHO_SEEDS=n` runs that many.
+
+use super::network::{Handle, Kernel, Kind, Knobs, Network, Random, Simulated, Wire};
+use crate::echo::world::Socket;
+use crate::echo::{Server, Turn};
+use crate::limits::Limits;
+use crate::reactor::Interest;
+use crate::stats::Reason;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+const SEEDS: u64 = 10_000;
+/// More turns than any seed needs to come to rest; whoever needs more is not being served.
+const TURNS_MAX: usize = 20_000;
+
+#[test]
+fn ten_thousand_seeds() {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse().expect("a whole number"))
+    };
+    if let Some(seed) = number("ECHO_SEED") {
+        return Simulation::new(seed, true).run();
+    }
+    for seed in 0..number("ECHO_SEEDS").unwrap_or(SEEDS) {
+        Simulation::new(seed, false).run();
+    }
+}
+
+#[derive(Debug)]
+struct Client {
+    index: usize,
+    listener: usize,
+    /// Where the server's end of its connection is: unknown until it was accepted.
+    socket: Option<usize>,
+    to_send: usize,
+    sent: usize,
+    received: usize,
+    manner: Manner,
+    /// It has broken the connection, or the world has.
+    is_broken: bool,
+    is_gone: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Eager,
+    Slow,
+    NeverReads,
+    Breaks,
+}
+
+struct Simulation {
+    seed: u64,
+    tells: bool,
+    random: Random,
+    network: Network,
+    server: Server<Simulated>,
+    listeners: Vec<usize>,
+    datagrams: usize,
+    clients: Vec<Client>,
+    datagrams_sent: u64,
+    draining: bool,
+    turns: usize,
+    full_and_finished: u64,
+}
+
+impl Drop for Simulation {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "seed {}: replay it with ECHO_SEED={} cargo test --lib ten_thousand_seeds",
+                self.seed, self.seed
+            );
+        }
+    }
+}
+
+impl Simulation {
+    fn new(seed: u64, tells: bool) -> Self {
+        let mut random = Random::new(seed);
+        let knobs = knobs(&mut random);
+        let limits = limits(&mut random);
+        if tells {
+            eprintln!("{knobs:#?}\n{limits:#?}");
+        }
+        let network = Network::new(Random::new(random.next()), knobs);
+        let mut server = Server::new(network.selector(), limits, Default::default(), vec![50_007]);
+        let mut open = |handle: Handle, door: fn(Box<Handle>) -> Socket<Simulated>| {
+            let number = handle.number;
+            server
+                .add_door(door(Box::new(handle)))
+                .expect("the world is kind to doors");
+            number
+        };
+        let listeners = (0..1 + random.below(2))
+            .map(|_| open(network.listener(), Socket::Listener))
+            .collect();
+        let datagrams = open(network.datagrams(), Socket::Datagrams);
+        Self {
+            seed,
+            tells,
+            random,
+            network,
+            server,
+            listeners,
+            datagrams,
+            clients: Vec::new(),
+            datagrams_sent: 0,
+            draining: false,
+            turns: 0,
+            full_and_finished: 0,
+        }
+    }
+
+    fn run(mut self) {
+        for _ in 0..50 + self.random.below(300) {
+            self.step();
+        }
+        self.be_kind();
+        self.everybody_is_served();
+        self.everybody_leaves();
+        self.nothing_is_left();
+    }
+
+    // ---- the unkind part ----
+
+    fn step(&mut self) {
+        match self.random.below(100) {
+            0..40 => self.turn(Duration::ZERO),
+            40..55 => self.connect(),
+            55..90 if !self.clients.is_empty() => {
+                let client = self.random.below(self.clients.len());
+                self.client_acts(client);
+            }
+            90..95 => self.datagram(),
+            95..98 => {
+                let jump = Duration::from_millis(self.random.below(1_500) as u64);
+                self.tell(|| format!("the clock jumps by {jump:?}"));
+                self.network.kernel().now += jump;
+            }
+            98 if self.random.below(8) == 0 => self.drain(),
+            _ => {}
+        }
+    }
+
+    fn connect(&mut self) {
+        if self.draining || self.clients.len() >= 24 {
+            return;
+        }
+        let listener = self.listeners[self.random.below(self.listeners.len())];
+        let client = self.clients.len();
+        let wire = Wire {
+            client,
+            short_read_empties: self.random.below(2) == 0,
+            ..Wire::default()
+        };
+        self.network.kernel().connect(listener, wire);
+        let manner = match self.random.below(10) {
+            0..5 => Manner::Eager,
+            5..7 => Manner::Slow,
+            7..9 => Manner::NeverReads,
+            _ => Manner::Breaks,
+        };
+        self.clients.push(Client {
+            index: client,
+            listener,
+            socket: None,
+            to_send: self.random.below(2_000),
+            sent: 0,
+            received: 0,
+            manner,
+            is_broken: false,
+            is_gone: false,
+        });
+        self.tell(|| format!("client {client} connects, {manner:?}"));
+    }
+
+    fn client_acts(&mut self, client: usize) {
+        let decision = self.random.below(10);
+        let amount = 1 + self.random.below(300);
+        match (self.clients[client].manner, decision) {
+            (Manner::Breaks, 0) => self.client_breaks(client),
+            (Manner::Eager, 0) if self.clients[client].sent == self.clients[client].to_send => {
+                self.client_finishes(client);
+            }
+            (_, 0..5) => self.client_sends(client, amount),
+            (Manner::Eager | Manner::Breaks, _) => self.client_reads(client, usize::MAX),
+            (Manner::Slow, 9) => self.client_reads(client, 1 + amount / 30),
+            _ => {}
+        }
+    }
+
+    fn client_sends(&mut self, index: usize, amount: usize) {
+        let client = &mut self.clients[index];
+        let end = client.to_send.min(client.sent + amount);
+        let bytes: Vec<u8> = (client.sent..end)
+            .map(|place| pattern(index, place))
+            .collect();
+        let sent = with_wire(&self.network, client, |wire| {
+            if !wire.client_finished && wire.to_server.len() < 1_000 {
+                wire.to_server.extend(&bytes);
+                return bytes.len();
+            }
+            0
+        });
+        if let Some(count) = sent
+            && count > 0
+        {
+            client.sent += count;
+            arrived(&self.network, client);
+        }
+    }
+
+    fn client_reads(&mut self, index: usize, amount: usize) {
+        let client = &mut self.clients[index];
+        let bytes = with_wire(&self.network, client, |wire| {
+            let count = amount.min(wire.to_client.len());
+            wire.to_client.drain(..count).collect::<Vec<u8>>()
+        });
+        for byte in bytes.unwrap_or_default() {
+            client.gets(index, byte);
+        }
+        if let Some(socket) = client.socket.filter(|_| !client.is_gone) {
+            self.network.kernel().made_room(socket);
+        }
+    }
+
+    fn client_finishes(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        // Only once: a second FIN would be a second edge, and hide that the first one was lost.
+        let is_news = with_wire(&self.network, client, |wire| {
+            !std::mem::replace(&mut wire.client_finished, true)
+        });
+        if is_news == Some(true) {
+            arrived(&self.network, client);
+        }
+        self.tell(|| format!("client {index} says FIN"));
+    }
+
+    fn client_breaks(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        client.is_broken = true;
+        with_wire(&self.network, client, |wire| {
+            wire.broken = Some(ErrorKind::ConnectionReset)
+        });
+        if let Some(socket) = client.socket.filter(|_| !client.is_gone) {
+            self.network
+                .kernel()
+                .break_wire(socket, ErrorKind::ConnectionReset);
+        }
+        self.tell(|| format!("client {index} breaks"));
+    }
+
+    fn datagram(&mut self) {
+        if self.draining {
+            return;
+        }
+        let source = format!(
+            "10.0.0.{}:{}",
+            self.random.below(3),
+            self.random.below(60_000)
+        );
+        let bytes = vec![self.datagrams_sent as u8; self.random.below(1_000)];
+        let mut kernel = self.network.kernel();
+        if let Kind::Datagrams { inbox, .. } =
+            &mut kernel.sockets.get_mut(&self.datagrams).expect("open").kind
+        {
+            inbox.push_back((bytes, source.parse().expect("an address")));
+        }
+        kernel.touch(self.datagrams, Interest::Read);
+        self.datagrams_sent += 1;
+    }
+
+    fn drain(&mut self) {
+        self.tell(|| "drain".into());
+        self.check_datagrams();
+        self.draining = true;
+        self.server.drain();
+        self.find_sockets();
+    }
+
+    // ---- the server's turn, and what came of it ----
+
+    fn turn(&mut self, max_wait: Duration) {
+        self.turns += 1;
+        match self.server.turn(Some(max_wait)) {
+            Ok(Turn::Finished) => assert!(self.draining, "it ends only when it is told to"),
+            Ok(_) => {}
+            Err(error) => panic!("the loop ended: {error}"),
+        }
+        self.find_sockets();
+        let stats = self.server.stats();
+        assert_eq!(stats.balance(), Ok(()), "{stats}");
+        let owed_max = stats.live * self.server.limits().scratch_bytes as u64;
+        assert!(
+            stats.owed <= owed_max,
+            "owes {} and may owe {owed_max}",
+            stats.owed
+        );
+        assert!(stats.live as usize <= self.server.limits().connections_max);
+        assert_eq!(
+            stats.live as usize,
+            self.network.kernel().streams(),
+            "live connections are the open ones"
+        );
+    }
+
+    /// Tells each client where its connection is by now, or that it is closed.
+    fn find_sockets(&mut self) {
+        for (&number, socket) in &self.network.kernel().sockets {
+            if let Kind::Stream(wire) = &socket.kind {
+                self.clients[wire.client].socket = Some(number);
+            }
+        }
+        for wire in self.network.take_remains() {
+            let index = wire.client;
+            let client = &mut self.clients[index];
+            client.is_gone = true;
+            if !wire.aborted && !client.is_broken {
+                wire.to_client
+                    .iter()
+                    .for_each(|&byte| client.gets(index, byte));
+            }
+            let is_full = client.received == client.sent;
+            self.full_and_finished += u64::from(is_full && wire.client_finished);
+            self.tell(|| format!("client {index} was closed, with {wire:?}"));
+        }
+    }
+
+    // ---- the kind part ----
+
+    fn be_kind(&mut self) {
+        self.tell(|| "the world turns kind".into());
+        let mut kernel = self.network.kernel();
+        kernel.knobs = Knobs {
+            events_max: kernel.knobs.events_max,
+            window_bytes: kernel.knobs.window_bytes,
+            descriptors: kernel.knobs.descriptors,
+            ..Knobs::default()
+        };
+    }
+
+    /// Nobody sends another byte, and everybody who was let in is served to the last one all the same: no edge is lost.
+    fn everybody_is_served(&mut self) {
+        for _ in 0..TURNS_MAX {
+            for client in 0..self.clients.len() {
+                self.client_reads(client, usize::MAX);
+            }
+            // A quiet world, but for accept's retry: more than one turn of rest shows that nothing more will come.
+            let (wait, was) = (Duration::from_millis(1), self.server.stats().clone());
+            let had_edges = self.network.kernel().has_edges();
+            self.turn(wait);
+            let now = self.server.stats();
+            if !had_edges
+                && (was.bytes_in, was.bytes_out, was.accepted)
+                    == (now.bytes_in, now.bytes_out, now.accepted)
+            {
+                break;
+            }
+        }
+        let kernel = self.network.kernel();
+        for (number, socket) in &kernel.sockets {
+            if let Kind::Stream(wire) = &socket.kind {
+                let client = &self.clients[wire.client];
+                assert!(
+                    !wire.client_finished,
+                    "nobody sees that socket {number} is at its end: {wire:?} {client:?}"
+                );
+                assert!(
+                    wire.to_server.is_empty(),
+                    "nobody reads socket {number}: {wire:?} {client:?}"
+                );
+                assert!(
+                    wire.server_finished || client.received == client.sent,
+                    "socket {number} is owed bytes: {wire:?} {client:?}"
+                );
+            }
+        }
+        drop(kernel);
+        self.check_datagrams();
+    }
+
+    /// Everybody says FIN. Those in the accept queue get their turn as others leave.
+    fn everybody_leaves(&mut self) {
+        for client in 0..self.clients.len() {
+            self.client_finishes(client);
+        }
+        for _ in 0..TURNS_MAX {
+            if self.clients.iter().all(|client| client.is_gone) {
+                break;
+            }
+            for client in 0..self.clients.len() {
+                self.client_reads(client, usize::MAX);
+            }
+            self.turn(Duration::from_millis(1));
+        }
+        let waiting: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|client| !client.is_gone)
+            .collect();
+        assert!(waiting.is_empty(), "never served: {waiting:?}");
+        let stats = self.server.stats();
+        assert!(
+            stats.closed(Reason::Finished) <= self.full_and_finished,
+            "a clean end has echoed everything: {stats}"
+        );
+    }
+
+    fn nothing_is_left(mut self) {
+        if !self.draining {
+            self.drain();
+        }
+        let mut turns = 0;
+        while self.server.turn(None).expect("the loop goes on") != Turn::Finished {
+            turns += 1;
+            assert!(turns < TURNS_MAX, "it does not end");
+        }
+        let stats = self.server.stats();
+        assert_eq!((stats.live, stats.owed), (0, 0));
+        assert_eq!(stats.balance(), Ok(()));
+        let open = self.network.kernel().sockets.len();
+        assert_eq!(open, 0, "sockets left open");
+    }
+
+    fn check_datagrams(&self) {
+        let stats = self.server.stats();
+        let kernel = self.network.kernel();
+        let Some(socket) = kernel.sockets.get(&self.datagrams) else {
+            return;
+        };
+        let Kind::Datagrams { inbox, answers } = &socket.kind else {
+            panic!("no datagram socket")
+        };
+        assert_eq!(stats.datagrams_in + inbox.len() as u64, self.datagrams_sent);
+        assert_eq!(stats.datagrams_out, answers.len() as u64);
+        assert!(
+            answers
+                .iter()
+                .all(|(_, source)| source.port() >= 1024 && source.port() != 50_007)
+        );
+    }
+
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if self.tells {
+            eprintln!("{:>5}  {}", self.turns, what());
+        }
+    }
+}
+
+impl Client {
+    fn gets(&mut self, index: usize, byte: u8) {
+        assert!(
+            self.received < self.sent,
+            "client {index} gets more than it sent"
+        );
+        assert_eq!(
+            byte,
+            pattern(index, self.received),
+            "client {index}, byte {}",
+            self.received
+        );
+        self.received += 1;
+    }
+}
+
+/// The byte that a client sends at a place: neighbours differ, and so do clients.
+fn pattern(client: usize, place: usize) -> u8 {
+    (place * 31 + (place >> 8) * 7 + client * 101) as u8
+}
+
+/// The client's connection, wherever it is: in the accept queue, or open. `None` if it is closed.
+fn with_wire<T>(network: &Network, client: &Client, act: impl FnOnce(&mut Wire) -> T) -> Option<T> {
+    if client.is_gone {
+        return None;
+    }
+    let mut kernel = network.kernel();
+    match client.socket {
+        Some(socket) => Some(act(kernel.wire(socket))),
+        None => queued(&mut kernel, client).map(act),
+    }
+}
+
+fn queued<'a>(kernel: &'a mut Kernel, client: &Client) -> Option<&'a mut Wire> {
+    match &mut kernel.sockets.get_mut(&client.listener)?.kind {
+        Kind::Listener { queue } => queue.iter_mut().find(|wire| wire.client == client.index),
+        _ => None,
+    }
+}
+
+fn arrived(network: &Network, client: &Client) {
+    if let Some(socket) = client.socket.filter(|_| !client.is_gone) {
+        network.kernel().touch(socket, Interest::Read);
+    }
+}
+
+fn knobs(random: &mut Random) -> Knobs {
+    let mut knob = |most: usize| {
+        if random.below(2) == 0 {
+            0
+        } else {
+            random.below(most) as u64
+        }
+    };
+    Knobs {
+        interrupted: knob(300),
+        short_write: knob(700),
+        short_read: knob(700),
+        broken: knob(20),
+        would_block_for_nothing: knob(300),
+        spurious_event: knob(500),
+        stale_event: knob(500),
+        late_event: knob(500),
+        wait_interrupted: knob(200),
+        accept_error: knob(500),
+        register_error: knob(100),
+        events_max: 1 + random.below(16),
+        window_bytes: 1 + random.below(500),
+        descriptors: 1 + random.below(24),
+    }
+}
+
+fn limits(random: &mut Random) -> Limits {
+    let time = |random: &mut Random| Duration::from_millis(10 + random.below(1_000) as u64);
+    Limits {
+        connections_max: 1 + random.below(24),
+        turn_bytes: 1 + random.below(300),
+        turn_accepts: 1 + random.below(4),
+        turn_datagrams: 1 + random.below(4),
+        scratch_bytes: 1 + random.below(100),
+        idle_timeout: (random.below(3) == 0).then(|| time(random)),
+        write_stall_timeout: (random.below(3) == 0).then(|| time(random)),
+        drain_quiet: time(random),
+        linger_timeout: time(random),
+        drain_timeout: time(random),
+        accept_retry: time(random),
+        datagrams_per_source: None,
+        ..Limits::default()
+    }
+}
