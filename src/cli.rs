@@ -85,13 +85,11 @@ fn answer(error: &clap::Error) -> Exit {
             Exit::Usage
         }
         _ => {
-            let failure = {
-                let first = std::env::args_os().nth(1);
-                let subcommand = ["serve", "send"]
-                    .into_iter()
-                    .find(|&name| first.as_deref() == Some(name.as_ref()));
-                Failure::new(Class::Usage, one_line(error, subcommand))
-            };
+            let first = std::env::args_os().nth(1);
+            let subcommand = ["serve", "send"]
+                .into_iter()
+                .find(|&name| first.as_deref() == Some(name.as_ref()));
+            let failure = Failure::new(Class::Usage, one_line(error, subcommand));
             logging::say(&failure.to_string());
             failure.exit()
         }
@@ -108,7 +106,7 @@ fn one_line(error: &clap::Error, subcommand: Option<&str>) -> String {
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
         .filter(|line| !line.is_empty())
         .collect();
-    let told = told.join(" ");
+    let told = told.join(" ").replace(" tip: ", "; ");
     let told = told.strip_prefix("error: ").unwrap_or(&told);
     match subcommand {
         Some(name) => format!("{told}; see 'echo-reactor {name} --help'"),

@@ -33,7 +33,7 @@ Examples:
   echo-reactor send --repeat 10 --interval 1s unix:///run/echo.sock
 
 Failures are one line on standard error, with one of these words behind 'echo-reactor: error: ':
-refused, timeout, reset, closed, mismatch, resolve, unreachable, permission, usage, io.
+refused, timeout, reset, closed, mismatch, resolve, unreachable, permission, usage, io, internal.
 'echo-reactor --help' lists the exit codes.
 ";
 
@@ -195,7 +195,7 @@ impl Out {
                 form,
             }),
             Err(error) => Err(Failure::new(
-                Class::System,
+                Class::Io,
                 format!("no descriptor for standard output: {error}"),
             )),
         }

@@ -241,50 +241,55 @@ pub(super) fn failure(
     error: &io::Error,
     when: &str,
 ) -> Failure {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    let (class, told) = match error.kind() {
+    let (class, told, remedy) = match error.kind() {
         // No file, or one that nobody listens at any more.
         ErrorKind::ConnectionRefused | ErrorKind::NotFound => (
             Class::Refused,
-            format!("nobody listens there; start a server with 'echo-reactor serve {endpoint}'"),
+            "nobody listens there".to_owned(),
+            format!("; start a server with 'echo-reactor serve {endpoint}'"),
         ),
         // The system's own timers end a connect or a connection with TimedOut; ours end a call with WouldBlock.
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => (
-            Class::Timeout,
-            format!("no answer within {}", Time(timeout)),
-        ),
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
-            (Class::Reset, "the server reset the connection".to_owned())
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => {
+            let told = format!("no answer within {}", Time(timeout));
+            (Class::Timeout, told, String::new())
         }
-        ErrorKind::UnexpectedEof => (Class::Closed, "the server closed the connection".to_owned()),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
+            let told = "the server reset the connection".to_owned();
+            (Class::Reset, told, String::new())
+        }
+        ErrorKind::UnexpectedEof => {
+            let told = "the server closed the connection".to_owned();
+            (Class::Closed, told, String::new())
+        }
         ErrorKind::HostUnreachable
         | ErrorKind::NetworkUnreachable
         | ErrorKind::AddrNotAvailable => {
-            (Class::Unreachable, format!("no way leads there: {error}"))
+            let told = format!("no way leads there: {error}");
+            (Class::Unreachable, told, String::new())
         }
         ErrorKind::PermissionDenied => (
             Class::Permission,
-            format!(
-                "this user may not connect there: {error}; see the socket's mode, or the firewall"
-            ),
+            format!("this user may not talk to it: {error}"),
+            "; see the mode of the socket's file, or the firewall".to_owned(),
         ),
-        _ => match errno {
-            Some(Errno::EPROTOTYPE) => (
-                Class::Io,
-                "the socket there is of the other kind; swap unix:// and unixgram://".to_owned(),
-            ),
-            Some(Errno::EMSGSIZE) => (
-                Class::Usage,
-                "the message is too long for one datagram; send less, or use a stream".to_owned(),
-            ),
-            Some(Errno::EAFNOSUPPORT) => {
-                (Class::Unreachable, format!("{error}: no such network here"))
-            }
-            _ => (Class::Io, error.to_string()),
-        },
+        _ => rare_failure(error),
     };
     let space = if when.is_empty() { "" } else { " " };
-    Failure::new(class, format!("{endpoint}: {told}{space}{when}"))
+    Failure::new(class, format!("{endpoint}: {told}{space}{when}{remedy}"))
+}
+
+/// Those that std has no kind for: class, what happened, and what to do.
+fn rare_failure(error: &io::Error) -> (Class, String, String) {
+    let (class, remedy) = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EPROTOTYPE) => (
+            Class::Io,
+            "; the socket there is of the other kind: swap unix:// and unixgram://",
+        ),
+        Some(Errno::EMSGSIZE) => (Class::Usage, "; send less, or over a stream"),
+        Some(Errno::EAFNOSUPPORT) => (Class::Unreachable, "; this machine has no such network"),
+        _ => (Class::Io, ""),
+    };
+    (class, error.to_string(), remedy.to_owned())
 }
 
 #[cfg(test)]

@@ -125,9 +125,7 @@ impl Echo<'_> {
                 thread.spawn(move || work(socket, receiver))
             })
             .map(|handle| (sender, handle))
-            .map_err(|error| {
-                Failure::new(Class::System, format!("no second thread to write: {error}"))
-            })
+            .map_err(|error| Failure::new(Class::Io, format!("no second thread to write: {error}")))
     }
 
     fn join<T>(&self, writer: JoinHandle<io::Result<T>>) -> Result<T, Failure> {
@@ -154,7 +152,7 @@ impl Echo<'_> {
             let wanted = (sent.len() - came).min(self.buffer.len());
             let progress = || {
                 format!(
-                    "after {} of {what} came back",
+                    "after {} of {what} had come back",
                     plural(offset + came as u64, "byte")
                 )
             };

@@ -86,7 +86,7 @@ fn ip_error(endpoint: &Endpoint, address: SocketAddr, error: &io::Error) -> Fail
             };
             let host = SocketAddr::new(address.ip(), 0);
             let text = format!(
-                "{endpoint} is in use by another process; find it with 'ss -{flag}lnp sport = :{port}', \
+                "{endpoint} is in use; find who has it with 'ss -{flag}lnp sport = :{port}', \
                  or let the system pick a port: {scheme}://{host}"
             );
             Failure::new(Class::Unavailable, text)
@@ -121,13 +121,13 @@ fn path_error(endpoint: &Endpoint, path: &Path, error: &io::Error) -> Failure {
         // Both come with a text of ours that says what is there and what to do.
         ErrorKind::AddrInUse => (Class::Unavailable, error.to_string()),
         ErrorKind::AlreadyExists => (Class::Create, error.to_string()),
-        ErrorKind::NotFound => (
+        ErrorKind::NotFound if !path.parent().is_some_and(Path::is_dir) => (
             Class::Create,
             format!("there is no directory {directory}; make it first"),
         ),
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => (
+        ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => (
             Class::Create,
-            format!("{error}; {directory} must be a directory that this user may write to"),
+            format!("{error}; {directory} must be a directory in which this user may make files"),
         ),
         ErrorKind::InvalidInput => (
             Class::Usage,
@@ -146,9 +146,7 @@ fn abstract_error(endpoint: &Endpoint, error: &io::Error) -> Failure {
     match error.kind() {
         ErrorKind::AddrInUse => Failure::new(
             Class::Unavailable,
-            format!(
-                "{endpoint} is in use by another process; find it with 'ss -xlp', or use another name"
-            ),
+            format!("{endpoint} is in use; find who has it with 'ss -xlp', or use another name"),
         ),
         ErrorKind::Unsupported => Failure::new(Class::Usage, format!("{endpoint}: {error}")),
         _ => system(&endpoint.to_string(), error),
