@@ -1,122 +1,550 @@
-//! stub
-use crate::limits::{LimitError, Limits};
-use crate::net::{Address, Endpoint};
-use crate::stats::Stats;
-use std::fmt;
+//! The server: one `match` on what the reactor says.
+//!
+//! ```text
+//! Ready(key)    a listener: let newcomers in       a connection: advance it       a datagram socket: answer
+//! Expired(key)  idle or stalled: end it            draining and quiet: say goodbye
+//! Alarm         try to accept again                the next stage of draining
+//! Woken         another thread gave an order, or a foreign source has something
+//! ```
+//!
+//! This room decides whose bytes go where, and who is refused. How a socket is read is `net`'s business, who is ready is
+//! the reactor's. Four rules:
+//!
+//! - **An error ends one connection.** A listener's error pauses the listener. Only waiting for events may fail as a
+//!   whole, and then nothing can be served any more.
+//! - **One way out.** Every connection ends in [`Server::end`], with a reason, and the ledger balances after it.
+//! - **A limit slows, it never refuses.** Who finds no room waits in the kernel's queue until there is some.
+//! - **Nobody takes the whole turn.** Each source has a budget, and queues up again when it is spent.
+//!
+//! In reading order: this page, [`connection`], [`tail`], [`governor`], [`exchange`], [`guard`], [`world`], `start`.
+
+pub mod connection;
+pub mod exchange;
+pub mod governor;
+pub mod guard;
+mod start;
+pub mod tail;
+mod throttle;
+pub mod wire;
+pub mod world;
+
+pub use start::{Config, Handle, StartError};
+pub use world::{System, World};
+
+use crate::limits::Limits;
+use crate::net::{Accepted, Endpoint, Listener, SocketFile, Stream};
+use crate::reactor::{Event, Interest, Key, Lane, Reactor, Readiness, Want};
+use crate::stats::{Reason, Stats};
+use connection::{Connection, Outcome, Wait};
+use governor::{Governor, Verdict};
+use guard::Guard;
+use start::Orders;
 use std::io;
-use std::time::Duration;
-
-/// How a server is set up.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The bounds that it keeps.
-    pub limits: Limits,
-    /// Whether IPv6 listeners refuse IPv4 clients (default: they serve both).
-    pub ipv6_only: bool,
-    /// Permission bits of Unix socket files (default 0o600).
-    pub unix_mode: u32,
-}
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            ipv6_only: false,
-            unix_mode: 0o600,
-        }
-    }
-}
-impl From<Limits> for Config {
-    fn from(limits: Limits) -> Self {
-        Self {
-            limits,
-            ..Self::default()
-        }
-    }
-}
-
-/// Why a server could not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// A limit is out of range.
-    Limit(LimitError),
-    /// No address was given
-    NoAddress,
-    /// A name could not be resolved.
-    Resolve(Address, io::Error),
-    /// An address could not be bound.
-    Bind(Endpoint, io::Error),
-    /// The event queue could not be made.
-    Reactor(io::Error),
-}
-impl fmt::Display for StartError {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        todo!()
-    }
-}
-impl std::error::Error for StartError {}
+use std::time::{Duration, Instant};
+use throttle::Throttle;
+use world::Socket;
 
 /// What a turn of the loop ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// There will be more.
     Serving,
-    /// A foreign source (see [`Server::watch`]) or a handle woke the loop: look after it, then turn again.
+    /// A foreign source (see [`Server::watch`]) or a [`Handle`] woke the loop: look after it, then turn again.
     Woken,
     /// Drained: nothing is left.
     Finished,
 }
 
-/// The server.
+/// An echo server on one thread. Make one with [`Server::bind`], then [`run`](Server::run) it, or give it one
+/// [`turn`](Server::turn) after the other.
 #[derive(Debug)]
-pub struct Server;
-impl Server {
-    /// Binds every address.
-    pub fn bind(_addresses: &[Address], _config: impl Into<Config>) -> Result<Self, StartError> {
-        todo!()
+pub struct Server<W: World = System> {
+    reactor: Reactor<Socket<W>, W::Selector>,
+    limits: Limits,
+    stats: Stats,
+    /// The one buffer that every stream is read into.
+    scratch: Box<[u8]>,
+    /// The one that every datagram is read into; empty until there is a datagram socket.
+    datagram_scratch: Box<[u8]>,
+    waits: Waits,
+    governor: Governor,
+    guard: Guard,
+    /// Listeners and datagram sockets: what makes this a server.
+    doors: Vec<Key>,
+    endpoints: Vec<Endpoint>,
+    files: Vec<SocketFile>,
+    phase: Phase,
+    /// Why the last listener ended, if it was not our doing.
+    failure: Option<io::Error>,
+    orders: Orders,
+    pause_line: Throttle,
+    door_line: Throttle,
+}
+
+/// How far the server has come with stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// No newcomers. Who is in the middle of something may finish it; the quiet ones are told goodbye. At `goodbye`
+    /// everybody is, and at `cut` it is over.
+    Draining {
+        goodbye: Instant,
+        cut: Instant,
+    },
+    /// Everybody has been told goodbye.
+    Parting {
+        cut: Instant,
+    },
+}
+
+/// What each kind of source waits for, and how long.
+#[derive(Debug)]
+struct Waits {
+    doors: Want,
+    reading: Want,
+    reading_while_draining: Want,
+    writing: Want,
+    lingering: Want,
+}
+
+impl<W: World> Server<W> {
+    /// A server without a door. `own_ports` are the UDP ports that it will have, for its guard.
+    pub(crate) fn new(
+        selector: W::Selector,
+        limits: Limits,
+        orders: Orders,
+        own_ports: Vec<u16>,
+    ) -> Self {
+        let mut reactor = Reactor::new(selector);
+        let waits = Waits::new(&mut reactor, &limits);
+        let guard = Guard::new(&limits, own_ports, reactor.now());
+        Self {
+            scratch: vec![0; limits.scratch_bytes].into_boxed_slice(),
+            datagram_scratch: Box::default(),
+            waits,
+            governor: Governor::default(),
+            guard,
+            doors: Vec::new(),
+            endpoints: Vec::new(),
+            files: Vec::new(),
+            phase: Phase::Serving,
+            failure: None,
+            orders,
+            pause_line: Throttle::new(Duration::from_secs(5)),
+            door_line: Throttle::new(Duration::from_secs(1)),
+            stats: Stats::default(),
+            limits,
+            reactor,
+        }
     }
-    /// The bound endpoints (port 0 replaced by the real one), in the order in which they were named.
-    pub fn addresses(&self) -> Vec<Endpoint> {
-        todo!()
-    }
-    /// Registers a foreign event source (signals): its events end the wait, and `turn` returns `Woken`.
-    pub fn watch(&mut self, _source: &mut dyn mio::event::Source) -> io::Result<()> {
-        todo!()
-    }
-    /// One turn.
-    pub fn turn(&mut self, _wait: Option<Duration>) -> io::Result<Turn> {
-        todo!()
-    }
-    /// Turns until finished.
+
+    // ---- the loop ----
+
+    /// Serves until drained or stopped.
+    ///
+    /// # Errors
+    /// Waiting for events failed, or every listener did: either way nobody can be served any more.
     pub fn run(&mut self) -> io::Result<()> {
-        todo!()
+        while self.turn(None)? != Turn::Finished {}
+        Ok(())
     }
-    /// Starts draining: listeners close, what is owed is paid, everything ends by the drain timeout. Idempotent.
+
+    /// One turn: waits for events, at most for `max_wait`, and serves what is ready.
+    ///
+    /// # Errors
+    /// As [`Server::run`].
+    pub fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<Turn> {
+        let mut end = Turn::Serving;
+        self.reactor.wait(max_wait)?;
+        self.stats.turns += 1;
+        while let Some(event) = self.reactor.next_event() {
+            match event {
+                Event::Ready(key, readiness) => self.on_ready(key, readiness),
+                Event::Expired(key) => self.on_expired(key),
+                Event::Alarm => self.on_alarm(),
+                Event::Woken => {
+                    self.on_woken();
+                    end = Turn::Woken;
+                }
+            }
+        }
+        self.stats.stale_events = self.reactor.stale_events();
+        if self.is_finished() {
+            self.failure.take().map_or(Ok(Turn::Finished), Err)
+        } else {
+            Ok(end)
+        }
+    }
+
+    fn on_ready(&mut self, key: Key, readiness: Readiness) {
+        match self.reactor.admit(key, readiness) {
+            Some(Socket::Connection(connection)) => {
+                let outcome = connection.advance(
+                    readiness,
+                    &mut self.scratch,
+                    self.limits.turn_bytes,
+                    &mut self.stats,
+                );
+                // Nearly always everything is echoed, and there is nothing to arrange.
+                if outcome != Outcome::Drained {
+                    self.after(key, readiness, outcome);
+                }
+            }
+            Some(Socket::Listener(_)) => self.accept(key, readiness),
+            Some(Socket::Datagrams(_)) => self.answer(key, readiness),
+            None => {}
+        }
+    }
+
+    /// Does what a connection's outcome asks for.
+    fn after(&mut self, key: Key, readiness: Readiness, outcome: Outcome) {
+        match outcome {
+            Outcome::Drained => {}
+            Outcome::Wait(wait) => {
+                let want = self.waits.of(wait, self.phase);
+                if let Err(error) = self.reactor.want(key, want) {
+                    log::debug!("a connection cannot be watched any more: {error}");
+                    self.end(key, Reason::Unregistered);
+                }
+            }
+            Outcome::Yield => {
+                self.stats.budget_yields += 1;
+                self.reactor.again(key, readiness);
+            }
+            Outcome::Done(reason) => self.end(key, reason),
+        }
+    }
+
+    /// Somebody's time is over. What that means depends on what they were waiting for.
+    fn on_expired(&mut self, key: Key) {
+        let Some(Socket::Connection(connection)) = self.reactor.get_mut(key) else {
+            return;
+        };
+        match (connection.wants(), self.phase) {
+            (Wait::Reading, Phase::Serving) => self.end(key, Reason::Idle),
+            (Wait::Reading, _) => self.part_with(key),
+            (Wait::Writing, _) => self.end(key, Reason::WriteStall),
+            (Wait::Lingering, _) => self.end(key, Reason::Drained),
+        }
+    }
+
+    fn on_alarm(&mut self) {
+        let now = self.reactor.now();
+        if self.governor.retry_at().is_some_and(|at| at <= now) {
+            self.open_doors();
+        }
+        match self.phase {
+            Phase::Draining { goodbye, cut } if goodbye <= now => {
+                self.phase = Phase::Parting { cut };
+                self.connections()
+                    .into_iter()
+                    .for_each(|key| self.part_with(key));
+            }
+            Phase::Parting { cut } if cut <= now => self.stop(),
+            _ => {}
+        }
+        self.set_alarm();
+    }
+
+    fn on_woken(&mut self) {
+        match self.orders.take() {
+            start::Order::None => {}
+            start::Order::Drain => self.drain(),
+            start::Order::Stop => self.stop(),
+        }
+    }
+
+    /// The one alarm is for whichever comes first.
+    fn set_alarm(&mut self) {
+        let stage = match self.phase {
+            Phase::Serving => None,
+            Phase::Draining { goodbye, .. } => Some(goodbye),
+            Phase::Parting { cut } => Some(cut),
+        };
+        let at = [stage, self.governor.retry_at()]
+            .into_iter()
+            .flatten()
+            .min();
+        self.reactor.set_alarm(at);
+    }
+
+    // ---- coming ----
+
+    /// Lets newcomers in, as many as one turn allows.
+    fn accept(&mut self, key: Key, readiness: Readiness) {
+        for _ in 0..self.limits.turn_accepts {
+            if self.stats.live >= self.limits.connections_max as u64 {
+                return self.hold_newcomers();
+            }
+            if self.governor.holds() {
+                return;
+            }
+            let Some(Socket::Listener(listener)) = self.reactor.get_mut(key) else {
+                return;
+            };
+            match listener.accept() {
+                Ok(accepted) => self.welcome(accepted),
+                Err(error) => match governor::judge(&error) {
+                    Verdict::Empty => return,
+                    Verdict::Next => self.stats.accept_error(&error),
+                    Verdict::Pause(remedy) => return self.pause_newcomers(&error, remedy),
+                    Verdict::Fatal => return self.lose_door(key, error),
+                },
+            }
+        }
+        self.stats.budget_yields += 1;
+        self.reactor.again(key, readiness);
+    }
+
+    fn welcome(&mut self, accepted: Accepted<W::Stream>) {
+        self.stats.open();
+        self.stats.option_errors += u64::from(accepted.option_errors);
+        wire::connected(&accepted.peer);
+        let connection = Socket::Connection(Connection::new(accepted.stream));
+        let want = self.waits.of(Wait::Reading, self.phase);
+        if let Err((socket, error)) = self.reactor.add(connection, want) {
+            log::debug!("{} cannot be watched: {error}", accepted.peer);
+            self.stats.close(Reason::Unregistered, 0);
+            drop(socket);
+        }
+    }
+
+    fn hold_newcomers(&mut self) {
+        if !self.governor.holds() {
+            self.stats.accept_pauses += 1;
+        }
+        self.governor.hold();
+        if self
+            .pause_line
+            .allows(self.reactor.now(), &mut self.stats.log_suppressed)
+        {
+            log::warn!(
+                "{} connections are open, which is the limit; newcomers wait until one closes (see --connections)",
+                self.limits.connections_max
+            );
+        }
+    }
+
+    fn pause_newcomers(&mut self, error: &io::Error, remedy: &str) {
+        self.stats.accept_error(error);
+        self.stats.accept_pauses += 1;
+        self.governor
+            .pause(self.reactor.now(), self.limits.accept_retry);
+        self.set_alarm();
+        if self
+            .pause_line
+            .allows(self.reactor.now(), &mut self.stats.log_suppressed)
+        {
+            log::warn!(
+                "cannot accept beside {} open connections: {error}: {remedy}",
+                self.stats.live
+            );
+        }
+    }
+
+    /// Lets newcomers in again. Their edge is long past, so the listeners are queued by hand.
+    fn open_doors(&mut self) {
+        if self.governor.release() {
+            for &key in &self.doors {
+                self.reactor.again(key, Readiness::Plain);
+            }
+            self.set_alarm();
+        }
+    }
+
+    // ---- datagrams ----
+
+    fn answer(&mut self, key: Key, readiness: Readiness) {
+        let now = self.reactor.now();
+        let Some(Socket::Datagrams(socket)) = self.reactor.get_mut(key) else {
+            return;
+        };
+        let drained = exchange::answer_all(
+            &mut **socket,
+            &mut self.datagram_scratch,
+            self.limits.turn_datagrams,
+            &mut self.guard,
+            now,
+            &mut self.stats,
+        );
+        match drained {
+            Ok(true) => {}
+            Ok(false) => {
+                self.stats.budget_yields += 1;
+                self.reactor.again(key, readiness);
+            }
+            Err(error) => self.lose_door(key, error),
+        }
+    }
+
+    // ---- going ----
+
+    /// The one way out: whatever ends a connection ends it here.
+    fn end(&mut self, key: Key, reason: Reason) {
+        let Some(Socket::Connection(connection)) = self.reactor.close(key) else {
+            return;
+        };
+        self.stats.close(reason, connection.owed());
+        if matches!(reason, Reason::WriteStall | Reason::Cut) {
+            // In good order, the kernel would go on offering the unsent bytes for as long as the peer likes.
+            connection.stream().abort_on_close();
+        }
+        drop(connection); // before the doors open: the newcomer may need its descriptor
+        self.open_doors();
+    }
+
+    /// Tells a connection goodbye, in good order.
+    fn part_with(&mut self, key: Key) {
+        if let Some(Socket::Connection(connection)) = self.reactor.get_mut(key) {
+            connection.finish();
+            self.reactor.again(key, Readiness::Special);
+        }
+    }
+
+    /// A listener or a datagram socket is broken beyond use.
+    fn lose_door(&mut self, key: Key, error: io::Error) {
+        if self
+            .door_line
+            .allows(self.reactor.now(), &mut self.stats.log_suppressed)
+        {
+            log::error!("a listening socket is broken, and closed: {error}");
+        }
+        if matches!(self.reactor.release(key), Some(Socket::Listener(_))) {
+            self.stats.accept_error(&error);
+        }
+        self.doors.retain(|&door| door != key);
+        if self.doors.is_empty() && self.phase == Phase::Serving {
+            log::error!("no listening socket is left; those who are connected may finish");
+            self.failure = Some(error);
+            self.drain();
+        }
+    }
+
+    /// Begins to stop: no newcomers; whoever is in the middle of something may finish it; everybody is told goodbye,
+    /// and what is left when `drain_timeout` is over is cut. Saying it twice changes nothing.
     pub fn drain(&mut self) {
-        todo!()
+        if self.phase != Phase::Serving {
+            return;
+        }
+        let now = self.reactor.now();
+        let cut = now + self.limits.drain_timeout;
+        let goodbye = now
+            + self
+                .limits
+                .drain_timeout
+                .saturating_sub(self.limits.linger_timeout);
+        self.phase = Phase::Draining { goodbye, cut };
+        self.close_doors();
+        for key in self.connections() {
+            if let Some(Socket::Connection(connection)) = self.reactor.get_mut(key) {
+                let wait = connection.wants();
+                self.after(key, Readiness::Plain, Outcome::Wait(wait));
+            }
+        }
+        self.set_alarm();
     }
-    /// Ends at once: whatever is live is cut and counted as such.
+
+    /// Stops at once. Whoever is still connected is cut, and counted so.
     pub fn stop(&mut self) {
-        todo!()
+        if self.phase == Phase::Serving {
+            self.drain();
+        }
+        for key in self.connections() {
+            self.end(key, Reason::Cut);
+        }
     }
+
+    /// Nobody finds us any more. Who is in the accept queue already is let in first, as far as one turn allows: they
+    /// were told that they are connected.
+    fn close_doors(&mut self) {
+        self.files.clear();
+        self.governor.release();
+        for key in std::mem::take(&mut self.doors) {
+            self.accept(key, Readiness::Plain);
+            self.reactor.release(key);
+        }
+        self.governor.release();
+    }
+
+    fn is_finished(&self) -> bool {
+        self.phase != Phase::Serving && self.stats.live == 0
+    }
+
+    fn connections(&self) -> Vec<Key> {
+        // Once the doors are closed, whatever is registered is a connection.
+        debug_assert!(self.doors.is_empty());
+        self.reactor.keys()
+    }
+
+    // ---- asking ----
+
     /// The ledger.
     pub fn stats(&self) -> &Stats {
-        todo!()
+        &self.stats
     }
-    /// A handle that another thread can drain or stop the server with.
-    pub fn handle(&self) -> Handle {
-        todo!()
+
+    /// The limits that it keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What it is bound to, in the order in which it was asked for; a port 0 is replaced by the real one.
+    pub fn addresses(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// How long [`Server::turn`] would wait if nothing happened; `None` is without end. For whoever drives this server
+    /// from a loop of their own.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.reactor.timeout()
+    }
+
+    /// Adds a listener or a datagram socket.
+    pub(crate) fn add_door(&mut self, socket: Socket<W>) -> io::Result<()> {
+        if matches!(socket, Socket::Datagrams(_)) && self.datagram_scratch.is_empty() {
+            self.datagram_scratch = vec![0; exchange::DATAGRAM_BYTES_MAX].into_boxed_slice();
+        }
+        let key = self
+            .reactor
+            .add(socket, self.waits.doors)
+            .map_err(|(_, error)| error)?;
+        self.doors.push(key);
+        Ok(())
     }
 }
-/// Stops a server from another thread.
-#[derive(Clone, Debug)]
-pub struct Handle;
-impl Handle {
-    /// See [`Server::drain`].
-    pub fn drain(&self) {
-        todo!()
+
+impl Waits {
+    fn new<W: World>(reactor: &mut Reactor<Socket<W>, W::Selector>, limits: &Limits) -> Self {
+        let mut read = |timeout| Want {
+            interest: Interest::Read,
+            lane: reactor.lane(timeout),
+        };
+        Self {
+            doors: Want {
+                interest: Interest::Read,
+                lane: Lane::PATIENT,
+            },
+            reading: read(limits.idle_timeout),
+            reading_while_draining: read(Some(limits.drain_quiet)),
+            lingering: read(Some(limits.linger_timeout)),
+            writing: Want {
+                interest: Interest::Write,
+                lane: reactor.lane(limits.write_stall_timeout),
+            },
+        }
     }
-    /// See [`Server::stop`].
-    pub fn stop(&self) {
-        todo!()
+
+    fn of(&self, wait: Wait, phase: Phase) -> Want {
+        match wait {
+            Wait::Reading if phase == Phase::Serving => self.reading,
+            Wait::Reading => self.reading_while_draining,
+            Wait::Writing => self.writing,
+            Wait::Lingering => self.lingering,
+        }
     }
 }
+
+/// What an idle connection costs us, in bytes: its slot, and nothing else. (mio's sockets are larger in debug builds, in
+/// which they remember their event queue.)
+#[cfg(all(target_pointer_width = "64", not(debug_assertions)))]
+const _: () = assert!(Reactor::<Socket<System>>::SLOT_BYTES <= 48);

@@ -1,7 +1,9 @@
 //! echo-reactor
+pub mod blocking;
 pub mod echo;
 pub mod limits;
 pub mod net;
+pub mod reactor;
 pub mod stats;
 
 #[cfg(feature = "cli")]

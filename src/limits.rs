@@ -57,6 +57,10 @@ pub struct Limits {
     /// the kernel for as long as the peer pleases.
     pub write_stall_timeout: Option<Duration>,
 
+    /// Silence after which a connection is told goodbye while the server drains (default 50 ms). Those who are in the
+    /// middle of something may finish it, within `drain_timeout`.
+    pub drain_quiet: Duration,
+
     /// Time for which a connection that we end, by draining, waits for its peer's own FIN and throws away what still
     /// arrives (default 1 s). Closing at once with unread input sends a reset, which can destroy the last echoes on
     /// their way to the peer.
@@ -106,6 +110,7 @@ impl Default for Limits {
             scratch_bytes: 63 * 1024,
             idle_timeout: None,
             write_stall_timeout: Some(Duration::from_secs(60)),
+            drain_quiet: Duration::from_millis(50),
             linger_timeout: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(5),
             accept_retry: Duration::from_millis(100),
@@ -165,6 +170,7 @@ impl Limits {
         for (name, time) in [
             ("idle timeout", self.idle_timeout),
             ("write-stall timeout", self.write_stall_timeout),
+            ("drain quiet time", Some(self.drain_quiet)),
             ("linger timeout", Some(self.linger_timeout)),
             ("drain timeout", Some(self.drain_timeout)),
             ("accept retry", Some(self.accept_retry)),

@@ -104,6 +104,8 @@ pub enum Dropped {
     TotalRate,
     /// Its sender has no address to answer to (Unix sockets only).
     Unnamed,
+    /// It was longer than we have room for (Unix sockets only), so that its echo would have been cut.
+    TooLong,
     /// The socket's send buffer was full. A datagram is not worth waiting for.
     WouldBlock,
     /// Sending failed in any other way.
@@ -112,13 +114,14 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, in the order of the ledger.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ServicePort,
         Self::OwnPort,
         Self::NoHost,
         Self::SourceRate,
         Self::TotalRate,
         Self::Unnamed,
+        Self::TooLong,
         Self::WouldBlock,
         Self::Error,
     ];
@@ -133,6 +136,7 @@ impl Dropped {
             Self::SourceRate => "source_rate",
             Self::TotalRate => "total_rate",
             Self::Unnamed => "unnamed",
+            Self::TooLong => "too_long",
             Self::WouldBlock => "would_block",
             Self::Error => "error",
         }

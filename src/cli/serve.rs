@@ -15,7 +15,7 @@ use super::units::{Time, grouped, plural};
 use crate::blocking;
 use crate::echo::{Config, Server, Turn};
 use crate::limits::Limits;
-use crate::net::{Address, BindOptions, Endpoint};
+use crate::net::{Address, Endpoint};
 use crate::stats::{Reason, Stats};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use report::Target;
@@ -168,17 +168,20 @@ fn serve_by_events(plan: Plan<'_>) -> Result<End, Failure> {
     server
         .watch(&mut bell)
         .map_err(|error| explain::system("no signals in the event loop", &error))?;
-    let addresses = server.addresses();
+    let addresses = server.addresses().to_vec();
     announce(&addresses, &plan.capacity);
     let mut orders = Orders::new(drain_timeout);
+    let mut wait = None;
     loop {
-        match server.turn(None) {
+        match server.turn(wait.take()) {
             Ok(Turn::Serving) => {}
             Ok(Turn::Woken) => {
                 bell.pending().for_each(drop);
                 for signal in signals.pending() {
                     orders.follow(signal.si_signo, &mut server);
                 }
+                // What a signal has ended raises no event, so the next turn must not wait for one.
+                wait = Some(Duration::ZERO);
             }
             Ok(Turn::Finished) => break,
             Err(error) => return Err(explain::system("the event loop failed", &error)),
@@ -194,7 +197,7 @@ fn serve_by_events(plan: Plan<'_>) -> Result<End, Failure> {
 fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, Failure> {
     let mut signals = listen_to_signals()?;
     let mut orders = Orders::new(plan.config.limits.drain_timeout);
-    let options = bind_options(&plan.config);
+    let options = plan.config.bind_options();
     let server = blocking::Server::bind(model, plan.addresses, plan.config.limits, &options)
         .map_err(|error| explain::blocking_error(&error))?;
     let mut handle = server.handle();
@@ -219,18 +222,6 @@ fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, Fail
         addresses,
         discarded_before: orders.map_or(0, |orders| orders.discarded_before()),
     })
-}
-
-/// The same setting as the event loop makes of it.
-fn bind_options(config: &Config) -> BindOptions {
-    BindOptions {
-        backlog: config.limits.backlog,
-        ipv6_only: config.ipv6_only,
-        unix_mode: config.unix_mode,
-        send_buffer_bytes: config.limits.send_buffer_bytes,
-        receive_buffer_bytes: config.limits.receive_buffer_bytes,
-        keepalive: config.limits.keepalive,
-    }
 }
 
 /// Tells people what is held, and scripts where to connect. Neither may be there any more, which is no reason to stop.

@@ -156,6 +156,10 @@ struct Deadlines {
     #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().drain_timeout))]
     drain_timeout: Time,
 
+    /// While draining, end a connection that says nothing for so long
+    #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().drain_quiet))]
+    drain_quiet: Time,
+
     /// Pause so long after accepting failed for want of descriptors or memory
     #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().accept_retry))]
     accept_retry: Time,
@@ -244,6 +248,7 @@ impl Typed {
             write_stall_timeout: time(self.deadlines.write_stall_timeout),
             linger_timeout: self.deadlines.linger.0,
             drain_timeout: self.deadlines.drain_timeout.0,
+            drain_quiet: self.deadlines.drain_quiet.0,
             accept_retry: self.deadlines.accept_retry.0,
             send_buffer_bytes: bytes(self.kernel.send_buffer),
             receive_buffer_bytes: bytes(self.kernel.receive_buffer),
@@ -346,7 +351,7 @@ mod tests {
     fn every_limit_has_a_flag() {
         let line = "--connections 10k --reserve-descriptors 7 --backlog 128 --turn-bytes 1k --turn-accepts 2 \
             --turn-datagrams 3 --scratch 4KiB --idle-timeout 1m30s --write-stall-timeout off --linger 5ms \
-            --drain-timeout 1s --accept-retry 7ms --send-buffer 8k --receive-buffer 9k --keepalive 1h \
+            --drain-timeout 1s --drain-quiet 9ms --accept-retry 7ms --send-buffer 8k --receive-buffer 9k --keepalive 1h \
             --udp-rate-per-source off --udp-rate 5k --thread-stack 128k";
         let arguments: Vec<&str> = line.split_whitespace().collect();
         let expected = Limits {
@@ -361,6 +366,7 @@ mod tests {
             write_stall_timeout: None,
             linger_timeout: Duration::from_millis(5),
             drain_timeout: Duration::from_secs(1),
+            drain_quiet: Duration::from_millis(9),
             accept_retry: Duration::from_millis(7),
             send_buffer_bytes: Some(8 << 10),
             receive_buffer_bytes: Some(9 << 10),

@@ -1,0 +1,345 @@
+//! The blocking twins: the same echo without an event loop, to compare the event loop with.
+//!
+//! - [`Model::OneAtATime`] is the tutorial's server: accept one client, echo until it leaves, accept the next.
+//! - [`Model::ThreadPerConnection`] gives each client a thread, with a small stack and a buffer of its own.
+//!
+//! Neither is a straw man. They start from the same bound sockets as the event loop ([`Bound`]), keep the same
+//! [`Limits`], and count in the same [`Stats`]; between a read and its write they touch nothing that another thread
+//! writes to. What may live in this room: std's blocking sockets, and threads. What may not: the reactor, readiness, or
+//! anything that does not block. In reading order: this file, `connection`, `shared`.
+//!
+//! ```
+//! use echo_reactor::Limits;
+//! use echo_reactor::blocking::{Model, Server};
+//! use echo_reactor::net::BindOptions;
+//! use std::io::{Read, Write};
+//!
+//! let address = "127.0.0.1:0".parse()?;
+//! let server = Server::bind(Model::ThreadPerConnection, &[address], Limits::default(), &BindOptions::default())?;
+//! let (handle, addresses) = (server.handle(), server.addresses());
+//! let running = std::thread::spawn(|| server.run());
+//!
+//! let echo_reactor::net::Endpoint::Tcp(address) = addresses[0] else { unreachable!() };
+//! let mut client = std::net::TcpStream::connect(address)?;
+//! client.write_all(b"Hello, world!")?;
+//! client.shutdown(std::net::Shutdown::Write)?;
+//! assert_eq!(std::io::read_to_string(client)?, "Hello, world!");
+//!
+//! handle.drain();
+//! assert_eq!(running.join().unwrap()?.bytes_out, 13);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How a thread that is blocked is stopped
+//!
+//! By [`shutdown(2)`](https://man7.org/linux/man-pages/man2/shutdown.2.html) on the socket that it is blocked in, from
+//! the outside: a read then returns what had arrived and after that EOF, a write fails, and on Linux an `accept` returns
+//! `EINVAL`, on TCP and Unix sockets alike, in every thread, whether it is in the call or about to enter it.
+//!
+//! The roads not taken. Connecting to oneself is what portable programs do to wake `accept`; it needs a free place in
+//! the accept queue, a route to the own address and the permission to use the socket file, and wakes one thread for each
+//! connect. A second descriptor in a `poll(2)` before every read doubles the system calls of each echo. A timeout that
+//! looks at a flag now and then wakes ten thousand idle threads for nothing. And a signal needs `unsafe`.
+//!
+//! It has two prices. Other systems answer `shutdown` of a listener with `ENOTCONN`, and not all of them wake its
+//! threads: there a stop may wait for one more client. And a socket that was shut both ways answers later bytes with a
+//! reset (RFC 1122, 4.2.2.13), so this server cannot linger as the event loop does
+//! ([`Limits::linger_timeout`](crate::Limits::linger_timeout)): a client that sends on while we drain may lose echoes
+//! that are still on their way.
+
+mod connection;
+mod error;
+mod shared;
+#[cfg(test)]
+mod tests;
+
+pub use error::StartError;
+
+use crate::limits::Limits;
+use crate::net::listener::Bound;
+use crate::net::{Address, BindOptions, Endpoint, Peer};
+use crate::stats::{Reason, Stats};
+use connection::Stream;
+use log::trace;
+use shared::Shared;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, Scope};
+
+/// The log target of what goes over the wire.
+const WIRE: &str = "echo_reactor::wire";
+
+/// How clients share the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Model {
+    /// They take turns: a client is served until it leaves, and the next one waits in the accept queue.
+    OneAtATime,
+    /// Each has a thread.
+    ThreadPerConnection,
+}
+
+/// A server that is bound, and serves once [`Server::run`] is called.
+#[derive(Debug)]
+pub struct Server {
+    model: Model,
+    listeners: Vec<Arc<Bound>>,
+    shared: Arc<Shared>,
+}
+
+/// Ends a server from another thread, and reads its ledger. It may outlive the server.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// Binds every address and listens: clients may connect from now on, and are served once [`Server::run`] is called.
+    ///
+    /// # Errors
+    /// The first thing that did not work; nothing stays bound then.
+    pub fn bind(
+        model: Model,
+        addresses: &[Address],
+        limits: Limits,
+        options: &BindOptions,
+    ) -> Result<Self, StartError> {
+        limits.check().map_err(StartError::Limit)?;
+        let endpoints = resolve(model, addresses)?;
+        let bind = |endpoint: Endpoint| {
+            Bound::new(&endpoint, options)
+                .map(Arc::new)
+                .map_err(|error| StartError::Bind(endpoint, error))
+        };
+        Ok(Self {
+            model,
+            listeners: endpoints.into_iter().map(bind).collect::<Result<_, _>>()?,
+            shared: Arc::new(Shared::new(limits)),
+        })
+    }
+
+    /// The bound endpoints, with the ports that the system chose, in the order in which they were named.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Endpoint> {
+        let endpoint = |bound: &Arc<Bound>| bound.endpoint.clone();
+        self.listeners.iter().map(endpoint).collect()
+    }
+
+    /// A handle to end it with.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Serves until a [`Handle`] ends it, and returns the ledger when every thread is done and every socket closed.
+    ///
+    /// # Errors
+    /// The first threads could not be had; or every listener broke, which is the last one's error. An error of one
+    /// connection ends that connection, and only that one.
+    pub fn run(self) -> io::Result<Stats> {
+        let Self {
+            model,
+            listeners,
+            shared,
+        } = self;
+        shared.guard(&listeners);
+        match model {
+            Model::OneAtATime => one_at_a_time(&shared, &listeners[0])?,
+            Model::ThreadPerConnection => thread_per_connection(&shared, listeners)?,
+        }
+        Ok(shared.stats())
+    }
+}
+
+impl Handle {
+    /// Finish what is owed, then stop: nobody new is accepted, and every client gets what had arrived from it echoed and
+    /// is then closed ([`Reason::Drained`]). Who is still there after [`Limits::drain_timeout`] is cut ([`Reason::Cut`]).
+    /// It returns at once; [`Server::run`] returns when it is done.
+    pub fn drain(&self) {
+        self.shared.drain();
+    }
+
+    /// Stops at once: every connection is cut ([`Reason::Cut`]), and whatever it was owed is discarded.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// The ledger so far. It knows how many connections are live, and the bytes of those that have ended: a thread tells
+    /// what it has counted when it is done, since to tell at every echo would be to share.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+}
+
+/// The endpoints behind the addresses, if this model can serve them.
+fn resolve(model: Model, addresses: &[Address]) -> Result<Vec<Endpoint>, StartError> {
+    let mut endpoints = Vec::new();
+    for address in addresses {
+        if let Address::Udp(_) | Address::UnixDatagram(_) = address {
+            return Err(StartError::Datagrams(address.clone()));
+        }
+        let found = address.resolve();
+        endpoints.extend(found.map_err(|error| StartError::Resolve(address.clone(), error))?);
+    }
+    match (model, endpoints.len()) {
+        (_, 0) => Err(StartError::NoAddress),
+        (Model::OneAtATime, several @ 2..) => Err(StartError::OneAddress(several)),
+        _ => Ok(endpoints),
+    }
+}
+
+/// The tutorial's server, in the thread that called. A second thread only waits for the end: this one will be blocked in
+/// a client when the time to drain it is over.
+fn one_at_a_time(shared: &Shared, listener: &Arc<Bound>) -> io::Result<()> {
+    let mut scratch = vec![0; shared.limits.scratch_bytes];
+    thread::scope(|scope| {
+        let watch = thread::Builder::new().name("drain".into());
+        (watch.spawn_scoped(scope, || shared.conclude())).inspect_err(|_| shared.stop())?;
+        accept_clients(shared, listener, |client| {
+            client.serve(shared, &mut scratch);
+        })
+    })
+}
+
+/// One thread accepts at each listener and gives every client a thread of its own; the one that called waits for the end.
+///
+/// The threads are scoped rather than free: the scope counts them, and does not end before all of them have. Handles to
+/// join would have to be collected, one for each connection there ever was.
+fn thread_per_connection(shared: &Shared, listeners: Vec<Arc<Bound>>) -> io::Result<()> {
+    thread::scope(|scope| {
+        let mut acceptors = Vec::new();
+        for listener in listeners {
+            let accept = move || {
+                let serve = |client| serve_in_thread(shared, scope, client);
+                accept_clients(shared, &listener, serve)
+                // Here the last `Arc` of the listener goes, which closes it and removes its file.
+            };
+            let acceptor = thread::Builder::new().name("accept".into());
+            let acceptor = (acceptor.spawn_scoped(scope, accept)).inspect_err(|_| shared.stop())?;
+            acceptors.push(acceptor);
+        }
+        shared.conclude();
+        let ended = acceptors.into_iter().filter_map(|one| one.join().ok());
+        // One good end is a good end: a listener broke, but the others served on until somebody stopped us.
+        ended.reduce(Result::or).unwrap_or(Ok(()))
+    })
+}
+
+/// A client that has entered the register, under this number.
+struct Client {
+    number: u64,
+    stream: Arc<Stream>,
+    peer: Peer,
+}
+
+impl Client {
+    fn serve(self, shared: &Shared, scratch: &mut [u8]) {
+        let mut own = Stats::default();
+        own.option_errors += self.stream.set_options(&shared.limits);
+        let reason = connection::echo(&*self.stream, &self.peer, scratch, &mut own);
+        drop(self.stream);
+        shared.leave(self.number, reason, own);
+    }
+}
+
+fn serve_in_thread<'scope>(
+    shared: &'scope Shared,
+    scope: &'scope Scope<'scope, '_>,
+    client: Client,
+) {
+    let number = client.number;
+    // The buffer comes from the heap, not from the stack, whose size is a limit of its own. Zeroed memory that is fresh
+    // from the system is not touched until a client fills it: who never speaks costs little more than the thread.
+    let serve = move || client.serve(shared, &mut vec![0; shared.limits.scratch_bytes]);
+    let thread = thread::Builder::new().stack_size(shared.limits.thread_stack_bytes);
+    if let Err(error) = thread.spawn_scoped(scope, serve) {
+        // The client went with the closure, but for its place in the register. Whoever comes next would fare no better,
+        // so the rest wait in the accept queue, where they are not lost.
+        shared.leave(number, Reason::OutOfMemory, Stats::default());
+        shared.warn(format_args!(
+            "a client had to be closed for want of a thread: {error}"
+        ));
+        shared.pause();
+    }
+}
+
+/// Accepts until the server ends, with `Ok`, or the listener breaks.
+fn accept_clients(
+    shared: &Shared,
+    listener: &Arc<Bound>,
+    mut serve: impl FnMut(Client),
+) -> io::Result<()> {
+    while shared.wait_for_room() {
+        let (stream, peer) = match Stream::accept(listener) {
+            Ok((stream, peer)) => (Arc::new(stream), peer),
+            Err(error) => {
+                let serving = shared.count_accept_error(&error);
+                match verdict(&error) {
+                    _ if !serving => break,
+                    Verdict::Next => {}
+                    Verdict::Pause => {
+                        shared.warn(format_args!(
+                            "accept on {} pauses: {error}",
+                            listener.endpoint
+                        ));
+                        shared.pause();
+                    }
+                    Verdict::Broken => {
+                        log::error!("accept on {} ends: {error}", listener.endpoint);
+                        shared.lose(listener);
+                        return Err(error);
+                    }
+                }
+                continue;
+            }
+        };
+        let Some(number) = shared.enter(&stream) else {
+            break;
+        };
+        trace!(target: WIRE, "Connected by {peer}");
+        serve(Client {
+            number,
+            stream,
+            peer,
+        });
+    }
+    Ok(())
+}
+
+/// What to do after `accept` failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It was about that one client, who is gone.
+    Next,
+    /// Something is short: descriptors, memory. Try again later.
+    Pause,
+    /// This is no listening socket.
+    Broken,
+}
+
+/// Judges by accept(2). Whatever it does not list gets a pause: to try again at once could be a busy loop, and to give
+/// up the service for an unknown reason would be worse.
+fn verdict(error: &io::Error) -> Verdict {
+    const EBADF: i32 = 9;
+    const EINVAL: i32 = 22;
+    const ENOTSOCK: i32 = if cfg!(target_os = "linux") { 88 } else { 38 };
+    const EPROTO: i32 = if cfg!(target_os = "linux") { 71 } else { 100 };
+    match (error.raw_os_error(), error.kind()) {
+        (Some(EBADF | EINVAL | ENOTSOCK), _) => Verdict::Broken,
+        (Some(EPROTO), _)
+        | (
+            _,
+            io::ErrorKind::Interrupted
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::PermissionDenied, // a firewall's word about this client
+        ) => Verdict::Next,
+        _ => Verdict::Pause,
+    }
+}

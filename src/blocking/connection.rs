@@ -1,0 +1,182 @@
+//! One blocking connection: read, write until it is all written, again.
+//!
+//! What may live in this file: the socket of a connection, the loop that echoes it, and what its errors mean. What may
+//! not: who else is connected, and when to stop (`shared` knows both).
+
+use crate::limits::Limits;
+use crate::net::listener::Bound;
+use crate::net::{Endpoint, Peer, UnixName};
+use crate::stats::{Reason, Stats};
+use log::{Level, log_enabled, trace};
+use socket2::{SockAddr, SockRef};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// What was received is shown up to here: enough to recognise a message, too little to fill a disk.
+const PREVIEW_BYTES: usize = 64;
+
+/// A connected socket that blocks. It is read and written through `&Stream`, so that one descriptor serves both the
+/// thread that echoes and whoever wants to wake it; `try_clone` would cost a second descriptor for each connection.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Waits for the next connection of a listener.
+    pub(super) fn accept(listener: &Bound) -> io::Result<(Self, Peer)> {
+        let (socket, address) = listener.socket.accept()?;
+        let stream = match listener.endpoint {
+            Endpoint::Tcp(_) => Self::Tcp(socket.into()),
+            _ => Self::Unix(socket.into()),
+        };
+        Ok((stream, peer(&address)))
+    }
+
+    /// Sets what a connection does not inherit from its listener, and returns how many of these options were refused.
+    ///
+    /// The timeouts are the kernel's own (`SO_RCVTIMEO`, `SO_SNDTIMEO`): a thread that blocks needs no timer beside it.
+    /// They cannot be left to the listener, whose `accept` would then time out as well.
+    pub(super) fn set_options(&self, limits: &Limits) -> u64 {
+        let (idle, stall) = (limits.idle_timeout, limits.write_stall_timeout);
+        let results = match self {
+            Self::Tcp(stream) => [
+                idle.map(|time| stream.set_read_timeout(Some(time))),
+                stall.map(|time| stream.set_write_timeout(Some(time))),
+                // Linux hands TCP_NODELAY down from the listener, which saves this call for every connection.
+                (!cfg!(target_os = "linux")).then(|| stream.set_nodelay(true)),
+            ],
+            Self::Unix(stream) => [
+                idle.map(|time| stream.set_read_timeout(Some(time))),
+                stall.map(|time| stream.set_write_timeout(Some(time))),
+                None,
+            ],
+        };
+        results
+            .iter()
+            .flatten()
+            .map(|result| u64::from(result.is_err()))
+            .sum()
+    }
+
+    /// Wakes whoever blocks in a read (`Shutdown::Read`) or in anything (`Shutdown::Both`).
+    pub(super) fn shutdown(&self, how: Shutdown) {
+        // It fails where the peer is gone already, and then the thread is awake without us.
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(how),
+            Self::Unix(stream) => stream.shutdown(how),
+        };
+    }
+
+    /// Makes the coming close a reset, which takes the unsent bytes in the kernel with it.
+    pub(super) fn abort_on_close(&self) {
+        if let Self::Tcp(stream) = self {
+            // It can only fail on a socket that is broken already. A Unix socket needs nothing: its unsent bytes sit in
+            // the peer's queue, and cost the peer.
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+fn peer(address: &SockAddr) -> Peer {
+    let path = |path: &Path| Peer::Unix(UnixName::Path(path.to_owned()));
+    let name = |name: &[u8]| {
+        Peer::Unix(UnixName::Abstract(
+            String::from_utf8_lossy(name).into_owned(),
+        ))
+    };
+    (address.as_socket().map(Peer::from))
+        .or_else(|| address.as_pathname().map(path))
+        .or_else(|| address.as_abstract_namespace().map(name))
+        .unwrap_or(Peer::Unnamed)
+}
+
+impl Read for &Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => (&mut &*stream).read(buffer),
+            Stream::Unix(stream) => (&mut &*stream).read(buffer),
+        }
+    }
+}
+
+impl Write for &Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => (&mut &*stream).write(bytes),
+            Stream::Unix(stream) => (&mut &*stream).write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(()) // a socket has no buffer on our side
+    }
+}
+
+/// Echoes until the peer has said FIN or something ends it. What is still owed then stands in `own`.
+///
+/// There is no state to keep between two calls, which is the charm of blocking: where the event loop needs a tail and a
+/// phase, this thread simply stands still. The price is the thread.
+pub(super) fn echo(
+    mut stream: impl Read + Write,
+    peer: &Peer,
+    scratch: &mut [u8],
+    own: &mut Stats,
+) -> Reason {
+    loop {
+        let received = match stream.read(scratch) {
+            Ok(0) => return Reason::Finished, // and nothing is owed: we came here by writing everything
+            Ok(length) => &scratch[..length],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // A blocking socket says so only when its read timeout is over.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Reason::Idle,
+            Err(error) => return Reason::from(&error),
+        };
+        own.bytes_in += received.len() as u64;
+        own.owe(received.len());
+        trace_received(peer, received);
+        if let Err(reason) = pay(&mut stream, received, own) {
+            return reason;
+        }
+    }
+}
+
+/// Writes all of `rest`, or says why not.
+///
+/// `write_all` would do the same in one line, but when it fails it does not tell how much had gone: the ledger could not
+/// balance, and a slow peer could not be told from one that takes nothing.
+fn pay(stream: &mut impl Write, mut rest: &[u8], own: &mut Stats) -> Result<(), Reason> {
+    while !rest.is_empty() {
+        match stream.write(rest) {
+            Ok(0) => return Err(Reason::Error), // no socket does that; but to try for ever would be worse than to give up
+            Ok(length) => {
+                own.pay(length);
+                rest = &rest[length..];
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // The write timeout is over, and not one byte went. (The kernel takes the time of one call, and a call that
+            // moved some bytes before it got stuck returns those first: a stall lasts up to twice the timeout.)
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(Reason::WriteStall);
+            }
+            Err(error) => return Err(Reason::from(&error)),
+        }
+    }
+    Ok(())
+}
+
+fn trace_received(peer: &Peer, received: &[u8]) {
+    if log_enabled!(target: super::WIRE, Level::Trace) {
+        let shown = &received[..received.len().min(PREVIEW_BYTES)];
+        trace!(
+            target: super::WIRE,
+            "Received {} bytes from {peer}: '{}'",
+            received.len(),
+            shown.escape_ascii()
+        );
+    }
+}

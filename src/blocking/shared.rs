@@ -1,0 +1,273 @@
+//! What the threads share: who is connected, whether we are stopping, and the sum of their ledgers.
+//!
+//! All of it lies behind one mutex that is taken when a connection opens and when it closes, never between: an echo
+//! touches nothing that another thread writes to. What may live in this file: that mutex, what is waited for with it,
+//! and how a stop reaches threads that are blocked. What may not: reading, writing or accepting.
+
+use super::connection::Stream;
+use crate::limits::Limits;
+use crate::net::listener::Bound;
+use crate::stats::{Reason, Stats};
+use log::warn;
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::Shutdown;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) limits: Limits,
+    book: Mutex<Book>,
+    /// Something that an acceptor may wait for has happened: a connection closed, or we are stopping.
+    room: Condvar,
+    /// Something that [`Shared::conclude`] waits for has happened. It has a bell of its own, since a thread that sleeps
+    /// until the server's last day should not be woken by every connection that closes.
+    ending: Condvar,
+}
+
+#[derive(Debug)]
+struct Book {
+    phase: Phase,
+    /// The sum of all ledgers of connections that have ended, and the opening of those that have not.
+    ledger: Stats,
+    /// The most that a single connection owed at once.
+    largest_debt: u64,
+    /// Those who are connected, so that a stop can reach them.
+    streams: HashMap<u64, Arc<Stream>>,
+    /// Those who accept, for the same reason.
+    listeners: Vec<Arc<Bound>>,
+    /// How many of them wait for `room`.
+    waiting: usize,
+    /// When the last warning was written.
+    warned: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Finish what is owed, until then.
+    Draining(Instant),
+    Cutting,
+}
+
+impl Phase {
+    /// What a connection's end means in this phase. A thread that was woken by our `shutdown` sees what its peer might
+    /// have done: an EOF, or a write that fails. A peer who really did so at that very moment is counted as ours.
+    fn judge(self, reason: Reason) -> Reason {
+        match (self, reason) {
+            (Self::Draining(_), Reason::Finished) => Reason::Drained,
+            (Self::Cutting, Reason::Finished | Reason::Reset) => Reason::Cut,
+            _ => reason,
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            book: Mutex::new(Book {
+                phase: Phase::Serving,
+                ledger: Stats::default(),
+                largest_debt: 0,
+                streams: HashMap::new(),
+                listeners: Vec::new(),
+                waiting: 0,
+                warned: None,
+            }),
+            room: Condvar::new(),
+            ending: Condvar::new(),
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // A thread that panicked with the book open left counters, not broken pointers: the others can go on.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ledger: all bytes of the connections that have ended, and the number of those that have not.
+    pub(super) fn stats(&self) -> Stats {
+        let book = self.book();
+        let mut stats = book.ledger.clone();
+        // What all owed at the same moment nobody can know without sharing it, byte by byte. The most that one owed,
+        // times the most that were there, cannot be less; for one at a time it is exact.
+        stats.owed_peak = book.largest_debt * stats.live_peak;
+        stats
+    }
+
+    // --- The life of a listener -------------------------------------------------------------------------------------
+
+    /// Takes the listeners under the stop's reach. Only while they are used: a [`Handle`](super::Handle) that outlives
+    /// the server must not keep its port and its socket file.
+    pub(super) fn guard(&self, listeners: &[Arc<Bound>]) {
+        let mut book = self.book();
+        if book.phase == Phase::Serving {
+            book.listeners = listeners.to_vec();
+        }
+    }
+
+    /// Waits until there is room for one more connection. `false` means that we are stopping.
+    pub(super) fn wait_for_room(&self) -> bool {
+        self.book_with_room().is_some()
+    }
+
+    fn book_with_room(&self) -> Option<MutexGuard<'_, Book>> {
+        let mut book = self.book();
+        let full = |book: &Book| {
+            book.phase == Phase::Serving && book.ledger.live >= self.limits.connections_max as u64
+        };
+        if full(&book) {
+            book.ledger.accept_pauses += 1;
+            book.waiting += 1;
+            book = (self.room.wait_while(book, |book| full(book)))
+                .unwrap_or_else(PoisonError::into_inner);
+            book.waiting -= 1;
+        }
+        (book.phase == Phase::Serving).then_some(book)
+    }
+
+    /// Counts a failed `accept`. `false` means that we are stopping, and that nothing has failed at all.
+    pub(super) fn count_accept_error(&self, error: &io::Error) -> bool {
+        let mut book = self.book();
+        if book.phase != Phase::Serving {
+            return false;
+        }
+        book.ledger.accept_error(error);
+        true
+    }
+
+    /// A pause for want of something: until a connection closes, which may give it back, or `accept_retry` is over.
+    pub(super) fn pause(&self) {
+        let mut book = self.book();
+        let before = book.ledger.closed_total();
+        book.ledger.accept_pauses += 1;
+        book.waiting += 1;
+        let (mut book, _) = self
+            .room
+            .wait_timeout_while(book, self.limits.accept_retry, |book| {
+                book.phase == Phase::Serving && book.ledger.closed_total() == before
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        book.waiting -= 1;
+    }
+
+    /// Writes a warning, at most once a second: trouble that repeats itself must not fill the disk as well.
+    pub(super) fn warn(&self, text: fmt::Arguments<'_>) {
+        let mut book = self.book();
+        let recently = |then: Instant| then.elapsed() < Duration::from_secs(1);
+        if book.warned.is_some_and(recently) {
+            book.ledger.log_suppressed += 1;
+            return;
+        }
+        book.warned = Some(Instant::now());
+        drop(book); // standard error may be slow, and the others need not wait for it
+        warn!("{text}");
+    }
+
+    /// A listener broke. The others go on; without any, nobody can come any more, and what is left is drained.
+    pub(super) fn lose(&self, listener: &Arc<Bound>) {
+        let mut book = self.book();
+        book.listeners.retain(|other| !Arc::ptr_eq(other, listener));
+        if book.listeners.is_empty() {
+            drop(book);
+            self.drain();
+        }
+    }
+
+    // --- The life of a connection -----------------------------------------------------------------------------------
+
+    /// Enters a newcomer, and gives it its number. `None` means that we are stopping: it is then as if it had never left
+    /// the kernel's queue.
+    ///
+    /// Several acceptors may have seen the same last free place. All but one of them wait here, each with a client in
+    /// hand who is not served yet; the limit holds, and costs at most one descriptor more for each listener.
+    pub(super) fn enter(&self, stream: &Arc<Stream>) -> Option<u64> {
+        let mut book = self.book_with_room()?;
+        book.ledger.open();
+        let number = book.ledger.accepted;
+        book.streams.insert(number, Arc::clone(stream));
+        Some(number)
+    }
+
+    /// The one way out: closes the connection, and adds what its thread counted. The thread has dropped its own `Arc`
+    /// by now, so that the one in the register is the last.
+    pub(super) fn leave(&self, number: u64, reason: Reason, mut own: Stats) {
+        let mut book = self.book();
+        let reason = book.phase.judge(reason);
+        let stream = book.streams.remove(&number);
+        drop(book);
+
+        if let (Some(stream), Reason::Cut | Reason::WriteStall) = (&stream, reason) {
+            stream.abort_on_close();
+        }
+        // Closed before it is counted: whoever waits for room finds a descriptor free.
+        drop(stream);
+
+        let mut book = self.book();
+        book.largest_debt = book.largest_debt.max(std::mem::take(&mut own.owed_peak));
+        book.ledger.merge(&own);
+        book.ledger.close(reason, own.owed as usize);
+        // A bell that nobody listens to still is a system call.
+        if book.waiting > 0 {
+            self.room.notify_all();
+        }
+        if book.phase != Phase::Serving && book.ledger.live == 0 {
+            self.ending.notify_all();
+        }
+    }
+
+    // --- The end ----------------------------------------------------------------------------------------------------
+
+    /// See [`Handle::drain`](super::Handle::drain).
+    pub(super) fn drain(&self) {
+        let mut book = self.book();
+        if book.phase == Phase::Serving {
+            let deadline = Instant::now() + self.limits.drain_timeout;
+            self.end(&mut book, Phase::Draining(deadline), Shutdown::Read);
+        }
+    }
+
+    /// See [`Handle::stop`](super::Handle::stop).
+    pub(super) fn stop(&self) {
+        let mut book = self.book();
+        if book.phase != Phase::Cutting {
+            self.end(&mut book, Phase::Cutting, Shutdown::Both);
+        }
+    }
+
+    fn end(&self, book: &mut Book, phase: Phase, how: Shutdown) {
+        book.phase = phase;
+        for listener in book.listeners.drain(..) {
+            // On Linux `accept` then returns EINVAL, in every thread that is in it and in every one that comes.
+            let _ = listener.socket.shutdown(Shutdown::Both);
+        }
+        for stream in book.streams.values() {
+            stream.shutdown(how);
+        }
+        self.room.notify_all();
+        self.ending.notify_all();
+    }
+
+    /// Waits until somebody ends the server, and then until everybody has left; cuts those who have not by the deadline.
+    pub(super) fn conclude(&self) {
+        let mut book = self
+            .ending
+            .wait_while(self.book(), |book| book.phase == Phase::Serving)
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Phase::Draining(deadline) = book.phase {
+            let left = deadline.saturating_duration_since(Instant::now());
+            (book, _) = self
+                .ending
+                .wait_timeout_while(book, left, |book| {
+                    book.phase != Phase::Cutting && book.ledger.live > 0
+                })
+                .unwrap_or_else(PoisonError::into_inner);
+            if book.phase != Phase::Cutting {
+                self.end(&mut book, Phase::Cutting, Shutdown::Both);
+            }
+        }
+    }
+}

@@ -1,0 +1,801 @@
+//! Both models over both families, with real sockets; and the loop of one connection against a scripted one.
+//!
+//! Nothing here sleeps to be in time: every wait is for an event, with a deadline that only a failure reaches. Every
+//! server is ended by [`Running::end`], which checks the ledger.
+
+use super::*;
+use crate::net::UnixName;
+use socket2::{SockAddr, Socket};
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// What only a failure waits for.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+const MODELS: [Model; 2] = [Model::OneAtATime, Model::ThreadPerConnection];
+
+/// A server that runs in a thread of its own.
+struct Running {
+    handle: Handle,
+    endpoints: Vec<Endpoint>,
+    result: mpsc::Receiver<io::Result<Stats>>,
+}
+
+impl Running {
+    fn start(model: Model, addresses: &[&str], limits: Limits) -> Self {
+        Self::start_with(model, addresses, limits, &BindOptions::default())
+    }
+
+    fn start_with(model: Model, addresses: &[&str], limits: Limits, options: &BindOptions) -> Self {
+        let addresses: Vec<Address> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        Self::run(Server::bind(model, &addresses, limits, options).unwrap())
+    }
+
+    fn run(server: Server) -> Self {
+        let (handle, endpoints) = (server.handle(), server.addresses());
+        let (sender, result) = mpsc::channel();
+        thread::spawn(move || sender.send(server.run()).ok());
+        Self {
+            handle,
+            endpoints,
+            result,
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(&self.endpoints[0])
+    }
+
+    /// Waits for something that only the ledger tells.
+    #[track_caller]
+    fn waits_until(&self, condition: impl Fn(&Stats) -> bool) {
+        let begin = Instant::now();
+        while !condition(&self.handle.stats()) {
+            assert!(begin.elapsed() < DEADLINE, "{}", self.handle.stats());
+            thread::yield_now();
+        }
+    }
+
+    /// Waits for the end, and checks that the ledger balances and that nothing is left in it.
+    #[track_caller]
+    fn end(self) -> Stats {
+        let stats = self.result.recv_timeout(DEADLINE).unwrap().unwrap();
+        assert_eq!(stats.balance(), Ok(()));
+        assert_eq!((stats.live, stats.owed), (0, 0), "{stats}");
+        assert_eq!(self.handle.stats(), stats);
+        stats
+    }
+}
+
+/// A client whose every wait has a deadline.
+struct Client(Socket);
+
+impl Client {
+    fn connect(endpoint: &Endpoint) -> Self {
+        let (domain, address) = match endpoint {
+            Endpoint::Tcp(address) => (
+                socket2::Domain::for_address(*address),
+                SockAddr::from(*address),
+            ),
+            Endpoint::Unix(name) => (socket2::Domain::UNIX, name.to_sock_addr().unwrap()),
+            other => panic!("{other} is no stream"),
+        };
+        let socket = Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+        socket.connect_timeout(&address, DEADLINE).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket.set_write_timeout(Some(DEADLINE)).unwrap();
+        Self(socket)
+    }
+
+    #[track_caller]
+    fn asks(&mut self, message: &[u8]) {
+        self.0.write_all(message).unwrap();
+        let mut echo = vec![0; message.len()];
+        self.0.read_exact(&mut echo).unwrap();
+        assert_eq!(echo, message);
+    }
+
+    #[track_caller]
+    fn sees_the_end(&mut self) {
+        assert_eq!(self.0.read(&mut [0; 16]).unwrap(), 0);
+    }
+
+    /// Sends and never reads, until nothing more goes: the server's thread is then stuck in a write.
+    fn clogs(&mut self) {
+        self.0
+            .set_write_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        let error = loop {
+            if let Err(error) = self.0.write(&[b'x'; 64 * 1024]) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
+    }
+}
+
+/// An address of each family. Abstract names need no cleaning up; a file has a test of its own.
+fn families() -> [String; 2] {
+    static SERIAL: AtomicU32 = AtomicU32::new(0);
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    [
+        "127.0.0.1:0".to_owned(),
+        format!(
+            "unix://@echo-reactor-blocking-{}-{serial}",
+            std::process::id()
+        ),
+    ]
+}
+
+/// Runs a test with both models over both families.
+fn everywhere(test: impl Fn(Model, &str)) {
+    for model in MODELS {
+        for address in families() {
+            test(model, &address);
+        }
+    }
+}
+
+/// Kernel buffers that fill up quickly.
+fn small_buffers() -> BindOptions {
+    BindOptions {
+        send_buffer_bytes: Some(16 * 1024),
+        receive_buffer_bytes: Some(16 * 1024),
+        ..BindOptions::default()
+    }
+}
+
+#[test]
+fn clients_are_echoed_one_after_the_other() {
+    everywhere(|model, address| {
+        let server = Running::start(model, &[address], Limits::default());
+        for _ in 0..3 {
+            let mut client = server.client();
+            client.asks(b"Hello, world!");
+            client.asks(b"x");
+            client.0.shutdown(Shutdown::Write).unwrap();
+            client.sees_the_end();
+        }
+        server.handle.drain();
+        let stats = server.end();
+        assert_eq!((stats.accepted, stats.closed(Reason::Finished)), (3, 3));
+        assert_eq!((stats.bytes_in, stats.bytes_out), (42, 42));
+        if model == Model::OneAtATime {
+            assert_eq!((stats.live_peak, stats.owed_peak), (1, 13));
+        }
+    });
+}
+
+#[test]
+fn a_half_close_gets_everything_and_then_the_end() {
+    everywhere(|model, address| {
+        let server = Running::start(model, &[address], Limits::default());
+        let mut client = server.client();
+        let sent: Vec<u8> = (0..1 << 20).map(|i: u32| ((i * 7) >> 3) as u8).collect();
+        let mut writer = client.0.try_clone().unwrap();
+        let writing = thread::spawn({
+            let sent = sent.clone();
+            move || {
+                writer.write_all(&sent).unwrap();
+                writer.shutdown(Shutdown::Write).unwrap();
+            }
+        });
+        let mut echo = Vec::new();
+        client.0.read_to_end(&mut echo).unwrap();
+        writing.join().unwrap();
+        assert!(echo == sent, "{} of {} bytes", echo.len(), sent.len());
+        server.handle.drain();
+        let stats = server.end();
+        assert_eq!(stats.closed(Reason::Finished), 1);
+        assert_eq!((stats.bytes_in, stats.bytes_out), (1 << 20, 1 << 20));
+    });
+}
+
+#[test]
+fn draining_wakes_those_who_wait_for_somebody() {
+    everywhere(|model, address| {
+        let server = Running::start(model, &[address], Limits::default());
+        server.handle.drain();
+        assert_eq!(server.end(), Stats::default());
+    });
+    // And every one of several, on the way to accept or in it.
+    let [_, unix] = families();
+    let addresses = ["127.0.0.1:0", "127.0.0.1:0", "0.0.0.0:0", &unix];
+    let server = Running::start(Model::ThreadPerConnection, &addresses, Limits::default());
+    for endpoint in &server.endpoints {
+        Client::connect(endpoint).asks(b"are you there?");
+    }
+    server.handle.drain();
+    assert_eq!(server.end().accepted, 4);
+}
+
+#[test]
+fn draining_says_goodbye_to_the_quiet() {
+    everywhere(|model, address| {
+        let server = Running::start(model, &[address], Limits::default());
+        let mut client = server.client();
+        client.asks(b"one");
+        assert_eq!(server.handle.stats().live, 1);
+        server.handle.drain();
+        server.handle.drain();
+        client.sees_the_end();
+        let stats = server.end();
+        assert_eq!((stats.accepted, stats.closed(Reason::Drained)), (1, 1));
+        assert_eq!((stats.bytes_out, stats.discarded), (3, 0));
+    });
+}
+
+#[test]
+fn draining_ends_a_stream_in_full_flow() {
+    everywhere(|model, address| {
+        let limits = Limits {
+            drain_timeout: Duration::from_secs(2),
+            ..Limits::default()
+        };
+        let server = Running::start(model, &[address], limits);
+        let mut client = server.client();
+        let mut writer = client.0.try_clone().unwrap();
+        let writing = thread::spawn(move || {
+            let pattern: Vec<u8> = (0..=255).collect();
+            while writer.write_all(&pattern).is_ok() {}
+        });
+        let (mut echo, mut drained) = (0_usize, false);
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = client.0.read(&mut buffer) {
+            let good = |(i, &byte): (usize, &u8)| byte == (echo + i) as u8;
+            assert!(buffer[..length].iter().enumerate().all(good));
+            echo += length;
+            if !drained && echo > 1 << 20 {
+                server.handle.drain();
+                drained = true;
+            }
+        }
+        drop(client);
+        let stats = server.end();
+        writing.join().unwrap();
+        // In order if its queue was empty for a moment, else when the time was over.
+        let ours = stats.closed(Reason::Drained) + stats.closed(Reason::Cut);
+        assert_eq!((stats.accepted, ours), (1, 1), "{stats}");
+        assert!(stats.bytes_out >= echo as u64);
+    });
+}
+
+#[test]
+fn stopping_cuts_who_never_reads() {
+    everywhere(|model, address| {
+        let server = Running::start_with(model, &[address], Limits::default(), &small_buffers());
+        let mut client = server.client();
+        client.clogs();
+        server.handle.stop();
+        let stats = server.end();
+        assert_eq!((stats.accepted, stats.closed(Reason::Cut)), (1, 1));
+        assert!(stats.discarded > 0 && stats.bytes_out > 0, "{stats}");
+    });
+}
+
+#[test]
+fn draining_cuts_who_never_reads_when_its_time_is_over() {
+    everywhere(|model, address| {
+        let limits = Limits {
+            drain_timeout: Duration::from_millis(100),
+            ..Limits::default()
+        };
+        let server = Running::start_with(model, &[address], limits, &small_buffers());
+        let mut client = server.client();
+        client.clogs();
+        let begin = Instant::now();
+        server.handle.drain();
+        let stats = server.end();
+        assert!(begin.elapsed() >= Duration::from_millis(100));
+        assert_eq!((stats.accepted, stats.closed(Reason::Cut)), (1, 1));
+        assert!(stats.discarded > 0, "{stats}");
+    });
+}
+
+#[test]
+fn a_stop_overtakes_a_drain() {
+    everywhere(|model, address| {
+        let limits = Limits {
+            drain_timeout: 10 * DEADLINE,
+            ..Limits::default()
+        };
+        let server = Running::start_with(model, &[address], limits, &small_buffers());
+        let mut client = server.client();
+        client.clogs();
+        server.handle.drain();
+        server.handle.stop();
+        assert_eq!(server.end().closed(Reason::Cut), 1);
+    });
+}
+
+#[test]
+fn a_stalled_write_ends_in_a_reset() {
+    everywhere(|model, address| {
+        let limits = Limits {
+            write_stall_timeout: Some(Duration::from_millis(100)),
+            ..Limits::default()
+        };
+        let server = Running::start_with(model, &[address], limits, &small_buffers());
+        let mut client = server.client();
+        let error = loop {
+            if let Err(error) = client.0.write(&[b'x'; 64 * 1024]) {
+                break error;
+            }
+        };
+        assert_eq!(Reason::from(&error), Reason::Reset, "{error}");
+        server.handle.drain();
+        let stats = server.end();
+        assert_eq!(stats.closed(Reason::WriteStall), 1, "{stats}");
+        assert!(stats.discarded > 0, "{stats}");
+    });
+}
+
+#[test]
+fn the_idle_leave_and_the_next_is_served() {
+    everywhere(|model, address| {
+        let limits = Limits {
+            idle_timeout: Some(Duration::from_millis(50)),
+            ..Limits::default()
+        };
+        let server = Running::start(model, &[address], limits);
+        let (mut silent, mut once) = (server.client(), server.client());
+        silent.sees_the_end();
+        if model == Model::ThreadPerConnection {
+            once.sees_the_end();
+            once = server.client();
+        }
+        once.asks(b"x");
+        once.sees_the_end();
+        server.handle.drain();
+        let stats = server.end();
+        assert_eq!(stats.closed(Reason::Idle), stats.accepted, "{stats}");
+    });
+}
+
+#[test]
+fn the_second_of_one_waits_in_the_queue() {
+    for address in families() {
+        let limits = Limits {
+            connections_max: 1,
+            ..Limits::default()
+        };
+        let server = Running::start(Model::ThreadPerConnection, &[&address], limits);
+        let (mut first, mut second) = (server.client(), server.client());
+        first.asks(b"first");
+        second.0.write_all(b"second").unwrap();
+        // That nothing comes can only be told by waiting for it.
+        second
+            .0
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        let error = second.0.read(&mut [0; 16]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        first.asks(b"still first");
+
+        drop(first);
+        second.0.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut echo = [0; 6];
+        second.0.read_exact(&mut echo).unwrap();
+        assert_eq!(&echo, b"second");
+        server.handle.drain();
+        second.sees_the_end();
+        let stats = server.end();
+        assert_eq!((stats.accepted, stats.live_peak), (2, 1), "{stats}");
+        assert!(stats.accept_pauses > 0);
+    }
+}
+
+#[test]
+fn the_limit_holds_across_listeners() {
+    let [tcp, unix] = families();
+    let limits = Limits {
+        connections_max: 1,
+        ..Limits::default()
+    };
+    let server = Running::start(Model::ThreadPerConnection, &[&tcp, &unix], limits);
+    for turn in 0..50 {
+        let mut first = Client::connect(&server.endpoints[turn % 2]);
+        let mut second = Client::connect(&server.endpoints[1 - turn % 2]);
+        // Whichever came in first, the other is served when it has left.
+        second.0.write_all(b"second").unwrap();
+        first.0.write_all(b"first").unwrap();
+        second.0.shutdown(Shutdown::Write).unwrap();
+        first.0.shutdown(Shutdown::Write).unwrap();
+        let (mut one, mut two) = (Vec::new(), Vec::new());
+        first.0.read_to_end(&mut one).unwrap();
+        second.0.read_to_end(&mut two).unwrap();
+        assert_eq!((&one[..], &two[..]), (&b"first"[..], &b"second"[..]));
+    }
+    server.handle.drain();
+    let stats = server.end();
+    assert_eq!((stats.accepted, stats.live_peak), (100, 1), "{stats}");
+}
+
+#[test]
+fn many_at_once_each_get_their_own_bytes() {
+    for address in families() {
+        let server = Running::start(Model::ThreadPerConnection, &[&address], Limits::default());
+        let mut clients: Vec<Client> = (0..100).map(|_| server.client()).collect();
+        for (i, client) in clients.iter_mut().enumerate() {
+            client.asks(format!("I am number {i}").as_bytes());
+        }
+        assert_eq!(server.handle.stats().live, 100);
+        assert_eq!(server.handle.stats().balance(), Ok(()));
+        server.handle.drain();
+        clients.iter_mut().for_each(Client::sees_the_end);
+        let stats = server.end();
+        assert_eq!((stats.live_peak, stats.closed(Reason::Drained)), (100, 100));
+    }
+}
+
+#[test]
+fn a_reset_ends_one_connection_and_no_other() {
+    everywhere(|model, address| {
+        let server = Running::start(model, &[address], Limits::default());
+        let mut rude = server.client();
+        rude.asks(b"x");
+        rude.0.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(rude);
+        let mut polite = server.client();
+        polite.asks(b"y");
+        drop(polite);
+        server.waits_until(|stats| stats.closed_total() == 2);
+        // Unix sockets know no reset: who leaves with nothing unread has finished.
+        let expected = match server.endpoints[0] {
+            Endpoint::Tcp(_) => (1, 1),
+            _ => (0, 2),
+        };
+        let mut last = server.client();
+        last.asks(b"z");
+        server.handle.stop();
+        let stats = server.end();
+        assert_eq!(
+            (stats.closed(Reason::Reset), stats.closed(Reason::Finished)),
+            expected
+        );
+        assert_eq!(stats.closed(Reason::Cut), 1);
+    });
+}
+
+#[test]
+fn without_a_thread_the_client_goes_and_the_server_stays() {
+    let address = "127.0.0.1:0".parse().unwrap();
+    let mut limits = Limits {
+        accept_retry: Duration::from_millis(1),
+        ..Limits::default()
+    };
+    // More than a process can address, which `Limits::check` would not let through.
+    limits.thread_stack_bytes = 1 << 48;
+    let model = Model::ThreadPerConnection;
+    let mut server = Server::bind(
+        model,
+        &[address],
+        Limits::default(),
+        &BindOptions::default(),
+    )
+    .unwrap();
+    Arc::get_mut(&mut server.shared).unwrap().limits = limits;
+    let server = Running::run(server);
+    for _ in 0..3 {
+        server.client().sees_the_end();
+    }
+    server.handle.drain();
+    let stats = server.end();
+    assert_eq!((stats.accepted, stats.closed(Reason::OutOfMemory)), (3, 3));
+}
+
+#[test]
+fn a_listener_that_breaks_ends_the_server_only_if_it_was_the_last() {
+    for model in MODELS {
+        let server = Server::bind(
+            model,
+            &["127.0.0.1:0".parse().unwrap()],
+            Limits::default(),
+            &BindOptions::default(),
+        )
+        .unwrap();
+        server.listeners[0].socket.shutdown(Shutdown::Both).unwrap();
+        let server = Running::run(server);
+        let error = server.result.recv_timeout(DEADLINE).unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(server.handle.stats().accept_errors[&22], 1);
+    }
+    let addresses = ["127.0.0.1:0", "127.0.0.1:0"].map(|text| text.parse().unwrap());
+    let model = Model::ThreadPerConnection;
+    let server = Server::bind(
+        model,
+        &addresses,
+        Limits::default(),
+        &BindOptions::default(),
+    )
+    .unwrap();
+    server.listeners[0].socket.shutdown(Shutdown::Both).unwrap();
+    let server = Running::run(server);
+    Client::connect(&server.endpoints[1]).asks(b"still here");
+    server.handle.drain();
+    assert_eq!(server.end().accepted, 1);
+}
+
+#[test]
+fn a_shortage_pauses_until_somebody_leaves() {
+    let limits = Limits {
+        accept_retry: 10 * DEADLINE,
+        ..Limits::default()
+    };
+    let shared = Shared::new(limits);
+    let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let stream = Arc::new(Stream::Unix(ours));
+    let number = shared.enter(&stream).unwrap();
+    drop(stream);
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| shared.pause());
+        while shared.stats().accept_pauses == 0 {
+            thread::yield_now();
+        }
+        shared.leave(number, Reason::Finished, Stats::default());
+    });
+    assert!(begin.elapsed() < DEADLINE);
+    assert_eq!(shared.stats().balance(), Ok(()));
+}
+
+#[test]
+fn errors_of_accept_are_judged_by_their_number() {
+    let judge = |errno| verdict(&io::Error::from_raw_os_error(errno));
+    for (errno, expected) in [
+        (4, Verdict::Next),    // EINTR
+        (103, Verdict::Next),  // ECONNABORTED
+        (71, Verdict::Next),   // EPROTO
+        (113, Verdict::Next),  // EHOSTUNREACH
+        (1, Verdict::Next),    // EPERM: a firewall's
+        (24, Verdict::Pause),  // EMFILE
+        (23, Verdict::Pause),  // ENFILE
+        (105, Verdict::Pause), // ENOBUFS
+        (12, Verdict::Pause),  // ENOMEM
+        (5, Verdict::Pause),   // EIO: whatever it may mean
+        (9, Verdict::Broken),  // EBADF
+        (22, Verdict::Broken), // EINVAL
+        (88, Verdict::Broken), // ENOTSOCK
+    ] {
+        assert_eq!(judge(errno), expected, "errno {errno}");
+    }
+}
+
+#[test]
+fn a_socket_file_goes_with_the_server_and_not_with_its_handles() {
+    for model in MODELS {
+        let name = format!("echo-reactor-blocking-{}-{model:?}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let address = Address::Unix(UnixName::Path(path.clone()));
+        let server = Running::start(model, &[&address.to_string()], Limits::default());
+        let handle = server.handle.clone();
+        server.client().asks(b"Hello, file!");
+        assert!(path.exists());
+        handle.drain();
+        server.end();
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn ipv6_is_served_where_there_is_any() {
+    let Ok(_) = std::net::TcpListener::bind("[::1]:0") else {
+        return;
+    };
+    for model in MODELS {
+        let server = Running::start(model, &["[::1]:0"], Limits::default());
+        server.client().asks(b"six");
+        server.handle.stop();
+        assert_eq!(server.end().accepted, 1);
+    }
+}
+
+#[test]
+fn what_cannot_start_says_why_and_what_to_do() {
+    #[track_caller]
+    fn check(model: Model, addresses: &[&str], limits: Limits, expected: &[&str]) {
+        let addresses: Vec<Address> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        let error = Server::bind(model, &addresses, limits, &BindOptions::default()).unwrap_err();
+        let said = error.to_string();
+        for part in expected {
+            assert!(said.contains(part), "{said:?} does not say {part:?}");
+        }
+    }
+    let [one, threads] = MODELS;
+    let defaults = Limits::default;
+    check(threads, &[], defaults(), &["no address"]);
+    check(
+        threads,
+        &["udp://127.0.0.1:0"],
+        defaults(),
+        &["udp://127.0.0.1:0", "reactor model"],
+    );
+    check(
+        one,
+        &["unixgram://@x"],
+        defaults(),
+        &["unixgram://@x", "reactor model"],
+    );
+    check(
+        one,
+        &["127.0.0.1:0", "127.0.0.1:0"],
+        defaults(),
+        &["there are 2", "a single one"],
+    );
+    check(
+        threads,
+        &["tcp://no such host:1"],
+        defaults(),
+        &["no such host", "IP address"],
+    );
+    check(
+        threads,
+        &["192.0.2.1:0"],
+        defaults(),
+        &["192.0.2.1:0", "that this machine has"],
+    );
+    check(
+        threads,
+        &["unix:///nowhere/at/all"],
+        defaults(),
+        &["/nowhere/at/all", "make the directory"],
+    );
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    check(
+        threads,
+        &[&address],
+        defaults(),
+        &[&address, "another port"],
+    );
+    let limits = Limits {
+        scratch_bytes: 0,
+        ..defaults()
+    };
+    check(threads, &["127.0.0.1:0"], limits, &["scratch of 0"]);
+}
+
+/// What the scripted socket does at the next call.
+#[derive(Debug)]
+enum Step {
+    Read(&'static [u8]),
+    Write(usize),
+    Fail(io::ErrorKind),
+}
+
+/// A socket that follows a script, and remembers what was written to it.
+#[derive(Debug)]
+struct Scripted {
+    steps: VecDeque<Step>,
+    written: Vec<u8>,
+}
+
+impl Read for &mut Scripted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.steps.pop_front() {
+            None => Ok(0),
+            Some(Step::Read(bytes)) => (&mut &*bytes).read(buffer),
+            Some(Step::Fail(kind)) => Err(kind.into()),
+            Some(step) => panic!("a read, and the script says {step:?}"),
+        }
+    }
+}
+
+impl Write for &mut Scripted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.steps.pop_front() {
+            Some(Step::Write(most)) => {
+                let length = most.min(bytes.len());
+                self.written.extend(&bytes[..length]);
+                Ok(length)
+            }
+            Some(Step::Fail(kind)) => Err(kind.into()),
+            step => panic!("a write, and the script says {step:?}"),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn one_connection_follows_its_socket() {
+    use Step::{Fail, Read, Write};
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, Interrupted, TimedOut, WouldBlock};
+
+    #[track_caller]
+    fn check(steps: Vec<Step>, reason: Reason, written: &[u8], unsent: usize) {
+        let mut socket = Scripted {
+            steps: steps.into(),
+            written: Vec::new(),
+        };
+        let mut own = Stats::default();
+        own.open();
+        let ended = connection::echo(&mut socket, &Peer::Unnamed, &mut [0; 8], &mut own);
+        assert_eq!((ended, &socket.written[..]), (reason, written));
+        assert_eq!(own.owed, unsent as u64);
+        own.close(ended, unsent);
+        assert_eq!(own.balance(), Ok(()));
+        assert!(socket.steps.is_empty(), "left over: {socket:?}");
+    }
+
+    check(vec![], Reason::Finished, b"", 0);
+    check(vec![Read(b"abc"), Write(9)], Reason::Finished, b"abc", 0);
+    // Interrupted calls are made again; short writes go on where they ended.
+    check(
+        vec![
+            Fail(Interrupted),
+            Read(b"abc"),
+            Write(1),
+            Fail(Interrupted),
+            Write(1),
+            Write(1),
+        ],
+        Reason::Finished,
+        b"abc",
+        0,
+    );
+    check(
+        vec![Read(b"a"), Write(1), Fail(WouldBlock)],
+        Reason::Idle,
+        b"a",
+        0,
+    );
+    check(vec![Fail(ConnectionReset)], Reason::Reset, b"", 0);
+    check(vec![Fail(TimedOut)], Reason::PeerTimeout, b"", 0);
+    // What was not sent stays owed.
+    check(
+        vec![Read(b"abc"), Write(1), Fail(WouldBlock)],
+        Reason::WriteStall,
+        b"a",
+        2,
+    );
+    check(vec![Read(b"abc"), Fail(BrokenPipe)], Reason::Reset, b"", 3);
+    check(
+        vec![Read(b"abc"), Write(2), Write(0)],
+        Reason::Error,
+        b"ab",
+        1,
+    );
+}
+
+#[test]
+fn the_kernel_wakes_every_accept_when_its_listener_is_shut() {
+    for address in families() {
+        let address: Address = address.parse().unwrap();
+        let endpoint = address.resolve().unwrap().remove(0);
+        let bound = Bound::new(&endpoint, &BindOptions::default()).unwrap();
+        let (sender, results) = mpsc::channel();
+        // Three are in the call by the time of the shutdown, or on their way to it; the fourth surely comes after it.
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    sender.send(None).unwrap();
+                    sender
+                        .send(Some(Stream::accept(&bound).map(|_| ())))
+                        .unwrap();
+                });
+            }
+            for _ in 0..3 {
+                assert!(results.recv_timeout(DEADLINE).unwrap().is_none());
+            }
+            bound.socket.shutdown(Shutdown::Both).unwrap();
+            sender
+                .send(Some(Stream::accept(&bound).map(|_| ())))
+                .unwrap();
+            for _ in 0..4 {
+                let error = results
+                    .recv_timeout(DEADLINE)
+                    .unwrap()
+                    .unwrap()
+                    .unwrap_err();
+                assert_eq!(verdict(&error), Verdict::Broken, "{error}");
+            }
+        });
+    }
+}

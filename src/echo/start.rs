@@ -1,0 +1,244 @@
+//! How a server on the real sockets begins, and how it is reached from outside: everything that only the
+//! [`System`](super::System) has.
+
+use super::Server;
+use super::world::Socket;
+use crate::limits::{LimitError, Limits};
+use crate::net::listener::Bound;
+use crate::net::{Address, BindOptions, DatagramSocket, Endpoint, ListenerSocket};
+use crate::reactor::{Epoll, ForeignSource, Waker};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// How a server is set up. [`Limits`] alone will do where one is asked for.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The bounds that it keeps.
+    pub limits: Limits,
+    /// Whether IPv6 listeners refuse IPv4 clients (default: they serve both).
+    pub ipv6_only: bool,
+    /// Permission bits of Unix socket files (default 0o600: only the same user may connect).
+    pub unix_mode: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Limits::default().into()
+    }
+}
+
+impl From<Limits> for Config {
+    fn from(limits: Limits) -> Self {
+        Self {
+            limits,
+            ipv6_only: false,
+            unix_mode: 0o600,
+        }
+    }
+}
+
+impl Config {
+    /// The part of it that concerns binding.
+    #[must_use]
+    pub fn bind_options(&self) -> BindOptions {
+        BindOptions {
+            backlog: self.limits.backlog,
+            ipv6_only: self.ipv6_only,
+            unix_mode: self.unix_mode,
+            send_buffer_bytes: self.limits.send_buffer_bytes,
+            receive_buffer_bytes: self.limits.receive_buffer_bytes,
+            keepalive: self.limits.keepalive,
+        }
+    }
+}
+
+/// Why a server could not start. Nothing is left behind then: no listener, no file.
+#[derive(Debug)]
+pub enum StartError {
+    /// A limit is out of range.
+    Limit(LimitError),
+    /// There was no address to serve.
+    NoAddress,
+    /// A name could not be resolved.
+    Resolve(Address, io::Error),
+    /// An address could not be bound.
+    Bind(Endpoint, io::Error),
+    /// The event queue could not be made.
+    Reactor(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Limit(error) => write!(f, "{error}"),
+            Self::NoAddress => write!(
+                f,
+                "there is no address to serve; name one, for example tcp://127.0.0.1:50007"
+            ),
+            Self::Resolve(address, error) => write!(f, "cannot resolve {address}: {error}"),
+            Self::Bind(endpoint, error) => write!(f, "cannot bind {endpoint}: {error}"),
+            Self::Reactor(error) => write!(f, "cannot make an event queue: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Limit(error) => Some(error),
+            Self::NoAddress => None,
+            Self::Resolve(_, error) | Self::Bind(_, error) | Self::Reactor(error) => Some(error),
+        }
+    }
+}
+
+impl Server {
+    /// Binds every address, each name with all the addresses behind it, and listens.
+    ///
+    /// # Errors
+    /// The first thing that did not work; then nothing is bound.
+    pub fn bind(addresses: &[Address], config: impl Into<Config>) -> Result<Self, StartError> {
+        let config = config.into();
+        config.limits.check().map_err(StartError::Limit)?;
+        if addresses.is_empty() {
+            return Err(StartError::NoAddress);
+        }
+        let options = config.bind_options();
+        let mut bound = Vec::new();
+        for address in addresses {
+            let endpoints = address
+                .resolve()
+                .map_err(|error| StartError::Resolve(address.clone(), error))?;
+            for endpoint in endpoints {
+                bound.push(
+                    Bound::new(&endpoint, &options)
+                        .map_err(|error| StartError::Bind(endpoint, error))?,
+                );
+            }
+        }
+        let epoll = Epoll::new().map_err(StartError::Reactor)?;
+        let mut server = Self::new(epoll, config.limits, Orders::default(), udp_ports(&bound));
+        for door in bound {
+            let endpoint = door.endpoint.clone();
+            server
+                .open(door)
+                .map_err(|error| StartError::Bind(endpoint, error))?;
+        }
+        Ok(server)
+    }
+
+    fn open(&mut self, bound: Bound) -> io::Result<()> {
+        let Bound {
+            socket,
+            endpoint,
+            file,
+        } = bound;
+        let door = match &endpoint {
+            Endpoint::Tcp(_) | Endpoint::Unix(_) => Socket::Listener(Box::new(
+                ListenerSocket::new(socket, &endpoint, self.limits.keepalive)?,
+            )),
+            Endpoint::Udp(_) | Endpoint::UnixDatagram(_) => {
+                Socket::Datagrams(Box::new(DatagramSocket::new(socket, &endpoint)?))
+            }
+        };
+        self.add_door(door)?;
+        self.endpoints.push(endpoint);
+        self.files.extend(file);
+        Ok(())
+    }
+
+    /// A handle that stops this server from another thread.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            orders: self.orders.clone(),
+            waker: self.reactor.waker(),
+        }
+    }
+
+    /// Watches a foreign event source, signals for example: when it becomes readable, the wait ends, and
+    /// [`Server::turn`] returns [`Turn::Woken`](super::Turn::Woken).
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn watch(&self, source: &mut dyn ForeignSource) -> io::Result<()> {
+        self.reactor.watch(source)
+    }
+}
+
+fn udp_ports(bound: &[Bound]) -> Vec<u16> {
+    bound
+        .iter()
+        .filter_map(|bound| match bound.endpoint {
+            Endpoint::Udp(address) => Some(address.port()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The server's event queue: readable when there is something to do. Register it with a loop of your own, and give the
+/// server a turn when it is readable, or when [`Server::timeout`] is over.
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reactor.as_fd()
+    }
+}
+
+impl AsRawFd for Server {
+    fn as_raw_fd(&self) -> RawFd {
+        self.reactor.as_raw_fd()
+    }
+}
+
+/// Stops a server from another thread. It may outlive the server, and does nothing then.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    orders: Orders,
+    waker: Waker,
+}
+
+impl Handle {
+    /// As [`Server::drain`].
+    pub fn drain(&self) {
+        self.order(Order::Drain);
+    }
+
+    /// As [`Server::stop`].
+    pub fn stop(&self) {
+        self.order(Order::Stop);
+    }
+
+    fn order(&self, order: Order) {
+        self.orders.give(order);
+        if let Err(error) = self.waker.wake() {
+            log::error!("cannot wake the server: {error}");
+        }
+    }
+}
+
+/// What another thread wants of the server. The gravest order stands.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Orders(Arc<AtomicU8>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    None,
+    Drain,
+    Stop,
+}
+
+impl Orders {
+    fn give(&self, order: Order) {
+        self.0.fetch_max(order as u8, Ordering::Release);
+    }
+
+    pub(super) fn take(&self) -> Order {
+        match self.0.swap(Order::None as u8, Ordering::Acquire) {
+            0 => Order::None,
+            1 => Order::Drain,
+            _ => Order::Stop,
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The world that a server lives in: which sockets there are, and who tells that they are ready.
+//!
+//! The server is written against [`World`], and there are two: [`System`], which is the operating system through mio, and
+//! the simulated network of the tests, where readiness, partial reads, errors and the clock come from a seed. The same
+//! server runs in both, line by line. Whoever reads the server may take `W` for [`System`] throughout.
+
+use super::connection::Connection;
+use crate::net::{self, Datagrams, Listener, Stream};
+use crate::reactor::{Epoll, Interest, Selector, Source};
+use mio::Token;
+use std::fmt::Debug;
+use std::io;
+
+/// See the page above.
+pub trait World: 'static {
+    /// Who tells what is ready.
+    type Selector: Selector + Debug;
+    /// Connections.
+    type Stream: Stream + Source<Registry<Self>> + Debug;
+    /// Where connections arrive.
+    type Listener: Listener<Stream = Self::Stream> + Source<Registry<Self>> + Debug;
+    /// Where datagrams arrive.
+    type Datagrams: Datagrams + Source<Registry<Self>> + Debug;
+}
+
+/// What the sockets of a world are registered with.
+pub type Registry<W> = <<W as World>::Selector as Selector>::Registry;
+
+/// The operating system.
+#[derive(Debug)]
+pub enum System {}
+
+impl World for System {
+    type Selector = Epoll;
+    type Stream = net::StreamSocket;
+    type Listener = net::ListenerSocket;
+    type Datagrams = net::DatagramSocket;
+}
+
+/// Whatever the server registers with its reactor. Connections are many and live in the slot; the others are few and
+/// live elsewhere, so that the slot needs no room for them.
+#[derive(Debug)]
+pub enum Socket<W: World> {
+    /// A connection.
+    Connection(Connection<W::Stream>),
+    /// A listener.
+    Listener(Box<W::Listener>),
+    /// A datagram socket.
+    Datagrams(Box<W::Datagrams>),
+}
+
+impl<W: World> Socket<W> {
+    fn source(&mut self) -> &mut dyn Source<Registry<W>> {
+        match self {
+            Self::Connection(connection) => connection.stream_mut(),
+            Self::Listener(listener) => &mut **listener,
+            Self::Datagrams(socket) => &mut **socket,
+        }
+    }
+}
+
+impl<W: World> Source<Registry<W>> for Socket<W> {
+    fn register(
+        &mut self,
+        registry: &Registry<W>,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        self.source().register(registry, token, interest)
+    }
+
+    fn reregister(
+        &mut self,
+        registry: &Registry<W>,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        self.source().reregister(registry, token, interest)
+    }
+
+    fn deregister(&mut self, registry: &Registry<W>) -> io::Result<()> {
+        self.source().deregister(registry)
+    }
+}

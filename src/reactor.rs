@@ -1,0 +1,459 @@
+//! The reactor: it knows who is ready, in what order they take their turns, and whose time is over.
+//!
+//! ```text
+//!            add, want, again, close                      wait                     next_event
+//!   caller ───────────────────────────▶ slots  ◀── epoll ───────▶ run queue ──────────────────────▶ caller
+//!                                      (slab)        tokens        (keys)     Ready(key), Expired(key), ...
+//! ```
+//!
+//! It is pulled, not called back: [`Reactor::wait`] asks the kernel once, and [`Reactor::next_event`] hands out what there
+//! is to do, one thing at a time, until the turn is over. In between the caller is free to look at its sources, close
+//! them, and add new ones; nothing is borrowed across.
+//!
+//! **The contract of an edge.** The kernel says once that a source has become ready, and then no more. So whoever gets
+//! [`Event::Ready`] does one of three things: goes on until the source would block; or says [`Reactor::again`], to be
+//! handed the same readiness in the next turn; or changes what it wants, with [`Reactor::want`], upon which the kernel
+//! looks anew and reports what is ready then. Whoever does none of these will wait for ever.
+//!
+//! What may live in this room: keys, readiness, turns, deadlines. What may not: bytes, connections, addresses, or any
+//! opinion on who deserves to be served. It imports nothing of ours.
+//!
+//! In reading order: this page, `key`, `deadlines`, `epoll`.
+
+mod deadlines;
+mod epoll;
+mod key;
+
+pub use deadlines::Lane;
+pub use epoll::{Epoll, Waker};
+pub use key::Key;
+/// What can be watched beside the reactor's own sources: anything that mio can register.
+pub use mio::event::Source as ForeignSource;
+
+use deadlines::{Deadlines, Place};
+use key::WAKE;
+use mio::Token;
+use slab::Slab;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::{Duration, Instant};
+
+/// Something to do, said by [`Reactor::next_event`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A source is ready, or queued up for this turn. [`Reactor::admit`] tells whether it is still there.
+    Ready(Key, Readiness),
+    /// A source did nothing for as long as its lane allows. It is said again until the source is closed, moved to
+    /// another lane, or active.
+    Expired(Key),
+    /// The time set by [`Reactor::set_alarm`] has come.
+    Alarm,
+    /// A [`Waker`] or a foreign source has something.
+    Woken,
+}
+
+/// What the kernel said of a source that is ready. A hint: only trying tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Readiness {
+    /// That it is, for what it waits for, and nothing else.
+    Plain,
+    /// That there is more than meets the eye: the peer has said FIN, or the connection is broken, or there is urgent
+    /// data, at which a read stops early. A read that finds fewer bytes than it has room for has then not found all.
+    Special,
+}
+
+/// What the kernel is asked to watch for: one thing at a time.
+///
+/// Asking for both would save the change when a peer turns slow, and on TCP it would cost nothing; on Unix and UDP
+/// sockets it doubles the wake-ups, since every message that leaves makes the socket "writable" again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Bytes, connections, datagrams, or an end.
+    Read,
+    /// Room for more bytes.
+    Write,
+}
+
+/// What a source waits for, and how long at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// What for.
+    pub interest: Interest,
+    /// How long.
+    pub lane: Lane,
+}
+
+/// The side of the operating system: who is ready, and what time it is. [`Epoll`] is the real one; the tests bring one
+/// of their own, with a clock that they turn by hand.
+pub trait Selector {
+    /// What a source is registered with.
+    type Registry: ?Sized;
+
+    /// Where sources are registered.
+    fn registry(&self) -> &Self::Registry;
+
+    /// Waits for something to become ready, at most for `timeout`, and reports what did, by its token. Returns whether
+    /// that was everything, or there may be more for which there was no room.
+    ///
+    /// # Errors
+    /// Those of epoll_wait(2). `Interrupted` only means that it is time to ask again.
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        report: impl FnMut(Token, Readiness),
+    ) -> io::Result<bool>;
+
+    /// The time.
+    fn now(&self) -> Instant;
+}
+
+/// What can be registered. Everything that mio can register is one.
+pub trait Source<R: ?Sized = mio::Registry> {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    fn register(&mut self, registry: &R, token: Token, interest: Interest) -> io::Result<()>;
+
+    /// Watches for something else from now on; what is ready already is reported once more.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    fn reregister(&mut self, registry: &R, token: Token, interest: Interest) -> io::Result<()>;
+
+    /// Stops watching.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    fn deregister(&mut self, registry: &R) -> io::Result<()>;
+}
+
+/// See the page above. `S` is what is registered; `P` is who tells what is ready.
+#[derive(Debug)]
+pub struct Reactor<S, P = Epoll> {
+    selector: P,
+    slots: Slab<Slot<S>>,
+    /// The serial of the next tenant.
+    serial: u32,
+    /// Who queued up for the next turn, by [`Reactor::again`].
+    queue: Vec<Key>,
+    /// The run queue of this turn, and how many in it had theirs: first those who queued up, then those of whom the
+    /// kernel spoke. One queue for both, so that there is one rule of fairness: first come, first served, and only once
+    /// a turn.
+    turn: Vec<(Key, Readiness)>,
+    served: usize,
+    deadlines: Deadlines,
+    /// The clock, read once a turn.
+    now: Instant,
+    now_ms: u32,
+    /// The latest moment of which everything is known: what was ready then has been handed out. Deadlines are judged by
+    /// it rather than by the clock: if this process was stopped for a minute, all those who spoke meanwhile are heard
+    /// before anybody is called idle.
+    judged_ms: u32,
+    alarm: Option<Instant>,
+    woken: bool,
+    stale_events: u64,
+}
+
+/// One registered source. Its size is what an idle connection costs; `echo` asserts it.
+#[derive(Debug)]
+struct Slot<S> {
+    source: S,
+    place: Place,
+    serial: u32,
+    want: Want,
+    /// Whether it queued up for the next turn, and what it will be told then.
+    queued: bool,
+    readiness: Readiness,
+}
+
+impl<S, P> Reactor<S, P> {
+    /// What one source costs while it is registered, in bytes.
+    pub const SLOT_BYTES: usize = size_of::<Slot<S>>();
+}
+
+impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
+    /// A reactor that watches nothing as yet.
+    pub fn new(selector: P) -> Self {
+        let now = selector.now();
+        Self {
+            selector,
+            slots: Slab::new(),
+            serial: 0,
+            queue: Vec::new(),
+            turn: Vec::new(),
+            served: 0,
+            deadlines: Deadlines::new(now),
+            now,
+            now_ms: 0,
+            judged_ms: 0,
+            alarm: None,
+            woken: false,
+            stale_events: 0,
+        }
+    }
+
+    /// A kind of waiting, with a timeout of its own; `None` never ends. There is room for four beside
+    /// [`Lane::PATIENT`].
+    pub fn lane(&mut self, timeout: Option<Duration>) -> Lane {
+        self.deadlines.lane(timeout)
+    }
+
+    // ---- the turn ----
+
+    /// Begins a turn: asks the kernel who is ready, and waits for that until something is, `max_wait` is over, or a
+    /// deadline comes. It does not wait at all while there is work left from the last turn.
+    ///
+    /// # Errors
+    /// Those of epoll_wait(2), but for an interruption by a signal, which is merely an early end. None of them can be
+    /// mended by trying again.
+    pub fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<()> {
+        let timeout = sooner(max_wait, self.timeout());
+        self.begin_turn();
+        let Self {
+            selector,
+            turn,
+            woken,
+            ..
+        } = self;
+        let complete = selector.wait(timeout, |token, readiness| {
+            if token == WAKE {
+                *woken = true;
+            } else {
+                turn.push((Key::from_token(token), readiness));
+            }
+        });
+        match complete {
+            // What was ready when we asked is in the queue now; so up to the last reading of the clock, which was
+            // before we asked, everything is known.
+            Ok(true) => self.judged_ms = self.now_ms,
+            Ok(false) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        self.now = self.selector.now();
+        self.now_ms = self.deadlines.milliseconds(self.now);
+        Ok(())
+    }
+
+    /// Those who queued up come first.
+    fn begin_turn(&mut self) {
+        debug_assert_eq!(self.served, self.turn.len(), "the last turn is over");
+        self.turn.clear();
+        self.served = 0;
+        for key in self.queue.drain(..) {
+            if let Some(slot) = tenant(&mut self.slots, key) {
+                slot.queued = false;
+                self.turn.push((
+                    key,
+                    std::mem::replace(&mut slot.readiness, Readiness::Plain),
+                ));
+            }
+        }
+    }
+
+    /// The next thing to do in this turn; `None` ends it. First those who are ready, then those whose time is over.
+    pub fn next_event(&mut self) -> Option<Event> {
+        if let Some(&(key, readiness)) = self.turn.get(self.served) {
+            self.served += 1;
+            return Some(Event::Ready(key, readiness));
+        }
+        if std::mem::take(&mut self.woken) {
+            return Some(Event::Woken);
+        }
+        if let Some(key) = self.deadlines.expired(&self.slots, self.judged_ms) {
+            return Some(Event::Expired(key));
+        }
+        if self.alarm.is_some_and(|alarm| alarm <= self.now) {
+            self.alarm = None;
+            return Some(Event::Alarm);
+        }
+        None
+    }
+
+    /// The source whose turn it is, noted as active. `None` if it is gone: then the event was stale, and is counted.
+    /// `None` too if it had its turn already and queued up for another, in which it will hear of this as well.
+    pub fn admit(&mut self, key: Key, readiness: Readiness) -> Option<&mut S> {
+        let Some(slot) = tenant(&mut self.slots, key) else {
+            self.stale_events += 1;
+            return None;
+        };
+        if slot.queued {
+            slot.readiness = slot.readiness.max(readiness);
+            return None;
+        }
+        let lane = slot.want.lane;
+        if self.deadlines.has_moved(&slot.place, lane, self.now_ms) {
+            self.deadlines.leave(&mut self.slots, key, lane);
+            self.deadlines
+                .enter(&mut self.slots, key, lane, self.now_ms);
+        }
+        self.get_mut(key)
+    }
+
+    /// How long [`Reactor::wait`] would wait if nothing happened: for whoever drives this reactor from a loop of their
+    /// own. `None` is without end.
+    pub fn timeout(&self) -> Option<Duration> {
+        if !self.queue.is_empty() || self.woken {
+            return Some(Duration::ZERO);
+        }
+        let alarm = self
+            .alarm
+            .map(|alarm| alarm.saturating_duration_since(self.now));
+        let deadline = self.deadlines.until_next(self.now_ms);
+        sooner(alarm, deadline)
+    }
+
+    /// The time of this turn.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Sets the one alarm, or stops it.
+    pub fn set_alarm(&mut self, at: Option<Instant>) {
+        self.alarm = at;
+    }
+
+    // ---- the sources ----
+
+    /// Registers a source.
+    ///
+    /// # Errors
+    /// What the kernel said (`ENOSPC`, `ENOMEM`), together with the source, whose end is then the caller's business.
+    pub fn add(&mut self, mut source: S, want: Want) -> Result<Key, (S, io::Error)> {
+        let vacant = self.slots.vacant_entry();
+        let key = Key::new(vacant.key(), self.serial);
+        if let Err(error) = source.register(self.selector.registry(), key.token(), want.interest) {
+            return Err((source, error));
+        }
+        self.serial = self.serial.wrapping_add(1);
+        vacant.insert(Slot {
+            source,
+            place: Place::NOWHERE,
+            serial: key.serial,
+            readiness: Readiness::Plain,
+            want,
+            queued: false,
+        });
+        self.deadlines
+            .enter(&mut self.slots, key, want.lane, self.now_ms);
+        Ok(key)
+    }
+
+    /// The source behind a key, unless it is gone.
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut S> {
+        tenant(&mut self.slots, key).map(|slot| &mut slot.source)
+    }
+
+    /// Says what a source waits for from now on. If that is what it waits for already, this costs a comparison.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn want(&mut self, key: Key, want: Want) -> io::Result<()> {
+        let Some(slot) = tenant(&mut self.slots, key) else {
+            return Ok(());
+        };
+        if slot.want == want {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut slot.want, want);
+        if before.interest != want.interest {
+            slot.source
+                .reregister(self.selector.registry(), key.token(), want.interest)?;
+        }
+        if before.lane != want.lane {
+            self.deadlines.leave(&mut self.slots, key, before.lane);
+            self.deadlines
+                .enter(&mut self.slots, key, want.lane, self.now_ms);
+        }
+        Ok(())
+    }
+
+    /// Queues a source for the next turn, with what is still true of it. With edges nobody else will.
+    pub fn again(&mut self, key: Key, readiness: Readiness) {
+        if let Some(slot) = tenant(&mut self.slots, key) {
+            slot.readiness = slot.readiness.max(readiness);
+            if !slot.queued {
+                slot.queued = true;
+                self.queue.push(key);
+            }
+        }
+    }
+
+    /// Gives a source back, to be dropped. The kernel forgets it as its descriptor is closed, so this costs no system
+    /// call; events that were already under way find the key outdated.
+    pub fn close(&mut self, key: Key) -> Option<S> {
+        let lane = tenant(&mut self.slots, key)?.want.lane;
+        self.deadlines.leave(&mut self.slots, key, lane);
+        Some(self.slots.remove(key.slot as usize).source)
+    }
+
+    /// Gives a source back that may live on, here or in another process that has a copy of its descriptor: so the
+    /// kernel is told to forget it.
+    ///
+    /// # Errors
+    /// None: that the kernel has forgotten it already is what was wanted.
+    pub fn release(&mut self, key: Key) -> Option<S> {
+        let mut source = self.close(key)?;
+        let _ = source.deregister(self.selector.registry());
+        Some(source)
+    }
+
+    /// The keys of all sources. Collected, so that the caller may close them one by one.
+    pub fn keys(&self) -> Vec<Key> {
+        self.slots
+            .iter()
+            .map(|(slot, tenant)| Key::new(slot, tenant.serial))
+            .collect()
+    }
+
+    /// How many events, so far, were for a source that was gone.
+    pub fn stale_events(&self) -> u64 {
+        self.stale_events
+    }
+}
+
+/// The shorter of two times, where `None` is for ever.
+fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// Whoever lives in the slot, if it is still the one whom the key means. A function and not a method, so that the other
+/// fields of the reactor stay free to use.
+fn tenant<S>(slots: &mut Slab<Slot<S>>, key: Key) -> Option<&mut Slot<S>> {
+    slots
+        .get_mut(key.slot as usize)
+        .filter(|slot| slot.serial == key.serial)
+}
+
+impl<S: Source> Reactor<S> {
+    /// A handle that wakes this reactor from another thread.
+    pub fn waker(&self) -> Waker {
+        self.selector.waker()
+    }
+
+    /// Watches a foreign source, signals for example: when it becomes readable, [`Event::Woken`] is said. Whose it was
+    /// is not said; look after all of them.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn watch(&self, source: &mut dyn ForeignSource) -> io::Result<()> {
+        self.selector.watch(source)
+    }
+}
+
+/// The event queue is a descriptor itself, and readable when something in it is ready.
+impl<S> AsFd for Reactor<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.selector.as_fd()
+    }
+}
+
+impl<S> AsRawFd for Reactor<S> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.selector.as_raw_fd()
+    }
+}

@@ -1,0 +1,198 @@
+//! Deadlines for very many sources at O(1) each, without a heap or a wheel.
+//!
+//! All sources that wait for the same kind of thing wait equally long: a connection that may speak has the idle timeout,
+//! one that must read has the write-stall timeout. Each kind is a [`Lane`]: a queue in the order of last activity, whose
+//! head is the next to expire. The queue is a doubly linked list through the slots themselves, two numbers in each, so
+//! that it costs no memory of its own and a source that closes leaves no entry behind.
+//!
+//! Moving a slot to the back at every echo would touch its two neighbours each time: three cache lines where one would
+//! do. So a slot is moved only when it has been active for a sixteenth of the timeout since its last move (nginx saves
+//! itself timer updates in the same way), and that sixteenth is added when it is judged. A source therefore never expires early, and at most a
+//! sixteenth late.
+
+use super::{Key, Slot};
+use slab::Slab;
+use std::time::{Duration, Instant};
+
+/// One kind of waiting, with its own timeout. Made by [`super::Reactor::lane`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lane(u8);
+
+impl Lane {
+    /// Waiting without end.
+    pub const PATIENT: Self = Self(0);
+}
+
+/// The place of one slot in its lane.
+#[derive(Debug)]
+pub(super) struct Place {
+    previous: u32,
+    next: u32,
+    /// When it last moved to the back, in milliseconds since the reactor began; they wrap around after 49 days, and
+    /// only their distance is looked at.
+    moved_ms: u32,
+}
+
+impl Place {
+    pub(super) const NOWHERE: Self = Self {
+        previous: NOBODY,
+        next: NOBODY,
+        moved_ms: 0,
+    };
+}
+
+/// The end of a list. The slab is never that long.
+const NOBODY: u32 = u32::MAX;
+
+const LANES: usize = 5;
+
+/// All lanes, and the clock by which they count.
+#[derive(Debug)]
+pub(super) struct Deadlines {
+    start: Instant,
+    queues: [Queue; LANES],
+    lanes: u8,
+    /// Nobody is due before this. It may be early, when the one who was due then has been active or has left since; it
+    /// is only looked into when the time has come, and so the common turn costs a comparison.
+    nobody_before_ms: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Queue {
+    head: u32,
+    tail: u32,
+    /// `None` never expires, and is never linked either.
+    timeout_ms: Option<u32>,
+    /// How long a slot may be active without being moved: a sixteenth of the timeout, or for ever.
+    grain_ms: u32,
+}
+
+impl Queue {
+    fn new(timeout_ms: Option<u32>) -> Self {
+        Self {
+            head: NOBODY,
+            tail: NOBODY,
+            timeout_ms,
+            grain_ms: timeout_ms.map_or(u32::MAX, |timeout_ms| timeout_ms / 16),
+        }
+    }
+}
+
+/// Whether `due_ms` is at or before `now_ms`, on the circle of milliseconds.
+fn is_past(due_ms: u32, now_ms: u32) -> bool {
+    now_ms.wrapping_sub(due_ms) as i32 >= 0
+}
+
+impl Deadlines {
+    pub(super) fn new(start: Instant) -> Self {
+        Self {
+            start,
+            queues: [Queue::new(None); LANES],
+            lanes: 1, // the first is Lane::PATIENT
+            nobody_before_ms: None,
+        }
+    }
+
+    /// A new lane.
+    pub(super) fn lane(&mut self, timeout: Option<Duration>) -> Lane {
+        let lane = self.lanes;
+        self.lanes += 1;
+        // Half of the circle of milliseconds: farther apart, "before" and "after" cannot be told. Limits end well below.
+        let timeout_ms =
+            timeout.map(|timeout| timeout.as_millis().clamp(1, u128::from(u32::MAX / 4)) as u32);
+        self.queues[lane as usize] = Queue::new(timeout_ms);
+        Lane(lane)
+    }
+
+    /// The time as the lanes count it.
+    pub(super) fn milliseconds(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.start).as_millis() as u32
+    }
+
+    /// Puts a slot at the back of a lane.
+    pub(super) fn enter<S>(
+        &mut self,
+        slots: &mut Slab<Slot<S>>,
+        key: Key,
+        lane: Lane,
+        now_ms: u32,
+    ) {
+        let queue = &mut self.queues[lane.0 as usize];
+        let Some(timeout_ms) = queue.timeout_ms else {
+            return;
+        };
+        let due_ms = now_ms.wrapping_add(timeout_ms + queue.grain_ms);
+        if self
+            .nobody_before_ms
+            .is_none_or(|before_ms| is_past(due_ms, before_ms))
+        {
+            self.nobody_before_ms = Some(due_ms);
+        }
+        let behind = std::mem::replace(&mut queue.tail, key.slot);
+        match behind {
+            NOBODY => queue.head = key.slot,
+            behind => slots[behind as usize].place.next = key.slot,
+        }
+        slots[key.slot as usize].place = Place {
+            previous: behind,
+            next: NOBODY,
+            moved_ms: now_ms,
+        };
+    }
+
+    /// Takes a slot out of its lane.
+    pub(super) fn leave<S>(&mut self, slots: &mut Slab<Slot<S>>, key: Key, lane: Lane) {
+        let queue = &mut self.queues[lane.0 as usize];
+        if queue.timeout_ms.is_none() {
+            return;
+        }
+        let Place { previous, next, .. } = slots[key.slot as usize].place;
+        match previous {
+            NOBODY => queue.head = next,
+            previous => slots[previous as usize].place.next = next,
+        }
+        match next {
+            NOBODY => queue.tail = previous,
+            next => slots[next as usize].place.previous = previous,
+        }
+    }
+
+    /// Whether a slot that is active now has to be moved to the back: the question on the path of every echo.
+    pub(super) fn has_moved(&self, place: &Place, lane: Lane, now_ms: u32) -> bool {
+        now_ms.wrapping_sub(place.moved_ms) > self.queues[lane.0 as usize].grain_ms
+    }
+
+    /// A slot whose time was over at `judged_ms`, if there is one.
+    pub(super) fn expired<S>(&mut self, slots: &Slab<Slot<S>>, judged_ms: u32) -> Option<Key> {
+        if !is_past(self.nobody_before_ms?, judged_ms) {
+            return None;
+        }
+        let (slot, due_ms) = self
+            .heads(slots)
+            .min_by_key(|&(_, due_ms)| due_ms.wrapping_sub(judged_ms) as i32)
+            .unzip();
+        self.nobody_before_ms = due_ms;
+        is_past(due_ms?, judged_ms)
+            .then_some(slot?)
+            .map(|slot| Key::new(slot as usize, slots[slot as usize].serial))
+    }
+
+    /// The time until somebody may expire.
+    pub(super) fn until_next(&self, now_ms: u32) -> Option<Duration> {
+        let left_ms = self.nobody_before_ms?.wrapping_sub(now_ms) as i32;
+        Some(Duration::from_millis(left_ms.max(0) as u64))
+    }
+
+    /// The head of each lane that has one, and when it is due.
+    fn heads<S>(&self, slots: &Slab<Slot<S>>) -> impl Iterator<Item = (u32, u32)> {
+        self.queues[..usize::from(self.lanes)]
+            .iter()
+            .filter(|queue| queue.head != NOBODY)
+            .filter_map(move |queue| {
+                let timeout_ms = queue.timeout_ms?;
+                let moved_ms = slots[queue.head as usize].place.moved_ms;
+                let due_ms = moved_ms.wrapping_add(timeout_ms + queue.grain_ms);
+                Some((queue.head, due_ms))
+            })
+    }
+}

@@ -1,0 +1,146 @@
+//! The real selector: mio, and epoll below it.
+//!
+//! All that the reactor asks of an operating system is on this page, and this is the only file that says it in mio's
+//! words. (On other Unixes mio puts kqueue in epoll's place; nothing changes here.)
+
+use super::{Interest, Readiness, Selector, Source, key::WAKE};
+use mio::{Events, Poll, Registry, Token};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Events that one call of `epoll_wait` may report: 12 KiB of memory. More would only lengthen the turn; what is ready
+/// and finds no room here is reported by the next call, since the kernel goes round its list of the ready.
+const EVENTS_PER_TURN: usize = 1024;
+
+/// The event queue of the operating system.
+#[derive(Debug)]
+pub struct Epoll {
+    poll: Poll,
+    events: Events,
+    waker: Arc<mio::Waker>,
+}
+
+impl Epoll {
+    /// A new event queue, with a waker in it.
+    ///
+    /// # Errors
+    /// What `epoll_create1` or `eventfd` said; usually that there are no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            waker,
+        })
+    }
+
+    pub(super) fn waker(&self) -> Waker {
+        Waker(Arc::clone(&self.waker))
+    }
+
+    pub(super) fn watch(&self, source: &mut dyn mio::event::Source) -> io::Result<()> {
+        self.poll
+            .registry()
+            .register(source, WAKE, mio::Interest::READABLE)
+    }
+}
+
+impl Selector for Epoll {
+    type Registry = Registry;
+
+    fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        mut report: impl FnMut(Token, Readiness),
+    ) -> io::Result<bool> {
+        self.poll.poll(&mut self.events, timeout)?;
+        let mut reported = 0;
+        for event in &self.events {
+            report(event.token(), readiness(event));
+            reported += 1;
+        }
+        Ok(reported < EVENTS_PER_TURN)
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+fn readiness(event: &mio::event::Event) -> Readiness {
+    if event.is_read_closed() || event.is_error() || event.is_priority() {
+        Readiness::Special
+    } else {
+        Readiness::Plain
+    }
+}
+
+impl Interest {
+    fn in_mios_words(self) -> mio::Interest {
+        match self {
+            // Urgent data ends a read early, like a message that carries descriptors. Asking to be told of it is free.
+            #[cfg(target_os = "linux")]
+            Self::Read => mio::Interest::READABLE | mio::Interest::PRIORITY,
+            #[cfg(not(target_os = "linux"))]
+            Self::Read => mio::Interest::READABLE,
+            Self::Write => mio::Interest::WRITABLE,
+        }
+    }
+}
+
+impl<T: mio::event::Source> Source for T {
+    fn register(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        registry.register(self, token, interest.in_mios_words())
+    }
+
+    fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        registry.reregister(self, token, interest.in_mios_words())
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        registry.deregister(self)
+    }
+}
+
+impl AsFd for Epoll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poll.registry().as_fd()
+    }
+}
+
+impl AsRawFd for Epoll {
+    fn as_raw_fd(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+}
+
+/// Ends the wait of a reactor from another thread; it then says [`super::Event::Woken`].
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<mio::Waker>);
+
+impl Waker {
+    /// Wakes the reactor, now or at its next wait.
+    ///
+    /// # Errors
+    /// What `write(2)` on an eventfd said: nothing that a sound process would see.
+    pub fn wake(&self) -> io::Result<()> {
+        self.0.wake()
+    }
+}

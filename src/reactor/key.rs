@@ -1,0 +1,67 @@
+//! A key: which slot, and which of its tenants.
+//!
+//! slab hands out the slot that was freed last, so a connection that is closed and one that is accepted in the same turn
+//! usually share a slot number; and the batch of events that epoll has already handed over may still hold one for the
+//! former. So a key carries a serial number as well, counted by the reactor and never the same for two tenants of a slot
+//! (until it wraps around, 4,294,967,296 registrations later). An event whose serial is not that of the tenant is stale:
+//! it is counted and ignored.
+
+use mio::Token;
+use std::fmt;
+
+/// Names something that is, or was, registered with the reactor. `Copy`, small, and harmless when outdated.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub(super) slot: u32,
+    pub(super) serial: u32,
+}
+
+/// The token of the waker and of foreign sources. No key has it: the slab would have to be full first.
+pub(super) const WAKE: Token = Token(usize::MAX);
+
+/// Half of a token is the slot, half the serial. On a 32-bit machine that leaves 65,536 of each.
+const HALF: u32 = usize::BITS / 2;
+pub(super) const SLOTS_MAX: usize = (usize::MAX >> HALF) - 1;
+
+impl Key {
+    pub(super) fn new(slot: usize, serial: u32) -> Self {
+        debug_assert!(slot <= SLOTS_MAX);
+        Self {
+            slot: slot as u32,
+            serial: serial & (usize::MAX >> HALF) as u32,
+        }
+    }
+
+    pub(super) fn token(self) -> Token {
+        Token((self.serial as usize) << HALF | self.slot as usize)
+    }
+
+    pub(super) fn from_token(token: Token) -> Self {
+        Self {
+            slot: (token.0 & (usize::MAX >> HALF)) as u32,
+            serial: (token.0 >> HALF) as u32,
+        }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({}#{})", self.slot, self.serial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_survives_the_journey_through_the_kernel() {
+        for slot in [0, 1, 65_534, SLOTS_MAX] {
+            for serial in [0, 1, 65_535, u32::MAX] {
+                let key = Key::new(slot, serial);
+                assert_eq!(Key::from_token(key.token()), key);
+                assert_ne!(key.token(), WAKE);
+            }
+        }
+    }
+}
