@@ -19,7 +19,7 @@ use exit::{Class, Exit, Failure};
 use std::panic;
 use std::process::ExitCode;
 
-/// Where `serve` listens and `send` connects if nobody says otherwise: this machine alone, and the port of the tutorial.
+/// Where `serve` listens and `send` connects if nobody says otherwise: this machine alone, at the tutorial's port.
 const DEFAULT_ADDRESS: &str = "tcp://127.0.0.1:50007";
 
 const EXAMPLES: &str = "\

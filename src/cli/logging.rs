@@ -1,8 +1,8 @@
 //! The log: which lines are written, and that writing them can hurt nobody.
 //!
 //! A terminal that is paused, or a pipe that nobody reads, blocks whoever writes to it. So nobody but one small thread
-//! writes to standard error: everybody else puts whole lines into a queue of fixed length, and a line that finds the
-//! queue full is dropped and counted. What may live in this file: filters, the form of a line, the queue and its thread.
+//! writes to standard error: everybody else puts whole lines into a queue of fixed length, and a line that finds it
+//! full is dropped and counted. What may live in this file: filters, the form of a line, the queue and its thread.
 //! What may not: deciding what is worth a line.
 
 use super::exit::write_plain;

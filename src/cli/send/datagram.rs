@@ -35,7 +35,7 @@ pub(super) fn talk(plan: &Plan, out: &mut Out) -> Result<(), Stop> {
             .map_err(Stop::from)
             .and_then(|peer| exchange(&peer, plan, messages, out, &mut answered));
         match said {
-            // There is no connection that could fail, so it is the first message that finds out whether anybody is there.
+            // No connection could fail, so it is the first message that finds out whether anybody is there.
             Err(Stop::Failure(failure))
                 if answered == 0
                     && matches!(failure.class, Class::Refused | Class::Unreachable) =>

@@ -1,9 +1,9 @@
 //! Talking to a server over a stream, TCP or Unix.
 //!
-//! Writing and reading go on at once, each in a thread of its own: a bounded server stops reading while it cannot write,
-//! so a client that wrote everything before it read anything would wait for ever. What has been sent and not yet come
-//! back is remembered in a queue of bounded length. What may live in this file: that, and the order of the end: we say
-//! FIN, the server says FIN, and nothing comes between.
+//! Writing and reading go on at once, each in a thread of its own: a bounded server stops reading while it cannot
+//! write, so a client that wrote everything before it read anything would wait for ever. What has been sent and not yet
+//! come back is remembered in a queue of bounded length. What may live in this file: that, and the order of the end: we
+//! say FIN, the server says FIN, and nothing comes between.
 
 use super::connect::{self, Connected};
 use super::{Input, Out, Plan, Stop, text};

@@ -351,8 +351,8 @@ mod tests {
     fn every_limit_has_a_flag() {
         let line = "--connections 10k --reserve-descriptors 7 --backlog 128 --turn-bytes 1k --turn-accepts 2 \
             --turn-datagrams 3 --scratch 4KiB --idle-timeout 1m30s --write-stall-timeout off --linger 5ms \
-            --drain-timeout 1s --drain-quiet 9ms --accept-retry 7ms --send-buffer 8k --receive-buffer 9k --keepalive 1h \
-            --udp-rate-per-source off --udp-rate 5k --thread-stack 128k";
+            --drain-timeout 1s --drain-quiet 9ms --accept-retry 7ms --send-buffer 8k --receive-buffer 9k \
+            --keepalive 1h --udp-rate-per-source off --udp-rate 5k --thread-stack 128k";
         let arguments: Vec<&str> = line.split_whitespace().collect();
         let expected = Limits {
             connections_max: 10_000,
