@@ -6,6 +6,9 @@ pub mod net;
 pub mod reactor;
 pub mod stats;
 
+#[cfg(feature = "cli")]
+pub mod cli;
+
 pub use limits::Limits;
 pub use stats::Stats;
 

@@ -1,0 +1,151 @@
+//! The command line: what was typed, what it means, and how the program ends.
+//!
+//! One file for each subcommand, [`serve`] and [`send`]; beside them what both need: values as people write them
+//! ([`units`]), the log ([`logging`]), failures and exit codes ([`exit`]). What may live in this file: the top of the
+//! command line, and the one place where a failure is printed. What may not: anything that one subcommand alone needs.
+//!
+//! Nothing here uses `println!` or `eprintln!`: they panic when the stream is gone, and a closed terminal is no reason
+//! for a server to die.
+
+mod exit;
+mod logging;
+mod send;
+mod serve;
+mod units;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use exit::{Class, Exit, Failure};
+use std::panic;
+use std::process::ExitCode;
+
+/// Where `serve` listens and `send` connects if nobody says otherwise: this machine alone, at the tutorial's port.
+const DEFAULT_ADDRESS: &str = "tcp://127.0.0.1:50007";
+
+const EXAMPLES: &str = "\
+Examples:
+  echo-reactor serve                              serve on tcp://127.0.0.1:50007
+  echo-reactor send                               say 'Hello, world!' to it
+  echo-reactor serve :7777 udp://127.0.0.1:7777   TCP on all interfaces, UDP on this machine
+  echo-reactor serve --help                       every limit, with its default
+";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "echo-reactor",
+    version,
+    about = "An echo server on one thread and one event loop, and a client for any echo server",
+    after_help = format!("{EXAMPLES}\nExit codes:\n{}", Exit::help()),
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Typed {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(Box<serve::Typed>),
+    Send(Box<send::Typed>),
+}
+
+/// Runs the program on its own command line, and says how it should exit.
+pub fn main() -> ExitCode {
+    // A panic is a mistake of ours, and its message has been printed by the time it arrives here.
+    let exit = panic::catch_unwind(run).unwrap_or(Exit::Internal);
+    logging::finish();
+    exit.into()
+}
+
+fn run() -> Exit {
+    let typed = match Typed::try_parse() {
+        Ok(typed) => typed,
+        Err(error) => return answer(&error),
+    };
+    let result = match typed.command {
+        Command::Serve(typed) => serve::run(&typed),
+        Command::Send(typed) => send::run(&typed),
+    };
+    result.unwrap_or_else(|failure| {
+        logging::say(&failure.to_string());
+        failure.exit()
+    })
+}
+
+/// What clap has to say: help and version as they are, mistakes on one line.
+fn answer(error: &clap::Error) -> Exit {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            Exit::Ok
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            Exit::Usage
+        }
+        _ => {
+            let first = std::env::args_os().nth(1);
+            let subcommand = ["serve", "send"]
+                .into_iter()
+                .find(|&name| first.as_deref() == Some(name.as_ref()));
+            let failure = Failure::new(Class::Usage, one_line(error, subcommand));
+            logging::say(&failure.to_string());
+            failure.exit()
+        }
+    }
+}
+
+/// clap's message without its usage text, on one line, with the help to look into. Not every error of clap knows in
+/// which subcommand it arose, so the caller has to say.
+fn one_line(error: &clap::Error, subcommand: Option<&str>) -> String {
+    let text = error.render().to_string();
+    let told: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let told = told.join(" ").replace(" tip: ", "; ");
+    let told = told.strip_prefix("error: ").unwrap_or(&told);
+    match subcommand {
+        Some(name) => format!("{told}; see 'echo-reactor {name} --help'"),
+        None => format!("{told}; see 'echo-reactor --help'"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Typed::command().debug_assert();
+    }
+
+    #[track_caller]
+    fn refused(arguments: &[&str]) -> String {
+        let line = [&["echo-reactor"], arguments].concat();
+        let subcommand = arguments.first().copied().filter(|&name| name != "sevre");
+        one_line(&Typed::try_parse_from(line).unwrap_err(), subcommand)
+    }
+
+    #[test]
+    fn a_mistake_is_one_line_that_names_the_value_and_the_help() {
+        let said = refused(&["serve", "--connections", "10x"]);
+        assert!(
+            said.contains("'10x'") && said.contains("--connections"),
+            "{said}"
+        );
+        assert!(said.contains("write for example 500, 10k or 1M"), "{said}");
+        assert!(said.ends_with("see 'echo-reactor serve --help'"), "{said}");
+        let said = refused(&["sevre"]);
+        assert!(
+            said.contains("'sevre'") && said.contains("'serve'"),
+            "{said}"
+        );
+        let said = refused(&["send", "--nothing"]);
+        assert!(said.contains("--nothing") && !said.contains('\n'), "{said}");
+    }
+}

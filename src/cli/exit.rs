@@ -1,0 +1,260 @@
+//! How the program ends: exit codes, the classes of failure, and the line that tells what went wrong.
+//!
+//! What may live in this file: the one table of exit codes, the one-word classes that scripts match on, and the type
+//! that carries a failure to the only place that prints it. What may not: deciding that something has failed.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// What the program tells its caller. The numbers are those of sysexits.h where that has one that fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Ok,
+    Cut,
+    Usage,
+    Mismatch,
+    Resolve,
+    Unavailable,
+    Internal,
+    System,
+    Create,
+    Io,
+    Timeout,
+    Permission,
+}
+
+/// The table of exit codes: code, name, meaning. The help prints it, and nothing else knows the numbers.
+const TABLE: [(Exit, u8, &str, &str); 12] = [
+    (
+        Exit::Ok,
+        0,
+        "ok",
+        "done; every echo was right, or every connection ended in order",
+    ),
+    (
+        Exit::Cut,
+        3,
+        "cut",
+        "stopped before everything was echoed: connections were cut",
+    ),
+    (
+        Exit::Usage,
+        64,
+        "usage",
+        "the command line asks for what cannot be",
+    ),
+    (
+        Exit::Mismatch,
+        65,
+        "mismatch",
+        "what came back is not what was sent",
+    ),
+    (
+        Exit::Resolve,
+        68,
+        "resolve",
+        "the host's name has no address",
+    ),
+    (
+        Exit::Unavailable,
+        69,
+        "unavailable",
+        "nobody answers there, or somebody else has the address",
+    ),
+    (
+        Exit::Internal,
+        70,
+        "internal",
+        "a mistake in this program; please report it",
+    ),
+    (
+        Exit::System,
+        71,
+        "system",
+        "the operating system refused what it usually grants",
+    ),
+    (
+        Exit::Create,
+        73,
+        "create",
+        "a file or a socket's file cannot be made",
+    ),
+    (
+        Exit::Io,
+        74,
+        "io",
+        "reading or writing failed: reset, closed early, disk full",
+    ),
+    (Exit::Timeout, 75, "timeout", "no answer in time"),
+    (
+        Exit::Permission,
+        77,
+        "permission",
+        "this user may not do that",
+    ),
+];
+
+impl Exit {
+    fn row(self) -> (u8, &'static str, &'static str) {
+        // The test below sees to it that every variant is at its place.
+        let (_, code, name, meaning) = TABLE[self as usize];
+        (code, name, meaning)
+    }
+
+    /// The number that the caller sees.
+    pub(crate) fn code(self) -> u8 {
+        self.row().0
+    }
+
+    /// The table as the help prints it.
+    pub(crate) fn help() -> String {
+        TABLE
+            .iter()
+            .map(|(_, code, name, meaning)| format!("  {code:>2}  {name:<12} {meaning}\n"))
+            .collect()
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// What kind of failure it was, in one word that stays the same from version to version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Nobody listens there.
+    Refused,
+    /// Nobody answered in time.
+    Timeout,
+    /// The peer reset the connection.
+    Reset,
+    /// The peer closed the connection before everything had come back.
+    Closed,
+    /// Something else came back than what was sent.
+    Mismatch,
+    /// A name has no address.
+    Resolve,
+    /// No way leads there.
+    Unreachable,
+    /// An address cannot be bound, since somebody has it or this machine has not.
+    Unavailable,
+    /// Not allowed.
+    Permission,
+    /// The command line.
+    Usage,
+    /// A file cannot be made.
+    Create,
+    /// The operating system refused.
+    System,
+    /// A mistake of ours.
+    Internal,
+    /// Any other failure of reading or writing.
+    Io,
+}
+
+impl Class {
+    /// Its word and its exit code.
+    fn row(self) -> (&'static str, Exit) {
+        match self {
+            Self::Refused => ("refused", Exit::Unavailable),
+            Self::Timeout => ("timeout", Exit::Timeout),
+            Self::Reset => ("reset", Exit::Io),
+            Self::Closed => ("closed", Exit::Io),
+            Self::Mismatch => ("mismatch", Exit::Mismatch),
+            Self::Resolve => ("resolve", Exit::Resolve),
+            Self::Unreachable => ("unreachable", Exit::Unavailable),
+            Self::Unavailable => ("unavailable", Exit::Unavailable),
+            Self::Permission => ("permission", Exit::Permission),
+            Self::Usage => ("usage", Exit::Usage),
+            Self::Create => ("create", Exit::Create),
+            Self::System => ("system", Exit::System),
+            Self::Internal => ("internal", Exit::Internal),
+            Self::Io => ("io", Exit::Io),
+        }
+    }
+}
+
+/// A failure on its way to the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) class: Class,
+    pub(crate) text: String,
+}
+
+impl Failure {
+    pub(crate) fn new(class: Class, text: impl Into<String>) -> Self {
+        Self {
+            class,
+            text: text.into(),
+        }
+    }
+
+    pub(crate) fn exit(&self) -> Exit {
+        self.class.row().1
+    }
+}
+
+/// One line, whatever the text has in it: a name with a newline in it must not forge a second line.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "echo-reactor: error: {}: ", self.class.row().0)?;
+        write_plain(f, &self.text)
+    }
+}
+
+/// Writes a text with its control characters escaped.
+pub(crate) fn write_plain(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
+    text.chars().try_for_each(|c| match c.is_control() {
+        true => write!(out, "{}", c.escape_debug()),
+        false => out.write_char(c),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exit_is_at_its_place_in_the_table_and_no_code_is_used_twice() {
+        for (place, (exit, code, name, _)) in TABLE.into_iter().enumerate() {
+            assert_eq!(exit as usize, place, "{name}");
+            let users = TABLE.iter().filter(|row| row.1 == code || row.2 == name);
+            assert_eq!(users.count(), 1, "{name} {code}");
+        }
+    }
+
+    #[test]
+    fn the_codes_are_those_that_scripts_rely_on() {
+        let codes = [
+            (Class::Refused, 69),
+            (Class::Timeout, 75),
+            (Class::Reset, 74),
+            (Class::Closed, 74),
+            (Class::Mismatch, 65),
+            (Class::Resolve, 68),
+            (Class::Unreachable, 69),
+            (Class::Unavailable, 69),
+            (Class::Permission, 77),
+            (Class::Usage, 64),
+            (Class::Create, 73),
+            (Class::System, 71),
+            (Class::Internal, 70),
+            (Class::Io, 74),
+        ];
+        for (class, code) in codes {
+            assert_eq!(Failure::new(class, "").exit().code(), code, "{class:?}");
+        }
+        assert_eq!((Exit::Ok.code(), Exit::Cut.code()), (0, 3));
+    }
+
+    #[test]
+    fn a_failure_is_one_line_whatever_is_in_it() {
+        let failure = Failure::new(Class::Refused, "no 'a\nb\u{1b}[31m' é");
+        assert_eq!(
+            failure.to_string(),
+            r"echo-reactor: error: refused: no 'a\nb\u{1b}[31m' é"
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! Talking to a server by datagrams, UDP or Unix: each message is one, and so is its answer.
+//!
+//! What may live in this file: sending one, waiting for one, and comparing them. A datagram that is lost is not sent
+//! again: the caller wants to know.
+
+use super::connect::{self, Connected};
+use super::{Input, Out, Plan, Stop, text};
+use crate::cli::exit::{Class, Failure};
+use crate::cli::units::grouped;
+use crate::net::Address;
+use std::io::{self, ErrorKind, Read, Write};
+use std::thread;
+
+/// The most that one UDP datagram carries over IPv4: 65,535 less the headers of IP and UDP.
+const UDP_BYTES_MAX: usize = 65_507;
+/// The most that is read from standard input for one datagram of a Unix socket, which the kernel's buffers bound.
+const UNIX_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+pub(super) fn talk(plan: &Plan, out: &mut Out) -> Result<(), Stop> {
+    let whole_input;
+    let messages = match &plan.input {
+        Input::Messages(messages) => messages,
+        Input::Standard => {
+            whole_input = vec![read_input(plan)?];
+            &whole_input
+        }
+    };
+    for message in messages {
+        check_length(plan, message.len())?;
+    }
+    let mut last = None;
+    for endpoint in connect::targets(&plan.address)? {
+        let mut answered = 0;
+        let said = connect::connect(&endpoint, plan)
+            .map_err(Stop::from)
+            .and_then(|peer| exchange(&peer, plan, messages, out, &mut answered));
+        match said {
+            // No connection could fail, so it is the first message that finds out whether anybody is there.
+            Err(Stop::Failure(failure))
+                if answered == 0
+                    && matches!(failure.class, Class::Refused | Class::Unreachable) =>
+            {
+                last = Some(failure);
+            }
+            said => return said,
+        }
+    }
+    let text = || format!("{}: the name has no address", plan.address);
+    Err(last
+        .unwrap_or_else(|| Failure::new(Class::Resolve, text()))
+        .into())
+}
+
+fn exchange(
+    peer: &Connected,
+    plan: &Plan,
+    messages: &[Vec<u8>],
+    out: &mut Out,
+    answered: &mut u64,
+) -> Result<(), Stop> {
+    // One byte more than was sent, so that a longer answer is seen to be longer.
+    let longest = messages.iter().map(Vec::len).max().unwrap_or(0);
+    let mut buffer = vec![0; longest + 1];
+    for _ in 0..plan.repeat {
+        for message in messages {
+            if *answered > 0 {
+                thread::sleep(plan.interval);
+            }
+            let number = *answered + 1;
+            let sent = retry(|| (&peer.socket).write(message));
+            let failed = |error: io::Error| {
+                let when = format!("to message {number}");
+                connect::failure(&peer.endpoint, plan.timeout, &error, &when)
+            };
+            sent.map_err(failed)?;
+            let length = retry(|| (&peer.socket).read(&mut buffer)).map_err(failed)?;
+            compare(peer, number, message, &buffer[..length])?;
+            *answered = number;
+            match plan.input {
+                Input::Messages(_) => out.received(message)?,
+                Input::Standard => out.copy(message)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes a call again that a signal has interrupted.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn compare(peer: &Connected, number: u64, sent: &[u8], received: &[u8]) -> Result<(), Failure> {
+    let endpoint = &peer.endpoint;
+    let text = match text::first_difference(sent, received) {
+        Some((place, bytes)) => {
+            format!(
+                "{endpoint}: message {number} came back changed: at byte {place}, counted from 0, {bytes}"
+            )
+        }
+        None if sent.len() > received.len() => format!(
+            "{endpoint}: message {number} came back shorter: sent {} bytes, received {}",
+            sent.len(),
+            received.len()
+        ),
+        None if sent.len() < received.len() => {
+            format!(
+                "{endpoint}: message {number} came back longer than its {} bytes",
+                sent.len()
+            )
+        }
+        None => return Ok(()),
+    };
+    Err(Failure::new(Class::Mismatch, text))
+}
+
+/// All of standard input, which has to fit into one datagram.
+fn read_input(plan: &Plan) -> Result<Vec<u8>, Failure> {
+    let most = match plan.address {
+        Address::Udp(_) => UDP_BYTES_MAX,
+        _ => UNIX_BYTES_MAX,
+    };
+    let mut bytes = Vec::new();
+    let limited = io::stdin()
+        .lock()
+        .take(most as u64 + 1)
+        .read_to_end(&mut bytes);
+    limited
+        .map_err(|error| Failure::new(Class::Io, format!("cannot read standard input: {error}")))?;
+    match bytes.len() > most {
+        true => Err(too_long("standard input", most)),
+        false => Ok(bytes),
+    }
+}
+
+fn check_length(plan: &Plan, length: usize) -> Result<(), Failure> {
+    match plan.address {
+        Address::Udp(_) if length > UDP_BYTES_MAX => {
+            let what = format!("a message of {} bytes", grouped(length as u64));
+            Err(too_long(&what, UDP_BYTES_MAX))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn too_long(what: &str, most: usize) -> Failure {
+    let text = format!(
+        "{what} is too long for a datagram, which carries at most {} bytes; send less, or use tcp:// or unix://",
+        grouped(most as u64)
+    );
+    Failure::new(Class::Usage, text)
+}

@@ -1,0 +1,392 @@
+//! `echo-reactor serve`: sets a server up, tells where it listens, looks after signals, and reports at the end.
+//!
+//! What may live in this file: the order of those steps, for the event loop and for its blocking twins. What was typed
+//! and what it means is in [`typed`]; why a start failed in [`explain`]; the ledger as JSON in [`report`].
+
+mod explain;
+mod report;
+mod typed;
+
+pub(super) use typed::Typed;
+
+use super::exit::{Class, Exit, Failure};
+use super::logging;
+use super::units::{Time, grouped, plural};
+use crate::blocking;
+use crate::echo::{Config, Server, Turn};
+use crate::limits::Limits;
+use crate::net::{Address, Endpoint};
+use crate::stats::{Reason, Stats};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use report::Target;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithRawSiginfo;
+use std::io::{self, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+use typed::Model;
+
+/// The signals that the server looks after. SIGPIPE is not among them: Rust ignores it, and a write says EPIPE.
+const SIGNALS: [i32; 4] = [SIGTERM, SIGINT, SIGUSR1, SIGHUP];
+
+pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
+    logging::start(typed.verbosity());
+    refuse_what_the_model_cannot(typed)?;
+    let (limits, capacity) = fit(typed)?;
+    let target = typed
+        .stats_json()
+        .map(|path| Target::open(path))
+        .transpose()?;
+    let plan = Plan {
+        addresses: &typed.addresses,
+        config: typed.config(limits),
+        capacity,
+    };
+    let started = Instant::now();
+    let end = match typed.model {
+        Model::Reactor => serve_by_events(plan)?,
+        Model::Threads => serve_by_blocking(blocking::Model::ThreadPerConnection, plan)?,
+        Model::OneAtATime => serve_by_blocking(blocking::Model::OneAtATime, plan)?,
+    };
+    if let Some(target) = target {
+        let lasted = started.elapsed();
+        let name = typed.model.name();
+        target.write(&report::report(&end.stats, name, &end.addresses, lasted))?;
+    }
+    Ok(conclude(&end, started.elapsed()))
+}
+
+/// What the server is to be, once all that was typed has been understood.
+struct Plan<'a> {
+    addresses: &'a [Address],
+    config: Config,
+    capacity: String,
+}
+
+/// What is left of a server that has ended.
+struct End {
+    stats: Stats,
+    addresses: Vec<Endpoint>,
+    /// Bytes that had been discarded when stopping began: what was lost before is nobody's cut.
+    discarded_before: u64,
+}
+
+/// The twins have no datagrams: blocking on several sockets takes a thread for each, which is another program.
+fn refuse_what_the_model_cannot(typed: &Typed) -> Result<(), Failure> {
+    let datagrams =
+        |address: &&Address| matches!(address, Address::Udp(_) | Address::UnixDatagram(_));
+    match typed.addresses.iter().find(datagrams) {
+        Some(address) if typed.model != Model::Reactor => Err(Failure::new(
+            Class::Usage,
+            format!(
+                "{address}: datagrams need --model reactor, and this is --model {}",
+                typed.model.name()
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The limits that this process can keep, and what to say of them at the start.
+fn fit(typed: &Typed) -> Result<(Limits, String), Failure> {
+    let mut limits = typed.limits();
+    limits
+        .check()
+        .map_err(|error| Failure::new(Class::Usage, error.to_string()))?;
+    let asked = limits.connections_max as u64;
+    let descriptors = raise_descriptors();
+    let lowered = limits.fit_descriptors(descriptors);
+    let fits = limits.connections_max as u64;
+    let room = format!(
+        "{} descriptors, {} kept in reserve",
+        grouped(descriptors),
+        grouped(limits.descriptors_reserved as u64)
+    );
+    if lowered && typed.asked_for_connections() {
+        let text = format!(
+            "--connections {} is more than fits: there is room for {} ({room}); raise the hard limit \
+             (ulimit -Hn, or LimitNOFILE= of systemd), or ask for less",
+            grouped(asked),
+            grouped(fits)
+        );
+        if typed.strict() {
+            return Err(Failure::new(Class::System, text));
+        }
+        log::warn!("{text}");
+    }
+    let why = match (lowered, typed.asked_for_connections()) {
+        (true, _) => room,
+        (false, true) => "as --connections says".to_owned(),
+        (false, false) => "the default of --connections".to_owned(),
+    };
+    let capacity = match typed.model {
+        Model::OneAtATime => "serves one connection at a time".to_owned(),
+        _ => format!("holds up to {} ({why})", plural(fits, "connection")),
+    };
+    Ok((limits, capacity))
+}
+
+/// Raises the soft limit of descriptors to the hard one, and returns how many there may be now. The soft one is low
+/// for the sake of programs that use select(2), which we do not.
+fn raise_descriptors() -> u64 {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) if soft < hard => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+            Ok(()) => hard,
+            Err(error) => {
+                log::warn!(
+                    "the limit of descriptors stays at {}: raising it to {} failed: {error}",
+                    grouped(soft),
+                    grouped(hard)
+                );
+                soft
+            }
+        },
+        Ok((soft, _)) => soft,
+        Err(error) => {
+            log::warn!("the limit of descriptors is unknown: {error}");
+            u64::MAX
+        }
+    }
+}
+
+/// Signals with their siginfo are counted one by one, where plain flags would melt two of a kind into one: the second
+/// SIGTERM must not be lost because it came right behind the first.
+fn listen_to_signals() -> Result<SignalsInfo<WithRawSiginfo>, Failure> {
+    SignalsInfo::new(SIGNALS).map_err(|error| explain::system("no signal handlers", &error))
+}
+
+fn serve_by_events(plan: Plan<'_>) -> Result<End, Failure> {
+    // Signals come first: whoever reads that we listen may signal at once. The actions of a signal run in the order of
+    // their registration, so that by the time the loop wakes, the order is there to be read.
+    let mut signals = listen_to_signals()?;
+    let mut bell = signal_hook_mio::v1_0::Signals::new(SIGNALS)
+        .map_err(|error| explain::system("no signal handlers", &error))?;
+    let drain_timeout = plan.config.limits.drain_timeout;
+    let mut server =
+        Server::bind(plan.addresses, plan.config).map_err(|error| explain::start_error(&error))?;
+    server
+        .watch(&mut bell)
+        .map_err(|error| explain::system("no signals in the event loop", &error))?;
+    let addresses = server.addresses().to_vec();
+    announce(&addresses, &plan.capacity);
+    let mut orders = Orders::new(drain_timeout);
+    let mut wait = None;
+    loop {
+        match server.turn(wait.take()) {
+            Ok(Turn::Serving) => {}
+            Ok(Turn::Woken) => {
+                bell.pending().for_each(drop);
+                for signal in signals.pending() {
+                    orders.follow(signal.si_signo, &mut server);
+                }
+                // What a signal has ended raises no event, so the next turn must not wait for one.
+                wait = Some(Duration::ZERO);
+            }
+            Ok(Turn::Finished) => break,
+            Err(error) => return Err(explain::system("the event loop failed", &error)),
+        }
+    }
+    Ok(End {
+        stats: server.stats().clone(),
+        addresses,
+        discarded_before: orders.discarded_before(),
+    })
+}
+
+fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, Failure> {
+    let mut signals = listen_to_signals()?;
+    let mut orders = Orders::new(plan.config.limits.drain_timeout);
+    let options = plan.config.bind_options();
+    let server = blocking::Server::bind(model, plan.addresses, plan.config.limits, &options)
+        .map_err(|error| explain::blocking_error(&error))?;
+    let mut handle = server.handle();
+    let closer = signals.handle();
+    let watch = move || {
+        for signal in &mut signals {
+            orders.follow(signal.si_signo, &mut handle);
+        }
+        orders
+    };
+    let watcher = thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(watch)
+        .map_err(|error| explain::system("no thread for signals", &error))?;
+    let addresses = server.addresses();
+    announce(&addresses, &plan.capacity);
+    let result = server.run();
+    closer.close();
+    let orders = watcher.join().ok();
+    Ok(End {
+        stats: result.map_err(|error| explain::system("serving failed", &error))?,
+        addresses,
+        discarded_before: orders.map_or(0, |orders| orders.discarded_before()),
+    })
+}
+
+/// Tells people what is held, and scripts where to connect. Neither may be there any more, which is no reason to stop.
+fn announce(addresses: &[Endpoint], capacity: &str) {
+    log::info!(
+        "echo-reactor {}: {capacity}; stop with Ctrl-C",
+        env!("CARGO_PKG_VERSION")
+    );
+    let lines: String = addresses
+        .iter()
+        .map(|address| format!("listening {address}\n"))
+        .collect();
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
+}
+
+/// A server as signals see it.
+trait Served {
+    fn drain(&mut self);
+    fn stop(&mut self);
+    fn stats(&self) -> Stats;
+}
+
+impl Served for Server {
+    fn drain(&mut self) {
+        Self::drain(self);
+    }
+
+    fn stop(&mut self) {
+        Self::stop(self);
+    }
+
+    fn stats(&self) -> Stats {
+        Self::stats(self).clone()
+    }
+}
+
+impl Served for blocking::Handle {
+    fn drain(&mut self) {
+        Self::drain(self);
+    }
+
+    fn stop(&mut self) {
+        Self::stop(self);
+    }
+
+    fn stats(&self) -> Stats {
+        Self::stats(self)
+    }
+}
+
+/// What signals have asked for so far.
+#[derive(Debug)]
+struct Orders {
+    drain_timeout: Duration,
+    /// Bytes discarded when the first order to stop came, if one has.
+    stopping: Option<u64>,
+}
+
+impl Orders {
+    fn new(drain_timeout: Duration) -> Self {
+        Self {
+            drain_timeout,
+            stopping: None,
+        }
+    }
+
+    fn discarded_before(&self) -> u64 {
+        self.stopping.unwrap_or(0)
+    }
+
+    fn follow(&mut self, signal: i32, server: &mut impl Served) {
+        match signal {
+            SIGTERM | SIGINT if self.stopping.is_some() => {
+                log::info!("stopping at once");
+                server.stop();
+            }
+            SIGTERM | SIGINT => {
+                let stats = server.stats();
+                self.stopping = Some(stats.discarded);
+                log::info!(
+                    "draining {}, at most {}; once more to stop at once",
+                    plural(stats.live, "connection"),
+                    Time(self.drain_timeout)
+                );
+                server.drain();
+            }
+            SIGUSR1 => logging::say(&server.stats().to_string()),
+            SIGHUP => log::info!("SIGHUP is ignored; SIGTERM drains and stops"),
+            _ => {}
+        }
+    }
+}
+
+/// The last words, and whether the end was a clean one.
+fn conclude(end: &End, lasted: Duration) -> Exit {
+    let lasted = Duration::from_millis(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX));
+    log::info!("ended after {}: {}", Time(lasted), end.stats);
+    if let Err(problem) = end.stats.balance() {
+        log::error!("a mistake in this program, please report it: the ledger says that {problem}");
+    }
+    match end.stats.closed(Reason::Cut) {
+        0 => Exit::Ok,
+        cut => {
+            let lost = end.stats.discarded.saturating_sub(end.discarded_before);
+            logging::say(&format!(
+                "echo-reactor: {} cut, {} not echoed",
+                plural(cut, "connection"),
+                plural(lost, "byte")
+            ));
+            Exit::Cut
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Recorder {
+        said: Vec<&'static str>,
+        stats: Stats,
+    }
+
+    impl Served for Recorder {
+        fn drain(&mut self) {
+            self.said.push("drain");
+        }
+
+        fn stop(&mut self) {
+            self.said.push("stop");
+        }
+
+        fn stats(&self) -> Stats {
+            self.stats.clone()
+        }
+    }
+
+    #[test]
+    fn the_first_order_drains_and_the_second_stops_whatever_else_comes() {
+        let mut orders = Orders::new(Duration::from_secs(5));
+        let mut server = Recorder::default();
+        server.stats.discarded = 7;
+        for signal in [SIGHUP, SIGUSR1, SIGTERM, SIGUSR1, SIGHUP] {
+            orders.follow(signal, &mut server);
+        }
+        assert_eq!(server.said, ["drain"]);
+        assert_eq!(orders.discarded_before(), 7);
+        server.stats.discarded = 9;
+        orders.follow(SIGINT, &mut server);
+        assert_eq!(server.said, ["drain", "stop"]);
+        assert_eq!(orders.discarded_before(), 7, "the first order counts");
+    }
+
+    #[test]
+    fn an_end_with_connections_cut_is_not_a_clean_one() {
+        let mut end = End {
+            stats: Stats::default(),
+            addresses: Vec::new(),
+            discarded_before: 0,
+        };
+        assert_eq!(conclude(&end, Duration::ZERO), Exit::Ok);
+        end.stats.open();
+        end.stats.close(Reason::Cut, 0);
+        assert_eq!(conclude(&end, Duration::ZERO), Exit::Cut);
+    }
+}

@@ -1,0 +1,222 @@
+//! Why a server did not start, in words that say what to do about it.
+//!
+//! What may live in this file: errors of the system, told with the value that they concern and with a remedy. What may
+//! not: acting on them.
+
+use crate::blocking;
+use crate::cli::exit::{Class, Failure};
+use crate::echo::StartError;
+use crate::net::address::UNIX_PATH_MAX;
+use crate::net::{Address, Endpoint, UnixName};
+use nix::errno::Errno;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// Ports below this one belong to root (ip(7), `ip_unprivileged_port_start`).
+const PRIVILEGED_PORTS: u16 = 1024;
+
+pub(super) fn start_error(error: &StartError) -> Failure {
+    match error {
+        StartError::Limit(limit) => Failure::new(Class::Usage, limit.to_string()),
+        StartError::NoAddress => no_address(),
+        StartError::Resolve(address, error) => no_such_host(address, error),
+        StartError::Bind(endpoint, error) => bind_error(endpoint, error),
+        StartError::Reactor(error) => system("no event queue (epoll)", error),
+    }
+}
+
+/// The same for the blocking twins.
+pub(super) fn blocking_error(error: &blocking::StartError) -> Failure {
+    use blocking::StartError as Error;
+    match error {
+        Error::Limit(limit) => Failure::new(Class::Usage, limit.to_string()),
+        Error::NoAddress => no_address(),
+        Error::Resolve(address, error) => no_such_host(address, error),
+        Error::Bind(endpoint, error) => bind_error(endpoint, error),
+        Error::Datagrams(_) | Error::OneAddress(_) => Failure::new(Class::Usage, error.to_string()),
+    }
+}
+
+fn no_address() -> Failure {
+    let text = "no address to listen on; name one, for example 127.0.0.1:50007";
+    Failure::new(Class::Usage, text)
+}
+
+fn no_such_host(address: &Address, error: &io::Error) -> Failure {
+    let text =
+        format!("{address}: {error}; check the host's name, or write its address in numbers");
+    Failure::new(Class::Resolve, text)
+}
+
+/// The operating system refused something that no flag can help with.
+pub(super) fn system(what: &str, error: &io::Error) -> Failure {
+    let remedy = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EMFILE) => "; raise the limit of descriptors (ulimit -n)",
+        Some(Errno::ENFILE) => "; this machine has no descriptors left (fs.file-max)",
+        Some(Errno::ENOMEM | Errno::ENOBUFS) => "; this machine has no memory left",
+        _ => "",
+    };
+    Failure::new(Class::System, format!("{what}: {error}{remedy}"))
+}
+
+fn bind_error(endpoint: &Endpoint, error: &io::Error) -> Failure {
+    match endpoint {
+        Endpoint::Tcp(address) | Endpoint::Udp(address) => ip_error(endpoint, *address, error),
+        Endpoint::Unix(name) | Endpoint::UnixDatagram(name) => match name {
+            UnixName::Path(path) => path_error(endpoint, path, error),
+            UnixName::Abstract(_) => abstract_error(endpoint, error),
+        },
+    }
+}
+
+fn ip_error(endpoint: &Endpoint, address: SocketAddr, error: &io::Error) -> Failure {
+    let port = address.port();
+    if error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) {
+        let text = format!(
+            "{endpoint}: this machine has no IPv6; use an IPv4 address such as 127.0.0.1:{port}"
+        );
+        return Failure::new(Class::Unavailable, text);
+    }
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            let (flag, scheme) = match endpoint {
+                Endpoint::Udp(_) => ("u", "udp"),
+                _ => ("t", "tcp"),
+            };
+            let host = SocketAddr::new(address.ip(), 0);
+            let text = format!(
+                "{endpoint} is in use; find who has it with 'ss -{flag}lnp sport = :{port}', \
+                 or let the system pick a port: {scheme}://{host}"
+            );
+            Failure::new(Class::Unavailable, text)
+        }
+        ErrorKind::PermissionDenied if port < PRIVILEGED_PORTS => {
+            let text = format!(
+                "{endpoint}: ports below {PRIVILEGED_PORTS} are root's; use a port from {PRIVILEGED_PORTS} on, \
+                 or 'setcap cap_net_bind_service=+ep' on the program's file"
+            );
+            Failure::new(Class::Permission, text)
+        }
+        ErrorKind::PermissionDenied => Failure::new(
+            Class::Permission,
+            format!("{endpoint}: {error}; something (a sandbox, SELinux) forbids it to this user"),
+        ),
+        ErrorKind::AddrNotAvailable => Failure::new(
+            Class::Unavailable,
+            format!(
+                "{endpoint}: {} is not an address of this machine; 'ip address' lists them, ':{port}' means all",
+                address.ip()
+            ),
+        ),
+        // What a model or a build of this program cannot do; the error itself says what to do instead.
+        ErrorKind::Unsupported => Failure::new(Class::Usage, format!("{endpoint}: {error}")),
+        _ => system(&endpoint.to_string(), error),
+    }
+}
+
+fn path_error(endpoint: &Endpoint, path: &Path, error: &io::Error) -> Failure {
+    let directory = path.parent().unwrap_or(Path::new("/")).display();
+    let (class, text) = match error.kind() {
+        // Both come with a text of ours that says what is there and what to do.
+        ErrorKind::AddrInUse => (Class::Unavailable, error.to_string()),
+        ErrorKind::AlreadyExists => (Class::Create, error.to_string()),
+        ErrorKind::NotFound if !path.parent().is_some_and(Path::is_dir) => (
+            Class::Create,
+            format!("there is no directory {directory}; make it first"),
+        ),
+        ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => (
+            Class::Create,
+            format!("{error}; {directory} must be a directory in which this user may make files"),
+        ),
+        ErrorKind::InvalidInput => (
+            Class::Usage,
+            format!(
+                "the path is too long: its directory and the socket's temporary name must fit into \
+                 {UNIX_PATH_MAX} bytes; use a shorter one"
+            ),
+        ),
+        ErrorKind::Unsupported => (Class::Usage, error.to_string()),
+        _ => (Class::Create, error.to_string()),
+    };
+    Failure::new(class, format!("{endpoint}: {text}"))
+}
+
+fn abstract_error(endpoint: &Endpoint, error: &io::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::AddrInUse => Failure::new(
+            Class::Unavailable,
+            format!("{endpoint} is in use; find who has it with 'ss -xlp', or use another name"),
+        ),
+        ErrorKind::Unsupported => Failure::new(Class::Usage, format!("{endpoint}: {error}")),
+        _ => system(&endpoint.to_string(), error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn told(address: &str, errno: Errno, code: u8, expected: &str) {
+        let endpoint = match address.parse::<Address>() {
+            Ok(address) => address.resolve().unwrap().remove(0),
+            Err(error) => panic!("{error}"),
+        };
+        let error = io::Error::from_raw_os_error(errno as i32);
+        let failure = start_error(&StartError::Bind(endpoint.clone(), error));
+        assert_eq!(failure.exit().code(), code, "{failure}");
+        assert!(
+            failure.text.contains(&endpoint.to_string()),
+            "{failure} does not name {endpoint}"
+        );
+        assert!(
+            failure.text.contains(expected),
+            "{failure} does not say {expected:?}"
+        );
+    }
+
+    #[test]
+    fn every_failure_names_the_address_and_the_remedy() {
+        told(
+            "127.0.0.1:80",
+            Errno::EADDRINUSE,
+            69,
+            "'ss -tlnp sport = :80'",
+        );
+        told("127.0.0.1:80", Errno::EADDRINUSE, 69, "tcp://127.0.0.1:0");
+        told("udp://127.0.0.1:9", Errno::EADDRINUSE, 69, "'ss -ulnp");
+        told("127.0.0.1:80", Errno::EACCES, 77, "use a port from 1024 on");
+        told("127.0.0.1:8080", Errno::EACCES, 77, "forbids");
+        told(
+            "192.0.2.1:80",
+            Errno::EADDRNOTAVAIL,
+            69,
+            "not an address of this machine",
+        );
+        told("[::1]:80", Errno::EAFNOSUPPORT, 69, "no IPv6");
+        told("127.0.0.1:80", Errno::EMFILE, 71, "ulimit -n");
+        told(
+            "unix:///nowhere/s",
+            Errno::ENOENT,
+            73,
+            "no directory /nowhere",
+        );
+        told(
+            "unix:///proc/s",
+            Errno::EACCES,
+            73,
+            "/proc must be a directory",
+        );
+        told(
+            "unix:///sys/s",
+            Errno::EROFS,
+            73,
+            "/sys must be a directory",
+        );
+        told("unix:///tmp/s", Errno::EADDRINUSE, 69, "in use");
+        told("unix:///tmp/s", Errno::EEXIST, 73, "exists");
+        told("unix:///tmp/s", Errno::EINVAL, 64, "too long");
+        told("unix://@s", Errno::EADDRINUSE, 69, "ss -xlp");
+    }
+}

@@ -1,0 +1,163 @@
+//! The ledger as JSON, for machines.
+//!
+//! ```text
+//! {"program": "echo-reactor", "version": .., "model": .., "addresses": [..], "seconds": 1.5,
+//!  "accepted": 3, ..every counter by its name..,
+//!  "closed": {every reason: count}, "dropped": {every reason: count}, "accept_errors": {"EMFILE(24)": count}}
+//! ```
+//!
+//! What may live in this file: that form, and the file it goes to.
+
+use crate::cli::exit::{Class, Failure};
+use crate::net::Endpoint;
+use crate::stats::{Dropped, Reason, Stats};
+use nix::errno::Errno;
+use serde_json::{Map, Value, json};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where the report goes.
+#[derive(Debug)]
+pub(super) enum Target {
+    Output,
+    File(PathBuf, File),
+}
+
+impl Target {
+    /// Opens the file at the start, so that a wrong path is told before anybody is served and not after a day of
+    /// serving. What is in it stays until there is something to put in its place.
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+        if path == Path::new("-") {
+            return Ok(Self::Output);
+        }
+        match OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+        {
+            Ok(file) => Ok(Self::File(path.to_owned(), file)),
+            Err(error) => Err(Failure::new(
+                Class::Create,
+                format!(
+                    "--stats-json: cannot write '{}': {error}; name a file in a directory that this user may write to",
+                    path.display()
+                ),
+            )),
+        }
+    }
+
+    pub(super) fn write(self, report: &Value) -> Result<(), Failure> {
+        let text = format!("{report:#}\n");
+        match self {
+            // Whoever closed our standard output does not want to know.
+            Self::Output => match io::stdout().write_all(text.as_bytes()) {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    Err(Self::failure("standard output", &error))
+                }
+                _ => Ok(()),
+            },
+            Self::File(path, mut file) => {
+                // A pipe or a device has no length to cut.
+                let _ = file.set_len(0);
+                file.write_all(text.as_bytes())
+                    .map_err(|error| Self::failure(&path.display().to_string(), &error))
+            }
+        }
+    }
+
+    fn failure(name: &str, error: &io::Error) -> Failure {
+        Failure::new(
+            Class::Io,
+            format!("--stats-json: writing {name} failed: {error}"),
+        )
+    }
+}
+
+/// The report of a server that has ended.
+pub(super) fn report(
+    stats: &Stats,
+    model: &str,
+    addresses: &[Endpoint],
+    lasted: Duration,
+) -> Value {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let mut report = Map::new();
+    report.insert("program".into(), json!("echo-reactor"));
+    report.insert("version".into(), json!(env!("CARGO_PKG_VERSION")));
+    report.insert("model".into(), json!(model));
+    report.insert("addresses".into(), json!(addresses));
+    report.insert("seconds".into(), json!(lasted.as_secs_f64()));
+    for (name, count) in stats.counters() {
+        report.insert(name.into(), json!(count));
+    }
+    let closed = Reason::ALL.map(|reason| (reason.name().to_owned(), json!(stats.closed(reason))));
+    report.insert("closed".into(), Value::Object(closed.into_iter().collect()));
+    let dropped = Dropped::ALL.map(|why| (why.name().to_owned(), json!(stats.dropped(why))));
+    report.insert(
+        "dropped".into(),
+        Value::Object(dropped.into_iter().collect()),
+    );
+    let errors = stats
+        .accept_errors
+        .iter()
+        .map(|(&errno, count)| (errno_name(errno), json!(count)));
+    report.insert("accept_errors".into(), Value::Object(errors.collect()));
+    Value::Object(report)
+}
+
+/// `EMFILE(24)`, or the number alone where nobody knows a name.
+fn errno_name(errno: i32) -> String {
+    match Errno::from_raw(errno) {
+        Errno::UnknownErrno => errno.to_string(),
+        known => format!("{known:?}({errno})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_has_every_counter_and_every_reason() {
+        let mut stats = Stats::default();
+        stats.open();
+        stats.bytes_in += 7;
+        stats.owe(7);
+        stats.close(Reason::Cut, 7);
+        stats.accept_error(&io::Error::from_raw_os_error(24));
+        stats.accept_error(&io::Error::other("no errno at all"));
+        let address = Endpoint::Tcp("127.0.0.1:7".parse().unwrap());
+        let report = report(&stats, "reactor", &[address], Duration::from_millis(1_500));
+        assert_eq!(report["addresses"], json!(["tcp://127.0.0.1:7"]));
+        assert_eq!(report["seconds"], json!(1.5));
+        assert_eq!(report["closed"]["cut"], json!(1));
+        assert_eq!(report["discarded"], json!(7));
+        assert_eq!(report["accept_errors"], json!({"EMFILE(24)": 1, "0": 1}));
+        assert!(
+            Reason::ALL
+                .iter()
+                .all(|reason| report["closed"][reason.name()].is_u64())
+        );
+        assert!(
+            Dropped::ALL
+                .iter()
+                .all(|why| report["dropped"][why.name()].is_u64())
+        );
+        assert!(
+            stats
+                .counters()
+                .iter()
+                .all(|(name, _)| report[*name].is_u64())
+        );
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_written_is_told_at_the_start() {
+        let failure = Target::open(Path::new("/nowhere/at/all.json")).unwrap_err();
+        assert_eq!(failure.exit().code(), 73);
+        assert!(failure.text.contains("'/nowhere/at/all.json'"), "{failure}");
+    }
+}

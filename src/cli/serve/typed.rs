@@ -1,0 +1,391 @@
+//! What can be typed after `serve`, and what it means.
+//!
+//! Every field of [`Limits`] has a flag here whose default is [`Limits::default`]'s, printed in human units; the
+//! function [`Typed::limits`] names every field, so that a new limit without a flag does not compile. What may live in
+//! this file: flags, their help, and their translation. What may not: acting on them.
+
+use crate::cli::DEFAULT_ADDRESS;
+use crate::cli::logging::Verbosity;
+use crate::cli::units::{Auto, Bytes, Count, Most, Off, Or, Time};
+use crate::echo::Config;
+use crate::limits::Limits;
+use crate::net::Address;
+use clap::{Args, ValueEnum};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  echo-reactor serve                                  tcp://127.0.0.1:50007, for this machine alone
+  echo-reactor serve :7777                            TCP on all interfaces, IPv4 and IPv6
+  echo-reactor serve udp://127.0.0.1:7777 -v          UDP, and a line for everything that comes
+  echo-reactor serve unix:///run/echo.sock --unix-mode 0660
+  echo-reactor serve localhost:0 | head -n 2          any free port; the lines say which
+  echo-reactor serve --idle-timeout 1m30s --connections 10k --stats-json stats.json
+
+Addresses: tcp://host:port  udp://host:port  unix:///path  unix://@name  unixgram:///path  host:port  :port
+Bytes: 64KiB or 64k is 65,536, 64kB is 64,000. Times: 250ms, 5s, 1m30s. Counts: 500, 10k, 1M.
+Signals: SIGTERM and SIGINT drain, a second one stops at once; SIGUSR1 prints the counters.
+";
+
+/// Send back whatever comes, until told to stop
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(in crate::cli) struct Typed {
+    /// Where to listen; port 0 picks a free one
+    #[arg(value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
+    pub(super) addresses: Vec<Address>,
+
+    /// What serves: the event loop, or one of its blocking twins
+    #[arg(long, value_name = "MODEL", value_enum, default_value_t = Model::Reactor)]
+    pub(super) model: Model,
+
+    /// Keep IPv4 clients out of IPv6 addresses
+    #[arg(long)]
+    pub(super) ipv6_only: bool,
+
+    /// Permission bits of Unix socket files, in octal
+    #[arg(long, value_name = "MODE", default_value_t = Mode(Config::default().unix_mode))]
+    pub(super) unix_mode: Mode,
+
+    #[command(flatten)]
+    output: Output,
+
+    #[command(flatten)]
+    capacity: Capacity,
+
+    #[command(flatten)]
+    turns: Turns,
+
+    #[command(flatten)]
+    deadlines: Deadlines,
+
+    #[command(flatten)]
+    kernel: Kernel,
+
+    #[command(flatten)]
+    datagrams: Datagrams,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Output")]
+struct Output {
+    /// Write the counters to this file at the end, as JSON ('-' is standard output)
+    #[arg(long, value_name = "FILE")]
+    stats_json: Option<PathBuf>,
+
+    /// Say more: -v every connection and what it sends, -vv everything
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+
+    /// Say nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Capacity")]
+struct Capacity {
+    #[arg(long, value_name = "COUNT", help = format!(
+        "Connections held at once; more wait in the kernel's queue [default: {}, or what the descriptors allow]",
+        Count(Limits::default().connections_max as u64)
+    ))]
+    connections: Option<Count>,
+
+    /// Refuse to start if the descriptors do not suffice for --connections
+    #[arg(long)]
+    strict: bool,
+
+    /// Descriptors kept free for everything that is no connection
+    #[arg(long, value_name = "COUNT",
+        default_value_t = Count(Limits::default().descriptors_reserved as u64))]
+    reserve_descriptors: Count,
+
+    /// Handshakes that the kernel may finish ahead of us
+    #[arg(long, value_name = "COUNT", default_value_t = Or::some(None))]
+    backlog: Or<Count, Most>,
+
+    /// Stack of each thread of --model threads
+    #[arg(long, value_name = "BYTES",
+        default_value_t = Bytes(Limits::default().thread_stack_bytes))]
+    thread_stack: Bytes,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Fairness")]
+struct Turns {
+    /// Bytes that one connection may read in a turn of the loop
+    #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().turn_bytes))]
+    turn_bytes: Bytes,
+
+    /// Connections that one listener may accept in a turn
+    #[arg(long, value_name = "COUNT",
+        default_value_t = Count(Limits::default().turn_accepts as u64))]
+    turn_accepts: Count,
+
+    /// Datagrams that one socket may answer in a turn
+    #[arg(long, value_name = "COUNT",
+        default_value_t = Count(Limits::default().turn_datagrams as u64))]
+    turn_datagrams: Count,
+
+    /// Size of the one buffer that everything is read into, and the most that a connection can be owed
+    #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().scratch_bytes))]
+    scratch: Bytes,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Deadlines")]
+struct Deadlines {
+    /// Close a connection that says nothing for so long, or 'off'
+    #[arg(long, value_name = "TIME",
+        default_value_t = Or::some(Limits::default().idle_timeout.map(Time)))]
+    idle_timeout: Or<Time, Off>,
+
+    /// Reset a connection that takes nothing of what it is owed for so long, or 'off'
+    #[arg(long, value_name = "TIME",
+        default_value_t = Or::some(Limits::default().write_stall_timeout.map(Time)))]
+    write_stall_timeout: Or<Time, Off>,
+
+    /// Wait so long for the peer's own end after we have said ours
+    #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().linger_timeout))]
+    linger: Time,
+
+    /// Cut what is not finished so long after the signal to stop
+    #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().drain_timeout))]
+    drain_timeout: Time,
+
+    /// While draining, end a connection that says nothing for so long
+    #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().drain_quiet))]
+    drain_quiet: Time,
+
+    /// Pause so long after accepting failed for want of descriptors or memory
+    #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().accept_retry))]
+    accept_retry: Time,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Kernel")]
+struct Kernel {
+    /// The kernel's send buffer of each connection, or 'auto'
+    #[arg(long, value_name = "BYTES",
+        default_value_t = Or::some(Limits::default().send_buffer_bytes.map(Bytes)))]
+    send_buffer: Or<Bytes, Auto>,
+
+    /// The kernel's receive buffer of each connection, or 'auto'
+    #[arg(long, value_name = "BYTES",
+        default_value_t = Or::some(Limits::default().receive_buffer_bytes.map(Bytes)))]
+    receive_buffer: Or<Bytes, Auto>,
+
+    /// Let TCP probe a peer that is silent for so long, or 'off'
+    #[arg(long, value_name = "TIME",
+        default_value_t = Or::some(Limits::default().keepalive.map(Time)))]
+    keepalive: Or<Time, Off>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "UDP")]
+struct Datagrams {
+    /// Datagrams a second that one source may have answered, or 'off' for no limit
+    #[arg(long, value_name = "COUNT",
+        default_value_t = rate(Limits::default().datagrams_per_source))]
+    udp_rate_per_source: Or<Count, Off>,
+
+    /// Datagrams a second answered in all, or 'off' for no limit
+    #[arg(long, value_name = "COUNT", default_value_t = rate(Limits::default().datagrams_total))]
+    udp_rate: Or<Count, Off>,
+}
+
+fn rate(limit: Option<u32>) -> Or<Count, Off> {
+    Or::some(limit.map(|rate| Count(u64::from(rate))))
+}
+
+impl Typed {
+    pub(super) fn verbosity(&self) -> Verbosity {
+        Verbosity::from_flags(self.output.quiet, self.output.verbose)
+    }
+
+    pub(super) fn stats_json(&self) -> Option<&PathBuf> {
+        self.output.stats_json.as_ref()
+    }
+
+    pub(super) fn strict(&self) -> bool {
+        self.capacity.strict
+    }
+
+    /// Whether `--connections` was typed: a limit of the user's own making may not be lowered without a word.
+    pub(super) fn asked_for_connections(&self) -> bool {
+        self.capacity.connections.is_some()
+    }
+
+    /// The limits as they were typed. Numbers that no counter can hold become the greatest that it can, which
+    /// [`Limits::check`] then judges.
+    pub(super) fn limits(&self) -> Limits {
+        let size = |count: Count| usize::try_from(count.0).unwrap_or(usize::MAX);
+        let rate = |rate: Or<Count, Off>| {
+            rate.value()
+                .map(|rate| u32::try_from(rate.0).unwrap_or(u32::MAX))
+        };
+        let time = |time: Or<Time, Off>| -> Option<Duration> { time.value().map(|time| time.0) };
+        let bytes = |bytes: Or<Bytes, Auto>| bytes.value().map(|bytes| bytes.0);
+        Limits {
+            connections_max: self
+                .capacity
+                .connections
+                .map_or(Limits::default().connections_max, size),
+            descriptors_reserved: size(self.capacity.reserve_descriptors),
+            backlog: self
+                .capacity
+                .backlog
+                .value()
+                .map_or(i32::MAX, |count| i32::try_from(count.0).unwrap_or(i32::MAX)),
+            turn_bytes: self.turns.turn_bytes.0,
+            turn_accepts: size(self.turns.turn_accepts),
+            turn_datagrams: size(self.turns.turn_datagrams),
+            scratch_bytes: self.turns.scratch.0,
+            idle_timeout: time(self.deadlines.idle_timeout),
+            write_stall_timeout: time(self.deadlines.write_stall_timeout),
+            linger_timeout: self.deadlines.linger.0,
+            drain_timeout: self.deadlines.drain_timeout.0,
+            drain_quiet: self.deadlines.drain_quiet.0,
+            accept_retry: self.deadlines.accept_retry.0,
+            send_buffer_bytes: bytes(self.kernel.send_buffer),
+            receive_buffer_bytes: bytes(self.kernel.receive_buffer),
+            keepalive: time(self.kernel.keepalive),
+            datagrams_per_source: rate(self.datagrams.udp_rate_per_source),
+            datagrams_total: rate(self.datagrams.udp_rate),
+            thread_stack_bytes: self.capacity.thread_stack.0,
+        }
+    }
+
+    pub(super) fn config(&self, limits: Limits) -> Config {
+        Config {
+            limits,
+            ipv6_only: self.ipv6_only,
+            unix_mode: self.unix_mode.0,
+        }
+    }
+}
+
+/// What serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Model {
+    /// One thread, one event loop, all connections
+    Reactor,
+    /// A thread for each connection
+    Threads,
+    /// One connection after the other, as in the tutorial
+    OneAtATime,
+}
+
+impl Model {
+    /// Its name, as it is typed and as machines read it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Reactor => "reactor",
+            Self::Threads => "threads",
+            Self::OneAtATime => "one-at-a-time",
+        }
+    }
+}
+
+/// Permission bits, in octal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Mode(pub(super) u32);
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.strip_prefix("0o").unwrap_or(text);
+        // `from_str_radix` alone would take "+600".
+        let octal =
+            !digits.is_empty() && digits.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+        match u32::from_str_radix(digits, 8) {
+            Ok(mode) if octal && mode <= 0o777 => Ok(Self(mode)),
+            _ => {
+                Err("permission bits are 0000 to 0777 in octal; write for example 0600".to_owned())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04o}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        typed: Typed,
+    }
+
+    fn typed(arguments: &[&str]) -> Typed {
+        let line = [&["serve"], arguments].concat();
+        Line::try_parse_from(line).unwrap().typed
+    }
+
+    #[test]
+    fn nothing_typed_means_the_defaults() {
+        let typed = typed(&[]);
+        assert_eq!(typed.limits(), Limits::default());
+        let config = typed.config(typed.limits());
+        assert_eq!(
+            (config.ipv6_only, config.unix_mode),
+            (false, Config::default().unix_mode)
+        );
+        assert_eq!(typed.addresses[0].to_string(), DEFAULT_ADDRESS);
+        assert_eq!(typed.model, Model::Reactor);
+        assert!(!typed.asked_for_connections() && !typed.strict());
+    }
+
+    #[test]
+    fn every_limit_has_a_flag() {
+        let line = "--connections 10k --reserve-descriptors 7 --backlog 128 --turn-bytes 1k --turn-accepts 2 \
+            --turn-datagrams 3 --scratch 4KiB --idle-timeout 1m30s --write-stall-timeout off --linger 5ms \
+            --drain-timeout 1s --drain-quiet 9ms --accept-retry 7ms --send-buffer 8k --receive-buffer 9k \
+            --keepalive 1h --udp-rate-per-source off --udp-rate 5k --thread-stack 128k";
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        let expected = Limits {
+            connections_max: 10_000,
+            descriptors_reserved: 7,
+            backlog: 128,
+            turn_bytes: 1024,
+            turn_accepts: 2,
+            turn_datagrams: 3,
+            scratch_bytes: 4096,
+            idle_timeout: Some(Duration::from_secs(90)),
+            write_stall_timeout: None,
+            linger_timeout: Duration::from_millis(5),
+            drain_timeout: Duration::from_secs(1),
+            drain_quiet: Duration::from_millis(9),
+            accept_retry: Duration::from_millis(7),
+            send_buffer_bytes: Some(8 << 10),
+            receive_buffer_bytes: Some(9 << 10),
+            keepalive: Some(Duration::from_secs(3600)),
+            datagrams_per_source: None,
+            datagrams_total: Some(5_000),
+            thread_stack_bytes: 128 << 10,
+        };
+        assert_eq!(typed(&arguments).limits(), expected);
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!("0600".parse(), Ok(Mode(0o600)));
+        assert_eq!("660".parse(), Ok(Mode(0o660)));
+        assert_eq!("0o777".parse(), Ok(Mode(0o777)));
+        assert_eq!(Mode(0o600).to_string(), "0600");
+        for wrong in ["", "8", "1000", "rw", "+600", "-1", "0o"] {
+            assert!(wrong.parse::<Mode>().is_err(), "{wrong}");
+        }
+    }
+}

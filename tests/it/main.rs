@@ -1,0 +1,3 @@
+//! The integration tests: one binary, one file for each kind of behaviour.
+
+mod cli_send;
