@@ -56,18 +56,14 @@ mod tests;
 pub use error::StartError;
 
 use crate::limits::Limits;
-use crate::net::listener::Bound;
-use crate::net::{Address, BindOptions, Endpoint, Peer};
+use crate::net::accept::{self, Verdict};
+use crate::net::{Address, BindOptions, Bound, Endpoint, Peer, bind_all, wire};
 use crate::stats::{Reason, Stats};
 use connection::Stream;
-use log::trace;
 use shared::Shared;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, Scope};
-
-/// The log target of what goes over the wire.
-const WIRE: &str = "echo_reactor::wire";
 
 /// How clients share the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,15 +100,16 @@ impl Server {
         options: &BindOptions,
     ) -> Result<Self, StartError> {
         limits.check().map_err(StartError::Limit)?;
-        let endpoints = resolve(model, addresses)?;
-        let bind = |endpoint: Endpoint| {
-            Bound::new(&endpoint, options)
-                .map(Arc::new)
-                .map_err(|error| StartError::Bind(endpoint, error))
-        };
+        if let Some(address) = addresses.iter().find(|address| address.is_datagram()) {
+            return Err(StartError::Datagrams(address.clone()));
+        }
+        let bound = bind_all(addresses, options).map_err(StartError::Bind)?;
+        if model == Model::OneAtATime && bound.len() > 1 {
+            return Err(StartError::OneAddress(bound.len()));
+        }
         Ok(Self {
             model,
-            listeners: endpoints.into_iter().map(bind).collect::<Result<_, _>>()?,
+            listeners: bound.into_iter().map(Arc::new).collect(),
             shared: Arc::new(Shared::new(limits)),
         })
     }
@@ -170,23 +167,6 @@ impl Handle {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()
-    }
-}
-
-/// The endpoints behind the addresses, if this model can serve them.
-fn resolve(model: Model, addresses: &[Address]) -> Result<Vec<Endpoint>, StartError> {
-    let mut endpoints = Vec::new();
-    for address in addresses {
-        if let Address::Udp(_) | Address::UnixDatagram(_) = address {
-            return Err(StartError::Datagrams(address.clone()));
-        }
-        let found = address.resolve();
-        endpoints.extend(found.map_err(|error| StartError::Resolve(address.clone(), error))?);
-    }
-    match (model, endpoints.len()) {
-        (_, 0) => Err(StartError::NoAddress),
-        (Model::OneAtATime, several @ 2..) => Err(StartError::OneAddress(several)),
-        _ => Ok(endpoints),
     }
 }
 
@@ -276,17 +256,17 @@ fn accept_clients(
             Ok((stream, peer)) => (Arc::new(stream), peer),
             Err(error) => {
                 let serving = shared.count_accept_error(&error);
-                match verdict(&error) {
+                match accept::judge(&error) {
                     _ if !serving => break,
-                    Verdict::Next => {}
-                    Verdict::Pause => {
+                    Verdict::Next | Verdict::Empty => {}
+                    Verdict::Pause(remedy) => {
                         shared.warn(format_args!(
-                            "accept on {} pauses: {error}",
+                            "accept on {} pauses: {error}: {remedy}",
                             listener.endpoint
                         ));
                         shared.pause();
                     }
-                    Verdict::Broken => {
+                    Verdict::Fatal => {
                         log::error!("accept on {} ends: {error}", listener.endpoint);
                         shared.lose(listener);
                         return Err(error);
@@ -298,7 +278,7 @@ fn accept_clients(
         let Some(number) = shared.enter(&stream) else {
             break;
         };
-        trace!(target: WIRE, "Connected by {peer}");
+        wire::connected(&peer);
         serve(Client {
             number,
             stream,
@@ -306,40 +286,4 @@ fn accept_clients(
         });
     }
     Ok(())
-}
-
-/// What to do after `accept` failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// It was about that one client, who is gone.
-    Next,
-    /// Something is short: descriptors, memory. Try again later.
-    Pause,
-    /// This is no listening socket.
-    Broken,
-}
-
-/// Judges by accept(2). Whatever it does not list gets a pause: to try again at once could be a busy loop, and to give
-/// up the service for an unknown reason would be worse.
-fn verdict(error: &io::Error) -> Verdict {
-    const EBADF: i32 = 9;
-    const EINVAL: i32 = 22;
-    const ENOTSOCK: i32 = if cfg!(target_os = "linux") { 88 } else { 38 };
-    const EPROTO: i32 = if cfg!(target_os = "linux") { 71 } else { 100 };
-    match (error.raw_os_error(), error.kind()) {
-        (Some(EBADF | EINVAL | ENOTSOCK), _) => Verdict::Broken,
-        (Some(EPROTO), _)
-        | (
-            _,
-            io::ErrorKind::Interrupted
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::NetworkDown
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::TimedOut
-            | io::ErrorKind::PermissionDenied, // a firewall's word about this client
-        ) => Verdict::Next,
-        _ => Verdict::Pause,
-    }
 }

@@ -25,18 +25,18 @@ pub mod guard;
 mod start;
 pub mod tail;
 mod throttle;
-pub mod wire;
 pub mod world;
 
 pub use start::{Config, Handle, StartError};
 pub use world::{System, World};
 
 use crate::limits::Limits;
-use crate::net::{Accepted, Endpoint, Listener, SocketFile, Stream};
+use crate::net::accept::{self, Verdict};
+use crate::net::{Accepted, Endpoint, Listener, SocketFile, Stream, wire};
 use crate::reactor::{Event, Interest, Key, Lane, Reactor, Readiness, Want};
 use crate::stats::{Reason, Stats};
 use connection::{Connection, Outcome, Wait};
-use governor::{Governor, Verdict};
+use governor::Governor;
 use guard::Guard;
 use start::Orders;
 use std::io;
@@ -289,7 +289,7 @@ impl<W: World> Server<W> {
             };
             match listener.accept() {
                 Ok(accepted) => self.welcome(accepted),
-                Err(error) => match governor::judge(&error) {
+                Err(error) => match accept::judge(&error) {
                     Verdict::Empty => return,
                     Verdict::Next => self.stats.accept_error(&error),
                     Verdict::Pause(remedy) => return self.pause_newcomers(&error, remedy),

@@ -5,23 +5,29 @@
 //! kinds will not become twenty, a `match` over them costs nothing beside a system call, and no connection needs an
 //! allocation of its own. The simulated network of the tests has its own types behind the same traits.
 //!
-//! In reading order: [`address`], [`listener`], [`stream`], [`datagram`].
+//! In reading order: [`address`], [`bind`], [`listener`], [`stream`], [`datagram`], [`accept`], [`wire`].
 
+pub mod accept;
 pub mod address;
+pub mod bind;
 pub mod datagram;
 pub mod listener;
 mod socket_file;
 pub mod stream;
+pub mod wire;
 
 pub use address::{Address, AddressError, Endpoint, UnixName};
+pub use bind::{BindError, BindOptions, Bound, bind_all};
 pub use datagram::DatagramSocket;
-pub use listener::{BindOptions, ListenerSocket};
+pub use listener::ListenerSocket;
 pub use socket_file::SocketFile;
 pub use stream::StreamSocket;
 
+use socket2::SockAddr;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::SocketAddr as UnixAddr;
 
 /// A connected, non-blocking stream of bytes: `read` and `write` do what they can at once or say `WouldBlock`.
 pub trait Stream: Read + Write {
@@ -101,6 +107,32 @@ pub enum Peer {
 impl From<SocketAddr> for Peer {
     fn from(address: SocketAddr) -> Self {
         Self::Ip(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
+}
+
+impl From<&SockAddr> for Peer {
+    fn from(address: &SockAddr) -> Self {
+        if let Some(ip) = address.as_socket() {
+            return Self::from(ip);
+        }
+        address
+            .as_unix()
+            .map_or(Self::Unnamed, |unix| Self::from(&unix))
+    }
+}
+
+impl From<&UnixAddr> for Peer {
+    fn from(address: &UnixAddr) -> Self {
+        if let Some(path) = address.as_pathname() {
+            return Self::Unix(UnixName::Path(path.to_owned()));
+        }
+        #[cfg(target_os = "linux")]
+        if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(address) {
+            return Self::Unix(UnixName::Abstract(
+                String::from_utf8_lossy(name).into_owned(),
+            ));
+        }
+        Self::Unnamed
     }
 }
 

@@ -4,19 +4,13 @@
 //! not: who else is connected, and when to stop (`shared` knows both).
 
 use crate::limits::Limits;
-use crate::net::listener::Bound;
-use crate::net::{Endpoint, Peer, UnixName};
+use crate::net::{Bound, Endpoint, Peer, wire};
 use crate::stats::{Reason, Stats};
-use log::{Level, log_enabled, trace};
-use socket2::{SockAddr, SockRef};
+use socket2::SockRef;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
-
-/// What was received is shown up to here: enough to recognise a message, too little to fill a disk.
-const PREVIEW_BYTES: usize = 64;
 
 /// A connected socket that blocks. It is read and written through `&Stream`, so that one descriptor serves both the
 /// thread that echoes and whoever wants to wake it; `try_clone` would cost a second descriptor for each connection.
@@ -34,7 +28,7 @@ impl Stream {
             Endpoint::Tcp(_) => Self::Tcp(socket.into()),
             _ => Self::Unix(socket.into()),
         };
-        Ok((stream, peer(&address)))
+        Ok((stream, Peer::from(&address)))
     }
 
     /// Sets what a connection does not inherit from its listener, and returns how many of these options were refused.
@@ -82,19 +76,6 @@ impl Stream {
     }
 }
 
-fn peer(address: &SockAddr) -> Peer {
-    let path = |path: &Path| Peer::Unix(UnixName::Path(path.to_owned()));
-    let name = |name: &[u8]| {
-        Peer::Unix(UnixName::Abstract(
-            String::from_utf8_lossy(name).into_owned(),
-        ))
-    };
-    (address.as_socket().map(Peer::from))
-        .or_else(|| address.as_pathname().map(path))
-        .or_else(|| address.as_abstract_namespace().map(name))
-        .unwrap_or(Peer::Unnamed)
-}
-
 impl Read for &Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -138,7 +119,7 @@ pub(super) fn echo(
         };
         own.bytes_in += received.len() as u64;
         own.owe(received.len());
-        trace_received(peer, received);
+        wire::received_from(peer, received);
         if let Err(reason) = pay(&mut stream, received, own) {
             return reason;
         }
@@ -167,16 +148,4 @@ fn pay(stream: &mut impl Write, mut rest: &[u8], own: &mut Stats) -> Result<(), 
         }
     }
     Ok(())
-}
-
-fn trace_received(peer: &Peer, received: &[u8]) {
-    if log_enabled!(target: super::WIRE, Level::Trace) {
-        let shown = &received[..received.len().min(PREVIEW_BYTES)];
-        trace!(
-            target: super::WIRE,
-            "Received {} bytes from {peer}: '{}'",
-            received.len(),
-            shown.escape_ascii()
-        );
-    }
 }

@@ -6,7 +6,7 @@
 
 use super::connection::Stream;
 use crate::limits::Limits;
-use crate::net::listener::Bound;
+use crate::net::Bound;
 use crate::stats::{Reason, Stats};
 use log::warn;
 use std::collections::HashMap;

@@ -544,28 +544,6 @@ fn a_shortage_pauses_until_somebody_leaves() {
 }
 
 #[test]
-fn errors_of_accept_are_judged_by_their_number() {
-    let judge = |errno| verdict(&io::Error::from_raw_os_error(errno));
-    for (errno, expected) in [
-        (4, Verdict::Next),    // EINTR
-        (103, Verdict::Next),  // ECONNABORTED
-        (71, Verdict::Next),   // EPROTO
-        (113, Verdict::Next),  // EHOSTUNREACH
-        (1, Verdict::Next),    // EPERM: a firewall's
-        (24, Verdict::Pause),  // EMFILE
-        (23, Verdict::Pause),  // ENFILE
-        (105, Verdict::Pause), // ENOBUFS
-        (12, Verdict::Pause),  // ENOMEM
-        (5, Verdict::Pause),   // EIO: whatever it may mean
-        (9, Verdict::Broken),  // EBADF
-        (22, Verdict::Broken), // EINVAL
-        (88, Verdict::Broken), // ENOTSOCK
-    ] {
-        assert_eq!(judge(errno), expected, "errno {errno}");
-    }
-}
-
-#[test]
 fn a_socket_file_goes_with_the_server_and_not_with_its_handles() {
     for model in MODELS {
         let name = format!("echo-reactor-blocking-{}-{model:?}", std::process::id());
@@ -794,7 +772,7 @@ fn the_kernel_wakes_every_accept_when_its_listener_is_shut() {
                     .unwrap()
                     .unwrap()
                     .unwrap_err();
-                assert_eq!(verdict(&error), Verdict::Broken, "{error}");
+                assert_eq!(accept::judge(&error), Verdict::Fatal, "{error}");
             }
         });
     }

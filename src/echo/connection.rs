@@ -18,8 +18,7 @@
 //! through every order of events.
 
 use super::tail::Tail;
-use super::wire;
-use crate::net::Stream;
+use crate::net::{Stream, wire};
 use crate::reactor::Readiness;
 use crate::stats::{Reason, Stats};
 use std::io::{self, ErrorKind};

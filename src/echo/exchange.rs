@@ -5,8 +5,7 @@
 //! an answer, waiting would only mean to answer later what the sender has given up on.
 
 use super::guard::Guard;
-use super::wire;
-use crate::net::Datagrams;
+use crate::net::{Datagrams, wire};
 use crate::stats::{Dropped, Stats};
 use std::io::{self, ErrorKind};
 use std::time::Instant;

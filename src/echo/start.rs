@@ -4,8 +4,9 @@
 use super::Server;
 use super::world::Socket;
 use crate::limits::{LimitError, Limits};
-use crate::net::listener::Bound;
-use crate::net::{Address, BindOptions, DatagramSocket, Endpoint, ListenerSocket};
+use crate::net::{
+    Address, BindError, BindOptions, Bound, DatagramSocket, Endpoint, ListenerSocket, bind_all,
+};
 use crate::reactor::{Epoll, ForeignSource, Waker};
 use std::fmt;
 use std::io;
@@ -60,12 +61,8 @@ impl Config {
 pub enum StartError {
     /// A limit is out of range.
     Limit(LimitError),
-    /// There was no address to serve.
-    NoAddress,
-    /// A name could not be resolved.
-    Resolve(Address, io::Error),
-    /// An address could not be bound.
-    Bind(Endpoint, io::Error),
+    /// There was nothing to bind, or it could not be bound.
+    Bind(BindError),
     /// The event queue could not be made.
     Reactor(io::Error),
 }
@@ -74,12 +71,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Limit(error) => write!(f, "{error}"),
-            Self::NoAddress => write!(
-                f,
-                "there is no address to serve; name one, for example tcp://127.0.0.1:50007"
-            ),
-            Self::Resolve(address, error) => write!(f, "cannot resolve {address}: {error}"),
-            Self::Bind(endpoint, error) => write!(f, "cannot bind {endpoint}: {error}"),
+            Self::Bind(error) => write!(f, "{error}"),
             Self::Reactor(error) => write!(f, "cannot make an event queue: {error}"),
         }
     }
@@ -89,8 +81,8 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Limit(error) => Some(error),
-            Self::NoAddress => None,
-            Self::Resolve(_, error) | Self::Bind(_, error) | Self::Reactor(error) => Some(error),
+            Self::Bind(error) => Some(error),
+            Self::Reactor(error) => Some(error),
         }
     }
 }
@@ -103,29 +95,14 @@ impl Server {
     pub fn bind(addresses: &[Address], config: impl Into<Config>) -> Result<Self, StartError> {
         let config = config.into();
         config.limits.check().map_err(StartError::Limit)?;
-        if addresses.is_empty() {
-            return Err(StartError::NoAddress);
-        }
-        let options = config.bind_options();
-        let mut bound = Vec::new();
-        for address in addresses {
-            let endpoints = address
-                .resolve()
-                .map_err(|error| StartError::Resolve(address.clone(), error))?;
-            for endpoint in endpoints {
-                bound.push(
-                    Bound::new(&endpoint, &options)
-                        .map_err(|error| StartError::Bind(endpoint, error))?,
-                );
-            }
-        }
+        let bound = bind_all(addresses, &config.bind_options()).map_err(StartError::Bind)?;
         let epoll = Epoll::new().map_err(StartError::Reactor)?;
         let mut server = Self::new(epoll, config.limits, Orders::default(), udp_ports(&bound));
         for door in bound {
             let endpoint = door.endpoint.clone();
             server
                 .open(door)
-                .map_err(|error| StartError::Bind(endpoint, error))?;
+                .map_err(|error| StartError::Bind(BindError::Bind(endpoint, error)))?;
         }
         Ok(server)
     }

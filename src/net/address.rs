@@ -82,6 +82,14 @@ impl Address {
     }
 }
 
+impl Address {
+    /// Whether it is one of datagrams.
+    #[must_use]
+    pub fn is_datagram(&self) -> bool {
+        matches!(self, Self::Udp(_) | Self::UnixDatagram(_))
+    }
+}
+
 impl HostPort {
     fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         if self.host.is_empty() {

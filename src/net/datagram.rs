@@ -126,7 +126,7 @@ impl Datagrams for DatagramSocket {
     fn source(route: &Route) -> Peer {
         match route {
             Route::Udp { source, .. } => Peer::from(*source),
-            Route::Unix(source) => super::stream::unix_peer(source),
+            Route::Unix(source) => Peer::from(source),
         }
     }
 }

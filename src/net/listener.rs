@@ -1,190 +1,14 @@
-//! Bind and accept.
-//!
-//! Listeners are made with socket2 rather than by mio's or std's `bind`, which listen with a queue of 128: a burst of a
-//! few hundred clients overflows that, and whoever is dropped tries again after a whole second. Options that a
-//! connection inherits on Linux (TCP_NODELAY, buffer sizes, keepalive) are set once, on the listener.
+//! The listeners of the event loop: accept, without blocking.
 
-use super::socket_file::SocketFile;
+use super::bind::set_stream_options;
 use super::stream::StreamSocket;
-use super::{Accepted, Endpoint, Listener, UnixName};
+use super::{Accepted, Endpoint, Listener};
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{SockRef, Socket};
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
-
-/// How sockets are bound. [`BindOptions::default`] is what the system does when nobody asks for anything.
-#[derive(Clone, Debug)]
-pub struct BindOptions {
-    /// Length of the accept queue; the kernel cuts it to `net.core.somaxconn`.
-    pub backlog: i32,
-    /// Whether an IPv6 socket refuses IPv4 clients.
-    pub ipv6_only: bool,
-    /// Permission bits of a Unix socket's file. Whoever may write to it may connect.
-    pub unix_mode: u32,
-    /// SO_SNDBUF of each connection, in bytes.
-    pub send_buffer_bytes: Option<usize>,
-    /// SO_RCVBUF of each connection, in bytes.
-    pub receive_buffer_bytes: Option<usize>,
-    /// Idle time before TCP probes the peer; probes follow at a third of it, three unanswered ones end it.
-    pub keepalive: Option<Duration>,
-}
-
-impl Default for BindOptions {
-    fn default() -> Self {
-        Self {
-            backlog: i32::MAX,
-            ipv6_only: false,
-            unix_mode: 0o600,
-            send_buffer_bytes: None,
-            receive_buffer_bytes: None,
-            keepalive: None,
-        }
-    }
-}
-
-/// A bound and listening socket, blocking as yet: what both the event loop and the blocking twin start from.
-#[derive(Debug)]
-pub struct Bound {
-    /// The socket.
-    pub socket: Socket,
-    /// Its address, with the port that the system chose.
-    pub endpoint: Endpoint,
-    /// Its file, for a Unix socket that has one.
-    pub file: Option<SocketFile>,
-}
-
-impl Bound {
-    /// Binds and listens, on a stream endpoint or on a datagram one (which has nothing to listen to).
-    ///
-    /// # Errors
-    /// What the system said. `AddrInUse` for a Unix socket's path means that a living server answers there.
-    pub fn new(endpoint: &Endpoint, options: &BindOptions) -> io::Result<Self> {
-        match Self::bind(endpoint, options) {
-            Err(error) if no_ipv6(&error) => match endpoint.ipv4_wildcard() {
-                Some(ipv4) => Self::bind(&ipv4, options),
-                None => Err(error),
-            },
-            result => result,
-        }
-    }
-
-    fn bind(endpoint: &Endpoint, options: &BindOptions) -> io::Result<Self> {
-        let bound = match endpoint {
-            Endpoint::Tcp(address) => Self::bind_ip(*address, Type::STREAM, Protocol::TCP, options),
-            Endpoint::Udp(address) => Self::bind_ip(*address, Type::DGRAM, Protocol::UDP, options),
-            Endpoint::Unix(name) => Self::bind_unix(name, Type::STREAM, options),
-            Endpoint::UnixDatagram(name) => Self::bind_unix(name, Type::DGRAM, options),
-        }?;
-        if let Some(bytes) = options.send_buffer_bytes {
-            bound.socket.set_send_buffer_size(bytes)?;
-        }
-        if let Some(bytes) = options.receive_buffer_bytes {
-            bound.socket.set_recv_buffer_size(bytes)?;
-        }
-        if matches!(endpoint, Endpoint::Tcp(_) | Endpoint::Unix(_)) {
-            bound.socket.listen(options.backlog)?;
-        }
-        // A socket's file gets its name last of all: whoever finds it finds a server that answers.
-        if let Some(file) = &bound.file {
-            file.publish()?;
-        }
-        Ok(bound)
-    }
-
-    fn bind_ip(
-        address: SocketAddr,
-        kind: Type,
-        protocol: Protocol,
-        options: &BindOptions,
-    ) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(options.ipv6_only)?;
-        }
-        if kind == Type::STREAM {
-            // A server that starts again must not wait for the TIME_WAIT of its former life. (On UDP the same option
-            // would let a second server steal the port.)
-            socket.set_reuse_address(true)?;
-            set_stream_options(&SockRef::from(&socket), options.keepalive)?;
-        }
-        socket.bind(&SockAddr::from(address))?;
-        let address = socket.local_addr()?.as_socket().unwrap_or(address);
-        let endpoint = match kind {
-            Type::STREAM => Endpoint::Tcp(address),
-            _ => Endpoint::Udp(address),
-        };
-        Ok(Self {
-            socket,
-            endpoint,
-            file: None,
-        })
-    }
-
-    fn bind_unix(name: &UnixName, kind: Type, options: &BindOptions) -> io::Result<Self> {
-        let socket = Socket::new(Domain::UNIX, kind, None)?;
-        let file = match name {
-            UnixName::Abstract(_) => {
-                socket.bind(&name.to_sock_addr()?)?;
-                None
-            }
-            UnixName::Path(path) => Some(SocketFile::bind(&socket, kind, path, options.unix_mode)?),
-        };
-        let endpoint = match kind {
-            Type::STREAM => Endpoint::Unix(name.clone()),
-            _ => Endpoint::UnixDatagram(name.clone()),
-        };
-        Ok(Self {
-            socket,
-            endpoint,
-            file,
-        })
-    }
-}
-
-/// The options of a TCP connection: no waiting for more bytes to fill a segment (an echo is all there is, and Nagle's
-/// wait would meet the peer's delayed acknowledgement: 40 ms), and keepalive if wanted.
-fn set_stream_options(socket: &SockRef<'_>, keepalive: Option<Duration>) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    if let Some(idle) = keepalive {
-        let interval = (idle / 3).max(Duration::from_secs(1));
-        let probes = TcpKeepalive::new().with_time(idle).with_interval(interval);
-        #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "macos"))]
-        let probes = probes.with_retries(3);
-        socket.set_tcp_keepalive(&probes)?;
-    }
-    Ok(())
-}
-
-fn no_ipv6(error: &io::Error) -> bool {
-    // EAFNOSUPPORT where the kernel has no IPv6, EADDRNOTAVAIL where it is switched off.
-    error.kind() == io::ErrorKind::AddrNotAvailable
-        || error.kind() == io::ErrorKind::Unsupported
-        || error.raw_os_error() == Some(EAFNOSUPPORT)
-}
-
-#[cfg(target_os = "linux")]
-const EAFNOSUPPORT: i32 = 97;
-#[cfg(not(target_os = "linux"))]
-const EAFNOSUPPORT: i32 = 47; // the BSDs and macOS
-
-impl UnixName {
-    /// The name as the system wants it. An abstract one starts with a NUL byte (unix(7)).
-    pub(crate) fn to_sock_addr(&self) -> io::Result<SockAddr> {
-        match self {
-            Self::Path(path) => SockAddr::unix(path),
-            Self::Abstract(name) if cfg!(target_os = "linux") => {
-                SockAddr::unix(format!("\0{name}"))
-            }
-            Self::Abstract(_) => Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "abstract names are Linux's alone; use a path",
-            )),
-        }
-    }
-}
 
 /// The listeners of the operating system.
 #[derive(Debug)]
@@ -241,7 +65,7 @@ impl Listener for ListenerSocket {
                 let (stream, address) = socket.accept()?;
                 Ok(Accepted {
                     stream: StreamSocket::Unix(stream),
-                    peer: super::stream::unix_peer(&address),
+                    peer: (&address).into(),
                     option_errors: 0,
                 })
             }

@@ -1,6 +1,6 @@
 //! One connected stream of the operating system, TCP or Unix.
 
-use super::{Peer, Stream, UnixName};
+use super::{Peer, Stream};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -65,23 +65,9 @@ impl Stream for StreamSocket {
             Self::Tcp(stream) => stream.peer_addr().map_or(Peer::Unnamed, Peer::from),
             Self::Unix(stream) => stream
                 .peer_addr()
-                .map_or(Peer::Unnamed, |address| unix_peer(&address)),
+                .map_or(Peer::Unnamed, |address| Peer::from(&address)),
         }
     }
-}
-
-/// The peer behind a Unix socket's address.
-pub(super) fn unix_peer(address: &std::os::unix::net::SocketAddr) -> Peer {
-    if let Some(path) = address.as_pathname() {
-        return Peer::Unix(UnixName::Path(path.to_owned()));
-    }
-    #[cfg(target_os = "linux")]
-    if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(address) {
-        return Peer::Unix(UnixName::Abstract(
-            String::from_utf8_lossy(name).into_owned(),
-        ));
-    }
-    Peer::Unnamed
 }
 
 impl StreamSocket {

@@ -251,7 +251,7 @@ impl Simulation {
         let client = &mut self.clients[index];
         client.is_broken = true;
         with_wire(&self.network, client, |wire| {
-            wire.broken = Some(ErrorKind::ConnectionReset)
+            wire.broken = Some(ErrorKind::ConnectionReset);
         });
         if let Some(socket) = client.socket.filter(|_| !client.is_gone) {
             self.network

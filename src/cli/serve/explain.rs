@@ -7,7 +7,7 @@ use crate::blocking;
 use crate::cli::exit::{Class, Failure};
 use crate::echo::StartError;
 use crate::net::address::UNIX_PATH_MAX;
-use crate::net::{Address, Endpoint, UnixName};
+use crate::net::{Address, BindError, Endpoint, UnixName};
 use nix::errno::Errno;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -19,9 +19,7 @@ const PRIVILEGED_PORTS: u16 = 1024;
 pub(super) fn start_error(error: &StartError) -> Failure {
     match error {
         StartError::Limit(limit) => Failure::new(Class::Usage, limit.to_string()),
-        StartError::NoAddress => no_address(),
-        StartError::Resolve(address, error) => no_such_host(address, error),
-        StartError::Bind(endpoint, error) => bind_error(endpoint, error),
+        StartError::Bind(error) => bind_error(error),
         StartError::Reactor(error) => system("no event queue (epoll)", error),
     }
 }
@@ -30,11 +28,18 @@ pub(super) fn start_error(error: &StartError) -> Failure {
 pub(super) fn blocking_error(error: &blocking::StartError) -> Failure {
     use blocking::StartError as Error;
     match error {
-        Error::Limit(limit) => Failure::new(Class::Usage, limit.to_string()),
-        Error::NoAddress => no_address(),
-        Error::Resolve(address, error) => no_such_host(address, error),
-        Error::Bind(endpoint, error) => bind_error(endpoint, error),
-        Error::Datagrams(_) | Error::OneAddress(_) => Failure::new(Class::Usage, error.to_string()),
+        Error::Bind(error) => bind_error(error),
+        Error::Limit(_) | Error::Datagrams(_) | Error::OneAddress(_) => {
+            Failure::new(Class::Usage, error.to_string())
+        }
+    }
+}
+
+fn bind_error(error: &BindError) -> Failure {
+    match error {
+        BindError::NoAddress => no_address(),
+        BindError::Resolve(address, error) => no_such_host(address, error),
+        BindError::Bind(endpoint, error) => endpoint_error(endpoint, error),
     }
 }
 
@@ -60,7 +65,7 @@ pub(super) fn system(what: &str, error: &io::Error) -> Failure {
     Failure::new(Class::System, format!("{what}: {error}{remedy}"))
 }
 
-fn bind_error(endpoint: &Endpoint, error: &io::Error) -> Failure {
+fn endpoint_error(endpoint: &Endpoint, error: &io::Error) -> Failure {
     match endpoint {
         Endpoint::Tcp(address) | Endpoint::Udp(address) => ip_error(endpoint, *address, error),
         Endpoint::Unix(name) | Endpoint::UnixDatagram(name) => match name {
@@ -164,7 +169,7 @@ mod tests {
             Err(error) => panic!("{error}"),
         };
         let error = io::Error::from_raw_os_error(errno as i32);
-        let failure = start_error(&StartError::Bind(endpoint.clone(), error));
+        let failure = endpoint_error(&endpoint, &error);
         assert_eq!(failure.exit().code(), code, "{failure}");
         assert!(
             failure.text.contains(&endpoint.to_string()),

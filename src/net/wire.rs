@@ -4,7 +4,7 @@
 //! one comparison while they are off. What a peer sends is never logged as it is: control characters could forge lines
 //! or take over a terminal, so it is escaped, and cut.
 
-use crate::net::{Peer, Stream};
+use super::{Peer, Stream};
 use log::Level::Trace;
 
 /// The log target of these lines.
@@ -13,19 +13,19 @@ pub const TARGET: &str = "echo_reactor::wire";
 /// How much of what was received is shown, in bytes.
 const PREVIEW_BYTES: usize = 64;
 
-pub(super) fn connected(peer: &Peer) {
+pub(crate) fn connected(peer: &Peer) {
     log::trace!(target: TARGET, "Connected by {peer}");
 }
 
 #[inline]
-pub(super) fn received(stream: &impl Stream, bytes: &[u8]) {
+pub(crate) fn received(stream: &impl Stream, bytes: &[u8]) {
     if log::log_enabled!(target: TARGET, Trace) {
         received_from(&stream.peer(), bytes);
     }
 }
 
 #[cold]
-pub(super) fn received_from(peer: &Peer, bytes: &[u8]) {
+pub(crate) fn received_from(peer: &Peer, bytes: &[u8]) {
     log::trace!(target: TARGET, "Received {} bytes from {peer}: {}", bytes.len(), preview(bytes));
 }
 
