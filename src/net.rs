@@ -5,11 +5,14 @@
 //! kinds will not become twenty, a `match` over them costs nothing beside a system call, and no connection needs an
 //! allocation of its own. The simulated network of the tests has its own types behind the same traits.
 //!
-//! In reading order: [`address`], [`bind`], [`listener`], [`stream`], [`datagram`], [`accept`], [`wire`].
+//! In reading order: [`address`], [`bind`], [`listener`], [`stream`], [`datagram`], [`accept`], [`wire`]; and `connect`,
+//! which the load generator alone needs.
 
 pub mod accept;
 pub mod address;
 pub mod bind;
+#[cfg(feature = "bench")]
+pub mod connect;
 pub mod datagram;
 pub mod listener;
 mod socket_file;

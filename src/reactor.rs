@@ -18,15 +18,19 @@
 //! What may live in this room: keys, readiness, turns, deadlines. What may not: bytes, connections, addresses, or any
 //! opinion on who deserves to be served. It imports nothing of ours.
 //!
-//! In reading order: this page, `key`, `deadlines`, `epoll`.
+//! In reading order: this page, `key`, `deadlines`, `epoll`; and `timer`, which the load generator alone needs.
 
 mod deadlines;
 mod epoll;
 mod key;
+#[cfg(feature = "bench")]
+mod timer;
 
 pub use deadlines::Lane;
 pub use epoll::{Epoll, Waker};
 pub use key::Key;
+#[cfg(feature = "bench")]
+pub use timer::Timer;
 /// What can be watched beside the reactor's own sources: anything that mio can register.
 pub use mio::event::Source as ForeignSource;
 
