@@ -2,6 +2,8 @@
 pub mod blocking;
 pub mod echo;
 pub mod limits;
+#[cfg(feature = "bench")]
+pub mod load;
 pub mod net;
 pub mod reactor;
 pub mod stats;

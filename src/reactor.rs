@@ -29,10 +29,10 @@ mod timer;
 pub use deadlines::Lane;
 pub use epoll::{Epoll, Waker};
 pub use key::Key;
-#[cfg(feature = "bench")]
-pub use timer::Timer;
 /// What can be watched beside the reactor's own sources: anything that mio can register.
 pub use mio::event::Source as ForeignSource;
+#[cfg(feature = "bench")]
+pub use timer::Timer;
 
 use deadlines::{Deadlines, Place};
 use key::WAKE;

@@ -255,8 +255,7 @@ mod tests {
     #[test]
     fn a_unix_datagram_socket_has_a_name_to_be_answered_at() {
         let name = format!("echo-reactor-test-{}", std::process::id());
-        let server =
-            StdDatagram::bind_addr(&UnixAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let server = StdDatagram::bind_addr(&UnixAddr::from_abstract_name(&name).unwrap()).unwrap();
         let endpoint = Endpoint::UnixDatagram(UnixName::Abstract(name));
         let client = ClientSocket::connect(&endpoint, &ConnectOptions::default()).unwrap();
         let ClientSocket::Datagrams(client) = client else {

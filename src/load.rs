@@ -1,0 +1,192 @@
+//! The load generator: it sends requests to an echo server, verifies every byte of what comes back, and measures when.
+//!
+//! ```text
+//!                    ┌────────────── worker: one thread, one reactor ──────────────┐      seconds, one by one
+//!   Plan ──────────▶ │ opening ─▶ warm-up ─▶ window ─▶ drain                        │ ─────────────────────────▶ whoever
+//!                    │    client: issue ─▶ write ... read ─▶ verify ─▶ record       │       Message              asked
+//!                    └─────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! It runs on the same reactor as the server, and knows nothing of the server: any echo server will do. What may live in
+//! this room: connections as a client sees them, clocks, histograms, figures of the machine, and the verdict on whether
+//! a measurement is worth anything. What may not: options as people type them, and reports as people read them.
+//!
+//! Three rules make its figures believable. **Every byte is verified**, against a text in which each depends on its
+//! position. **Time is taken from the plan**: an open loop counts from the moment when a request was due, however late it
+//! could be sent. **The generator measures itself**: how late it was, and whether it was the bottleneck.
+//!
+//! In reading order: this page, `pattern`, `pace`, `record`, `flight`, `stream`, `datagram`, `worker`, `opening`,
+//! [`machine`], [`fit`], [`verdict`].
+
+mod datagram;
+pub mod fit;
+mod flight;
+pub mod machine;
+mod opening;
+mod pace;
+mod pattern;
+mod record;
+mod stream;
+pub mod total;
+pub mod verdict;
+mod worker;
+
+pub use datagram::HEADER_BYTES;
+pub use fit::Sources;
+pub use pace::Arrivals;
+pub use record::{FaultKind, Faults, Latencies, Ledger, Part, Shares, Slice, latencies};
+pub use total::Total;
+
+use crate::net::Endpoint;
+use machine::{ServerSample, Usage};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+/// What is to be done to a server.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The servers; connections take them in turn.
+    pub targets: Vec<Endpoint>,
+    /// Addresses of ours to come from; `None` leaves it to the system.
+    pub sources: Option<Sources>,
+    /// The number of the first connection: each worker has numbers of its own.
+    pub first_number: u32,
+    /// Connections.
+    pub connections: usize,
+    /// How many of them send requests; the others are proved by one echo and then idle.
+    pub active: usize,
+    /// Connections beside them that send without end and never read.
+    pub slow_readers: usize,
+    /// Bytes of a request.
+    pub size: usize,
+    /// Requests that a connection may have under way.
+    pub depth: usize,
+    /// When requests are sent.
+    pub mode: Mode,
+    /// Time under load before anything counts.
+    pub warm_up: Duration,
+    /// Time that is measured.
+    pub duration: Duration,
+    /// Ends the measurement early, after so many requests.
+    pub requests: Option<u64>,
+    /// Time over which the connections are opened, at least.
+    pub ramp: Duration,
+    /// Connections that may be on their way to being proved at once.
+    pub opening: usize,
+    /// Time after which an answer is not waited for any more.
+    pub timeout: Duration,
+    /// Time between two slices of the record.
+    pub interval: Duration,
+    /// From which everything random is drawn.
+    pub seed: u64,
+    /// Processes whose figures are taken along: those of the server.
+    pub servers: Vec<u32>,
+}
+
+/// When requests are sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mode {
+    /// Each connection sends the next one when an answer has come.
+    Closed,
+    /// They are planned on a clock, so many a second in all, whatever the server does.
+    Open {
+        /// Requests a second, over all connections.
+        rate: f64,
+        /// How they follow one another.
+        arrivals: Arrivals,
+    },
+    /// Each connection is closed after one request, and opened anew.
+    Churn {
+        /// By a reset; else by FIN.
+        reset: bool,
+    },
+}
+
+/// What a worker tells while it runs.
+#[derive(Debug)]
+pub enum Message {
+    /// The connections are open: so many of them, after so many nanoseconds. The load waits for [`Orders::go`].
+    Opened(u64, u64),
+    /// A second has passed.
+    Slice(Box<Slice>),
+    /// It is over.
+    Done(Box<Final>),
+    /// It could not run at all.
+    Failed(String),
+}
+
+/// What is known at the end of a run, beside its slices.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Final {
+    /// What became of every request.
+    pub ledger: Ledger,
+    /// What went wrong.
+    pub faults: Faults,
+    /// How evenly the connections were served.
+    pub shares: Shares,
+    /// What the generator used of the processor in the window.
+    pub usage: Usage,
+    /// The length of the window, in nanoseconds.
+    pub window: u64,
+    /// The server, if it could be seen.
+    pub server: Option<ServerFigures>,
+    /// Whether it was ended before its time by an order.
+    pub interrupted: bool,
+}
+
+/// The server at four moments.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ServerFigures {
+    /// Before the first connection.
+    pub before: ServerSample,
+    /// With all connections open.
+    pub opened: ServerSample,
+    /// When the window began.
+    pub begin: ServerSample,
+    /// When it ended.
+    pub end: ServerSample,
+}
+
+/// What others may tell a worker while it runs.
+#[derive(Debug, Default)]
+pub struct Orders {
+    go: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Orders {
+    /// The load may begin: all the other workers are ready too.
+    pub fn go(&self) {
+        self.go.store(true, Ordering::Relaxed);
+    }
+
+    /// End now, with a report.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    fn may_go(&self) -> bool {
+        self.go.load(Ordering::Relaxed)
+    }
+
+    /// Whether the end was ordered.
+    #[must_use]
+    pub fn must_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs a plan on the calling thread. Everything that there is to know of it goes to `report`, and the last message is
+/// [`Message::Done`] or [`Message::Failed`].
+pub fn run(plan: &Plan, orders: &Orders, report: &Sender<Message>) {
+    let ended: io::Result<Final> =
+        worker::Worker::new(plan, orders, report).and_then(worker::Worker::run);
+    let message = match ended {
+        Ok(end) => Message::Done(Box::new(end)),
+        Err(error) => Message::Failed(error.to_string()),
+    };
+    // Whoever does not listen any more does not want to know.
+    let _ = report.send(message);
+}

@@ -1,0 +1,296 @@
+//! One socket of the load, over UDP or Unix datagrams: every request has a number, and so loss, doubles, and a changed
+//! order are counted for what they are.
+//!
+//! ```text
+//!   8 bytes, little-endian           size - 8 bytes
+//!   ┌────────────┬───────────────┐ ┌───────────────────────────────────────────────┐
+//!   │ socket: 24 │  number: 40   │ │ this socket's text, from byte number × size on │
+//!   └────────────┴───────────────┘ └───────────────────────────────────────────────┘
+//! ```
+//!
+//! A datagram that is not back after the timeout is lost, and the next takes its place. Should it come after all, it is
+//! late, and no longer lost. What has been counted is remembered for a while, to know a double when it comes.
+
+use super::flight::{Desk, Flight, Tally};
+use super::record::{Fault, FaultKind};
+use super::stream::Step;
+use crate::net::connect::Connected;
+use crate::net::wire::preview;
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+
+/// Bytes of the header, and so the smallest request.
+pub const HEADER_BYTES: usize = 8;
+/// Bits of the number; above them is the socket.
+const NUMBER_BITS: u32 = 40;
+const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
+/// Requests that are remembered after they have been counted.
+const MEMORY: usize = 256;
+/// The first request proves that a server is there. It may get lost, so it is sent so many times.
+const PROOFS: u32 = 5;
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    UnderWay,
+    Back,
+    Lost,
+}
+
+/// See the page above.
+#[derive(Debug)]
+pub(super) struct DatagramClient {
+    origin: u64,
+    /// The number of the first of `requests`.
+    base: u64,
+    requests: VecDeque<(Flight, Fate)>,
+    under_way: usize,
+    /// The number of the next that the kernel has not taken yet.
+    unsent: u64,
+    /// The greatest number that has come back, and one.
+    newest: u64,
+    ready: bool,
+    proofs: u32,
+    blocked: bool,
+    pub(super) tally: Tally,
+}
+
+impl DatagramClient {
+    pub(super) fn new(number: u32, origin: u64) -> Self {
+        Self {
+            origin,
+            base: 0,
+            requests: VecDeque::new(),
+            under_way: 0,
+            unsent: 0,
+            newest: 0,
+            ready: false,
+            proofs: 0,
+            blocked: false,
+            tally: Tally::new(number),
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.under_way
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Those that are under way.
+    pub(super) fn flights(&self) -> impl Iterator<Item = &Flight> {
+        let all = self.requests.iter();
+        all.filter(|(_, fate)| *fate == Fate::UnderWay)
+            .map(|(flight, _)| flight)
+    }
+
+    fn next(&self) -> u64 {
+        self.base + self.requests.len() as u64
+    }
+
+    /// Puts a request on its way, as far as `flush` then can.
+    pub(super) fn issue(&mut self, flight: Flight) {
+        self.requests.push_back((flight, Fate::UnderWay));
+        self.under_way += 1;
+        while self.requests.len() > MEMORY
+            && self.base < self.unsent
+            && self.requests.front().map(|(_, fate)| *fate) != Some(Fate::UnderWay)
+        {
+            self.requests.pop_front();
+            self.base += 1;
+        }
+    }
+
+    /// Sends the first request, or once more.
+    pub(super) fn prove(&mut self, socket: &Connected, desk: &mut Desk) -> Result<(), Fault> {
+        let now = desk.read_clock();
+        desk.ledger.sent += 1;
+        self.proofs += 1;
+        self.issue(Flight {
+            planned: now,
+            sent: now,
+        });
+        self.flush(socket, desk)
+    }
+
+    /// Sends what was issued and is not sent yet.
+    pub(super) fn flush(&mut self, socket: &Connected, desk: &mut Desk) -> Result<(), Fault> {
+        while self.unsent < self.next() {
+            let body = desk.size - HEADER_BYTES;
+            let header = header(self.tally.number, self.unsent);
+            let text = desk
+                .pattern
+                .slice(self.origin, self.position(desk.size), body);
+            desk.scratch[..HEADER_BYTES].copy_from_slice(&header);
+            desk.scratch[HEADER_BYTES..desk.size].copy_from_slice(text);
+            match socket.send(&desk.scratch[..desk.size]) {
+                Ok(_) => self.unsent += 1,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.blocked = true;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // The kernel had no room, or an earlier one met a closed port: like any loss on the way.
+                Err(error) if is_loss(&error) => self.unsent += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.blocked = false;
+        Ok(())
+    }
+
+    fn position(&self, size: usize) -> u64 {
+        self.unsent.wrapping_mul(size as u64) % (1 << 40)
+    }
+
+    /// Does what can be done at once: takes and verifies what has come, and sends.
+    pub(super) fn advance(&mut self, socket: &Connected, desk: &mut Desk) -> Result<Step, Fault> {
+        if self.blocked {
+            self.flush(socket, desk)?;
+        }
+        let before = self.tally.echoes;
+        loop {
+            match socket.receive(&mut desk.scratch) {
+                // A datagram that is wrong says nothing of the next one. The one that it should have been is lost.
+                Ok(count) => {
+                    if let Err(fault) = self.take(count, desk) {
+                        let number = self.tally.number;
+                        desk.faults.note(&fault, || format!("socket {number}"));
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Said of an earlier datagram, and told once. While nobody has proved to be there, it is the answer.
+                Err(error) if is_loss(&error) && self.ready => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if self.unsent < self.next() && !self.blocked {
+            self.flush(socket, desk)?;
+        }
+        if self.tally.echoes == before {
+            return Ok(Step::Nothing);
+        }
+        if !std::mem::replace(&mut self.ready, true) {
+            return Ok(Step::Proved);
+        }
+        Ok(match desk.again {
+            true => Step::Nothing,
+            false => Step::Answered,
+        })
+    }
+
+    /// One datagram has come.
+    fn take(&mut self, count: usize, desk: &mut Desk) -> Result<(), Fault> {
+        let number = self.verify(&desk.scratch[..count], desk)?;
+        let newest = number + 1 > self.newest;
+        self.newest = self.newest.max(number + 1);
+        let Some(place) = number.checked_sub(self.base) else {
+            // So old that it has been forgotten; and what is forgotten has been counted.
+            desk.ledger.duplicates += 1;
+            return Ok(());
+        };
+        let now = desk.read_clock();
+        let (flight, fate) = &mut self.requests[place as usize];
+        let flight = *flight;
+        match std::mem::replace(fate, Fate::Back) {
+            Fate::Back => {
+                desk.ledger.duplicates += 1;
+                return Ok(());
+            }
+            Fate::Lost => {
+                desk.ledger.lost -= 1;
+                desk.ledger.late += 1;
+                desk.answered(flight);
+                return Ok(()); // another has taken its place by now
+            }
+            Fate::UnderWay => self.under_way -= 1,
+        }
+        desk.ledger.reordered += u64::from(!newest);
+        self.tally.count(now);
+        desk.answered(flight);
+        if desk.again && self.ready && desk.may_send() {
+            self.issue(Flight {
+                planned: now,
+                sent: now,
+            });
+        }
+        Ok(())
+    }
+
+    /// The number of a datagram that is what was sent.
+    fn verify(&self, came: &[u8], desk: &Desk) -> Result<u64, Fault> {
+        let mismatch = |why: String| Fault::new(FaultKind::Mismatch, why);
+        if came.len() != desk.size {
+            let text = format!(
+                "a datagram of {} bytes came back, and those sent have {}: {}",
+                came.len(),
+                desk.size,
+                preview(came)
+            );
+            return Err(mismatch(text));
+        }
+        let (head, body) = came.split_at(HEADER_BYTES);
+        let head = u64::from_le_bytes(head.try_into().unwrap_or_default());
+        let number = head & NUMBER_MASK;
+        if header(self.tally.number, number) != head.to_le_bytes() || number >= self.unsent {
+            let text = format!(
+                "the number of a datagram is none that was sent from here: {}",
+                preview(came)
+            );
+            return Err(mismatch(text));
+        }
+        let position = number.wrapping_mul(desk.size as u64) % (1 << 40);
+        let expected = desk.pattern.slice(self.origin, position, body.len());
+        if body != expected {
+            let at = body.iter().zip(expected).position(|(a, b)| a != b);
+            let at = at.unwrap_or(0);
+            let text = format!(
+                "byte {} of datagram {number} came back as {}, and {} was sent",
+                at + HEADER_BYTES,
+                preview(&body[at..body.len().min(at + 16)]),
+                preview(&expected[at..body.len().min(at + 16)])
+            );
+            return Err(mismatch(text));
+        }
+        Ok(number)
+    }
+
+    /// Gives up what has been under way since before `limit`, and says how many that was.
+    pub(super) fn give_up(&mut self, limit: u64, desk: &mut Desk) -> usize {
+        let sent = self.unsent.saturating_sub(self.base) as usize;
+        let mut given_up = 0;
+        for (flight, fate) in self.requests.iter_mut().take(sent) {
+            if flight.sent >= limit {
+                break;
+            }
+            if *fate == Fate::UnderWay {
+                *fate = Fate::Lost;
+                given_up += 1;
+            }
+        }
+        self.under_way -= given_up;
+        desk.ledger.lost += given_up as u64;
+        given_up
+    }
+
+    /// Whether proving has been tried often enough.
+    pub(super) fn is_hopeless(&self) -> bool {
+        !self.ready && self.proofs >= PROOFS
+    }
+}
+
+fn header(socket: u32, number: u64) -> [u8; HEADER_BYTES] {
+    (u64::from(socket) << NUMBER_BITS | number & NUMBER_MASK).to_le_bytes()
+}
+
+/// Whether an error means the fate of a datagram, and not that of the socket.
+fn is_loss(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::ConnectionRefused || error.raw_os_error() == Some(nix::libc::ENOBUFS)
+}

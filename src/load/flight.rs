@@ -1,0 +1,184 @@
+//! Requests that are under way, and what the clients share while they send and take them.
+
+use super::pace::Clock;
+use super::pattern::Pattern;
+use super::record::{Faults, Ledger, Part, Slice, note};
+use std::collections::VecDeque;
+
+/// When a request was to be sent, and when it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Flight {
+    pub(super) planned: u64,
+    pub(super) sent: u64,
+}
+
+/// The requests of one connection that are under way, oldest first. Nearly always there is one: it has its place in the
+/// connection itself, and only more than one need memory of their own.
+#[derive(Debug, Default)]
+pub(super) struct Flights {
+    first: Option<Flight>,
+    more: VecDeque<Flight>,
+}
+
+impl Flights {
+    #[inline]
+    pub(super) fn push(&mut self, flight: Flight) {
+        match self.first {
+            None => self.first = Some(flight),
+            Some(_) => self.more.push_back(flight),
+        }
+    }
+
+    #[inline]
+    pub(super) fn pop(&mut self) -> Option<Flight> {
+        let first = self.first.take()?;
+        if !self.more.is_empty() {
+            self.first = self.more.pop_front();
+        }
+        Some(first)
+    }
+
+    pub(super) fn oldest(&self) -> Option<&Flight> {
+        self.first.as_ref()
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Flight> {
+        self.first.iter().chain(&self.more)
+    }
+}
+
+/// What all clients of a worker share: they use it one at a time.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) clock: Clock,
+    pub(super) pattern: Pattern,
+    /// The one buffer that everything is read into.
+    pub(super) scratch: Box<[u8]>,
+    pub(super) slice: Slice,
+    pub(super) ledger: Ledger,
+    pub(super) faults: Faults,
+    /// Bytes of a request.
+    pub(super) size: usize,
+    /// Whether an answer is the sign for the next request: a closed loop that is running.
+    pub(super) again: bool,
+    /// Whether requests are planned: then those count that were planned within `window`.
+    pub(super) planned: bool,
+    pub(super) window: (u64, u64),
+    /// Requests that may still be sent, if they are numbered.
+    pub(super) remaining: Option<u64>,
+    /// The clock as it was read last.
+    pub(super) now: u64,
+}
+
+impl Desk {
+    /// Reads the clock.
+    #[inline]
+    pub(super) fn read_clock(&mut self) -> u64 {
+        self.now = self.clock.now();
+        self.now
+    }
+
+    /// Whether one more request may be planned; then it is one less that may.
+    #[inline]
+    pub(super) fn may_plan(&mut self) -> bool {
+        match &mut self.remaining {
+            Some(0) => return false,
+            Some(remaining) => *remaining -= 1,
+            None => {}
+        }
+        true
+    }
+
+    /// Whether one more request may be sent; then it is counted as sent.
+    #[inline]
+    pub(super) fn may_send(&mut self) -> bool {
+        let may = self.may_plan();
+        self.ledger.sent += u64::from(may);
+        may
+    }
+
+    /// A request has come back, verified.
+    #[inline]
+    pub(super) fn answered(&mut self, flight: Flight) {
+        self.ledger.echoed += 1;
+        let now = self.now;
+        if !self.planned {
+            if self.slice.part != Part::Drain {
+                self.slice.echoes += 1;
+                note(&mut self.slice.actual, now.saturating_sub(flight.sent));
+            }
+            return;
+        }
+        if self.slice.part != Part::Drain {
+            self.slice.echoes += 1;
+        }
+        if flight.planned >= self.window.0 && flight.planned < self.window.1 {
+            note(&mut self.slice.actual, now.saturating_sub(flight.sent));
+            note(&mut self.slice.planned, now.saturating_sub(flight.planned));
+        }
+    }
+}
+
+/// What one connection has done.
+#[derive(Debug)]
+pub(super) struct Tally {
+    /// Which connection it is.
+    pub(super) number: u32,
+    pub(super) echoes: u64,
+    /// The last echo, and the longest time between two.
+    last: u64,
+    gap: u64,
+}
+
+impl Tally {
+    pub(super) fn new(number: u32) -> Self {
+        Self {
+            number,
+            echoes: 0,
+            last: 0,
+            gap: 0,
+        }
+    }
+
+    #[inline]
+    pub(super) fn count(&mut self, now: u64) {
+        self.echoes += 1;
+        self.gap = self.gap.max(now - self.last);
+        self.last = now;
+    }
+
+    /// Begins anew: the window has begun.
+    pub(super) fn reset(&mut self, now: u64) {
+        self.echoes = 0;
+        self.gap = 0;
+        self.last = now;
+    }
+
+    /// The longest gap by now, the one that has not ended included.
+    pub(super) fn longest_gap(&self, now: u64) -> u64 {
+        self.gap.max(now.saturating_sub(self.last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flights_come_in_the_order_in_which_they_left() {
+        let flight = |sent| Flight { planned: 0, sent };
+        let mut flights = Flights::default();
+        for round in 0..3 {
+            (0..4).for_each(|n| flights.push(flight(round * 10 + n)));
+            assert_eq!(flights.len(), 4);
+            assert_eq!(flights.oldest(), Some(&flight(round * 10)));
+            (0..4).for_each(|n| assert_eq!(flights.pop(), Some(flight(round * 10 + n))));
+            assert_eq!((flights.pop(), flights.len()), (None, 0));
+        }
+    }
+}

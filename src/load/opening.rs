@@ -1,0 +1,412 @@
+//! How connections come about, and what becomes of their places when they end.
+//!
+//! A connection is open once an echo has come back over it. So many at most are on their way there at once: a handshake
+//! alone is answered by the kernel, and whoever opens ten thousand without waiting for the server to accept them
+//! measures the length of its queue. What may live in this file: places, and who fills them.
+
+use super::datagram::DatagramClient;
+use super::flight::Tally;
+use super::record::{Fault, FaultKind, Shares};
+use super::stream::StreamClient;
+use super::worker::{Client, Worker};
+use super::{Mode, Plan};
+use crate::net::Stream;
+use crate::net::connect::{ClientSocket, ConnectOptions, Outgoing};
+use crate::net::{Endpoint, StreamSocket};
+use crate::reactor::{Interest, Key, Lane, Want};
+use std::io::{self, ErrorKind};
+
+/// The places of the connections, by number.
+#[derive(Debug)]
+pub(super) struct Opening {
+    places: Vec<Option<Key>>,
+    active: usize,
+    /// The next place that nobody has had yet, and those to be filled again: at once, and after a pause.
+    next: usize,
+    again: Vec<u32>,
+    later: Vec<u32>,
+    /// Connections on their way to being proved.
+    pending: usize,
+    pending_max: usize,
+    /// Connections that are proved.
+    pub(super) open: usize,
+    failed: usize,
+    /// Nanoseconds between one connection's beginning and the next.
+    spacing: u64,
+    churn: bool,
+    stopped: bool,
+    /// Echoes of each place, where connections come and go.
+    echoes: Vec<u64>,
+}
+
+impl Opening {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let churn = matches!(plan.mode, Mode::Churn { .. });
+        let spacing = plan.ramp.as_nanos() as u64 / plan.connections.max(1) as u64;
+        Self {
+            places: vec![None; plan.connections],
+            active: plan.active,
+            next: 0,
+            again: Vec::new(),
+            later: Vec::new(),
+            pending: 0,
+            pending_max: plan.opening.max(1),
+            open: 0,
+            failed: 0,
+            spacing,
+            churn: false,
+            stopped: churn,
+            echoes: if churn {
+                vec![0; plan.connections]
+            } else {
+                Vec::new()
+            },
+        }
+    }
+
+    /// From now on every place is filled again as soon as it is empty.
+    pub(super) fn churn(&mut self) {
+        (self.churn, self.stopped) = (true, false);
+        self.pending_max = self.places.len();
+    }
+
+    /// Nobody is let in any more.
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Whether every place has been filled, or found impossible to fill.
+    pub(super) fn is_over(&self) -> bool {
+        self.next == self.places.len()
+            && self.pending == 0
+            && self.again.is_empty()
+            && self.later.is_empty()
+    }
+
+    /// Whether no connection is left, and none will come.
+    pub(super) fn is_hopeless(&self) -> bool {
+        !self.churn && self.open == 0
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        !self.stopped
+            && self.pending < self.pending_max
+            && (self.next < self.places.len() || !self.again.is_empty())
+    }
+
+    pub(super) fn retry(&mut self) {
+        self.again.append(&mut self.later);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn member(&self, place: usize) -> Option<Key> {
+        self.places[place]
+    }
+
+    /// Whoever has a place.
+    pub(super) fn members(&self) -> Vec<(usize, Key)> {
+        let places = self.places.iter().enumerate();
+        places
+            .filter_map(|(place, key)| Some((place, (*key)?)))
+            .collect()
+    }
+
+    /// Those that send requests.
+    pub(super) fn active(&self) -> Vec<Key> {
+        self.places[..self.active]
+            .iter()
+            .flatten()
+            .copied()
+            .collect()
+    }
+
+    /// The shares of places whose connections come and go.
+    pub(super) fn take_shares(&mut self) -> Shares {
+        let mut shares = Shares::default();
+        for echoes in self.echoes.drain(..) {
+            shares.note(echoes, 0);
+        }
+        if self.churn {
+            self.active = 0;
+        }
+        shares
+    }
+
+    pub(super) fn forget_shares(&mut self) {
+        self.echoes.fill(0);
+    }
+
+    /// The place to fill next, if it is time.
+    fn next_place(&mut self, now: u64) -> Option<u32> {
+        if self.stopped || self.pending >= self.pending_max {
+            return None;
+        }
+        if let Some(place) = self.again.pop() {
+            return Some(place);
+        }
+        let due = self.next as u64 * self.spacing;
+        (self.next < self.places.len() && due <= now).then(|| {
+            self.next += 1;
+            self.next as u32 - 1
+        })
+    }
+}
+
+impl Plan {
+    /// The server of a connection.
+    pub(super) fn target(&self, number: u32) -> &Endpoint {
+        &self.targets[number as usize % self.targets.len()]
+    }
+
+    /// Where a connection comes from. Targets change faster than sources: every pair comes up.
+    fn options(&self, number: u32) -> ConnectOptions {
+        let turn = u64::from(number) / self.targets.len() as u64;
+        ConnectOptions {
+            source: self.sources.map(|sources| sources.nth(turn)),
+            receive_buffer: None,
+        }
+    }
+}
+
+impl Worker<'_> {
+    /// Opens as many connections as may be on their way at once.
+    pub(super) fn open_some(&mut self) {
+        while let Some(place) = self.opening.next_place(self.desk.now) {
+            if self.opening.churn && !self.desk.may_plan() {
+                return;
+            }
+            let number = self.plan.first_number + place;
+            match self.open_one(number) {
+                Ok(key) => {
+                    self.opening.places[place as usize] = Some(key);
+                    self.opening.pending += 1;
+                    self.begin(key);
+                }
+                // A Unix server whose queue is full.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.opening.later.push(place);
+                }
+                Err(error) => self.not_opened(place, &error.into()),
+            }
+        }
+    }
+
+    fn open_one(&mut self, number: u32) -> io::Result<Key> {
+        let endpoint = self.plan.target(number);
+        let since = self.desk.read_clock();
+        let socket = ClientSocket::connect(endpoint, &self.plan.options(number))?;
+        let origin = self.desk.pattern.origin(u64::from(number));
+        let (state, interest) = match &socket {
+            ClientSocket::Stream(StreamSocket::Tcp(_)) => {
+                let client = StreamClient::new(number, origin, Some(since));
+                (Client::Stream(client), Interest::Write)
+            }
+            ClientSocket::Stream(StreamSocket::Unix(_)) => {
+                let client = StreamClient::new(number, origin, None);
+                (Client::Stream(client), Interest::Read)
+            }
+            ClientSocket::Datagrams(_) => {
+                let client = DatagramClient::new(number, origin);
+                (Client::Datagram(client), Interest::Read)
+            }
+        };
+        self.register(Outgoing { socket, state }, interest)
+    }
+
+    fn register(&mut self, outgoing: Outgoing<Client>, interest: Interest) -> io::Result<Key> {
+        let want = Want {
+            interest,
+            lane: Lane::PATIENT,
+        };
+        self.reactor.add(outgoing, want).map_err(|(_, error)| error)
+    }
+
+    /// What is connected at once is proved at once.
+    fn begin(&mut self, key: Key) {
+        let Some(Outgoing { socket, state }) = self.reactor.get_mut(key) else {
+            return;
+        };
+        let sent = match (socket, &mut *state) {
+            (ClientSocket::Stream(stream), Client::Stream(client)) if !client.is_connecting() => {
+                client.prove(stream, &mut self.desk)
+            }
+            (ClientSocket::Datagrams(socket), Client::Datagram(client)) => {
+                client.prove(socket, &mut self.desk)
+            }
+            _ => return,
+        };
+        let blocked = state.is_blocked();
+        match sent {
+            Ok(()) if blocked => self.want(key, true),
+            Ok(()) => {}
+            Err(fault) => self.end(key, &fault),
+        }
+    }
+
+    /// A socket that was connecting has become writable: it is connected, or it is clear why not.
+    pub(super) fn on_connected(&mut self, key: Key) {
+        let Some(Outgoing { socket, state }) = self.reactor.get_mut(key) else {
+            return;
+        };
+        let Client::Stream(client) = state else {
+            return;
+        };
+        let confirmed = socket.confirm(self.plan.target(client.tally.number));
+        let ClientSocket::Stream(stream) = socket else {
+            return;
+        };
+        let sent = confirmed
+            .map_err(Fault::from)
+            .and_then(|()| client.connected(stream, &mut self.desk));
+        let blocked = client.is_blocked();
+        match sent {
+            Ok(()) => self.want(key, blocked),
+            Err(fault) => self.end(key, &fault),
+        }
+    }
+
+    pub(super) fn is_proved(&mut self, key: Key) -> bool {
+        let outgoing = self.reactor.get_mut(key);
+        outgoing.is_some_and(|outgoing| outgoing.state.is_ready())
+    }
+
+    /// The datagram that was to prove that a server is there has not come back.
+    pub(super) fn prove_again(&mut self, key: Key) {
+        match self.reactor.get_mut(key) {
+            Some(Outgoing {
+                state: Client::Datagram(client),
+                ..
+            }) if client.is_hopeless() => {
+                let text = format!(
+                    "no answer to several datagrams, {:?} each",
+                    self.plan.timeout
+                );
+                self.end(key, &Fault::new(FaultKind::Timeout, text));
+            }
+            _ => self.begin(key),
+        }
+    }
+
+    /// The first echo has come.
+    pub(super) fn on_proved(&mut self, key: Key) {
+        self.opening.pending -= 1;
+        self.desk.ledger.opened += 1;
+        let Mode::Churn { reset } = self.plan.mode else {
+            self.opening.open += 1;
+            return;
+        };
+        let Some(Outgoing { socket, mut state }) = self.reactor.close(key) else {
+            return;
+        };
+        if let (true, ClientSocket::Stream(stream)) = (reset, &socket) {
+            stream.abort_on_close();
+        }
+        self.desk.ledger.cycles += 1;
+        if let Some(tally) = state.tally() {
+            let place = tally.number - self.plan.first_number;
+            self.opening.places[place as usize] = None;
+            self.opening.echoes[place as usize] += 1;
+            self.opening.again.push(place);
+        }
+    }
+
+    /// A connection has ended for a fault.
+    pub(super) fn lost_member(&mut self, mut state: Client, fault: &Fault) {
+        let ready = state.is_ready();
+        let Some(tally) = state.tally() else {
+            return;
+        };
+        let number = tally.number;
+        let place = number - self.plan.first_number;
+        self.opening.places[place as usize] = None;
+        match ready {
+            true => self.opening.open -= 1,
+            false => self.opening.pending -= 1,
+        }
+        self.not_opened(place, fault);
+    }
+
+    fn not_opened(&mut self, place: u32, fault: &Fault) {
+        let number = self.plan.first_number + place;
+        let target = self.plan.target(number);
+        self.desk
+            .faults
+            .note(fault, || format!("connection {number} to {target}"));
+        self.desk.ledger.failed += 1;
+        self.opening.failed += 1;
+        if self.opening.churn {
+            self.opening.later.push(place);
+        }
+    }
+
+    /// The bad company: connections that only send.
+    pub(super) fn open_slow_readers(&mut self) {
+        for reader in 0..self.plan.slow_readers {
+            let number = (self.plan.connections + reader) as u32;
+            let target = self.plan.target(number);
+            let socket = match ClientSocket::connect(target, &self.plan.options(number)) {
+                Ok(socket @ ClientSocket::Stream(_)) => socket,
+                Ok(ClientSocket::Datagrams(_)) => return,
+                Err(error) => {
+                    let fault = error.into();
+                    let faults = &mut self.desk.faults;
+                    faults.note(&fault, || format!("slow reader {reader} to {target}"));
+                    continue;
+                }
+            };
+            let state = Client::Slow;
+            // The first event, as soon as it is writable, sets it going.
+            if let Err(error) = self.register(Outgoing { socket, state }, Interest::Write) {
+                let fault = error.into();
+                let faults = &mut self.desk.faults;
+                faults.note(&fault, || format!("slow reader {reader}"));
+            }
+        }
+    }
+}
+
+impl Client {
+    pub(super) fn tally(&mut self) -> Option<&mut Tally> {
+        match self {
+            Self::Stream(client) => Some(&mut client.tally),
+            Self::Datagram(client) => Some(&mut client.tally),
+            Self::Slow => None,
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        match self {
+            Self::Stream(client) => client.in_flight(),
+            Self::Datagram(client) => client.in_flight(),
+            Self::Slow => 0,
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        match self {
+            Self::Stream(client) => client.is_ready(),
+            Self::Datagram(client) => client.is_ready(),
+            Self::Slow => false,
+        }
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        match self {
+            Self::Stream(client) => client.is_blocked(),
+            Self::Datagram(client) => client.is_blocked(),
+            Self::Slow => false,
+        }
+    }
+
+    /// When the requests under way were planned.
+    pub(super) fn planned(&self) -> Vec<u64> {
+        match self {
+            Self::Stream(client) => client.flights().iter().map(|f| f.planned).collect(),
+            Self::Datagram(client) => client.flights().map(|f| f.planned).collect(),
+            Self::Slow => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! What a run writes down: histograms, the ledger of requests, and the first fault of each kind.
+//!
+//! What may live in this file: counters and how they are added up. What may not: judging them (`verdict` does), or
+//! showing them to anybody.
+//!
+//! The hot path records into the slice of the current second alone, and hands it over whole: whoever adds the slices up,
+//! computes percentiles or draws lines does so on another thread, where it delays no request.
+
+use hdrhistogram::Histogram;
+use std::fmt;
+use std::io;
+
+/// Latencies, in nanoseconds, kept to three significant digits: a value is off by a thousandth of itself at most.
+pub type Latencies = Histogram<u64>;
+
+/// The longest latency that is told apart from longer ones: a hundred seconds.
+const LONGEST: u64 = 100_000_000_000;
+
+/// An empty histogram. All of them have the same bounds, so that adding two is adding their counts.
+#[must_use]
+pub fn latencies() -> Latencies {
+    Histogram::new_with_bounds(1, LONGEST, 3).expect("the bounds are those of a histogram")
+}
+
+/// Which part of a run a slice is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Connections are being opened.
+    Opening,
+    /// The load is on, but nothing counts as yet.
+    WarmUp,
+    /// What is measured.
+    Window,
+    /// Nothing more is asked; answers that are under way are awaited.
+    Drain,
+}
+
+impl Part {
+    /// Its name, as machines read it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::WarmUp => "warm-up",
+            Self::Window => "window",
+            Self::Drain => "drain",
+        }
+    }
+
+    /// The part of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Opening, Self::WarmUp, Self::Window, Self::Drain]
+            .into_iter()
+            .find(|part| part.name() == name)
+    }
+}
+
+/// The record of a second or so.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    /// Which part of the run it is of.
+    pub part: Part,
+    /// When it began, in nanoseconds since the run did.
+    pub start: u64,
+    /// When it ended.
+    pub end: u64,
+    /// Requests answered in it, each byte of them verified.
+    pub echoes: u64,
+    /// Connections that were open at its end.
+    pub open: u64,
+    /// Faults in it.
+    pub faults: u64,
+    /// From the actual send to the answer.
+    pub actual: Latencies,
+    /// From the planned send to the answer. Only an open loop plans.
+    pub planned: Latencies,
+    /// From the planned send to the moment when the generator came to it: its own lateness.
+    pub lag: Latencies,
+    /// From connecting to being connected.
+    pub connect: Latencies,
+}
+
+impl Slice {
+    /// An empty one.
+    #[must_use]
+    pub fn new(part: Part, start: u64) -> Self {
+        Self {
+            part,
+            start,
+            end: start,
+            echoes: 0,
+            open: 0,
+            faults: 0,
+            actual: latencies(),
+            planned: latencies(),
+            lag: latencies(),
+            connect: latencies(),
+        }
+    }
+}
+
+/// Adds a histogram to one with the same bounds.
+pub(super) fn add(sum: &mut Latencies, more: &Latencies) {
+    // It can only fail for values beyond the bounds, and those of both are the same.
+    let _ = sum.add(more);
+}
+
+/// Records a latency. Beyond the longest it counts as the longest.
+#[inline]
+pub(super) fn note(latencies: &mut Latencies, nanoseconds: u64) {
+    latencies.saturating_record(nanoseconds);
+}
+
+/// What became of every request. It must balance: see [`Ledger::balance`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Requests handed to a connection.
+    pub sent: u64,
+    /// Requests that came back, every byte verified.
+    pub echoed: u64,
+    /// Requests that will not come back: their datagram was too late, or their connection broke.
+    pub lost: u64,
+    /// Requests that were under way when the run ended. Counted one by one, not computed from the others.
+    pub in_flight: u64,
+    /// Datagrams that came back more than once.
+    pub duplicates: u64,
+    /// Datagrams that came back after one that was sent later.
+    pub reordered: u64,
+    /// Datagrams that came back after they had been given up; they are no longer among the lost.
+    pub late: u64,
+    /// Requests of an open loop that were planned, and found no connection free until the end.
+    pub unsent: u64,
+    /// Connections that were made, and proved by an echo.
+    pub opened: u64,
+    /// Connections that broke, or could not be made.
+    pub failed: u64,
+    /// Connections that were opened, used once, and closed.
+    pub cycles: u64,
+    /// Slow readers that the server has cut off.
+    pub slow_cut: u64,
+}
+
+impl Ledger {
+    /// Its counters by name, in the order in which they are shown.
+    #[must_use]
+    pub fn counters(&self) -> [(&'static str, u64); 12] {
+        [
+            ("sent", self.sent),
+            ("echoed", self.echoed),
+            ("lost", self.lost),
+            ("in_flight", self.in_flight),
+            ("duplicates", self.duplicates),
+            ("reordered", self.reordered),
+            ("late", self.late),
+            ("unsent", self.unsent),
+            ("opened", self.opened),
+            ("failed", self.failed),
+            ("cycles", self.cycles),
+            ("slow_cut", self.slow_cut),
+        ]
+    }
+
+    fn counters_mut(&mut self) -> [&mut u64; 12] {
+        [
+            &mut self.sent,
+            &mut self.echoed,
+            &mut self.lost,
+            &mut self.in_flight,
+            &mut self.duplicates,
+            &mut self.reordered,
+            &mut self.late,
+            &mut self.unsent,
+            &mut self.opened,
+            &mut self.failed,
+            &mut self.cycles,
+            &mut self.slow_cut,
+        ]
+    }
+
+    /// A ledger from its counters' names; unknown names are nobody's.
+    #[must_use]
+    pub fn from_counters(count: impl Fn(&str) -> u64) -> Self {
+        let mut ledger = Self::default();
+        let names = ledger.counters();
+        for ((name, _), counter) in names.into_iter().zip(ledger.counters_mut()) {
+            *counter = count(name);
+        }
+        ledger
+    }
+
+    /// Adds another one's counters.
+    pub fn add(&mut self, other: &Self) {
+        for (counter, (_, more)) in self.counters_mut().into_iter().zip(other.counters()) {
+            *counter += more;
+        }
+    }
+
+    /// Whether every request is accounted for: sent = echoed + lost + in flight.
+    #[must_use]
+    pub fn balance(&self) -> bool {
+        self.sent == self.echoed + self.lost + self.in_flight
+    }
+}
+
+/// What can go wrong with a connection or a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Something else came back than what was sent.
+    Mismatch,
+    /// More came back than was sent.
+    Extra,
+    /// Nobody listens there.
+    Refused,
+    /// Reset by the server.
+    Reset,
+    /// Closed by the server before everything had come back.
+    Closed,
+    /// No answer in time.
+    Timeout,
+    /// No address or port of ours was left to come from.
+    NoPort,
+    /// No descriptor was left.
+    NoDescriptor,
+    /// Any other failure.
+    Io,
+}
+
+impl FaultKind {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 9] = [
+        Self::Mismatch,
+        Self::Extra,
+        Self::Refused,
+        Self::Reset,
+        Self::Closed,
+        Self::Timeout,
+        Self::NoPort,
+        Self::NoDescriptor,
+        Self::Io,
+    ];
+
+    /// Its name, as machines read it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mismatch => "mismatch",
+            Self::Extra => "extra",
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::Closed => "closed",
+            Self::Timeout => "timeout",
+            Self::NoPort => "no-port",
+            Self::NoDescriptor => "no-descriptor",
+            Self::Io => "io",
+        }
+    }
+}
+
+/// Something that went wrong, with its context in words.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) kind: FaultKind,
+    pub(super) text: String,
+}
+
+impl Fault {
+    pub(super) fn new(kind: FaultKind, text: impl Into<String>) -> Self {
+        Self {
+            kind,
+            text: text.into(),
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        use nix::libc::{EADDRNOTAVAIL, EMFILE, ENFILE};
+        let kind = match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => FaultKind::Refused,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => FaultKind::Reset,
+            io::ErrorKind::TimedOut => FaultKind::Timeout,
+            _ => match error.raw_os_error() {
+                Some(EADDRNOTAVAIL) => FaultKind::NoPort,
+                Some(EMFILE | ENFILE) => FaultKind::NoDescriptor,
+                _ => FaultKind::Io,
+            },
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.name(), self.text)
+    }
+}
+
+/// How often each kind of fault came, and what the first of it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults([(u64, Option<String>); FaultKind::ALL.len()]);
+
+impl Faults {
+    pub(super) fn note(&mut self, fault: &Fault, context: impl FnOnce() -> String) {
+        let (count, first) = &mut self.0[fault.kind as usize];
+        *count += 1;
+        first.get_or_insert_with(|| format!("{}: {}", context(), fault.text));
+    }
+
+    /// Adds so many of a kind, of which the first was this.
+    pub fn add(&mut self, kind: FaultKind, more: u64, text: &str) {
+        let (count, first) = &mut self.0[kind as usize];
+        *count += more;
+        first.get_or_insert_with(|| text.to_owned());
+    }
+
+    /// Those that came: kind, count, and the first one's context.
+    pub fn iter(&self) -> impl Iterator<Item = (FaultKind, u64, &str)> {
+        let all = FaultKind::ALL.into_iter().zip(&self.0);
+        all.filter(|(_, (count, _))| *count > 0)
+            .map(|(kind, (count, first))| (kind, *count, first.as_deref().unwrap_or("")))
+    }
+
+    /// How many of one kind.
+    #[must_use]
+    pub fn count(&self, kind: FaultKind) -> u64 {
+        self.0[kind as usize].0
+    }
+
+    /// How many of all kinds.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|(count, _)| count).sum()
+    }
+}
+
+/// How evenly the connections were served: sums, which can be added up across workers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Shares {
+    /// Connections that were meant to be active.
+    pub connections: u64,
+    /// Echoes of all, in the window.
+    pub sum: f64,
+    /// The sum of their squares.
+    pub squares: f64,
+    /// Of the connection that had the fewest.
+    pub fewest: u64,
+    /// Of the connection that had the most.
+    pub most: u64,
+    /// The longest time, in nanoseconds, that any of them waited from one echo to the next.
+    pub longest_gap: u64,
+}
+
+impl Shares {
+    pub(super) fn note(&mut self, echoes: u64, gap: u64) {
+        self.fewest = match self.connections {
+            0 => echoes,
+            _ => self.fewest.min(echoes),
+        };
+        self.connections += 1;
+        self.sum += echoes as f64;
+        self.squares += (echoes as f64).powi(2);
+        self.most = self.most.max(echoes);
+        self.longest_gap = self.longest_gap.max(gap);
+    }
+
+    /// Adds another one's.
+    pub fn add(&mut self, other: &Self) {
+        self.fewest = match (self.connections, other.connections) {
+            (0, _) => other.fewest,
+            (_, 0) => self.fewest,
+            _ => self.fewest.min(other.fewest),
+        };
+        self.connections += other.connections;
+        self.sum += other.sum;
+        self.squares += other.squares;
+        self.most = self.most.max(other.most);
+        self.longest_gap = self.longest_gap.max(other.longest_gap);
+    }
+
+    /// Jain's index of fairness: 1 if all had the same, 1/n if one had everything.
+    #[must_use]
+    pub fn jain(&self) -> f64 {
+        match self.squares > 0.0 {
+            true => self.sum.powi(2) / (self.connections as f64 * self.squares),
+            false => 1.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_of_a_known_distribution() {
+        let mut sum = latencies();
+        // 1 us, 2 us, ... 100 ms, in two halves that are added up.
+        for half in 0..2 {
+            let mut part = latencies();
+            (0..50_000u64).for_each(|n| note(&mut part, (2 * n + 1 + half) * 1_000));
+            add(&mut sum, &part);
+        }
+        for (quantile, expected) in [(0.5, 50e6), (0.9, 90e6), (0.99, 99e6), (0.9999, 99.99e6)] {
+            let found = sum.value_at_quantile(quantile) as f64;
+            let off = (found - expected).abs() / expected;
+            assert!(off < 0.0015, "{quantile}: {found} is not {expected}");
+        }
+        assert_eq!(sum.len(), 100_000);
+    }
+
+    #[test]
+    fn what_is_beyond_the_longest_counts_as_the_longest() {
+        let mut sum = latencies();
+        note(&mut sum, u64::MAX);
+        note(&mut sum, 0);
+        assert_eq!(sum.len(), 2);
+        assert!(sum.max() >= LONGEST);
+    }
+
+    #[test]
+    fn jains_index() {
+        let mut even = Shares::default();
+        (0..10).for_each(|_| even.note(7, 1));
+        assert!((even.jain() - 1.0).abs() < 1e-9);
+        let mut one = Shares::default();
+        one.note(100, 5);
+        let mut rest = Shares::default();
+        (0..9).for_each(|_| rest.note(0, 2));
+        one.add(&rest);
+        assert!((one.jain() - 0.1).abs() < 1e-9);
+        assert_eq!((one.fewest, one.most, one.longest_gap), (0, 100, 5));
+    }
+
+    #[test]
+    fn counters_have_their_names() {
+        let ledger = Ledger::from_counters(|name| name.len() as u64);
+        assert_eq!(ledger.in_flight, 9);
+        assert!(
+            ledger
+                .counters()
+                .iter()
+                .all(|(name, count)| name.len() as u64 == *count)
+        );
+        for (place, kind) in FaultKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, place);
+        }
+    }
+}

@@ -1,0 +1,625 @@
+//! A worker: one thread, one reactor, some connections, from the first connect to the last answer.
+//!
+//! What may live in this file: the order of the parts of a run, the turn of the loop, and who gets the next request.
+//! What may not: bytes (`stream` and `datagram` have them), and how a connection comes about (`opening`).
+//!
+//! The loop is the server's, seen from the other side, and as lean: in a closed loop an answer costs one event, one
+//! read, one look at the clock, and one write.
+
+use super::datagram::DatagramClient;
+use super::flight::{Desk, Flight};
+use super::machine::{ServerSample, own_usage};
+use super::opening::Opening;
+use super::pace::{Clock, Pace};
+use super::pattern::Pattern;
+use super::record::{Fault, FaultKind, Faults, Ledger, Part, Shares, Slice, note};
+use super::stream::{Step, StreamClient};
+use super::{Final, Message, Mode, Orders, Plan, ServerFigures};
+use crate::net::Stream;
+use crate::net::connect::{ClientSocket, Outgoing};
+use crate::reactor::{Epoll, Event, Interest, Key, Lane, Reactor, Readiness, Timer, Want};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Write};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+/// Everything is read into one buffer of this size: what large requests want; small ones never see its end.
+const SCRATCH_BYTES: usize = 256 * 1024;
+/// How often the loop looks after what is not urgent.
+const TICK: u64 = 20_000_000;
+/// An arrival that is nearer than this is waited for by polling: setting a timer and sleeping would take as long.
+const NEAR: u64 = 5_000;
+/// The longest wait, at the end, for answers that are under way.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// One connection, or whatever it is that sends.
+#[derive(Debug)]
+pub(super) enum Client {
+    Stream(StreamClient),
+    Datagram(DatagramClient),
+    /// It sends without end and never reads.
+    Slow,
+}
+
+/// See the page above.
+pub(super) struct Worker<'a> {
+    pub(super) plan: &'a Plan,
+    orders: &'a Orders,
+    report: &'a Sender<Message>,
+    pub(super) reactor: Reactor<Outgoing<Client>>,
+    timer: Timer,
+    /// When the timer rings, if it does.
+    timer_at: u64,
+    pub(super) desk: Desk,
+    pub(super) opening: Opening,
+    pace: Option<Pace>,
+    /// Connections of an open loop that may take another request, the longest waiting first; and the planned times of
+    /// requests that found none.
+    free: VecDeque<(Key, u32)>,
+    backlog: VecDeque<u64>,
+    /// Which connections are in `free`, by number.
+    listed: Vec<bool>,
+    next_tick: u64,
+    next_slice: u64,
+    /// The connection at which the search for those that wait too long goes on.
+    cursor: usize,
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn new(
+        plan: &'a Plan,
+        orders: &'a Orders,
+        report: &'a Sender<Message>,
+    ) -> io::Result<Self> {
+        let reactor = Reactor::new(Epoll::new()?);
+        let mut timer = Timer::new()?;
+        reactor.watch(&mut timer)?;
+        let clock = Clock::start(Instant::now());
+        let scratch = SCRATCH_BYTES.max(plan.size.min(1 << 16) + 1);
+        let desk = Desk {
+            clock,
+            pattern: Pattern::new(plan.seed, scratch),
+            scratch: vec![0; scratch].into_boxed_slice(),
+            slice: Slice::new(Part::Opening, 0),
+            ledger: Ledger::default(),
+            faults: Faults::default(),
+            size: plan.size,
+            again: false,
+            planned: false,
+            window: (0, 0),
+            remaining: None,
+            now: 0,
+        };
+        Ok(Self {
+            plan,
+            orders,
+            report,
+            reactor,
+            timer,
+            timer_at: 0,
+            desk,
+            opening: Opening::new(plan),
+            pace: None,
+            free: VecDeque::new(),
+            backlog: VecDeque::new(),
+            listed: vec![false; plan.connections],
+            next_tick: 0,
+            next_slice: u64::MAX,
+            cursor: 0,
+        })
+    }
+
+    // ---- the parts of a run ----
+
+    pub(super) fn run(mut self) -> io::Result<Final> {
+        let look = |plan: &Plan| ServerSample::take_all(&plan.servers).ok();
+        let before = look(self.plan);
+        self.open_all()?;
+        let opened = look(self.plan);
+        let began = self.desk.read_clock();
+        let open = self.opening.open as u64;
+        let _ = self.report.send(Message::Opened(open, began));
+        while !self.orders.may_go() && !self.orders.must_stop() {
+            self.turn(self.desk.now + 5_000_000)?;
+        }
+        self.start()?;
+        let begin_at = self.desk.read_clock() + nanoseconds(self.plan.warm_up);
+        self.desk.window = (begin_at, begin_at + nanoseconds(self.plan.duration));
+        self.pass(begin_at)?;
+        self.begin_window();
+        let (begin, usage) = (look(self.plan), own_usage());
+        self.pass(self.desk.window.1)?;
+        let ended_at = self.desk.read_clock();
+        let usage = own_usage().since(usage);
+        let end = look(self.plan);
+        let window = ended_at - self.desk.window.0;
+        let interrupted = self.orders.must_stop();
+        self.drain(ended_at)?;
+        let server = match (before, opened, begin, end) {
+            (Some(before), Some(opened), Some(begin), Some(end))
+                if !self.plan.servers.is_empty() =>
+            {
+                Some(ServerFigures {
+                    before,
+                    opened,
+                    begin,
+                    end,
+                })
+            }
+            _ => None,
+        };
+        let shares = self.settle(ended_at);
+        Ok(Final {
+            ledger: self.desk.ledger,
+            faults: self.desk.faults,
+            shares,
+            usage,
+            window,
+            server,
+            interrupted,
+        })
+    }
+
+    /// Opens the connections, and proves each by an echo. In churn there is nothing to open ahead.
+    fn open_all(&mut self) -> io::Result<()> {
+        self.desk.read_clock();
+        if matches!(self.plan.mode, Mode::Churn { .. }) {
+            return Ok(());
+        }
+        while !self.opening.is_over() && !self.orders.must_stop() {
+            self.open_some();
+            self.turn(self.desk.now + 1_000_000)?;
+        }
+        Ok(())
+    }
+
+    /// The load is on.
+    fn start(&mut self) -> io::Result<()> {
+        let now = self.desk.read_clock();
+        self.open_slow_readers();
+        self.rotate(Part::WarmUp, now);
+        self.next_slice = now + nanoseconds(self.plan.interval);
+        match self.plan.mode {
+            Mode::Closed => {
+                self.desk.again = true;
+                self.desk.remaining = self.plan.requests;
+                for key in self.opening.active() {
+                    for _ in 0..self.plan.depth {
+                        if self.desk.may_send() {
+                            let sent = self.desk.read_clock();
+                            self.issue(key, sent);
+                        }
+                    }
+                }
+            }
+            Mode::Open { rate, arrivals } => {
+                self.desk.planned = true;
+                self.desk.remaining = self.plan.requests;
+                self.pace = Some(Pace::new(arrivals, rate, now, self.plan.seed));
+                for key in self.opening.active() {
+                    self.list(key);
+                }
+            }
+            Mode::Churn { .. } => {
+                self.desk.remaining = self.plan.requests;
+                self.opening.churn();
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the load go on until a time, or until there is nothing more to do.
+    fn pass(&mut self, until: u64) -> io::Result<()> {
+        while self.desk.now < until && !self.orders.must_stop() && !self.is_idle() {
+            self.turn(until)?;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing will ever happen again: all is sent that was to be sent and has come back, or no connection is
+    /// left.
+    fn is_idle(&self) -> bool {
+        let ledger = &self.desk.ledger;
+        let done = self.desk.remaining == Some(0)
+            && self.backlog.is_empty()
+            && ledger.sent == ledger.echoed + ledger.lost;
+        done || self.opening.is_hopeless()
+    }
+
+    /// What was so far does not count.
+    fn begin_window(&mut self) {
+        let now = self.desk.read_clock();
+        self.rotate(Part::Window, now);
+        self.next_slice = now + nanoseconds(self.plan.interval);
+        for key in self.reactor.keys() {
+            if let Some(tally) = self.reactor.get_mut(key).and_then(|out| out.state.tally()) {
+                tally.reset(now);
+            }
+        }
+        self.opening.forget_shares();
+        if !self.desk.planned {
+            self.desk.window = (now, now + nanoseconds(self.plan.duration));
+        }
+    }
+
+    /// Nothing more is sent; what is under way may still come.
+    fn drain(&mut self, ended_at: u64) -> io::Result<()> {
+        self.rotate(Part::Drain, ended_at);
+        self.next_slice = u64::MAX;
+        self.desk.again = false;
+        self.pace = None;
+        self.desk.remaining = Some(0);
+        self.opening.stop();
+        // Those that were planned and never sent have waited for at least so long. Leaving them out would say that the
+        // server was quick because it could not be asked.
+        self.desk.ledger.unsent = self.backlog.len() as u64;
+        for planned in std::mem::take(&mut self.backlog) {
+            if planned >= self.desk.window.0 {
+                note(
+                    &mut self.desk.slice.planned,
+                    ended_at.saturating_sub(planned),
+                );
+            }
+        }
+        let until = ended_at + nanoseconds(self.plan.timeout.min(GRACE));
+        while self.desk.now < until && !self.is_idle() {
+            self.turn(until)?;
+        }
+        // A double of the last answer is right behind it, if there is one.
+        let until = self.desk.read_clock() + 2_000_000;
+        while self.desk.now < until {
+            self.turn(until)?;
+        }
+        self.listen_once();
+        self.rotate(Part::Drain, self.desk.now);
+        Ok(())
+    }
+
+    /// Counts what is still under way, and how evenly the connections fared.
+    fn settle(&mut self, ended_at: u64) -> Shares {
+        let mut shares = self.opening.take_shares();
+        for (number, key) in self.opening.members() {
+            let Some(Outgoing { state, .. }) = self.reactor.get_mut(key) else {
+                continue;
+            };
+            self.desk.ledger.in_flight += state.in_flight() as u64;
+            if self.desk.planned {
+                let unanswered = state.planned().into_iter();
+                for planned in unanswered.filter(|planned| *planned >= self.desk.window.0) {
+                    note(
+                        &mut self.desk.slice.planned,
+                        ended_at.saturating_sub(planned),
+                    );
+                }
+            }
+            if let Some(tally) = state.tally().filter(|_| number < self.plan.active) {
+                shares.note(tally.echoes, tally.longest_gap(ended_at));
+            }
+        }
+        self.rotate(Part::Drain, self.desk.now);
+        shares
+    }
+
+    /// Hands the slice over, and begins another.
+    fn rotate(&mut self, part: Part, now: u64) {
+        let mut slice = std::mem::replace(&mut self.desk.slice, Slice::new(part, now));
+        slice.end = now;
+        slice.open = self.opening.open as u64;
+        slice.faults = self.desk.faults.total();
+        let _ = self.report.send(Message::Slice(Box::new(slice)));
+    }
+
+    // ---- the turn ----
+
+    /// One turn of the loop, which waits until `until` at most.
+    fn turn(&mut self, until: u64) -> io::Result<()> {
+        let wait = self.wait_time(until)?;
+        self.reactor.wait(Some(Duration::from_nanos(wait)))?;
+        self.desk.now = self.desk.clock.at(self.reactor.now());
+        if self.pace.is_some() {
+            self.arrive();
+        }
+        while let Some(event) = self.reactor.next_event() {
+            if let Event::Ready(key, readiness) = event {
+                self.on_ready(key, readiness);
+                if self
+                    .pace
+                    .as_ref()
+                    .is_some_and(|pace| pace.next_due() <= self.desk.now)
+                {
+                    self.arrive();
+                }
+            }
+        }
+        if self.opening.has_work() {
+            self.open_some();
+        }
+        if self.desk.now >= self.next_tick {
+            self.tick();
+        }
+        Ok(())
+    }
+
+    /// How long the next wait may be. The next arrival is waited for by the timer, which is finer.
+    fn wait_time(&mut self, until: u64) -> io::Result<u64> {
+        let now = self.desk.now;
+        let wait = until.min(self.next_tick).saturating_sub(now);
+        let Some(pace) = &self.pace else {
+            return Ok(wait);
+        };
+        let due = pace.next_due();
+        if due <= now + NEAR {
+            return Ok(0);
+        }
+        if due != self.timer_at {
+            self.timer.ring_in(Duration::from_nanos(due - now))?;
+            self.timer_at = due;
+        }
+        Ok(wait)
+    }
+
+    /// Somebody has something.
+    #[inline]
+    fn on_ready(&mut self, key: Key, readiness: Readiness) {
+        let Some(Outgoing { socket, state }) = self.reactor.admit(key, readiness) else {
+            return;
+        };
+        let (step, blocked) = match (socket, state) {
+            (ClientSocket::Stream(stream), Client::Stream(client)) => {
+                if client.is_connecting() {
+                    return self.on_connected(key);
+                }
+                let before = client.is_blocked();
+                let step = client.advance(stream, readiness, &mut self.desk);
+                let blocked = client.is_blocked();
+                (step, (blocked != before).then_some(blocked))
+            }
+            (ClientSocket::Datagrams(socket), Client::Datagram(client)) => {
+                let before = client.is_blocked();
+                let step = client.advance(socket, &mut self.desk);
+                let blocked = client.is_blocked();
+                (step, (blocked != before).then_some(blocked))
+            }
+            _ => return self.write_without_end(key),
+        };
+        match step {
+            Ok(step) => {
+                if let Some(blocked) = blocked {
+                    self.want(key, blocked);
+                }
+                match step {
+                    Step::Nothing => {}
+                    Step::Proved => self.on_proved(key),
+                    Step::Answered => self.on_answered(key),
+                }
+            }
+            Err(fault) => self.end(key, &fault),
+        }
+    }
+
+    /// A connection of an open loop may take the next request.
+    fn on_answered(&mut self, key: Key) {
+        if self.pace.is_some() {
+            self.list(key);
+            self.serve_backlog();
+        }
+    }
+
+    /// Says whether a connection waits for room to write.
+    pub(super) fn want(&mut self, key: Key, blocked: bool) {
+        let interest = match blocked {
+            true => Interest::Write,
+            false => Interest::Read,
+        };
+        let want = Want {
+            interest,
+            lane: Lane::PATIENT,
+        };
+        if let Err(error) = self.reactor.want(key, want) {
+            self.end(key, &error.into());
+        }
+    }
+
+    // ---- who gets the next request ----
+
+    /// Sends a request over a connection, as planned.
+    fn issue(&mut self, key: Key, planned: u64) {
+        let Some(Outgoing { socket, state }) = self.reactor.get_mut(key) else {
+            return;
+        };
+        let flight = Flight {
+            planned,
+            sent: self.desk.now,
+        };
+        let before = state.is_blocked();
+        let sent = match (socket, &mut *state) {
+            (ClientSocket::Stream(stream), Client::Stream(client)) => {
+                client.issue(flight, &self.desk);
+                client.flush(stream, &mut self.desk)
+            }
+            (ClientSocket::Datagrams(socket), Client::Datagram(client)) => {
+                client.issue(flight);
+                client.flush(socket, &mut self.desk)
+            }
+            _ => Ok(()),
+        };
+        let blocked = state.is_blocked();
+        match sent {
+            Ok(()) if blocked != before => self.want(key, blocked),
+            Ok(()) => {}
+            Err(fault) => self.end(key, &fault),
+        }
+    }
+
+    /// Takes the arrivals that are due.
+    fn arrive(&mut self) {
+        loop {
+            let now = self.desk.read_clock();
+            let Some(planned) = self.pace.as_mut().and_then(|pace| pace.take(now)) else {
+                return;
+            };
+            if planned >= self.desk.window.1 || !self.desk.may_plan() {
+                self.pace = None;
+                return;
+            }
+            if planned >= self.desk.window.0 {
+                note(&mut self.desk.slice.lag, now - planned);
+            }
+            self.backlog.push_back(planned);
+            self.serve_backlog();
+        }
+    }
+
+    /// Sends what is due, as far as connections are free.
+    fn serve_backlog(&mut self) {
+        while !self.backlog.is_empty() {
+            let Some((key, number)) = self.free.pop_front() else {
+                return;
+            };
+            self.listed[number as usize] = false;
+            if self.reactor.get_mut(key).is_none() {
+                continue;
+            }
+            if let Some(planned) = self.backlog.pop_front() {
+                self.desk.ledger.sent += 1;
+                self.issue(key, planned);
+                self.list(key);
+            }
+        }
+    }
+
+    /// Puts a connection that may take another request at the end of their list.
+    fn list(&mut self, key: Key) {
+        let depth = self.plan.depth;
+        let Some(Outgoing { state, .. }) = self.reactor.get_mut(key) else {
+            return;
+        };
+        let in_flight = state.in_flight();
+        let Some(number) = state.tally().map(|tally| tally.number) else {
+            return;
+        };
+        let place = (number - self.plan.first_number) as usize;
+        if in_flight < depth && place < self.plan.active && !self.listed[place] {
+            self.listed[place] = true;
+            self.free.push_back((key, place as u32));
+        }
+    }
+
+    // ---- what is not urgent ----
+
+    fn tick(&mut self) {
+        let now = self.desk.read_clock();
+        self.next_tick = now + TICK;
+        if now >= self.next_slice {
+            self.rotate(self.desk.slice.part, now);
+            self.next_slice += nanoseconds(self.plan.interval);
+        }
+        self.opening.retry();
+        self.look_for_the_late(now);
+    }
+
+    /// Looks through a part of the connections for those that have waited too long: all of them in a quarter of the
+    /// timeout, or a second. All at once would hold up everybody else, by a tenth of a microsecond each.
+    fn look_for_the_late(&mut self, now: u64) {
+        let timeout = nanoseconds(self.plan.timeout);
+        let round = (timeout / 4).clamp(TICK, 1_000_000_000);
+        let members = self.opening.len();
+        let share = (members as u64 * TICK).div_ceil(round) as usize;
+        let limit = now.saturating_sub(timeout);
+        for _ in 0..share.min(members) {
+            self.cursor = (self.cursor + 1) % members;
+            let Some(key) = self.opening.member(self.cursor) else {
+                continue;
+            };
+            match self.reactor.get_mut(key).map(|out| &mut out.state) {
+                Some(Client::Stream(client)) => {
+                    if client.waiting_since().is_some_and(|since| since < limit) {
+                        let fault = Fault::new(
+                            FaultKind::Timeout,
+                            format!("no answer in {:?}", self.plan.timeout),
+                        );
+                        self.end(key, &fault);
+                    }
+                }
+                Some(Client::Datagram(client)) => {
+                    let given_up = client.give_up(limit, &mut self.desk);
+                    if given_up > 0 {
+                        self.on_lost(key, given_up);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Datagrams are lost; others may take their place.
+    fn on_lost(&mut self, key: Key, given_up: usize) {
+        if !self.is_proved(key) {
+            return self.prove_again(key);
+        }
+        if self.desk.again {
+            let now = self.desk.read_clock();
+            for _ in 0..given_up {
+                if self.desk.may_send() {
+                    self.issue(key, now);
+                }
+            }
+        } else {
+            self.on_answered(key);
+        }
+    }
+
+    /// Writes for as long as the server takes it.
+    fn write_without_end(&mut self, key: Key) {
+        let Some(Outgoing {
+            socket: ClientSocket::Stream(stream),
+            state: Client::Slow,
+        }) = self.reactor.get_mut(key)
+        else {
+            return;
+        };
+        loop {
+            match stream.write(self.desk.pattern.slice(0, 0, SCRATCH_BYTES / 2)) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        self.desk.ledger.slow_cut += 1;
+        drop(self.reactor.close(key));
+    }
+
+    /// A last look for bytes that nobody asked for.
+    fn listen_once(&mut self) {
+        for (_, key) in self.opening.members() {
+            let Some(Outgoing { socket, state }) = self.reactor.get_mut(key) else {
+                continue;
+            };
+            if let (ClientSocket::Stream(stream), Client::Stream(client)) = (socket, state) {
+                if client.in_flight() > 0 {
+                    continue;
+                }
+                if let Err(fault) = client.listen_once(stream, &mut self.desk) {
+                    self.end(key, &fault);
+                }
+            }
+        }
+    }
+
+    /// Ends a connection for a fault. What it had under way is lost.
+    pub(super) fn end(&mut self, key: Key, fault: &Fault) {
+        let Some(Outgoing { socket, state }) = self.reactor.close(key) else {
+            return;
+        };
+        self.desk.ledger.lost += state.in_flight() as u64;
+        if let ClientSocket::Stream(stream) = &socket {
+            stream.abort_on_close(); // what it still has to say interests nobody
+        }
+        self.lost_member(state, fault);
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4)
+}
