@@ -1,12 +1,14 @@
 //! The command line: what was typed, what it means, and how the program ends.
 //!
-//! One file for each subcommand, [`serve`] and [`send`]; beside them what both need: values as people write them
+//! One file for each subcommand, [`serve`], [`send`] and `bench`; beside them what all need: values as people write them
 //! ([`units`]), the log ([`logging`]), failures and exit codes ([`exit`]). What may live in this file: the top of the
 //! command line, and the one place where a failure is printed. What may not: anything that one subcommand alone needs.
 //!
 //! Nothing here uses `println!` or `eprintln!`: they panic when the stream is gone, and a closed terminal is no reason
 //! for a server to die.
 
+#[cfg(feature = "bench")]
+mod bench;
 mod exit;
 mod logging;
 mod send;
@@ -27,6 +29,7 @@ Examples:
   echo-reactor serve                              serve on tcp://127.0.0.1:50007
   echo-reactor send                               say 'Hello, world!' to it
   echo-reactor serve :7777 udp://127.0.0.1:7777   TCP on all interfaces, UDP on this machine
+  echo-reactor bench                              ten seconds of load on a server of its own, and a report
   echo-reactor serve --help                       every limit, with its default
 ";
 
@@ -34,7 +37,7 @@ Examples:
 #[command(
     name = "echo-reactor",
     version,
-    about = "An echo server on one thread and one event loop, and a client for any echo server",
+    about = "An echo server on one thread and one event loop, and a client and a load generator for any echo server",
     after_help = format!("{EXAMPLES}\nExit codes:\n{}", Exit::help()),
     subcommand_required = true,
     arg_required_else_help = true
@@ -48,6 +51,8 @@ struct Typed {
 enum Command {
     Serve(Box<serve::Typed>),
     Send(Box<send::Typed>),
+    #[cfg(feature = "bench")]
+    Bench(Box<bench::Typed>),
 }
 
 /// Runs the program on its own command line, and says how it should exit.
@@ -66,6 +71,8 @@ fn run() -> Exit {
     let result = match typed.command {
         Command::Serve(typed) => serve::run(&typed),
         Command::Send(typed) => send::run(&typed),
+        #[cfg(feature = "bench")]
+        Command::Bench(typed) => bench::run(&typed),
     };
     result.unwrap_or_else(|failure| {
         logging::say(&failure.to_string());
@@ -86,7 +93,7 @@ fn answer(error: &clap::Error) -> Exit {
         }
         _ => {
             let first = std::env::args_os().nth(1);
-            let subcommand = ["serve", "send"]
+            let subcommand = ["serve", "send", "bench"]
                 .into_iter()
                 .find(|&name| first.as_deref() == Some(name.as_ref()));
             let failure = Failure::new(Class::Usage, one_line(error, subcommand));

@@ -51,6 +51,8 @@ pub struct Plan {
     pub targets: Vec<Endpoint>,
     /// Addresses of ours to come from; `None` leaves it to the system.
     pub sources: Option<Sources>,
+    /// Which of several workers this plan is for, from 0 on. It signs what it reports.
+    pub worker: usize,
     /// The number of the first connection: each worker has numbers of its own.
     pub first_number: u32,
     /// Connections.
@@ -156,6 +158,46 @@ pub struct Orders {
     stop: AtomicBool,
 }
 
+impl Plan {
+    /// The shares of several workers: connections, rate and requests are divided, and the first one alone looks at the
+    /// server.
+    #[must_use]
+    pub fn divide(&self, workers: usize) -> Vec<Self> {
+        let share =
+            |all: usize, worker: usize| all * (worker + 1) / workers - all * worker / workers;
+        let mut first_number = self.first_number;
+        (0..workers)
+            .map(|worker| {
+                let connections = share(self.connections, worker);
+                let plan = Self {
+                    worker,
+                    first_number,
+                    connections,
+                    active: share(self.active, worker).min(connections),
+                    slow_readers: share(self.slow_readers, worker),
+                    requests: self.requests.map(|all| share(all as usize, worker) as u64),
+                    mode: match self.mode {
+                        Mode::Open { rate, arrivals } => Mode::Open {
+                            rate: rate / workers as f64,
+                            arrivals,
+                        },
+                        mode => mode,
+                    },
+                    seed: self.seed.wrapping_add(worker as u64),
+                    servers: if worker == 0 {
+                        self.servers.clone()
+                    } else {
+                        Vec::new()
+                    },
+                    ..self.clone()
+                };
+                first_number += connections as u32;
+                plan
+            })
+            .collect()
+    }
+}
+
 impl Orders {
     /// The load may begin: all the other workers are ready too.
     pub fn go(&self) {
@@ -180,7 +222,7 @@ impl Orders {
 
 /// Runs a plan on the calling thread. Everything that there is to know of it goes to `report`, and the last message is
 /// [`Message::Done`] or [`Message::Failed`].
-pub fn run(plan: &Plan, orders: &Orders, report: &Sender<Message>) {
+pub fn run(plan: &Plan, orders: &Orders, report: &Sender<(usize, Message)>) {
     let ended: io::Result<Final> =
         worker::Worker::new(plan, orders, report).and_then(worker::Worker::run);
     let message = match ended {
@@ -188,5 +230,5 @@ pub fn run(plan: &Plan, orders: &Orders, report: &Sender<Message>) {
         Err(error) => Message::Failed(error.to_string()),
     };
     // Whoever does not listen any more does not want to know.
-    let _ = report.send(message);
+    let _ = report.send((plan.worker, message));
 }

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     Ok,
     Cut,
+    Invalid,
     Usage,
     Mismatch,
     Resolve,
@@ -24,7 +25,7 @@ pub(crate) enum Exit {
 }
 
 /// The table of exit codes: code, name, meaning. The help prints it, and nothing else knows the numbers.
-const TABLE: [(Exit, u8, &str, &str); 12] = [
+const TABLE: [(Exit, u8, &str, &str); 13] = [
     (
         Exit::Ok,
         0,
@@ -36,6 +37,12 @@ const TABLE: [(Exit, u8, &str, &str); 12] = [
         3,
         "cut",
         "stopped before everything was echoed: connections were cut",
+    ),
+    (
+        Exit::Invalid,
+        4,
+        "invalid",
+        "the measurement is not valid; the report says why",
     ),
     (
         Exit::Usage,
@@ -247,6 +254,7 @@ mod tests {
             assert_eq!(Failure::new(class, "").exit().code(), code, "{class:?}");
         }
         assert_eq!((Exit::Ok.code(), Exit::Cut.code()), (0, 3));
+        assert_eq!(Exit::Invalid.code(), 4);
     }
 
     #[test]

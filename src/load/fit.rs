@@ -51,6 +51,16 @@ impl Sources {
     }
 }
 
+/// As a range, which reads back as the same.
+impl fmt::Display for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.count {
+            1 => self.first.fmt(f),
+            count => write!(f, "{}-{}", self.first, self.nth(count - 1)),
+        }
+    }
+}
+
 /// Why a text is no range of addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourcesError;
@@ -188,6 +198,7 @@ pub(super) mod tests {
         Plan {
             targets: vec![target],
             sources: None,
+            worker: 0,
             first_number: 0,
             connections: 10,
             active: 10,

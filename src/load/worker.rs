@@ -45,7 +45,7 @@ pub(super) enum Client {
 pub(super) struct Worker<'a> {
     pub(super) plan: &'a Plan,
     orders: &'a Orders,
-    report: &'a Sender<Message>,
+    report: &'a Sender<(usize, Message)>,
     pub(super) reactor: Reactor<Outgoing<Client>>,
     timer: Timer,
     /// When the timer rings, if it does.
@@ -69,7 +69,7 @@ impl<'a> Worker<'a> {
     pub(super) fn new(
         plan: &'a Plan,
         orders: &'a Orders,
-        report: &'a Sender<Message>,
+        report: &'a Sender<(usize, Message)>,
     ) -> io::Result<Self> {
         let reactor = Reactor::new(Epoll::new()?);
         let mut timer = Timer::new()?;
@@ -118,7 +118,9 @@ impl<'a> Worker<'a> {
         let opened = look(self.plan);
         let began = self.desk.read_clock();
         let open = self.opening.open as u64;
-        let _ = self.report.send(Message::Opened(open, began));
+        let _ = self
+            .report
+            .send((self.plan.worker, Message::Opened(open, began)));
         while !self.orders.may_go() && !self.orders.must_stop() {
             self.turn(self.desk.now + 5_000_000)?;
         }
@@ -306,7 +308,8 @@ impl<'a> Worker<'a> {
         slice.end = now;
         slice.open = self.opening.open as u64;
         slice.faults = self.desk.faults.total();
-        let _ = self.report.send(Message::Slice(Box::new(slice)));
+        let message = Message::Slice(Box::new(slice));
+        let _ = self.report.send((self.plan.worker, message));
     }
 
     // ---- the turn ----

@@ -1,0 +1,266 @@
+//! `echo-reactor bench`: puts a server under load, and reports what came of it, and whether to believe it.
+//!
+//! What may live in this file: the order of those steps, and the exit code. What was typed is in [`typed`]; the server
+//! that is started if none was named in [`child`]; running a plan, in this process or in several, in [`crew`]; what is
+//! seen meanwhile in [`progress`]; the forms of the report in [`text`], [`json`], [`csv`], [`hdr`] and [`svg`].
+
+mod child;
+mod crew;
+mod csv;
+mod hdr;
+mod host;
+mod json;
+mod progress;
+mod search;
+mod svg;
+mod text;
+mod typed;
+mod wire;
+
+pub(super) use typed::Typed;
+
+use super::exit::{Class, Exit, Failure};
+use super::logging;
+use crate::load::machine::KernelCounters;
+use crate::load::verdict::{Verdict, judge};
+use crate::load::{FaultKind, Mode, Plan, Total, fit};
+use crate::net::Endpoint;
+use host::Host;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use progress::Progress;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use typed::{Format, Steps};
+
+/// A plan that has been run.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) plan: Plan,
+    pub(super) workers: usize,
+    pub(super) total: Total,
+    pub(super) kernel: KernelCounters,
+    pub(super) verdict: Verdict,
+}
+
+impl Run {
+    /// What was asked for a second, if anything was.
+    pub(super) fn planned_rate(&self) -> Option<f64> {
+        match self.plan.mode {
+            Mode::Open { rate, .. } => Some(rate),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
+    if typed.as_worker {
+        return crew::work();
+    }
+    let stop = listen_to_signals()?;
+    let descriptors = raise_descriptors();
+    let server = typed
+        .serve()
+        .map(|address| child::Server::start(&address))
+        .transpose()?;
+    let targets = match &server {
+        Some(server) => resolve(std::slice::from_ref(&server.address))?,
+        None => resolve(typed.addresses())?,
+    };
+    let pids: Vec<u32> = server.iter().map(child::Server::pid).collect();
+    let plan = typed.plan(targets, &pids)?;
+    fit::check(&plan, typed.workers(), descriptors)
+        .map_err(|text| Failure::new(Class::Usage, text))?;
+    let mut log = typed.hdr().map(|path| hdr::Log::create(path)).transpose()?;
+    let mut drawing = typed
+        .svg()
+        .map(|path| svg::Drawing::create(path))
+        .transpose()?;
+    let host = Host::look(descriptors);
+    let mut progress = Progress::new(typed.quiet());
+    let mut bench = Bench {
+        workers: typed.workers(),
+        stop: &stop,
+        progress: &mut progress,
+        log: log.as_mut(),
+    };
+    let runs = match typed.steps() {
+        Steps::Once => vec![bench.run(plan)?],
+        Steps::Rates(rates) => search::steps(&mut bench, &plan, &rates, typed.arrivals())?,
+        Steps::Find(bound) => search::find_max(&mut bench, &plan, bound, typed.arrivals())?,
+    };
+    drop(server);
+    progress.finish();
+    let Some(last) = runs.last() else {
+        return Err(Failure::new(Class::Internal, "nothing was run"));
+    };
+    if let Some(drawing) = &mut drawing {
+        drawing.draw(last)?;
+    }
+    let report = match typed.format() {
+        Format::Text => text::report(&host, &runs),
+        Format::Json => format!("{:#}\n", json::report(&host, &runs)),
+        Format::Csv => csv::report(&runs),
+    };
+    write_out(&report)?;
+    Ok(conclude(&runs, typed.allow_loss()))
+}
+
+/// What every run of this command has in common.
+pub(super) struct Bench<'a> {
+    pub(super) workers: usize,
+    pub(super) stop: &'a AtomicBool,
+    progress: &'a mut Progress,
+    log: Option<&'a mut hdr::Log>,
+}
+
+impl Bench<'_> {
+    /// Runs a plan, and judges it.
+    pub(super) fn run(&mut self, plan: Plan) -> Result<Run, Failure> {
+        let before = KernelCounters::read();
+        self.progress.begin(&plan);
+        let (progress, log) = (&mut *self.progress, &mut self.log);
+        let mut trouble = None;
+        let total = crew::run(&plan, self.workers, self.stop, |slice, total| {
+            progress.tell(slice, total);
+            if let Some(log) = log {
+                trouble = log.write(slice).err().or(trouble.take());
+            }
+        })?;
+        if let Some(failure) = trouble {
+            return Err(failure);
+        }
+        let kernel = KernelCounters::read().since(before);
+        let verdict = judge(&plan, self.workers, &total, &kernel);
+        Ok(Run {
+            plan,
+            workers: self.workers,
+            total,
+            kernel,
+            verdict,
+        })
+    }
+
+    /// Whether somebody has said that it is enough.
+    pub(super) fn must_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// A first SIGINT or SIGTERM ends the run with a report, and the second without.
+fn listen_to_signals() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let failure =
+        |error: io::Error| Failure::new(Class::System, format!("no signal handlers: {error}"));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag down, and only the second finds it up.
+        let code = i32::from(Exit::Cut.code());
+        signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&stop))
+            .map_err(failure)?;
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(failure)?;
+    }
+    Ok(stop)
+}
+
+/// Raises the soft limit of descriptors to the hard one, and returns how many there may be now.
+fn raise_descriptors() -> u64 {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((_, hard)) if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() => hard,
+        Ok((soft, _)) => soft,
+        Err(_) => u64::MAX,
+    }
+}
+
+/// One endpoint for each address: the first that the resolver names. Trying the others would measure two servers.
+fn resolve(addresses: &[crate::net::Address]) -> Result<Vec<Endpoint>, Failure> {
+    let mut targets = Vec::new();
+    for address in addresses {
+        let found = address.resolve().map_err(|error| {
+            let text = format!(
+                "{address}: {error}; check the host's name, or write its address in numbers"
+            );
+            Failure::new(Class::Resolve, text)
+        })?;
+        targets.extend(found.into_iter().next().map(reachable));
+    }
+    Ok(targets)
+}
+
+/// "All interfaces" is where a server listens; from here it is found on this machine.
+fn reachable(endpoint: Endpoint) -> Endpoint {
+    let here = |mut address: std::net::SocketAddr| {
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        address
+    };
+    match endpoint {
+        Endpoint::Tcp(address) => Endpoint::Tcp(here(address)),
+        Endpoint::Udp(address) => Endpoint::Udp(here(address)),
+        unix => unix,
+    }
+}
+
+/// Writes the report. Whoever closed our standard output does not want it.
+fn write_out(report: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(report.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let text = format!("cannot write to standard output: {error}");
+            Err(Failure::new(Class::Io, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the exit code says: a wrong echo is worse than a failed connection, and that than a doubtful measurement.
+fn conclude(runs: &[Run], allow_loss: bool) -> Exit {
+    let exits = runs.iter().map(|run| exit_of(run, allow_loss));
+    let rank = |exit: &Exit| match exit {
+        Exit::Ok => 0,
+        Exit::Invalid => 1,
+        Exit::Mismatch => 3,
+        _ => 2,
+    };
+    let exit = exits.max_by_key(rank).unwrap_or(Exit::Internal);
+    if exit != Exit::Ok {
+        for run in runs {
+            for (kind, count, first) in run.total.end.faults.iter() {
+                let text = format!("{} ({count} of them), the first: {first}", kind.name());
+                logging::say(&format!("echo-reactor: {text}"));
+            }
+            for reason in &run.verdict.invalid {
+                logging::say(&format!("echo-reactor: not valid because {reason}"));
+            }
+        }
+    }
+    exit
+}
+
+fn exit_of(run: &Run, allow_loss: bool) -> Exit {
+    let end = &run.total.end;
+    let faults = &end.faults;
+    let has = |kind| faults.count(kind) > 0;
+    if has(FaultKind::Mismatch) || has(FaultKind::Extra) {
+        return Exit::Mismatch;
+    }
+    if !allow_loss && end.ledger.duplicates + end.ledger.reordered > 0 {
+        return Exit::Mismatch;
+    }
+    if faults.total() > 0 {
+        return match () {
+            () if has(FaultKind::Reset) || has(FaultKind::Closed) || has(FaultKind::Io) => Exit::Io,
+            () if has(FaultKind::Timeout) => Exit::Timeout,
+            () if has(FaultKind::Refused) => Exit::Unavailable,
+            () => Exit::System,
+        };
+    }
+    if !allow_loss && end.ledger.lost + end.ledger.late > 0 {
+        return Exit::Timeout;
+    }
+    match run.verdict.is_valid() {
+        true => Exit::Ok,
+        false => Exit::Invalid,
+    }
+}

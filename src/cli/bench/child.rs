@@ -1,0 +1,63 @@
+//! A server of our own, for whoever has named none: this very program, as another process.
+
+use crate::cli::exit::{Class, Failure};
+use crate::net::Address;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+/// `echo-reactor serve`, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Server {
+    process: Process,
+    pub(super) address: Address,
+}
+
+/// A process that ends with its owner.
+#[derive(Debug)]
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // The first signal drains and the second stops at once: a clean end, which removes a socket's file.
+        if let Ok(pid) = i32::try_from(self.0.id()) {
+            for _ in 0..2 {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            }
+        }
+        let _ = self.0.wait();
+    }
+}
+
+impl Server {
+    /// Starts it, and waits until it says where it listens.
+    pub(super) fn start(address: &str) -> Result<Self, Failure> {
+        let failure = |text: String| Failure::new(Class::System, text);
+        let program = std::env::current_exe()
+            .map_err(|error| failure(format!("this program cannot be found: {error}")))?;
+        let child = Command::new(program)
+            .args(["serve", address, "--quiet"])
+            // What is measured is the server, and not its guard against other people's servers.
+            .args(["--udp-rate", "off", "--udp-rate-per-source", "off"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .process_group(0) // Ctrl-C is for us; the server is to see the end of the load first
+            .spawn()
+            .map_err(|error| failure(format!("no server can be started: {error}")))?;
+        let mut process = Process(child);
+        let mut line = String::new();
+        if let Some(out) = process.0.stdout.take() {
+            let _ = BufReader::new(out).read_line(&mut line);
+        }
+        match line.trim().strip_prefix("listening ").map(str::parse) {
+            Some(Ok(address)) => Ok(Self { process, address }),
+            _ => Err(failure(format!("the server on {address} has not started"))),
+        }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+}

@@ -1,0 +1,54 @@
+//! The report as CSV: a line of names, then a line for each step. Latencies are in nanoseconds.
+
+use super::Run;
+use super::json::QUANTILES;
+
+pub(super) fn report(runs: &[Run]) -> String {
+    let mut names = vec![
+        "planned_rate",
+        "echoes_per_second",
+        "seconds",
+        "connections",
+        "size",
+        "valid",
+    ];
+    names.extend(["sent", "echoed", "lost", "in_flight", "faults"]);
+    names.extend(QUANTILES.map(|(name, _)| name));
+    names.extend(["max", "actual_p99", "generator_cpu_ns_per_echo"]);
+    let mut text = format!("{}\n", names.join(","));
+    for run in runs {
+        text.push_str(&format!("{}\n", line(run).join(",")));
+    }
+    text
+}
+
+fn line(run: &Run) -> Vec<String> {
+    let total = &run.total;
+    let ledger = &total.end.ledger;
+    let mut values = vec![
+        run.planned_rate()
+            .map_or_else(String::new, |rate| rate.to_string()),
+        format!("{:.1}", total.rate()),
+        format!("{:.6}", total.window()),
+        total.opened.0.to_string(),
+        run.plan.size.to_string(),
+        run.verdict.is_valid().to_string(),
+    ];
+    values.extend(
+        [
+            ledger.sent,
+            ledger.echoed,
+            ledger.lost,
+            ledger.in_flight,
+            total.end.faults.total(),
+        ]
+        .map(|count| count.to_string()),
+    );
+    let latency = total.latency();
+    values.extend(QUANTILES.map(|(_, quantile)| latency.value_at_quantile(quantile).to_string()));
+    values.push(latency.max().to_string());
+    values.push(total.actual.value_at_quantile(0.99).to_string());
+    let cpu = total.end.usage.cpu as f64 / total.echoes.max(1) as f64;
+    values.push(format!("{cpu:.0}"));
+    values
+}

@@ -1,0 +1,58 @@
+//! Where and when a run took place: what somebody needs who wants to repeat it, or wonders why it differs.
+
+use crate::load::machine::{line_of, port_range};
+use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// See the page above.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) command: Vec<String>,
+    pub(super) name: String,
+    pub(super) kernel: String,
+    pub(super) processors: u64,
+    pub(super) processor: String,
+    pub(super) descriptors: u64,
+    pub(super) ports: (u16, u16),
+    pub(super) somaxconn: Option<u64>,
+    pub(super) started: u64,
+}
+
+impl Host {
+    pub(super) fn look(descriptors: u64) -> Self {
+        let line = |path: &str| line_of(path).unwrap_or_default();
+        let processor = std::fs::read_to_string("/proc/cpuinfo")
+            .ok()
+            .and_then(|text| {
+                let line = text.lines().find(|line| line.starts_with("model name"))?;
+                Some(line.split_once(':')?.1.trim().to_owned())
+            });
+        Self {
+            command: std::env::args_os()
+                .map(|argument| argument.to_string_lossy().into_owned())
+                .collect(),
+            name: line("/proc/sys/kernel/hostname"),
+            kernel: line("/proc/sys/kernel/osrelease"),
+            processors: std::thread::available_parallelism().map_or(0, |count| count.get() as u64),
+            processor: processor.unwrap_or_default(),
+            descriptors,
+            ports: port_range(),
+            somaxconn: line("/proc/sys/net/core/somaxconn").parse().ok(),
+            started: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |time| time.as_secs()),
+        }
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "kernel": self.kernel,
+            "processors": self.processors,
+            "processor": self.processor,
+            "descriptors": self.descriptors,
+            "ports": [self.ports.0, self.ports.1],
+            "somaxconn": self.somaxconn,
+        })
+    }
+}

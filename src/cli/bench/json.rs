@@ -1,0 +1,193 @@
+//! The report as JSON. Its form is `schema.json`, next to this file, to which a test holds it.
+
+use super::Run;
+use super::host::Host;
+use crate::load::machine::KERNEL_COUNTERS;
+use crate::load::verdict::handshakes_retried;
+use crate::load::{Arrivals, Latencies, Mode, ServerFigures};
+use serde_json::{Map, Value, json};
+
+/// The percentiles that are told, by their names.
+pub(super) const QUANTILES: [(&str, f64); 6] = [
+    ("p50", 0.5),
+    ("p90", 0.9),
+    ("p99", 0.99),
+    ("p99_9", 0.999),
+    ("p99_99", 0.9999),
+    ("p99_999", 0.99999),
+];
+
+/// The report of all steps. What is at the top is that of the last, which in a search is the best.
+pub(super) fn report(host: &Host, runs: &[Run]) -> Value {
+    let Some(run) = runs.last() else {
+        return Value::Null;
+    };
+    let mut report = Map::new();
+    let mut put = |name: &str, value: Value| report.insert(name.to_owned(), value);
+    put("program", json!("echo-reactor bench"));
+    put("version", json!(env!("CARGO_PKG_VERSION")));
+    put("command", json!(host.command));
+    put("started_unix", json!(host.started));
+    put("host", host.to_json());
+    put("plan", plan(run));
+    put("valid", json!(run.verdict.is_valid()));
+    put("not_valid_because", json!(run.verdict.invalid));
+    put("notes", json!(run.verdict.notes));
+    put("echoes_per_second", json!(run.total.rate()));
+    let bytes = run.total.rate() * run.plan.size as f64;
+    put("bytes_per_second", json!(bytes));
+    put("seconds", json!(run.total.window()));
+    put("echoes", json!(run.total.echoes));
+    put("interrupted", json!(run.total.end.interrupted));
+    put(
+        "connections",
+        json!({
+            "planned": run.plan.connections,
+            "active": run.plan.active,
+            "opened": run.total.opened.0,
+            "seconds_to_open": run.total.opened.1.as_secs_f64(),
+        }),
+    );
+    let [retried_1s, retried_3s, retried_7s] =
+        handshakes_retried(&run.total).map(|(_, count)| count);
+    put(
+        "latency_ns",
+        json!({
+            "actual": latency(&run.total.actual),
+            "planned": latency(&run.total.planned),
+            "generator_lag": latency(&run.total.lag),
+            "connect": latency(&run.total.connect),
+            "handshakes_retried": {"after_1s": retried_1s, "after_3s": retried_3s, "after_7s": retried_7s},
+        }),
+    );
+    let ledger = run.total.end.ledger.counters();
+    let ledger = ledger.map(|(name, count)| (name.to_owned(), json!(count)));
+    put("requests", Value::Object(ledger.into_iter().collect()));
+    let faults = run.total.end.faults.iter().map(|(kind, count, first)| {
+        (
+            kind.name().to_owned(),
+            json!({"count": count, "first": first}),
+        )
+    });
+    put("faults", Value::Object(faults.collect()));
+    put("fairness", fairness(run));
+    put("generator", generator(run));
+    let server = run.total.end.server.as_ref();
+    put(
+        "server",
+        server.map_or(Value::Null, |server| self::server(run, server)),
+    );
+    let kernel = KERNEL_COUNTERS.iter().zip(run.kernel.0);
+    let kernel = kernel.map(|((table, name), count)| (format!("{table}.{name}"), json!(count)));
+    put("kernel", Value::Object(kernel.collect()));
+    put("intervals", intervals(run));
+    put("steps", Value::Array(runs.iter().map(step).collect()));
+    Value::Object(report)
+}
+
+fn plan(run: &Run) -> Value {
+    let plan = &run.plan;
+    let targets: Vec<String> = plan.targets.iter().map(ToString::to_string).collect();
+    let (mode, rate, arrivals) = match plan.mode {
+        Mode::Closed => ("closed", None, None),
+        Mode::Open { rate, arrivals } => ("open", Some(rate), Some(arrivals)),
+        Mode::Churn { reset: true } => ("churn-reset", None, None),
+        Mode::Churn { reset: false } => ("churn-fin", None, None),
+    };
+    json!({
+        "targets": targets,
+        "mode": mode,
+        "rate": rate,
+        "arrivals": arrivals.map(|arrivals| match arrivals {
+            Arrivals::Constant => "constant",
+            Arrivals::Poisson => "poisson",
+        }),
+        "size": plan.size,
+        "pipeline": plan.depth,
+        "slow_readers": plan.slow_readers,
+        "sources": plan.sources.map(|sources| sources.to_string()),
+        "workers": run.workers,
+        "warm_up_seconds": plan.warm_up.as_secs_f64(),
+        "timeout_seconds": plan.timeout.as_secs_f64(),
+        "seed": plan.seed,
+    })
+}
+
+/// `null` where nothing was recorded: a histogram without values has no percentiles.
+fn latency(latencies: &Latencies) -> Value {
+    if latencies.is_empty() {
+        return Value::Null;
+    }
+    let mut object = Map::new();
+    object.insert("count".into(), json!(latencies.len()));
+    object.insert("min".into(), json!(latencies.min()));
+    object.insert("mean".into(), json!(latencies.mean()));
+    object.insert("stdev".into(), json!(latencies.stdev()));
+    for (name, quantile) in QUANTILES {
+        object.insert(name.into(), json!(latencies.value_at_quantile(quantile)));
+    }
+    object.insert("max".into(), json!(latencies.max()));
+    Value::Object(object)
+}
+
+fn fairness(run: &Run) -> Value {
+    let shares = &run.total.end.shares;
+    json!({
+        "jain": shares.jain(),
+        "fewest": shares.fewest,
+        "most": shares.most,
+        "longest_gap_ns": shares.longest_gap,
+    })
+}
+
+fn generator(run: &Run) -> Value {
+    let usage = run.total.end.usage;
+    let window = run.total.end.window.max(1) as f64 * run.workers as f64;
+    json!({
+        "cpu_share": usage.cpu as f64 / window,
+        "waited_share": usage.waited as f64 / window,
+        "cpu_ns_per_echo": usage.cpu as f64 / run.total.echoes.max(1) as f64,
+    })
+}
+
+fn server(run: &Run, server: &ServerFigures) -> Value {
+    let used = server.end.usage.since(server.begin.usage);
+    let window = run.total.end.window.max(1) as f64;
+    let grown = server.opened.rss.saturating_sub(server.before.rss) as f64;
+    json!({
+        "pids": run.plan.servers,
+        "cpu_share": used.cpu as f64 / window,
+        "cpu_ns_per_echo": used.cpu as f64 / run.total.echoes.max(1) as f64,
+        "rss_bytes": server.end.rss,
+        "rss_bytes_per_connection": grown / run.total.opened.0.max(1) as f64,
+        "switches_voluntary": server.end.switches_voluntary.saturating_sub(server.begin.switches_voluntary),
+        "switches_forced": server.end.switches_forced.saturating_sub(server.begin.switches_forced),
+        "threads": server.end.threads,
+    })
+}
+
+fn intervals(run: &Run) -> Value {
+    let seconds = run.total.seconds.iter().map(|second| {
+        json!({
+            "at": second.at,
+            "seconds": second.lasted,
+            "echoes": second.echoes,
+            "p50": second.p50,
+            "p99": second.p99,
+            "max": second.max,
+        })
+    });
+    Value::Array(seconds.collect())
+}
+
+fn step(run: &Run) -> Value {
+    let latency = run.total.latency();
+    json!({
+        "rate": run.planned_rate(),
+        "echoes_per_second": run.total.rate(),
+        "p50": latency.value_at_quantile(0.5),
+        "p99": latency.value_at_quantile(0.99),
+        "generator_lag_p99": run.total.lag.value_at_quantile(0.99),
+        "valid": run.verdict.is_valid(),
+    })
+}

@@ -1,0 +1,95 @@
+//! What is seen while a run lasts: a bar on a terminal, a line for every second elsewhere. Both go to standard error, so
+//! that the report alone is on standard output.
+
+use crate::cli::logging::say;
+use crate::cli::units::grouped;
+use crate::load::{Part, Plan, Slice, Total};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{self, IsTerminal};
+
+/// See the page above.
+pub(super) struct Progress {
+    quiet: bool,
+    bar: Option<ProgressBar>,
+    seconds: f64,
+    interval: f64,
+}
+
+impl Progress {
+    pub(super) fn new(quiet: bool) -> Self {
+        let bar = (!quiet && io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::new(1000);
+            // The template is ours, and a mistake in it shows at once; without it the bar has its own form.
+            if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} {bar:30} {msg}") {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Self {
+            quiet,
+            bar,
+            seconds: 0.0,
+            interval: 1.0,
+        }
+    }
+
+    /// A run begins.
+    pub(super) fn begin(&mut self, plan: &Plan) {
+        self.seconds = (plan.warm_up + plan.duration).as_secs_f64();
+        self.interval = plan.interval.as_secs_f64();
+        if let Some(bar) = &self.bar {
+            bar.reset();
+            bar.set_message("opening connections");
+        }
+    }
+
+    /// A second has passed.
+    pub(super) fn tell(&mut self, slice: &Slice, _: &Total) {
+        if self.quiet || slice.part == Part::Drain {
+            return;
+        }
+        let lasted = slice.end.saturating_sub(slice.start) as f64 / 1e9;
+        // The rest of a second, at the end of a part, has nothing to tell.
+        if lasted < self.interval / 2.0 && slice.part != Part::Opening {
+            return;
+        }
+        let line = line(slice, lasted);
+        match &self.bar {
+            Some(bar) => {
+                let share = slice.end as f64 / 1e9 / self.seconds;
+                bar.set_position((share * 1000.0) as u64);
+                bar.set_message(line);
+            }
+            None => say(&line),
+        }
+    }
+
+    pub(super) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn line(slice: &Slice, lasted: f64) -> String {
+    if slice.part == Part::Opening {
+        return format!(
+            "{:>8}  {} open after {lasted:.2} s",
+            slice.part.name(),
+            grouped(slice.open)
+        );
+    }
+    let latency = slice.latency();
+    let mut line = format!(
+        "{:>8}  {:>10} echoes/s   p50 {:>9.1} us   p99 {:>9.1} us   {} open",
+        slice.part.name(),
+        grouped((slice.echoes as f64 / lasted) as u64),
+        latency.value_at_quantile(0.5) as f64 / 1e3,
+        latency.value_at_quantile(0.99) as f64 / 1e3,
+        grouped(slice.open)
+    );
+    if slice.faults > 0 {
+        line.push_str(&format!("   {} faults", grouped(slice.faults)));
+    }
+    line
+}

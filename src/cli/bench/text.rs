@@ -1,0 +1,259 @@
+//! The report as people read it.
+
+use super::Run;
+use super::host::Host;
+use crate::cli::units::{grouped, plural};
+use crate::load::machine::KERNEL_COUNTERS;
+use crate::load::verdict::handshakes_retried;
+use crate::load::{Latencies, Mode, ServerFigures};
+use std::fmt::Write;
+
+pub(super) fn report(host: &Host, runs: &[Run]) -> String {
+    let mut out = String::new();
+    if runs.len() > 1 {
+        steps(&mut out, runs);
+    }
+    if let Some(run) = runs.last() {
+        // Writing to a string cannot fail.
+        let _ = one(&mut out, host, run);
+    }
+    out
+}
+
+/// One line for each step.
+fn steps(out: &mut String, runs: &[Run]) {
+    let _ = writeln!(
+        out,
+        "   planned/s    echoes/s         p50         p99     lag p99"
+    );
+    for run in runs {
+        let latency = run.total.latency();
+        let at = |quantile| time(latency.value_at_quantile(quantile));
+        let planned = run
+            .planned_rate()
+            .map_or_else(|| "-".to_owned(), |rate| grouped(rate as u64));
+        let _ = writeln!(
+            out,
+            "{planned:>12}{:>12}{:>12}{:>12}{:>12}{}",
+            grouped(run.total.rate() as u64),
+            at(0.5),
+            at(0.99),
+            time(run.total.lag.value_at_quantile(0.99)),
+            if run.verdict.is_valid() {
+                ""
+            } else {
+                "  not valid"
+            }
+        );
+    }
+    let _ = writeln!(out);
+}
+
+fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
+    let total = &run.total;
+    let targets: Vec<String> = run.plan.targets.iter().map(ToString::to_string).collect();
+    let what = match run.plan.mode {
+        Mode::Closed => "closed loop".to_owned(),
+        Mode::Open { rate, .. } => {
+            format!("open loop at {} a second", grouped(rate.round() as u64))
+        }
+        Mode::Churn { reset: true } => "churn, closed by reset".to_owned(),
+        Mode::Churn { reset: false } => "churn, closed by FIN".to_owned(),
+    };
+    writeln!(out, "{}  {what}", targets.join(" "))?;
+    writeln!(
+        out,
+        "  {} of {}, {} under way on each; {}",
+        plural(run.plan.active as u64, "connection"),
+        plural(run.plan.connections as u64, "connection"),
+        plural(run.plan.depth as u64, "request"),
+        plural(run.plan.size as u64, "byte"),
+    )?;
+    writeln!(out)?;
+    writeln!(
+        out,
+        "  {} echoes/s   {} echoes in {:.2} s   {:.1} MB/s each way",
+        grouped(total.rate().round() as u64),
+        grouped(total.echoes),
+        total.window(),
+        total.rate() * run.plan.size as f64 / 1e6
+    )?;
+    writeln!(out)?;
+    latencies(out, run)?;
+    writeln!(out)?;
+    ledger(out, run)?;
+    figures(out, run)?;
+    writeln!(
+        out,
+        "  machine    {}, Linux {}, {} x {}; seed {}",
+        host.name, host.kernel, host.processors, host.processor, run.plan.seed
+    )?;
+    verdict(out, run)
+}
+
+/// A table: what was measured, and its percentiles.
+fn latencies(out: &mut String, run: &Run) -> std::fmt::Result {
+    writeln!(
+        out,
+        "  latency           min       p50       p90       p99     p99.9    p99.99       max"
+    )?;
+    let total = &run.total;
+    row(out, "planned", &total.planned)?;
+    row(out, "actual", &total.actual)?;
+    row(out, "generator lag", &total.lag)?;
+    row(out, "connect", &total.connect)?;
+    for (seconds, count) in handshakes_retried(total) {
+        if count > 0 {
+            writeln!(
+                out,
+                "    {} took about {seconds} s: a SYN was lost and sent again, most likely at a full accept queue",
+                plural(count, "connect")
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn row(out: &mut String, name: &str, latencies: &Latencies) -> std::fmt::Result {
+    if latencies.is_empty() {
+        return Ok(());
+    }
+    write!(out, "  {name:<13}{:>8}", time(latencies.min()))?;
+    for quantile in [0.5, 0.9, 0.99, 0.999, 0.9999] {
+        write!(out, "  {:>8}", time(latencies.value_at_quantile(quantile)))?;
+    }
+    writeln!(out, "  {:>8}", time(latencies.max()))
+}
+
+/// Three digits, and a unit.
+fn time(nanoseconds: u64) -> String {
+    let digits = |value: f64, unit: &str| match value {
+        _ if value < 9.995 => format!("{value:.2}{unit}"),
+        _ if value < 99.95 => format!("{value:.1}{unit}"),
+        _ => format!("{value:.0}{unit}"),
+    };
+    match nanoseconds as f64 {
+        n if n < 999.5 => format!("{n}ns"),
+        n if n < 999_500.0 => digits(n / 1e3, "us"),
+        n if n < 999_500_000.0 => digits(n / 1e6, "ms"),
+        n => digits(n / 1e9, "s"),
+    }
+}
+
+fn ledger(out: &mut String, run: &Run) -> std::fmt::Result {
+    let ledger = &run.total.end.ledger;
+    write!(
+        out,
+        "  requests   {} sent = {} echoed + {} lost + {} in flight",
+        grouped(ledger.sent),
+        grouped(ledger.echoed),
+        grouped(ledger.lost),
+        grouped(ledger.in_flight)
+    )?;
+    let rest = ledger.counters().into_iter().skip(4);
+    for (name, count) in rest.filter(|(name, count)| *count > 0 && *name != "opened") {
+        write!(out, "; {} {}", grouped(count), name.replace('_', " "))?;
+    }
+    writeln!(out)?;
+    for (kind, count, first) in run.total.end.faults.iter() {
+        writeln!(
+            out,
+            "  fault      {} x {}; the first: {first}",
+            grouped(count),
+            kind.name()
+        )?;
+    }
+    Ok(())
+}
+
+fn figures(out: &mut String, run: &Run) -> std::fmt::Result {
+    let total = &run.total;
+    let shares = &total.end.shares;
+    writeln!(
+        out,
+        "  fairness   Jain {:.4}; {} to {} echoes on a connection; longest gap {}",
+        shares.jain(),
+        grouped(shares.fewest),
+        grouped(shares.most),
+        time(shares.longest_gap)
+    )?;
+    let echoes = total.echoes.max(1) as f64;
+    let window = total.end.window.max(1) as f64;
+    let usage = total.end.usage;
+    writeln!(
+        out,
+        "  generator  {} of CPU an echo, {:.0} % busy, {:.1} % kept waiting for a processor",
+        time((usage.cpu as f64 / echoes) as u64),
+        usage.cpu as f64 / window / run.workers as f64 * 100.0,
+        usage.waited as f64 / window / run.workers as f64 * 100.0
+    )?;
+    if let Some(server) = &total.end.server {
+        self::server(out, run, server)?;
+    }
+    let kernel = KERNEL_COUNTERS
+        .iter()
+        .zip(run.kernel.0)
+        .filter(|(_, count)| *count > 0);
+    let kernel: Vec<String> = kernel
+        .map(|((_, name), count)| format!("{name} {}", grouped(count)))
+        .collect();
+    if !kernel.is_empty() {
+        writeln!(out, "  kernel     {}", kernel.join(", "))?;
+    }
+    Ok(())
+}
+
+fn server(out: &mut String, run: &Run, server: &ServerFigures) -> std::fmt::Result {
+    let used = server.end.usage.since(server.begin.usage);
+    let grown = server.opened.rss.saturating_sub(server.before.rss);
+    let switches = |sample: &crate::load::machine::ServerSample| {
+        sample.switches_voluntary + sample.switches_forced
+    };
+    writeln!(
+        out,
+        "  server     {} of CPU an echo, {:.0} % busy; {} RSS a connection; {} context switches; {}",
+        time((used.cpu as f64 / run.total.echoes.max(1) as f64) as u64),
+        used.cpu as f64 / run.total.end.window.max(1) as f64 * 100.0,
+        plural(grown / run.total.opened.0.max(1), "byte"),
+        grouped(switches(&server.end).saturating_sub(switches(&server.begin))),
+        plural(server.end.threads, "thread"),
+    )
+}
+
+fn verdict(out: &mut String, run: &Run) -> std::fmt::Result {
+    writeln!(out)?;
+    for note in &run.verdict.notes {
+        writeln!(out, "  note: {note}")?;
+    }
+    for reason in &run.verdict.invalid {
+        writeln!(out, "  NOT VALID because {reason}")?;
+    }
+    if run.verdict.is_valid() {
+        writeln!(
+            out,
+            "  valid: the generator kept up, and every byte was verified"
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::time;
+
+    #[test]
+    fn times_have_three_digits() {
+        let expected = [
+            (0, "0ns"),
+            (999, "999ns"),
+            (1_000, "1.00us"),
+            (9_996, "10.0us"),
+            (123_456, "123us"),
+            (1_500_000, "1.50ms"),
+            (2_000_000_000, "2.00s"),
+        ];
+        for (nanoseconds, text) in expected {
+            assert_eq!(time(nanoseconds), text);
+        }
+    }
+}

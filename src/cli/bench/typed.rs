@@ -1,0 +1,501 @@
+//! What can be typed after `bench`, and what it means.
+//!
+//! What may live in this file: flags, their help, and their translation into a [`Plan`]. What may not: acting on it.
+
+use crate::cli::exit::{Class, Failure};
+use crate::cli::units::{Bytes, Count, Time};
+use crate::load::{Arrivals, Mode, Plan, Sources};
+use crate::net::{Address, Endpoint};
+use clap::{Args, ValueEnum};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  echo-reactor bench                                      ten seconds on a server of its own
+  echo-reactor bench localhost:7777 -c 1k -d 30s -s 64    closed loop: the next request when the answer has come
+  echo-reactor bench localhost:7777 -r 50k                open loop: so many a second, whatever the server does
+  echo-reactor bench localhost:7777 -r 10k,20k,40k        three steps of that
+  echo-reactor bench localhost:7777 --find-max 1ms        the highest rate with a p99 of at most 1 ms
+  echo-reactor bench localhost:7777 --churn fin -c 50     connect, one request, close, and again
+  echo-reactor bench localhost:7777 -c 10k --hold 30s     keep 10,000 open, one echo on each every 30 s
+  echo-reactor bench localhost:7777 -c 10k --active 20%   8,000 idle ones beside 2,000 that are not
+  echo-reactor bench udp://127.0.0.1:7777 --pipeline 8    datagrams: loss, doubles, changed order
+  echo-reactor bench localhost:7777 -c 50k --workers 3 --source 127.0.0.0/16
+  echo-reactor bench localhost:7777 --format json --svg run.svg --hdr run.hlog
+
+Latency is counted from the moment when a request was to be sent (planned) and from the one when it was (actual); in a
+closed loop both are the same, and leave out whoever would have come while the server was slow.
+A run that says 'not valid because ...' ends with exit code 4; an echo that was wrong, with 65. 'echo-reactor --help'
+lists all exit codes.
+";
+
+/// Put an echo server under load, verify every byte, and measure
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(in crate::cli) struct Typed {
+    /// The servers, in turn; without one, a server is started for it
+    #[arg(value_name = "ADDRESS")]
+    addresses: Vec<Address>,
+
+    /// Start 'serve' on this address, and measure that [default, if there is no ADDRESS: tcp://127.0.0.1:0]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "addresses")]
+    serve: Option<Address>,
+
+    /// Connections
+    #[arg(short, long, value_name = "COUNT", default_value_t = Count(50))]
+    connections: Count,
+
+    /// Time that is measured [default: 10s, or as long as --requests take]
+    #[arg(short, long, value_name = "TIME")]
+    duration: Option<Time>,
+
+    /// End after so many requests
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    requests: Option<Count>,
+
+    /// Bytes of a request
+    #[arg(short, long, value_name = "BYTES", default_value_t = Bytes(64))]
+    size: Bytes,
+
+    #[command(flatten)]
+    load: Load,
+
+    #[command(flatten)]
+    course: Course,
+
+    #[command(flatten)]
+    output: Output,
+
+    /// Be a worker of another one's: the plan comes by standard input
+    #[arg(long, hide = true)]
+    pub(super) as_worker: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Load")]
+struct Load {
+    /// Plan so many requests a second in all, on a clock (open loop); several, in steps of --duration each
+    #[arg(short, long, value_name = "COUNT", value_delimiter = ',', conflicts_with_all = ["churn", "hold", "find_max"])]
+    rate: Vec<Count>,
+
+    /// How the planned requests follow one another
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Following::Constant)]
+    arrivals: Following,
+
+    /// Requests that a connection may have under way
+    #[arg(long, value_name = "COUNT", default_value_t = Count(1))]
+    pipeline: Count,
+
+    /// Close each connection after one request, and open it anew
+    #[arg(long, value_name = "HOW", value_enum, conflicts_with_all = ["hold", "find_max"])]
+    churn: Option<Closing>,
+
+    /// Keep the connections open, with one echo on each every so often
+    #[arg(long, value_name = "TIME", conflicts_with = "find_max")]
+    hold: Option<Time>,
+
+    /// Find the highest rate at which 99 of 100 answers take at most so long, in steps of --duration each
+    #[arg(long, value_name = "TIME")]
+    find_max: Option<Time>,
+
+    /// Connections that send requests, as a number or as a share; the others idle
+    #[arg(long, value_name = "SHARE", default_value_t = Share::Percent(100.0))]
+    active: Share,
+
+    /// Bad company: so many connections more that send without end and never read
+    #[arg(long, value_name = "COUNT", default_value_t = Count(0))]
+    slow_readers: Count,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Course")]
+struct Course {
+    /// Time under load before anything counts [default: 1s, or none with --requests]
+    #[arg(long, value_name = "TIME")]
+    warm_up: Option<Time>,
+
+    /// Take so long for opening the connections, at least
+    #[arg(long, value_name = "TIME", default_value_t = Time(Duration::ZERO))]
+    ramp: Time,
+
+    /// Connections on their way at once, while they are opened
+    #[arg(long, value_name = "COUNT", default_value_t = Count(64))]
+    opening: Count,
+
+    /// Do not wait for an answer any longer; a datagram that is not back by then is lost
+    #[arg(long, value_name = "TIME", default_value_t = Time(Duration::from_secs(5)))]
+    timeout: Time,
+
+    /// Addresses of ours to come from: one, a range, or a network
+    #[arg(long, value_name = "RANGE")]
+    source: Option<Sources>,
+
+    /// Processes that the load is divided among, each with an event loop of its own
+    #[arg(long, value_name = "COUNT", default_value_t = Count(1))]
+    workers: Count,
+
+    /// The server's processes on this machine, to see what an echo costs them
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    server_pid: Vec<u32>,
+
+    /// What everything random is drawn from
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Output")]
+struct Output {
+    /// The form of the report
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Format::Text)]
+    format: Format,
+
+    /// Write the histograms to this file, second by second, as an HdrHistogram log
+    #[arg(long, value_name = "FILE")]
+    hdr: Option<PathBuf>,
+
+    /// Draw latency by percentile, and throughput over time, into this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+
+    /// Time between two lines while it runs
+    #[arg(long, value_name = "TIME", default_value_t = Time(Duration::from_secs(1)))]
+    interval: Time,
+
+    /// Loss, doubles and a changed order of datagrams are counted, and no failure
+    #[arg(long)]
+    allow_loss: bool,
+
+    /// Say nothing while it runs
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// How planned requests follow one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Following {
+    /// Equally far apart
+    Constant,
+    /// At random, as those of many people do
+    Poisson,
+}
+
+/// How a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Closing {
+    /// In order; its tuple then rests for a minute on our side
+    Fin,
+    /// By a reset, which leaves nothing behind
+    Reset,
+}
+
+/// The form of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// A table for people
+    Text,
+    /// One object; see the schema
+    Json,
+    /// A line of names, and a line of values for each step
+    Csv,
+}
+
+/// Some of a number of things.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Share {
+    Count(u64),
+    Percent(f64),
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(percent) = text.strip_suffix('%') else {
+            let count: Result<Count, _> = text.parse();
+            return count
+                .map(|count| Self::Count(count.0))
+                .map_err(|error| format!("{error}, or 20%"));
+        };
+        match percent.parse::<f64>() {
+            Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Self::Percent(percent)),
+            _ => Err("a share is 0% to 100%; write for example 20%, or a number".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => Count(*count).fmt(f),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+impl Share {
+    fn of(self, all: usize) -> usize {
+        match self {
+            Self::Count(count) => usize::try_from(count).unwrap_or(usize::MAX).min(all),
+            // Some, however few, if not none.
+            Self::Percent(percent) => (all as f64 * percent / 100.0).ceil() as usize,
+        }
+    }
+}
+
+/// What is to be measured, step by step.
+#[derive(Clone, Debug)]
+pub(super) enum Steps {
+    /// One plan.
+    Once,
+    /// The same at several rates.
+    Rates(Vec<f64>),
+    /// The highest rate with a p99 within this.
+    Find(Duration),
+}
+
+/// Longer than anybody waits: the duration of a run that ends by the number of its requests.
+const ENDLESS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+impl Typed {
+    /// The servers that were named.
+    pub(super) fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// What to start, if no server was named.
+    pub(super) fn serve(&self) -> Option<String> {
+        match &self.serve {
+            Some(address) => Some(address.to_string()),
+            None => self
+                .addresses
+                .is_empty()
+                .then(|| "tcp://127.0.0.1:0".to_owned()),
+        }
+    }
+
+    pub(super) fn workers(&self) -> usize {
+        usize::try_from(self.course.workers.0).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn format(&self) -> Format {
+        self.output.format
+    }
+
+    pub(super) fn hdr(&self) -> Option<&PathBuf> {
+        self.output.hdr.as_ref()
+    }
+
+    pub(super) fn svg(&self) -> Option<&PathBuf> {
+        self.output.svg.as_ref()
+    }
+
+    pub(super) fn quiet(&self) -> bool {
+        self.output.quiet
+    }
+
+    pub(super) fn allow_loss(&self) -> bool {
+        self.output.allow_loss
+    }
+
+    pub(super) fn steps(&self) -> Steps {
+        match (&self.load.find_max, self.load.rate.len()) {
+            (Some(bound), _) => Steps::Find(bound.0),
+            (None, 0 | 1) => Steps::Once,
+            _ => Steps::Rates(self.load.rate.iter().map(|rate| rate.0 as f64).collect()),
+        }
+    }
+
+    pub(super) fn arrivals(&self) -> Arrivals {
+        match self.load.arrivals {
+            Following::Constant => Arrivals::Constant,
+            Following::Poisson => Arrivals::Poisson,
+        }
+    }
+
+    /// The plan against these servers, in processes of these numbers if they are known.
+    pub(super) fn plan(&self, targets: Vec<Endpoint>, servers: &[u32]) -> Result<Plan, Failure> {
+        self.refuse_nonsense()?;
+        let size = |count: Count| usize::try_from(count.0).unwrap_or(usize::MAX);
+        let connections = size(self.connections);
+        let by_count = self.requests.is_some();
+        let warm_up = match by_count {
+            true => Duration::ZERO,
+            false => Duration::from_secs(1),
+        };
+        let mut servers = servers.to_vec();
+        servers.extend(&self.course.server_pid);
+        Ok(Plan {
+            targets,
+            sources: self.course.source,
+            worker: 0,
+            first_number: 0,
+            connections,
+            active: self.load.active.of(connections),
+            slow_readers: size(self.load.slow_readers),
+            size: self.size.0,
+            depth: size(self.load.pipeline),
+            mode: self.mode(),
+            warm_up: self.course.warm_up.map_or(warm_up, |time| time.0),
+            duration: self.duration.map_or(
+                if by_count {
+                    ENDLESS
+                } else {
+                    Duration::from_secs(10)
+                },
+                |time| time.0,
+            ),
+            requests: self.requests.map(|count| count.0),
+            ramp: self.course.ramp.0,
+            opening: size(self.course.opening),
+            timeout: self.course.timeout.0,
+            interval: self.output.interval.0,
+            seed: self.course.seed,
+            servers,
+        })
+    }
+
+    fn mode(&self) -> Mode {
+        let arrivals = self.arrivals();
+        if let Some(closing) = self.load.churn {
+            return Mode::Churn {
+                reset: closing == Closing::Reset,
+            };
+        }
+        if let Some(every) = self.load.hold {
+            // One echo on each, every so often, is an open loop that goes round.
+            let active = self.load.active.of(self.connections.0 as usize);
+            let rate = active as f64 / every.0.as_secs_f64();
+            return Mode::Open { rate, arrivals };
+        }
+        match self.load.rate.first() {
+            Some(rate) => Mode::Open {
+                rate: rate.0 as f64,
+                arrivals,
+            },
+            None => Mode::Closed,
+        }
+    }
+
+    fn refuse_nonsense(&self) -> Result<(), Failure> {
+        let usage = |text: &str| Err(Failure::new(Class::Usage, text));
+        let zero = |time: Option<Time>| time.is_some_and(|time| time.0.is_zero());
+        if self.connections.0 == 0 {
+            return usage("--connections 0 loads nothing; write 1 or more");
+        }
+        if self.connections.0 > 4_000_000 {
+            return usage("--connections has at most 4M");
+        }
+        if self.size.0 == 0 {
+            return usage("--size 0 asks for nothing; write 1 or more");
+        }
+        if self.load.active.of(self.connections.0 as usize) == 0 {
+            return usage("--active 0 loads nothing; write 1 or more");
+        }
+        if self.load.pipeline.0 == 0 {
+            return usage("--pipeline 0 sends nothing; write 1 or more");
+        }
+        if self.load.rate.iter().any(|rate| rate.0 == 0) {
+            return usage("--rate 0 plans nothing; write 1 or more");
+        }
+        if self.course.workers.0 == 0 || self.course.workers.0 > self.connections.0 {
+            return usage("--workers is 1 or more, and each has a connection at least");
+        }
+        if self.course.opening.0 == 0 {
+            return usage("--opening 0 opens nothing; write 1 or more");
+        }
+        if self.requests.is_some_and(|count| count.0 == 0) {
+            return usage("--requests 0 sends nothing; write 1 or more");
+        }
+        if zero(self.duration) || zero(self.load.hold) || zero(self.load.find_max) {
+            return usage("a time of 0 measures nothing; write for example 10s");
+        }
+        if self.course.timeout.0.is_zero() || self.output.interval.0 < Duration::from_millis(100) {
+            return usage("--timeout is more than 0, and --interval 100ms at least");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        typed: Typed,
+    }
+
+    pub(in crate::cli::bench) fn typed(arguments: &[&str]) -> Typed {
+        let line = [&["bench"], arguments].concat();
+        Line::try_parse_from(line).unwrap().typed
+    }
+
+    fn plan(arguments: &[&str]) -> Result<Plan, Failure> {
+        typed(arguments).plan(vec![Endpoint::Tcp("127.0.0.1:7".parse().unwrap())], &[])
+    }
+
+    #[test]
+    fn nothing_typed_is_a_closed_loop_of_ten_seconds_on_a_server_of_its_own() {
+        let typed = typed(&[]);
+        assert_eq!(typed.serve().as_deref(), Some("tcp://127.0.0.1:0"));
+        let plan = plan(&[]).unwrap();
+        assert_eq!((plan.connections, plan.active, plan.size), (50, 50, 64));
+        assert_eq!((plan.mode, plan.depth), (Mode::Closed, 1));
+        assert_eq!(plan.duration, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn modes() {
+        let mode = |arguments: &[&str]| plan(arguments).unwrap().mode;
+        let open = |rate| Mode::Open {
+            rate,
+            arrivals: Arrivals::Constant,
+        };
+        assert_eq!(mode(&["-r", "50k"]), open(50_000.0));
+        assert_eq!(mode(&["-c", "10k", "--hold", "20s"]), open(500.0));
+        assert_eq!(mode(&["--churn", "reset"]), Mode::Churn { reset: true });
+        let poisson = mode(&["-r", "1k", "--arrivals", "poisson"]);
+        assert!(matches!(
+            poisson,
+            Mode::Open {
+                arrivals: Arrivals::Poisson,
+                ..
+            }
+        ));
+        let steps = typed(&["-r", "1k,2k"]).steps();
+        assert!(matches!(steps, Steps::Rates(rates) if rates == [1e3, 2e3]));
+        assert_eq!(
+            plan(&["-c", "10k", "--active", "20%"]).unwrap().active,
+            2_000
+        );
+        assert_eq!(plan(&["-n", "5"]).unwrap().warm_up, Duration::ZERO);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for wrong in [
+            "-c 0",
+            "-s 0",
+            "--active 0",
+            "--pipeline 0",
+            "-r 0",
+            "--workers 0",
+            "-n 0",
+            "-d 0",
+            "--timeout 0",
+            "--workers 51",
+            "--opening 0",
+        ] {
+            let arguments: Vec<&str> = wrong.split(' ').collect();
+            let failure = plan(&arguments).unwrap_err();
+            assert_eq!(failure.class, Class::Usage, "{wrong}");
+        }
+        assert!("101%".parse::<Share>().is_err());
+    }
+}

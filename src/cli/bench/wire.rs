@@ -1,0 +1,285 @@
+//! Plans and messages as lines of JSON, for workers in processes of their own. Histograms go in their own compressed
+//! form (HdrHistogram V2), in hexadecimal digits.
+
+use crate::load::machine::{ServerSample, Usage};
+use crate::load::{
+    Arrivals, FaultKind, Faults, Final, Latencies, Ledger, Message, Mode, Part, Plan,
+    ServerFigures, Shares, Slice, latencies,
+};
+use crate::net::{Address, Endpoint};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+pub(super) fn plan_to_json(plan: &Plan) -> Value {
+    let targets: Vec<String> = plan.targets.iter().map(ToString::to_string).collect();
+    let mode = match plan.mode {
+        Mode::Closed => json!({"closed": true}),
+        Mode::Open { rate, arrivals } => {
+            json!({"rate": rate, "poisson": arrivals == Arrivals::Poisson})
+        }
+        Mode::Churn { reset } => json!({"churn": reset}),
+    };
+    json!({
+        "targets": targets,
+        "sources": plan.sources.map(|sources| sources.to_string()),
+        "worker": plan.worker,
+        "first_number": plan.first_number,
+        "connections": plan.connections,
+        "active": plan.active,
+        "slow_readers": plan.slow_readers,
+        "size": plan.size,
+        "depth": plan.depth,
+        "mode": mode,
+        "warm_up": plan.warm_up.as_nanos() as u64,
+        "duration": plan.duration.as_nanos() as u64,
+        "requests": plan.requests,
+        "ramp": plan.ramp.as_nanos() as u64,
+        "opening": plan.opening,
+        "timeout": plan.timeout.as_nanos() as u64,
+        "interval": plan.interval.as_nanos() as u64,
+        "seed": plan.seed,
+        "servers": plan.servers,
+    })
+}
+
+pub(super) fn plan_from(line: &str) -> Option<Plan> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    let number = |name: &str| value[name].as_u64();
+    let size = |name: &str| number(name).and_then(|number| usize::try_from(number).ok());
+    let time = |name: &str| number(name).map(Duration::from_nanos);
+    let mode = &value["mode"];
+    let mode = match (mode["rate"].as_f64(), mode["churn"].as_bool()) {
+        (Some(rate), _) => Mode::Open {
+            rate,
+            arrivals: match mode["poisson"].as_bool()? {
+                true => Arrivals::Poisson,
+                false => Arrivals::Constant,
+            },
+        },
+        (None, Some(reset)) => Mode::Churn { reset },
+        (None, None) => Mode::Closed,
+    };
+    let target = |text: &Value| -> Option<Endpoint> {
+        let address: Address = text.as_str()?.parse().ok()?;
+        address.resolve().ok()?.into_iter().next()
+    };
+    Some(Plan {
+        targets: value["targets"]
+            .as_array()?
+            .iter()
+            .map(target)
+            .collect::<Option<_>>()?,
+        sources: value["sources"].as_str().and_then(|text| text.parse().ok()),
+        worker: size("worker")?,
+        first_number: number("first_number")? as u32,
+        connections: size("connections")?,
+        active: size("active")?,
+        slow_readers: size("slow_readers")?,
+        size: size("size")?,
+        depth: size("depth")?,
+        mode,
+        warm_up: time("warm_up")?,
+        duration: time("duration")?,
+        requests: number("requests"),
+        ramp: time("ramp")?,
+        opening: size("opening")?,
+        timeout: time("timeout")?,
+        interval: time("interval")?,
+        seed: number("seed")?,
+        servers: value["servers"]
+            .as_array()?
+            .iter()
+            .filter_map(|pid| Some(pid.as_u64()? as u32))
+            .collect(),
+    })
+}
+
+pub(super) fn message_to_json(message: &Message) -> Value {
+    match message {
+        Message::Opened(open, took) => json!({"opened": open, "took": took}),
+        Message::Slice(slice) => json!({"slice": {
+            "part": slice.part.name(),
+            "start": slice.start,
+            "end": slice.end,
+            "echoes": slice.echoes,
+            "open": slice.open,
+            "faults": slice.faults,
+            "actual": to_hex(&slice.actual),
+            "planned": to_hex(&slice.planned),
+            "lag": to_hex(&slice.lag),
+            "connect": to_hex(&slice.connect),
+        }}),
+        Message::Done(end) => json!({"done": final_to_json(end)}),
+        Message::Failed(why) => json!({"failed": why}),
+    }
+}
+
+fn final_to_json(end: &Final) -> Value {
+    let ledger: Map<String, Value> = end
+        .ledger
+        .counters()
+        .into_iter()
+        .map(|(name, count)| (name.to_owned(), json!(count)))
+        .collect();
+    let faults: Vec<Value> = end
+        .faults
+        .iter()
+        .map(|(kind, count, first)| json!([kind.name(), count, first]))
+        .collect();
+    let shares = &end.shares;
+    let server = end.server.map(|server| {
+        [server.before, server.opened, server.begin, server.end].map(|sample| {
+            json!([
+                sample.usage.cpu,
+                sample.usage.waited,
+                sample.rss,
+                sample.switches_voluntary,
+                sample.switches_forced,
+                sample.threads
+            ])
+        })
+    });
+    json!({
+        "ledger": ledger,
+        "faults": faults,
+        "shares": [shares.connections, shares.sum, shares.squares, shares.fewest, shares.most, shares.longest_gap],
+        "usage": [end.usage.cpu, end.usage.waited],
+        "window": end.window,
+        "server": server,
+        "interrupted": end.interrupted,
+    })
+}
+
+pub(super) fn message_from(line: &str) -> Option<Message> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    if let Some(open) = value["opened"].as_u64() {
+        return Some(Message::Opened(open, value["took"].as_u64()?));
+    }
+    if let Some(why) = value["failed"].as_str() {
+        return Some(Message::Failed(why.to_owned()));
+    }
+    if value["done"].is_object() {
+        return Some(Message::Done(Box::new(final_from(&value["done"])?)));
+    }
+    let slice = &value["slice"];
+    let histogram = |name: &str| slice[name].as_str().and_then(from_hex);
+    Some(Message::Slice(Box::new(Slice {
+        part: Part::from_name(slice["part"].as_str()?)?,
+        start: slice["start"].as_u64()?,
+        end: slice["end"].as_u64()?,
+        echoes: slice["echoes"].as_u64()?,
+        open: slice["open"].as_u64()?,
+        faults: slice["faults"].as_u64()?,
+        actual: histogram("actual")?,
+        planned: histogram("planned")?,
+        lag: histogram("lag")?,
+        connect: histogram("connect")?,
+    })))
+}
+
+fn final_from(value: &Value) -> Option<Final> {
+    let mut faults = Faults::default();
+    for fault in value["faults"].as_array()? {
+        let name = fault[0].as_str()?;
+        let kind = FaultKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)?;
+        faults.add(kind, fault[1].as_u64()?, fault[2].as_str()?);
+    }
+    let shares = &value["shares"];
+    let sample = |value: &Value| ServerSample {
+        usage: Usage {
+            cpu: value[0].as_u64().unwrap_or(0),
+            waited: value[1].as_u64().unwrap_or(0),
+        },
+        rss: value[2].as_u64().unwrap_or(0),
+        switches_voluntary: value[3].as_u64().unwrap_or(0),
+        switches_forced: value[4].as_u64().unwrap_or(0),
+        threads: value[5].as_u64().unwrap_or(0),
+    };
+    let server = value["server"].as_array().map(|samples| ServerFigures {
+        before: sample(&samples[0]),
+        opened: sample(&samples[1]),
+        begin: sample(&samples[2]),
+        end: sample(&samples[3]),
+    });
+    Some(Final {
+        ledger: Ledger::from_counters(|name| value["ledger"][name].as_u64().unwrap_or(0)),
+        faults,
+        shares: Shares {
+            connections: shares[0].as_u64()?,
+            sum: shares[1].as_f64()?,
+            squares: shares[2].as_f64()?,
+            fewest: shares[3].as_u64()?,
+            most: shares[4].as_u64()?,
+            longest_gap: shares[5].as_u64()?,
+        },
+        usage: Usage {
+            cpu: value["usage"][0].as_u64()?,
+            waited: value["usage"][1].as_u64()?,
+        },
+        window: value["window"].as_u64()?,
+        server,
+        interrupted: value["interrupted"].as_bool()?,
+    })
+}
+
+fn to_hex(histogram: &Latencies) -> String {
+    let mut bytes = Vec::new();
+    // Writing to memory cannot fail.
+    let _ = V2Serializer::new().serialize(histogram, &mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Latencies> {
+    let digit = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+    let bytes: Vec<u8> = (0..text.len())
+        .step_by(2)
+        .map(digit)
+        .collect::<Option<_>>()?;
+    let read: Latencies = Deserializer::new()
+        .deserialize(&mut bytes.as_slice())
+        .ok()?;
+    let mut histogram = latencies(); // with the bounds that all of them have
+    histogram.add(&read).ok()?;
+    Some(histogram)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::typed::tests::typed;
+    use super::*;
+
+    #[test]
+    fn a_plan_survives_the_pipe() {
+        let target = Endpoint::Tcp("127.0.0.1:7".parse().unwrap());
+        for line in [
+            "-r 5k --arrivals poisson",
+            "--churn reset -n 5",
+            "--source 127.0.0.0/16",
+        ] {
+            let arguments: Vec<&str> = line.split(' ').collect();
+            let plan = typed(&arguments).plan(vec![target.clone()], &[5]).unwrap();
+            let back = plan_from(&plan_to_json(&plan).to_string()).unwrap();
+            assert_eq!(format!("{back:?}"), format!("{plan:?}"));
+        }
+    }
+
+    #[test]
+    fn messages_survive_the_pipe() {
+        let mut slice = Slice::new(Part::Window, 5);
+        (1..1000).for_each(|n| slice.actual.saturating_record(n * n * 1000));
+        slice.echoes = 999;
+        let mut end = Final::default();
+        end.ledger.lost = 3;
+        end.faults.add(FaultKind::Reset, 2, "it was reset");
+        end.shares.squares = 2.5;
+        end.server = Some(ServerFigures::default());
+        let end = Message::Done(Box::new(end));
+        for message in [Message::Slice(Box::new(slice)), end, Message::Opened(1, 2)] {
+            let back = message_from(&message_to_json(&message).to_string()).unwrap();
+            assert_eq!(message_to_json(&back), message_to_json(&message));
+        }
+    }
+}
