@@ -16,8 +16,9 @@
 //! could be sent. **The generator measures itself**: how late it was, and whether it was the bottleneck.
 //!
 //! In reading order: this page, `pattern`, `pace`, `record`, `flight`, `stream`, `datagram`, `worker`, `opening`,
-//! [`machine`], [`fit`], [`verdict`].
+//! `chores`, [`machine`], [`fit`], [`verdict`].
 
+mod chores;
 mod datagram;
 pub mod fit;
 mod flight;

@@ -64,6 +64,9 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         .serve()
         .map(|address| child::Server::start(&address))
         .transpose()?;
+    if let Some(server) = &server {
+        server.separate();
+    }
     let targets = match &server {
         Some(server) => resolve(std::slice::from_ref(&server.address))?,
         None => resolve(typed.addresses())?,

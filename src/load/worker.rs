@@ -12,21 +12,21 @@ use super::machine::{ServerSample, own_usage};
 use super::opening::Opening;
 use super::pace::{Clock, Pace};
 use super::pattern::Pattern;
-use super::record::{Fault, FaultKind, Faults, Ledger, Part, Shares, Slice, note};
+use super::record::{Fault, Faults, Ledger, Part, Shares, Slice, note};
 use super::stream::{Step, StreamClient};
 use super::{Final, Message, Mode, Orders, Plan, ServerFigures};
 use crate::net::Stream;
 use crate::net::connect::{ClientSocket, Outgoing};
 use crate::reactor::{Epoll, Event, Interest, Key, Lane, Reactor, Readiness, Timer, Want};
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Write};
+use std::io;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 /// Everything is read into one buffer of this size: what large requests want; small ones never see its end.
-const SCRATCH_BYTES: usize = 256 * 1024;
+pub(super) const SCRATCH_BYTES: usize = 256 * 1024;
 /// How often the loop looks after what is not urgent.
-const TICK: u64 = 20_000_000;
+pub(super) const TICK: u64 = 20_000_000;
 /// An arrival that is nearer than this is waited for by polling: setting a timer and sleeping would take as long.
 const NEAR: u64 = 5_000;
 /// The longest wait, at the end, for answers that are under way.
@@ -59,10 +59,10 @@ pub(super) struct Worker<'a> {
     backlog: VecDeque<u64>,
     /// Which connections are in `free`, by number.
     listed: Vec<bool>,
-    next_tick: u64,
-    next_slice: u64,
+    pub(super) next_tick: u64,
+    pub(super) next_slice: u64,
     /// The connection at which the search for those that wait too long goes on.
-    cursor: usize,
+    pub(super) cursor: usize,
 }
 
 impl<'a> Worker<'a> {
@@ -303,7 +303,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Hands the slice over, and begins another.
-    fn rotate(&mut self, part: Part, now: u64) {
+    pub(super) fn rotate(&mut self, part: Part, now: u64) {
         let mut slice = std::mem::replace(&mut self.desk.slice, Slice::new(part, now));
         slice.end = now;
         slice.open = self.opening.open as u64;
@@ -401,7 +401,7 @@ impl<'a> Worker<'a> {
     }
 
     /// A connection of an open loop may take the next request.
-    fn on_answered(&mut self, key: Key) {
+    pub(super) fn on_answered(&mut self, key: Key) {
         if self.pace.is_some() {
             self.list(key);
             self.serve_backlog();
@@ -426,7 +426,7 @@ impl<'a> Worker<'a> {
     // ---- who gets the next request ----
 
     /// Sends a request over a connection, as planned.
-    fn issue(&mut self, key: Key, planned: u64) {
+    pub(super) fn issue(&mut self, key: Key, planned: u64) {
         let Some(Outgoing { socket, state }) = self.reactor.get_mut(key) else {
             return;
         };
@@ -508,108 +508,6 @@ impl<'a> Worker<'a> {
         }
     }
 
-    // ---- what is not urgent ----
-
-    fn tick(&mut self) {
-        let now = self.desk.read_clock();
-        self.next_tick = now + TICK;
-        if now >= self.next_slice {
-            self.rotate(self.desk.slice.part, now);
-            self.next_slice += nanoseconds(self.plan.interval);
-        }
-        self.opening.retry();
-        self.look_for_the_late(now);
-    }
-
-    /// Looks through a part of the connections for those that have waited too long: all of them in a quarter of the
-    /// timeout, or a second. All at once would hold up everybody else, by a tenth of a microsecond each.
-    fn look_for_the_late(&mut self, now: u64) {
-        let timeout = nanoseconds(self.plan.timeout);
-        let round = (timeout / 4).clamp(TICK, 1_000_000_000);
-        let members = self.opening.len();
-        let share = (members as u64 * TICK).div_ceil(round) as usize;
-        let limit = now.saturating_sub(timeout);
-        for _ in 0..share.min(members) {
-            self.cursor = (self.cursor + 1) % members;
-            let Some(key) = self.opening.member(self.cursor) else {
-                continue;
-            };
-            match self.reactor.get_mut(key).map(|out| &mut out.state) {
-                Some(Client::Stream(client)) => {
-                    if client.waiting_since().is_some_and(|since| since < limit) {
-                        let fault = Fault::new(
-                            FaultKind::Timeout,
-                            format!("no answer in {:?}", self.plan.timeout),
-                        );
-                        self.end(key, &fault);
-                    }
-                }
-                Some(Client::Datagram(client)) => {
-                    let given_up = client.give_up(limit, &mut self.desk);
-                    if given_up > 0 {
-                        self.on_lost(key, given_up);
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Datagrams are lost; others may take their place.
-    fn on_lost(&mut self, key: Key, given_up: usize) {
-        if !self.is_proved(key) {
-            return self.prove_again(key);
-        }
-        if self.desk.again {
-            let now = self.desk.read_clock();
-            for _ in 0..given_up {
-                if self.desk.may_send() {
-                    self.issue(key, now);
-                }
-            }
-        } else {
-            self.on_answered(key);
-        }
-    }
-
-    /// Writes for as long as the server takes it.
-    fn write_without_end(&mut self, key: Key) {
-        let Some(Outgoing {
-            socket: ClientSocket::Stream(stream),
-            state: Client::Slow,
-        }) = self.reactor.get_mut(key)
-        else {
-            return;
-        };
-        loop {
-            match stream.write(self.desk.pattern.slice(0, 0, SCRATCH_BYTES / 2)) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => break,
-            }
-        }
-        self.desk.ledger.slow_cut += 1;
-        drop(self.reactor.close(key));
-    }
-
-    /// A last look for bytes that nobody asked for.
-    fn listen_once(&mut self) {
-        for (_, key) in self.opening.members() {
-            let Some(Outgoing { socket, state }) = self.reactor.get_mut(key) else {
-                continue;
-            };
-            if let (ClientSocket::Stream(stream), Client::Stream(client)) = (socket, state) {
-                if client.in_flight() > 0 {
-                    continue;
-                }
-                if let Err(fault) = client.listen_once(stream, &mut self.desk) {
-                    self.end(key, &fault);
-                }
-            }
-        }
-    }
-
     /// Ends a connection for a fault. What it had under way is lost.
     pub(super) fn end(&mut self, key: Key, fault: &Fault) {
         let Some(Outgoing { socket, state }) = self.reactor.close(key) else {
@@ -623,6 +521,6 @@ impl<'a> Worker<'a> {
     }
 }
 
-fn nanoseconds(time: Duration) -> u64 {
+pub(super) fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4)
 }

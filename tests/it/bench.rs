@@ -1,0 +1,538 @@
+//! `echo-reactor bench` against servers that keep the protocol, and against mutants that break it in one way each.
+//!
+//! The servers are plain std sockets, so that these tests say nothing of our own server. Whether a measurement is valid
+//! depends on what else this machine does, so no test of this file relies on it; whether an echo was right does not.
+
+use serde_json::Value;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+// --- The program under test ------------------------------------------------------------------------------------------
+
+struct Ended {
+    code: i32,
+    report: Value,
+    err: String,
+}
+
+impl Ended {
+    fn number(&self, pointer: &str) -> u64 {
+        let value = self.report.pointer(pointer);
+        value
+            .and_then(Value::as_u64)
+            .unwrap_or_else(|| panic!("no {pointer}: {}", self.report))
+    }
+
+    /// Every request is accounted for, whatever happened to it.
+    #[track_caller]
+    fn balances(&self) {
+        let [sent, echoed, lost, in_flight] = ["sent", "echoed", "lost", "in_flight"]
+            .map(|name| self.number(&format!("/requests/{name}")));
+        assert_eq!(
+            sent,
+            echoed + lost + in_flight,
+            "{}",
+            self.report["requests"]
+        );
+    }
+
+    /// Nothing was wrong with the echoes; the machine may have been too busy for the figures to count.
+    #[track_caller]
+    fn was_right(&self) {
+        assert!([0, 4].contains(&self.code), "{} {}", self.code, self.err);
+        assert_eq!(self.report["faults"].as_object().unwrap().len(), 0);
+        self.balances();
+        assert!(self.number("/echoes") > 0, "{}", self.report);
+    }
+
+    /// It was caught.
+    #[track_caller]
+    fn was_caught(&self, code: i32, fault: &str) {
+        assert_eq!(self.code, code, "{} {}", self.err, self.report);
+        assert!(self.number(&format!("/faults/{fault}/count")) > 0);
+        assert!(self.err.contains(fault), "{}", self.err);
+        self.balances();
+    }
+}
+
+/// Runs `bench` for a short while, and reads its report.
+fn bench(line: &str) -> Ended {
+    let output = Command::new(env!("CARGO_BIN_EXE_echo-reactor"))
+        .args(["bench", "--format", "json", "-q"])
+        .args(line.split_whitespace())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    let report = serde_json::from_str(&out).unwrap_or(Value::Null);
+    if !report.is_null() {
+        fits_schema(&report);
+    }
+    Ended {
+        code: output.status.code().expect("no signal ended it"),
+        report,
+        err,
+    }
+}
+
+// --- The schema ------------------------------------------------------------------------------------------------------
+
+fn fits_schema(report: &Value) {
+    let schema = include_str!("../../src/cli/bench/schema.json");
+    let schema: Value = serde_json::from_str(schema).unwrap();
+    check(&schema, &schema, report, "");
+}
+
+/// As much of JSON Schema as that schema uses.
+fn check(root: &Value, schema: &Value, value: &Value, at: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let target = root.pointer(reference.trim_start_matches('#')).unwrap();
+        return check(root, target, value, at);
+    }
+    if let Some(constant) = schema.get("const") {
+        assert_eq!(value, constant, "{at}");
+    }
+    if let Some(allowed) = schema["enum"].as_array() {
+        assert!(allowed.contains(value), "{at}: {value}");
+    }
+    let kinds: Vec<&str> = match &schema["type"] {
+        Value::String(kind) => vec![kind],
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let is = |kind: &&str| match *kind {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_u64(),
+        "number" => value.is_number(),
+        "null" => value.is_null(),
+        other => panic!("the schema knows a {other}, this test does not"),
+    };
+    assert!(
+        kinds.is_empty() || kinds.iter().any(is),
+        "{at}: {value} is no {kinds:?}"
+    );
+    for name in schema["required"].as_array().into_iter().flatten() {
+        let name = name.as_str().unwrap();
+        assert!(
+            value.is_null() || value.get(name).is_some(),
+            "{at}/{name} is missing"
+        );
+    }
+    for (name, member) in value.as_object().into_iter().flatten() {
+        let at = format!("{at}/{name}");
+        match (
+            schema["properties"].get(name),
+            &schema["additionalProperties"],
+        ) {
+            (Some(schema), _) => check(root, schema, member, &at),
+            (None, Value::Bool(false)) => panic!("{at} is not in the schema"),
+            (None, schema) => check(root, schema, member, &at),
+        }
+    }
+    for (place, item) in value.as_array().into_iter().flatten().enumerate() {
+        check(root, &schema["items"], item, &format!("{at}/{place}"));
+    }
+}
+
+// --- Servers ---------------------------------------------------------------------------------------------------------
+
+/// A TCP server whose echo of the n-th kilobyte or less is what `treat` makes of it.
+fn tcp(treat: impl Fn(u64, &mut Vec<u8>) + Send + Sync + Clone + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let treat = treat.clone();
+            thread::spawn(move || echo(stream, treat));
+        }
+    });
+    format!("tcp://{address}")
+}
+
+fn echo(mut stream: impl Read + Write, treat: impl Fn(u64, &mut Vec<u8>)) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    for turn in 0.. {
+        let count = stream.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        let mut bytes = buffer[..count].to_vec();
+        treat(turn, &mut bytes);
+        stream.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+/// A UDP server that answers the n-th datagram with what `answer` makes of it.
+fn udp(mut answer: impl FnMut(u64, &[u8]) -> Vec<Vec<u8>> + Send + 'static) -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut buffer = vec![0; 64 * 1024];
+        for turn in 0.. {
+            let (count, from) = socket.recv_from(&mut buffer).unwrap();
+            for datagram in answer(turn, &buffer[..count]) {
+                let _ = socket.send_to(&datagram, from);
+            }
+        }
+    });
+    format!("udp://{address}")
+}
+
+/// A name in the abstract space that nobody else has.
+fn name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("echo-reactor-bench-{}-{number}", std::process::id())
+}
+
+const SHORT: &str = "-c 5 -d 300ms --warm-up 100ms";
+
+// --- Servers that keep the protocol ----------------------------------------------------------------------------------
+
+#[test]
+fn every_mode_is_right_about_a_right_server_over_tcp() {
+    let server = tcp(|_, _| {});
+    for mode in [
+        "",
+        "--pipeline 8",
+        "-s 1MiB",
+        "-s 1 --pipeline 3",
+        "-r 500",
+        "-r 500 --arrivals poisson --pipeline 4",
+        "--hold 100ms",
+        "--churn fin",
+        "--churn reset",
+        "--active 40%",
+        "--slow-readers 2",
+        "--workers 2",
+        "--workers 2 -r 500",
+        "--source 127.0.9.1-127.0.9.3",
+    ] {
+        let ended = bench(&format!("{server} {SHORT} {mode}"));
+        ended.was_right();
+    }
+}
+
+#[test]
+fn every_family_is_measured() {
+    let stream = name();
+    let address = UnixAddr::from_abstract_name(&stream).unwrap();
+    let listener = UnixListener::bind_addr(&address).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || echo(stream, |_, _| {}));
+        }
+    });
+    bench(&format!("unix://@{stream} {SHORT} --pipeline 4")).was_right();
+
+    let datagrams = name();
+    let address = UnixAddr::from_abstract_name(&datagrams).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    thread::spawn(move || {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let (count, from) = socket.recv_from(&mut buffer).unwrap();
+            let _ = socket.send_to_addr(&buffer[..count], &from);
+        }
+    });
+    bench(&format!("unixgram://@{datagrams} {SHORT}")).was_right();
+    bench(&format!(
+        "{} {SHORT} --pipeline 4",
+        udp(|_, bytes| vec![bytes.to_vec()])
+    ))
+    .was_right();
+}
+
+#[test]
+fn so_many_requests_are_so_many() {
+    let ended = bench(&format!("{} -c 3 -n 1000", tcp(|_, _| {})));
+    ended.was_right();
+    // One more on each connection, which proved that a server is there.
+    assert_eq!(ended.number("/requests/sent"), 1003);
+    assert_eq!(ended.number("/echoes"), 1000);
+}
+
+#[test]
+fn without_an_address_a_server_is_started_and_seen() {
+    let ended = bench(SHORT);
+    ended.was_right();
+    assert!(ended.number("/server/threads") >= 1);
+    assert!(ended.report["server"]["cpu_ns_per_echo"].as_f64().unwrap() > 0.0);
+    bench(&format!("--serve udp://127.0.0.1:0 {SHORT} --allow-loss")).was_right();
+}
+
+#[test]
+fn steps_and_search_report_each_of_their_runs() {
+    let server = tcp(|_, _| {});
+    let ended = bench(&format!("{server} -r 200,400 -d 300ms --warm-up 0"));
+    assert_eq!(ended.report["steps"].as_array().unwrap().len(), 2);
+    let ended = bench(&format!(
+        "{server} --find-max 500ms -c 2 -d 150ms --warm-up 0"
+    ));
+    assert!(ended.report["steps"].as_array().unwrap().len() > 1);
+}
+
+#[test]
+fn a_log_and_a_drawing_are_made() {
+    let path = |end: &str| std::env::temp_dir().join(format!("{}{end}", name()));
+    let (hdr, svg) = (path(".hlog"), path(".svg"));
+    let server = tcp(|_, _| {});
+    bench(&format!(
+        "{server} {SHORT} -r 1k --hdr {} --svg {}",
+        hdr.display(),
+        svg.display()
+    ))
+    .was_right();
+    let log = std::fs::read_to_string(&hdr).unwrap();
+    assert!(
+        log.contains("Tag=planned,") && log.contains("Tag=actual,"),
+        "{log}"
+    );
+    assert!(std::fs::read_to_string(&svg).unwrap().contains("</svg>"));
+    std::fs::remove_file(hdr).unwrap();
+    std::fs::remove_file(svg).unwrap();
+}
+
+// --- Mutants ---------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_changed_byte_is_caught() {
+    let server = tcp(|turn, bytes| {
+        if turn == 20 {
+            bytes[7] ^= 1;
+        }
+    });
+    bench(&format!("{server} {SHORT}")).was_caught(65, "mismatch");
+    let server = udp(|turn, bytes| {
+        let mut bytes = bytes.to_vec();
+        bytes[9] ^= u8::from(turn == 30);
+        vec![bytes]
+    });
+    bench(&format!("{server} {SHORT} --timeout 200ms")).was_caught(65, "mismatch");
+}
+
+#[test]
+fn a_lost_byte_is_caught() {
+    let server = tcp(|turn, bytes| {
+        if turn == 20 {
+            bytes.remove(3);
+        }
+    });
+    let ended = bench(&format!("{server} {SHORT}"));
+    ended.was_caught(65, "mismatch");
+    // The last byte of all is missed by nobody but time.
+    let server = tcp(|turn, bytes| {
+        if turn == 20 {
+            bytes.pop();
+        }
+    });
+    bench(&format!("{server} {SHORT} --timeout 200ms")).was_caught(75, "timeout");
+}
+
+#[test]
+fn a_doubled_byte_is_caught() {
+    let server = tcp(|turn, bytes| {
+        if turn == 20 {
+            bytes.push(bytes[0]);
+        }
+    });
+    bench(&format!("{server} {SHORT}")).was_caught(65, "extra");
+}
+
+#[test]
+fn a_changed_order_is_caught() {
+    let server = tcp(|turn, bytes| {
+        if turn == 20 {
+            bytes.swap(0, 5);
+        }
+    });
+    bench(&format!("{server} {SHORT} --pipeline 4")).was_caught(65, "mismatch");
+}
+
+#[test]
+fn an_early_end_is_caught() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut buffer = [0; 64];
+            for _ in 0..20 {
+                stream.read_exact(&mut buffer).unwrap();
+                stream.write_all(&buffer).unwrap();
+            }
+            close_in_order(stream);
+        }
+    });
+    let ended = bench(&format!("tcp://{address} -c 1 -d 300ms --warm-up 0"));
+    assert_eq!(ended.code, 74, "{}", ended.err);
+    ended.balances();
+}
+
+fn close_in_order(stream: TcpStream) {
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    drop(stream);
+}
+
+#[test]
+fn nobody_there_is_no_measurement() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let ended = bench(&format!("{address} {SHORT}"));
+    assert_eq!(ended.code, 69, "{}", ended.err);
+    assert!(ended.err.contains("refused"), "{}", ended.err);
+    assert_eq!(ended.report["valid"], false);
+}
+
+#[test]
+fn lost_datagrams_are_counted() {
+    let server = udp(|turn, bytes| match turn % 10 {
+        9 => Vec::new(),
+        _ => vec![bytes.to_vec()],
+    });
+    let ended = bench(&format!(
+        "{server} -c 2 --pipeline 4 -d 600ms --warm-up 0 --timeout 100ms"
+    ));
+    assert_eq!(ended.code, 75, "{}", ended.err);
+    assert!(ended.number("/requests/lost") > 2);
+    ended.balances();
+    let ended = bench(&format!(
+        "{server} -c 2 --pipeline 4 -d 300ms --warm-up 0 --timeout 100ms --allow-loss"
+    ));
+    ended.was_right();
+}
+
+#[test]
+fn doubled_datagrams_are_counted() {
+    let server = udp(|_, bytes| vec![bytes.to_vec(); 2]);
+    let ended = bench(&format!("{server} {SHORT}"));
+    assert_eq!(ended.code, 65, "{}", ended.err);
+    let (echoed, doubles) = (
+        ended.number("/requests/echoed"),
+        ended.number("/requests/duplicates"),
+    );
+    assert!(
+        doubles + 10 >= echoed && doubles <= echoed,
+        "{echoed} {doubles}"
+    );
+    ended.balances();
+}
+
+#[test]
+fn a_changed_order_of_datagrams_is_counted() {
+    let mut kept: Option<Vec<u8>> = None;
+    let server = udp(move |turn, bytes| match (turn < 10, kept.take()) {
+        (true, _) => vec![bytes.to_vec()],
+        (false, Some(before)) => vec![bytes.to_vec(), before],
+        (false, None) => {
+            kept = Some(bytes.to_vec());
+            Vec::new()
+        }
+    });
+    let ended = bench(&format!(
+        "{server} -c 1 --pipeline 4 -d 300ms --warm-up 0 --timeout 200ms"
+    ));
+    assert_eq!(ended.code, 65, "{}", ended.err);
+    assert!(ended.number("/requests/reordered") > 10);
+    ended.balances();
+}
+
+#[test]
+fn an_answer_that_comes_too_late_is_late_and_not_lost() {
+    let mut waiting = Vec::new();
+    let server = udp(move |turn, bytes| {
+        if turn == 3 {
+            waiting.push((Instant::now(), bytes.to_vec()));
+            return Vec::new();
+        }
+        let mut answers = vec![bytes.to_vec()];
+        waiting.retain(|(since, bytes)| {
+            let due = since.elapsed() > Duration::from_millis(300);
+            if due {
+                answers.push(bytes.clone());
+            }
+            !due
+        });
+        answers
+    });
+    // Few enough that the late one is still remembered.
+    let ended = bench(&format!(
+        "{server} -c 1 --pipeline 2 -r 100 -d 800ms --warm-up 0 --timeout 100ms"
+    ));
+    assert_eq!(
+        ended.number("/requests/late"),
+        1,
+        "{}",
+        ended.report["requests"]
+    );
+    assert_eq!(ended.code, 75);
+    ended.balances();
+}
+
+#[test]
+fn a_slow_server_is_slow_in_the_figures() {
+    let server = tcp(|_, _| thread::sleep(Duration::from_millis(5)));
+    let ended = bench(&format!("{server} {SHORT}"));
+    ended.was_right();
+    assert!(ended.number("/latency_ns/actual/min") >= 5_000_000);
+}
+
+/// The test of what is known as coordinated omission. The server stands still once, for 200 ms. Whoever looks at the
+/// actual send sees a slow request on each connection, a few among thousands; whoever was planned for that time waited.
+#[test]
+fn a_server_that_stops_is_seen_in_the_planned_latencies_and_not_in_the_actual_ones() {
+    let start = Instant::now();
+    let server = tcp(move |_, _| {
+        let at = start.elapsed();
+        let (from, to) = (Duration::from_millis(600), Duration::from_millis(800));
+        if at > from && at < to {
+            thread::sleep(to - at);
+        }
+    });
+    let ended = bench(&format!("{server} -c 4 -r 1k -d 2s --warm-up 200ms"));
+    assert!([0, 4].contains(&ended.code), "{}", ended.err);
+    let planned = ended.number("/latency_ns/planned/p90");
+    let actual = ended.number("/latency_ns/actual/p90");
+    // A tenth of all was planned for the time of standing still, and waited 100 ms on average.
+    assert!(
+        ended.number("/latency_ns/planned/p99") > 100_000_000,
+        "{}",
+        ended.report["latency_ns"]
+    );
+    assert!(
+        actual < 20_000_000 && planned >= actual,
+        "{planned} {actual}"
+    );
+    assert!(
+        ended.number("/latency_ns/actual/p99") < 100_000_000,
+        "{}",
+        ended.report["latency_ns"]
+    );
+    assert!(
+        ended.number("/latency_ns/actual/max") > 100_000_000,
+        "the few are in the maximum"
+    );
+    ended.balances();
+}
+
+// --- The command line ------------------------------------------------------------------------------------------------
+
+#[test]
+fn what_does_not_fit_is_refused_before_it_starts() {
+    let ended = bench("127.0.0.1:9 -c 3M");
+    assert_eq!(ended.code, 64);
+    assert!(ended.err.contains("--workers"), "{}", ended.err);
+    let ended = bench("udp://127.0.0.1:9 -s 4");
+    assert!(ended.err.contains("--size 4"), "{}", ended.err);
+}
