@@ -60,6 +60,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     }
     let stop = listen_to_signals()?;
     let descriptors = raise_descriptors();
+    let host = Host::look(descriptors);
     let server = typed
         .serve()
         .map(|address| child::Server::start(&address))
@@ -80,7 +81,6 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         .svg()
         .map(|path| svg::Drawing::create(path))
         .transpose()?;
-    let host = Host::look(descriptors);
     let mut progress = Progress::new(typed.quiet());
     let mut bench = Bench {
         workers: typed.workers(),

@@ -30,7 +30,6 @@ pub(super) struct Opening {
     pending_max: usize,
     /// Connections that are proved.
     pub(super) open: usize,
-    failed: usize,
     /// Nanoseconds between one connection's beginning and the next.
     spacing: u64,
     churn: bool,
@@ -52,7 +51,6 @@ impl Opening {
             pending: 0,
             pending_max: plan.opening.max(1),
             open: 0,
-            failed: 0,
             spacing,
             churn: false,
             stopped: churn,
@@ -336,7 +334,6 @@ impl Worker<'_> {
             .faults
             .note(fault, || format!("connection {number} to {target}"));
         self.desk.ledger.failed += 1;
-        self.opening.failed += 1;
         if self.opening.churn {
             self.opening.later.push(place);
         }

@@ -51,7 +51,7 @@ pub fn judge(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounters
             .push("nothing came back in the window".into());
         return verdict;
     }
-    judge_generator(&mut verdict, workers, total);
+    judge_generator(&mut verdict, plan, workers, total);
     judge_pace(&mut verdict, plan, total);
     judge_machine(&mut verdict, plan, kernel);
     if total.end.interrupted {
@@ -69,7 +69,7 @@ pub fn judge(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounters
 }
 
 /// Was it the generator that was measured?
-fn judge_generator(verdict: &mut Verdict, workers: usize, total: &Total) {
+fn judge_generator(verdict: &mut Verdict, plan: &Plan, workers: usize, total: &Total) {
     let window = total.end.window as f64 * workers as f64;
     let cpu = total.end.usage.cpu as f64 / window;
     let waited = total.end.usage.waited as f64 / window;
@@ -79,6 +79,11 @@ fn judge_generator(verdict: &mut Verdict, workers: usize, total: &Total) {
              stop what else is running",
             waited * 100.0
         ));
+    }
+    // Where arrivals are planned, being late tells of the limit, and being busy need not: between two arrivals that are
+    // close together the generator does not sleep.
+    if matches!(plan.mode, Mode::Open { .. }) {
+        return;
     }
     // A generator without pause is what limits, unless the server has no pause either.
     let server = total.end.server.map(|server| {
@@ -90,8 +95,16 @@ fn judge_generator(verdict: &mut Verdict, workers: usize, total: &Total) {
             Some(server) => format!("the server only {:.0} %", server * 100.0),
             None => "nothing is known of the server's (--server-pid would tell)".to_owned(),
         };
+        let remedy = match plan.mode {
+            // The kernel looks for a port whose tuple does not rest, and looks the longer the more of them do.
+            Mode::Churn { reset: false } => {
+                "; closed by FIN, each tuple rests for a minute, and finding a free one takes long: --source names more \
+                 of them, --churn reset leaves none behind"
+            }
+            _ => "",
+        };
         verdict.invalid.push(format!(
-            "the generator was busy {:.0} % of the time, and {seen}: it may have been the bottleneck; use --workers {}",
+            "the generator was busy {:.0} % of the time, and {seen}: it may have been the bottleneck; use --workers {}{remedy}",
             cpu * 100.0,
             workers + 1
         ));
@@ -142,7 +155,7 @@ fn judge_machine(verdict: &mut Verdict, plan: &Plan, kernel: &KernelCounters) {
     let retransmitted = kernel.get("RetransSegs");
     if retransmitted > 0 {
         verdict.notes.push(format!(
-            "{retransmitted} TCP segments were sent again on this machine; each has kept somebody waiting for 200 ms or more"
+            "TCP segments sent again on this machine: {retransmitted}; each may have kept somebody waiting for 200 ms or more"
         ));
     }
     for (name, whose) in [("RcvbufErrors", "receive"), ("SndbufErrors", "send")] {

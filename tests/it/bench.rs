@@ -526,6 +526,32 @@ fn a_server_that_stops_is_seen_in_the_planned_latencies_and_not_in_the_actual_on
     ended.balances();
 }
 
+/// Ctrl-C asks for the report, and does not do away with it.
+#[test]
+fn an_interrupted_run_reports() {
+    let server = tcp(|_, _| {});
+    let child = Command::new(env!("CARGO_BIN_EXE_echo-reactor"))
+        .args(["bench", "--format", "json", "-q", "-d", "1h", &server])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_millis(1500));
+    let pid = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let output = child.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    fits_schema(&report);
+    assert_eq!(report["interrupted"], true);
+    assert!(report["echoes"].as_u64().unwrap() > 0);
+}
+
 // --- The command line ------------------------------------------------------------------------------------------------
 
 #[test]

@@ -20,7 +20,7 @@ impl Progress {
         let bar = (!quiet && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(1000);
             // The template is ours, and a mistake in it shows at once; without it the bar has its own form.
-            if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} {bar:30} {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} {bar:20} {wide_msg}") {
                 bar.set_style(style);
             }
             bar

@@ -115,7 +115,8 @@ fn percentiles<'a>(area: &Area<'a>, run: &Run) -> Drawn<'a> {
         .x_label_formatter(&|nines| match *nines {
             n if n < 0.05 => "0".to_owned(),
             n => format!("{:.5}", 100.0 * (1.0 - 10f64.powf(-n)))
-                .trim_end_matches(['0', '.'])
+                .trim_end_matches('0')
+                .trim_end_matches('.')
                 .to_owned(),
         })
         .x_desc("percent of the answers")

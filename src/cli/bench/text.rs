@@ -63,9 +63,9 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
     writeln!(out, "{}  {what}", targets.join(" "))?;
     writeln!(
         out,
-        "  {} of {}, {} under way on each; {}",
-        plural(run.plan.active as u64, "connection"),
+        "  {}, {} of them active; {} under way on each; {} a request",
         plural(run.plan.connections as u64, "connection"),
+        grouped(run.plan.active as u64),
         plural(run.plan.depth as u64, "request"),
         plural(run.plan.size as u64, "byte"),
     )?;

@@ -125,9 +125,9 @@ struct Course {
     #[arg(long, value_name = "COUNT", default_value_t = Count(64))]
     opening: Count,
 
-    /// Do not wait for an answer any longer; a datagram that is not back by then is lost
-    #[arg(long, value_name = "TIME", default_value_t = Time(Duration::from_secs(5)))]
-    timeout: Time,
+    /// Do not wait for an answer any longer; a datagram that is not back by then is lost [default: 5s, of datagrams 1s]
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<Time>,
 
     /// Addresses of ours to come from: one, a range, or a network
     #[arg(long, value_name = "RANGE")]
@@ -326,6 +326,10 @@ impl Typed {
             true => Duration::ZERO,
             false => Duration::from_secs(1),
         };
+        // Of a stream nothing gets lost, so what takes long is still to come; of datagrams it is gone.
+        let datagrams =
+            |target: &Endpoint| matches!(target, Endpoint::Udp(_) | Endpoint::UnixDatagram(_));
+        let timeout = Duration::from_secs(if targets.iter().any(datagrams) { 1 } else { 5 });
         let mut servers = servers.to_vec();
         servers.extend(&self.course.server_pid);
         Ok(Plan {
@@ -351,7 +355,7 @@ impl Typed {
             requests: self.requests.map(|count| count.0),
             ramp: self.course.ramp.0,
             opening: size(self.course.opening),
-            timeout: self.course.timeout.0,
+            timeout: self.course.timeout.map_or(timeout, |time| time.0),
             interval: self.output.interval.0,
             seed: self.course.seed,
             servers,
@@ -413,7 +417,7 @@ impl Typed {
         if zero(self.duration) || zero(self.load.hold) || zero(self.load.find_max) {
             return usage("a time of 0 measures nothing; write for example 10s");
         }
-        if self.course.timeout.0.is_zero() || self.output.interval.0 < Duration::from_millis(100) {
+        if zero(self.course.timeout) || self.output.interval.0 < Duration::from_millis(100) {
             return usage("--timeout is more than 0, and --interval 100ms at least");
         }
         Ok(())
