@@ -459,16 +459,23 @@ fn lock(stats: &Mutex<Stats>) -> std::sync::MutexGuard<'_, Stats> {
 
 // --- Files of the system -----------------------------------------------------------------------------------------------
 
-/// Datagrams that the kernel threw away at this port, from `/proc/net/udp`.
-pub(crate) fn kernel_drops(port: u16) -> u64 {
+/// Datagrams that the kernel threw away at this IPv4 address, from `/proc/net/udp`.
+#[track_caller]
+pub(crate) fn kernel_drops(address: SocketAddr) -> u64 {
+    let IpAddr::V4(ip) = address.ip() else {
+        panic!("{address} is in another table");
+    };
+    let local = format!(
+        "{:08X}:{:04X}",
+        u32::from_ne_bytes(ip.octets()),
+        address.port()
+    );
     let table = fs::read_to_string("/proc/net/udp").unwrap();
-    let hexadecimal = format!(":{port:04X}");
-    let row = table.lines().find(|line| {
-        let local = line.split_whitespace().nth(1);
-        local.is_some_and(|local| local.ends_with(&hexadecimal))
-    });
+    let row = table
+        .lines()
+        .find(|line| line.split_whitespace().nth(1) == Some(&local));
     let drops = row.and_then(|line| line.split_whitespace().last()?.parse().ok());
-    drops.expect("the port is bound")
+    drops.expect("the address is bound")
 }
 
 /// Whether something is at this path.
