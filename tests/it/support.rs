@@ -10,10 +10,11 @@ pub(crate) use child::{Ended, Serve, ended, program};
 
 use echo_reactor::echo::{self, Config, Server, Turn};
 use echo_reactor::net::{Address, Endpoint, UnixName};
-use echo_reactor::{Stats, blocking};
+use echo_reactor::{Limits, Stats, blocking};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
 use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -288,10 +289,26 @@ impl Talk for Socket {
     #[track_caller]
     fn hears_nothing(&self) -> bool {
         self.set_nonblocking(true).unwrap();
-        let result = (&mut &*self).read(&mut [0]);
+        let result = self.peek(&mut [MaybeUninit::uninit()]);
         self.set_nonblocking(false).unwrap();
         result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
+}
+
+/// Makes a client of a Unix socket one who is owed bytes and takes none: more is under way than the server and the way
+/// back can hold, so that the server is stuck with it, or will be as soon as it looks.
+///
+/// Over TCP nobody could tell: a full window drops the acknowledgements of the other direction too, and both sides stand
+/// still until a timer of the kernel's goes off, though neither is full.
+#[track_caller]
+pub(crate) fn stick(client: &Socket) {
+    let way_back = client.send_buffer_size().unwrap(); // the server's has the same
+    let enough = way_back + Limits::default().scratch_bytes;
+    let mut pushed = 0;
+    wait_until("enough is under way", || {
+        pushed += client.push();
+        pushed > enough
+    });
 }
 
 /// Lets clients that never read push until nothing moves any more.
