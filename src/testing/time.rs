@@ -125,6 +125,21 @@ fn the_idle_end_after_their_time_and_at_most_a_sixteenth_late() {
 }
 
 #[test]
+fn activity_too_slight_to_move_a_slot_counts_all_the_same() {
+    let mut stage = Stage::new(Limits {
+        idle_timeout: Some(16 * SECOND),
+        ..Limits::default()
+    });
+    let sockets = stage.connect(1);
+    let activity = Duration::from_millis(900); // within the sixteenth, so the slot stays at its place
+    stage.pass(activity);
+    stage.send(sockets[0], 1);
+    stage.settle();
+    let lasted = stage.next_end();
+    assert!(lasted >= activity + 16 * SECOND, "{lasted:?} is early");
+}
+
+#[test]
 fn the_active_live_on_while_the_idle_end() {
     let mut stage = Stage::new(Limits {
         idle_timeout: Some(10 * SECOND),
