@@ -241,6 +241,9 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         debug_assert_eq!(self.served, self.turn.len(), "the last turn is over");
         self.turn.clear();
         self.served = 0;
+        if self.queue.is_empty() {
+            return; // nearly always
+        }
         for key in self.queue.drain(..) {
             if let Some(slot) = tenant(&mut self.slots, key) {
                 slot.queued = false;

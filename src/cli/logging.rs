@@ -1,27 +1,27 @@
 //! The log: which lines are written, and that writing them can hurt nobody.
 //!
-//! A terminal that is paused, or a pipe that nobody reads, blocks whoever writes to it. So nobody but one small thread
-//! writes to standard error: everybody else puts whole lines into a queue of fixed length, and a line that finds it
-//! full is dropped and counted. What may live in this file: filters, the form of a line, the queue and its thread.
-//! What may not: deciding what is worth a line.
+//! A terminal that is paused, or a pipe that nobody reads, blocks whoever writes to it: the event loop would stand still.
+//! So every line asks first whether there is room for it, by `poll(2)`, and is dropped and counted where there is none.
+//! POSIX promises that a pipe which polls as writable takes `PIPE_BUF` bytes at once, so no line is longer than that.
+//!
+//! The road not taken is a thread that writes, behind a queue. It is the usual one, and it costs more than it looks: as
+//! soon as a process has a second thread, the C library guards every `recv` and `send` of the first one with the
+//! bookkeeping of thread cancellation, some ninety instructions an echo, whether or not a line is ever logged.
+//!
+//! What may live in this file: filters, the form of a line, and the way out. What may not: deciding what is worth a line.
 
 use super::exit::write_plain;
 use super::units::plural;
 use env_logger::Target;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::sync::{Arc, OnceLock};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Lines that may wait for a slow reader: a few hundred kilobytes at most, and more than any burst that is of use.
-const QUEUE_LINES: usize = 1024;
-/// How long the end of the program waits for the last lines to be written.
-const FLUSH_TIME: Duration = Duration::from_millis(200);
+/// The longest line, in bytes: what a pipe with room takes without blocking (`PIPE_BUF` of pipe(7)).
+const LINE_BYTES: usize = 4096;
 
 /// How much is logged, as asked for by flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,31 +76,34 @@ fn choose(verbosity: Verbosity, environment: Option<&str>) -> (String, Option<St
     }
 }
 
-static QUEUE: OnceLock<Queue> = OnceLock::new();
+static SINK: OnceLock<Mutex<Sink<File>>> = OnceLock::new();
 
 /// Starts the log. Before this, and in programs that never do, [`say`] writes to standard error itself.
 pub(crate) fn start(verbosity: Verbosity) {
     let environment = std::env::var_os("RUST_LOG").map(|text| text.to_string_lossy().into_owned());
     let (filters, warning) = choose(verbosity, environment.as_deref());
-    let Ok(queue) = Queue::start(standard_error()) else {
-        return; // without a thread there is no log, which is better than no server
+    let Ok(descriptor) = io::stderr().as_fd().try_clone_to_owned() else {
+        return; // there is no standard error, and so nobody to tell
     };
-    let sink = Target::Pipe(Box::new(queue.clone()));
+    if SINK
+        .set(Mutex::new(Sink::new(File::from(descriptor))))
+        .is_err()
+    {
+        return;
+    }
     let started = env_logger::Builder::new()
         .parse_filters(&filters)
-        .target(sink)
+        .target(Target::Pipe(Box::new(Line)))
         .format(|out, record| {
             let mut text = String::new();
             let _ = write_plain(&mut text, &record.args().to_string());
             let time = out.timestamp_millis();
-            // One write for the whole line, since the queue takes every write for a line.
+            // One write for the whole line, since every write is taken for a line.
             writeln!(out, "{time} {:<5} {text}", record.level())
         })
         .try_init();
-    if started.is_ok() && QUEUE.set(queue).is_ok() {
-        if let Some(warning) = warning {
-            log::warn!("{warning}");
-        }
+    if let (Ok(()), Some(warning)) = (started, warning) {
+        log::warn!("{warning}");
     }
 }
 
@@ -109,99 +112,32 @@ pub(crate) fn say(line: &str) {
     let mut text = String::with_capacity(line.len() + 1);
     let _ = write_plain(&mut text, line);
     let _ = text.write_char('\n');
-    match QUEUE.get() {
-        Some(queue) => queue.put(text.into_bytes()),
-        // A standard error that is closed or full is no reason to fail: there is nobody to tell.
-        None => drop(io::stderr().write_all(text.as_bytes())),
-    }
+    put(text.as_bytes());
 }
 
-/// Waits until all lines are written, but not for long.
+/// Tells how much was not told, if there is somebody to tell now.
 pub(crate) fn finish() {
-    if let Some(queue) = QUEUE.get() {
-        queue.flush(FLUSH_TIME);
+    put(b"");
+}
+
+fn put(line: &[u8]) {
+    match SINK.get() {
+        Some(sink) => sink
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .put(line),
+        // A standard error that is closed or full is no reason to fail: there is nobody to tell.
+        None => drop(io::stderr().write_all(line)),
     }
 }
 
-/// Standard error by a descriptor of its own: the thread that may block in writing must not hold std's lock on it.
-fn standard_error() -> Box<dyn Write + Send> {
-    match io::stderr().as_fd().try_clone_to_owned() {
-        Ok(descriptor) => Box::new(File::from(descriptor)),
-        Err(_) => Box::new(io::stderr()),
-    }
-}
-
-/// The queue of lines. Its clones lead to the same thread.
-#[derive(Clone, Debug)]
-struct Queue {
-    sender: SyncSender<Message>,
-    dropped: Arc<AtomicU64>,
-}
-
+/// What env_logger writes into: it hands over every record by one `write_all`, so each write is a line.
 #[derive(Debug)]
-enum Message {
-    Line(Vec<u8>),
-    Flush(SyncSender<()>),
-}
+struct Line;
 
-impl Queue {
-    fn start(out: Box<dyn Write + Send>) -> io::Result<Self> {
-        let (sender, receiver) = mpsc::sync_channel(QUEUE_LINES);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let seen = Arc::clone(&dropped);
-        thread::Builder::new()
-            .name("log".to_owned())
-            .stack_size(64 * 1024)
-            .spawn(move || write_lines(&receiver, &seen, out))?;
-        Ok(Self { sender, dropped })
-    }
-
-    fn put(&self, line: Vec<u8>) {
-        if self.sender.try_send(Message::Line(line)).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn flush(&self, wait: Duration) {
-        let deadline = Instant::now() + wait;
-        let (done, finished) = mpsc::sync_channel(1);
-        let mut message = Message::Flush(done);
-        // A full queue is asked again and again, since std has no `send_timeout`. The program is ending anyway.
-        while let Err(TrySendError::Full(back)) = self.sender.try_send(message) {
-            if Instant::now() >= deadline {
-                return;
-            }
-            message = back;
-            thread::sleep(Duration::from_millis(1));
-        }
-        let _ = finished.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-    }
-}
-
-/// The whole life of the thread `log`.
-fn write_lines(lines: &Receiver<Message>, dropped: &AtomicU64, mut out: Box<dyn Write + Send>) {
-    for message in lines {
-        // Errors of standard error (closed, disk full) have nowhere to be told. Later lines may fare better.
-        if let Message::Line(line) = &message {
-            let _ = out.write_all(line);
-        }
-        let lost = dropped.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            let lines = plural(lost, "line");
-            let report = format!("echo-reactor: {lines} of the log dropped: nobody was reading\n");
-            let _ = out.write_all(report.as_bytes());
-        }
-        if let Message::Flush(done) = message {
-            let _ = out.flush();
-            let _ = done.try_send(());
-        }
-    }
-}
-
-/// env_logger writes every record by one `write_all`, so each write is a line. It never blocks and never fails.
-impl Write for Queue {
+impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.put(line.to_vec());
+        put(line);
         Ok(line.len())
     }
 
@@ -210,85 +146,97 @@ impl Write for Queue {
     }
 }
 
+/// A way out that never blocks and never fails.
+#[derive(Debug)]
+struct Sink<W> {
+    out: W,
+    dropped: u64,
+}
+
+impl<W: Write + AsFd> Sink<W> {
+    fn new(out: W) -> Self {
+        Self { out, dropped: 0 }
+    }
+
+    fn put(&mut self, line: &[u8]) {
+        if self.dropped > 0 && self.has_room() {
+            let lines = plural(std::mem::take(&mut self.dropped), "line");
+            let report = format!("echo-reactor: {lines} of the log dropped: nobody was reading\n");
+            let _ = self.out.write_all(report.as_bytes());
+        }
+        if line.is_empty() {
+            return;
+        }
+        if !self.has_room() {
+            self.dropped += 1;
+            return;
+        }
+        // Errors of standard error (closed, disk full) have nowhere to be told. Later lines may fare better.
+        let _ = match line.len() {
+            0..=LINE_BYTES => self.out.write_all(line),
+            _ => (self.out.write_all(&line[..LINE_BYTES - 4]))
+                .and_then(|()| self.out.write_all(b"...\n")),
+        };
+    }
+
+    /// Whether a line would be taken at once. A reader who is gone counts as room: the write fails, and does not block.
+    fn has_room(&self) -> bool {
+        let mut asked = [PollFd::new(self.out.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
-
-    /// A reader that does not read until it is told to.
-    struct Gate {
-        opened: Receiver<()>,
-        open: bool,
-        text: Arc<Mutex<Vec<u8>>>,
-    }
-
-    impl Write for Gate {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            if !self.open {
-                self.open = true;
-                let _ = self.opened.recv();
-            }
-            self.text.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn a_reader_who_does_not_read_blocks_nobody_and_what_is_dropped_is_counted() {
-        let (open, opened) = mpsc::channel();
-        let text = Arc::new(Mutex::new(Vec::new()));
-        let gate = Gate {
-            opened,
-            open: false,
-            text: Arc::clone(&text),
-        };
-        let queue = Queue::start(Box::new(gate)).unwrap();
-        let lines = QUEUE_LINES * 3;
-        for number in 0..lines {
-            queue.put(format!("{number}\n").into_bytes());
+        let (ours, mut reader) = UnixStream::pair().unwrap();
+        let mut sink = Sink::new(ours);
+        let mut lines = 0;
+        // Until the reader's queue is full; a sink that blocks would never come out of here.
+        while sink.dropped < 100 {
+            sink.put(format!("{lines:0100}\n").as_bytes());
+            lines += 1;
         }
-        queue.flush(Duration::from_millis(1)); // gives up, as it must
-        open.send(()).unwrap();
-        queue.flush(Duration::from_secs(20));
+        reader.set_nonblocking(true).unwrap();
+        let mut text = Vec::new();
+        let _ = reader.read_to_end(&mut text); // all that is there, and then WouldBlock
+        sink.put(b"and on\n");
+        drop(sink);
+        reader.set_nonblocking(false).unwrap();
+        reader.read_to_end(&mut text).unwrap();
 
-        let text = String::from_utf8(text.lock().unwrap().clone()).unwrap();
-        let (reports, kept): (Vec<&str>, Vec<&str>) =
-            text.lines().partition(|line| line.contains("dropped"));
-        let count = |line: &str| line.split(' ').nth(1).unwrap().replace(',', "");
-        let dropped: usize = reports
-            .iter()
-            .map(|line| count(line).parse::<usize>().unwrap())
-            .sum();
-        assert_eq!(kept.len() + dropped, lines, "every line is kept or counted");
-        assert!(kept.len() >= QUEUE_LINES && dropped > 0);
-        assert_eq!(kept[..3], ["0", "1", "2"]);
+        let text = String::from_utf8(text).unwrap();
+        let kept = text.lines().filter(|line| line.len() == 100).count();
+        assert_eq!(kept + 100, lines, "every line is kept or counted");
+        assert!(
+            text.ends_with("100 lines of the log dropped: nobody was reading\nand on\n"),
+            "{text}"
+        );
     }
 
-    /// A standard error that is gone.
-    struct Gone;
-
-    impl Write for Gone {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::Error::from(io::ErrorKind::BrokenPipe))
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Err(io::Error::from(io::ErrorKind::BrokenPipe))
+    #[test]
+    fn a_reader_who_is_gone_hurts_nobody() {
+        let (ours, reader) = UnixStream::pair().unwrap();
+        drop(reader);
+        let mut sink = Sink::new(ours);
+        for _ in 0..1_000 {
+            sink.put(b"lost\n");
         }
     }
 
     #[test]
-    fn a_standard_error_that_is_gone_hurts_nobody() {
-        let mut queue = Queue::start(Box::new(Gone)).unwrap();
-        for _ in 0..QUEUE_LINES * 2 {
-            queue.write_all(b"lost\n").unwrap();
-        }
-        queue.flush(Duration::from_secs(20));
-        assert_eq!(queue.dropped.load(Ordering::Relaxed), 0, "the thread lives");
+    fn a_line_is_never_longer_than_what_a_pipe_takes_at_once() {
+        let (ours, mut reader) = UnixStream::pair().unwrap();
+        Sink::new(ours).put(&[b'x'; 2 * LINE_BYTES]);
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).unwrap();
+        assert_eq!(text.len(), LINE_BYTES);
+        assert!(text.ends_with(b"x...\n"));
     }
 
     #[test]

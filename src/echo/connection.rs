@@ -157,6 +157,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Says FIN, and then reads to throw away until the peer has said it too.
+    #[cold] // keeps it out of the way of the echo
     fn take_leave(
         &mut self,
         scratch: &mut [u8],
@@ -209,6 +210,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Sends what is owed. Whether that was everything.
+    #[cold] // likewise: peers are seldom slow
     fn pay(&mut self, stats: &mut Stats) -> io::Result<bool> {
         let sent = write_some(&mut self.stream, self.tail.unsent())?;
         self.tail.sent(sent);
