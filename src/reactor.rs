@@ -27,12 +27,13 @@ mod key;
 pub use deadlines::Lane;
 pub use epoll::{Epoll, Waker};
 pub use key::Key;
+/// What a source is registered under, in the kernel's books: a [`Key`] as mio carries it.
+pub use mio::Token;
 /// What can be watched beside the reactor's own sources: anything that mio can register.
 pub use mio::event::Source as ForeignSource;
 
 use deadlines::{Deadlines, Place};
 use key::WAKE;
-use mio::Token;
 use slab::Slab;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
