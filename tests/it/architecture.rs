@@ -66,9 +66,8 @@ impl Source {
 /// Unit tests come last in a file, in a module of their own.
 fn tests_begin(lines: &[&str]) -> usize {
     let is_end = |pair: &[&str]| {
-        pair[0].starts_with("#[cfg(")
-            && pair[0].contains("test")
-            && pair[1].starts_with("mod tests {")
+        let for_tests = pair[0].starts_with("#[cfg(") && pair[0].contains("test");
+        for_tests && pair[1].starts_with("mod tests {")
     };
     lines.windows(2).position(is_end).unwrap_or(lines.len())
 }
@@ -111,9 +110,9 @@ fn is_of_a_name(character: char) -> bool {
 fn behind<'a>(line: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
     line.match_indices(word).filter_map(move |(place, _)| {
         let rest = &line[place + word.len()..];
-        let whole = !line[..place].ends_with(is_of_a_name)
-            && !(word.ends_with(is_of_a_name) && rest.starts_with(is_of_a_name));
-        whole.then_some(rest)
+        let goes_on = word.ends_with(is_of_a_name) && rest.starts_with(is_of_a_name);
+        let is_part = line[..place].ends_with(is_of_a_name) || goes_on;
+        (!is_part).then_some(rest)
     })
 }
 
@@ -301,7 +300,8 @@ fn functions(source: &Source) -> Vec<(usize, usize)> {
         let rest = source.code[place..].iter().map(|(_, line)| line);
         let end = rest.take_while(|later| {
             let closes = indent(later) == indent(line) && later.trim_start().starts_with('}');
-            !closes && !(indent(later) <= indent(line) && later.ends_with(';'))
+            let is_declared = indent(later) <= indent(line) && later.ends_with(';');
+            !(closes || is_declared)
         });
         functions.push((*number, end.count() + 1));
     }

@@ -469,7 +469,7 @@ fn a_standard_error_that_nobody_reads_does_not_hold_up_an_echo() {
 
 /// The writing end of a pipe that nobody reads, though somebody could.
 fn unread() -> Stdio {
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = nix::unistd::pipe().unwrap();
     // It lives as long as this process, which is what a reader who never reads is.
     std::mem::forget(reader);
     writer.into()

@@ -7,6 +7,7 @@ use crate::support::{
     Dir, Model, Noise, Running, Talk, assert_same, has_ipv6, ip, noise, sock_addr, try_connect,
     unique_name,
 };
+use echo_reactor::Limits;
 use echo_reactor::echo::Config;
 use echo_reactor::net::Endpoint;
 use echo_reactor::stats::Reason;
@@ -59,7 +60,7 @@ fn cases() -> Vec<Case> {
         case("64 KiB", vec![noise(3, 64 << 10)], Manner::AtOnce),
         case(
             "a scratch and one more",
-            vec![noise(4, (63 << 10) + 1)],
+            vec![noise(4, Limits::default().scratch_bytes + 1)],
             Manner::AtOnce,
         ),
         case("1 MiB", vec![noise(5, 1 << 20)], Manner::AtOnce),

@@ -5,16 +5,11 @@
 //! tells of a child, never by how long something took.
 
 use crate::support::{
-    Dir, Model, Noise, Running, Talk, bind, connect, noise, skip, stuff, turn_until, wait_until,
+    Dir, Model, Noise, Running, Talk, bind, connect, noise, stuff, turn_until, wait_until,
 };
 use echo_reactor::Limits;
-use echo_reactor::net::{Endpoint, UnixName};
 use echo_reactor::stats::Reason;
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use socket2::Socket;
-use std::io::{IoSlice, Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
 use std::thread;
 
 const TCP: &str = "tcp://127.0.0.1:0";
@@ -62,21 +57,6 @@ fn tcp_clients_that_never_read_are_owed_a_scratch_each_at_most() {
 fn unix_clients_that_never_read_are_owed_a_scratch_each_at_most() {
     let directory = Dir::new();
     check_never_reading(&directory.address("unix", "echo"));
-}
-
-#[cfg(feature = "cli")]
-#[test]
-fn thirty_clients_that_never_read_pin_less_than_64_kib_each() {
-    let server = crate::support::Serve::start(&[TCP], &[]);
-    let warm = server.connect();
-    warm.is_echoed(&noise(1, 100_000));
-    let before = server.status("VmRSS");
-    let clients: Vec<Socket> = (0..30).map(|_| server.connect()).collect();
-    stuff(&clients);
-    warm.is_echoed(b"still there?");
-    let grown = server.status("VmRSS").saturating_sub(before);
-    assert!(grown < 30 * 64, "{grown} KiB for 30 clients");
-    assert!(server.counter("owed") <= 30 * 63 * 1024);
 }
 
 #[track_caller]
@@ -219,35 +199,6 @@ fn a_client_that_leaves_without_reading_its_echo_is_a_reset_and_no_more() {
     );
 }
 
-#[cfg(feature = "cli")]
-#[test]
-fn two_thousand_who_connect_and_leave_take_no_descriptor_with_them() {
-    for model in ["reactor", "threads", "one-at-a-time"] {
-        let directory = Dir::new();
-        let json = directory.path("stats.json");
-        let flags = ["--model", model, "--stats-json", json.to_str().unwrap()];
-        let server = crate::support::Serve::start(&[TCP], &flags);
-        server.connect().is_echoed(b"the first");
-        wait_until("the first is gone", || server.counter("live") == 0);
-        let before = server.descriptors();
-        for number in 0..2_000 {
-            let client = server.connect();
-            match number % 4 {
-                0 => client.reset(),
-                1 => client.say(b"bye"),
-                _ => drop(client),
-            }
-        }
-        wait_until("all were seen and are gone", || {
-            let ledger = server.ledger();
-            ledger["accepted"] == 2_001 && ledger["live"] == 0
-        });
-        assert_eq!(server.descriptors(), before, "{model}");
-        let ended = server.stop(nix::sys::signal::Signal::SIGTERM);
-        assert_eq!(ended.code, 0, "{}", ended.err);
-    }
-}
-
 // --- Peers that send what is no echo's business ------------------------------------------------------------------------
 
 /// All bytes in band come back, though nothing is sent after them that could raise another edge.
@@ -293,56 +244,6 @@ fn bytes_around_an_urgent_one_come_back_if_it_comes_before_the_accept() {
     assert_eq!(client.hear(11), b"beforeafter");
 }
 
-/// Sends bytes with descriptors beside them, and more bytes behind.
-#[track_caller]
-fn send_descriptors(client: &UnixStream, count: usize) {
-    let descriptors = vec![client.as_raw_fd(); count];
-    let control = [ControlMessage::ScmRights(&descriptors)];
-    let bytes = [IoSlice::new(b"with descriptors, ")];
-    let sent = sendmsg::<()>(
-        client.as_raw_fd(),
-        &bytes,
-        &control,
-        MsgFlags::empty(),
-        None,
-    );
-    assert_eq!(sent.unwrap(), 18);
-}
-
-#[cfg(feature = "cli")]
-#[test]
-fn descriptors_sent_to_us_are_closed_and_the_bytes_behind_them_come_back() {
-    for model in ["reactor", "threads"] {
-        let directory = Dir::new();
-        let address = directory.address("unix", "echo");
-        let server = crate::support::Serve::start(&[&address], &["--model", model]);
-        let Endpoint::Unix(UnixName::Path(path)) = &server.endpoints[0] else {
-            panic!("{address} is a file");
-        };
-        let mut client = UnixStream::connect(path).unwrap();
-        client
-            .set_read_timeout(Some(crate::support::DEADLINE))
-            .unwrap();
-        client.write_all(b"before").unwrap();
-        client.read_exact(&mut [0; 6]).unwrap();
-        let open = server.descriptors();
-
-        client.write_all(b"plain, ").unwrap();
-        send_descriptors(&client, 253);
-        send_descriptors(&client, 1);
-        client.write_all(b"and more").unwrap();
-        let mut echoed = vec![0; 7 + 18 + 18 + 8];
-        client
-            .read_exact(&mut echoed)
-            .expect("nothing is left behind");
-        assert_eq!(
-            echoed,
-            b"plain, with descriptors, with descriptors, and more"
-        );
-        assert_eq!(server.descriptors(), open, "{model}");
-    }
-}
-
 #[test]
 fn writes_of_nothing_are_no_end() {
     let directory = Dir::new();
@@ -372,28 +273,130 @@ fn a_peer_that_says_fin_and_stays_is_let_go() {
     assert_eq!(server.drain().closed(Reason::Finished), 20);
 }
 
-/// SIGSTOP is what a paused machine looks like from outside.
+/// What the server does to its process, seen from outside.
 #[cfg(feature = "cli")]
-#[test]
-fn clients_who_came_while_the_server_was_stopped_are_served_when_it_goes_on() {
+mod child {
+    use super::TCP;
+    use crate::support::{DEADLINE, Dir, Serve, Talk, noise, skip, stuff, wait_until};
+    use echo_reactor::Limits;
+    use echo_reactor::net::{Endpoint, UnixName};
     use nix::sys::signal::Signal;
-    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
-    if somaxconn.trim().parse::<u32>().unwrap() < 400 {
-        return skip("net.core.somaxconn is too small for 300 clients in the queue");
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    use socket2::Socket;
+    use std::io::{IoSlice, Read, Write};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn thirty_clients_that_never_read_pin_less_than_64_kib_each() {
+        let server = Serve::start(&[TCP], &[]);
+        let warm = server.connect();
+        warm.is_echoed(&noise(1, 100_000));
+        let before = server.status("VmRSS");
+        let clients: Vec<Socket> = (0..30).map(|_| server.connect()).collect();
+        stuff(&clients);
+        warm.is_echoed(b"still there?");
+        let grown = server.status("VmRSS").saturating_sub(before);
+        assert!(grown < 30 * 64, "{grown} KiB for 30 clients");
+        assert!(server.counter("owed") <= 30 * Limits::default().scratch_bytes as u64);
     }
-    let server = crate::support::Serve::start(&[TCP], &[]);
-    server.signal(Signal::SIGSTOP);
-    wait_until("it is stopped", || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
-        stat.rsplit_once(") ")
-            .is_some_and(|(_, rest)| rest.starts_with('T'))
-    });
-    let clients: Vec<Socket> = (0..300).map(|_| server.connect()).collect();
-    for (number, client) in clients.iter().enumerate() {
-        client.say(&noise(number as u64, 100));
+
+    #[test]
+    fn two_thousand_who_connect_and_leave_take_no_descriptor_with_them() {
+        for model in ["reactor", "threads", "one-at-a-time"] {
+            let directory = Dir::new();
+            let json = directory.path("stats.json");
+            let flags = ["--model", model, "--stats-json", json.to_str().unwrap()];
+            let server = Serve::start(&[TCP], &flags);
+            server.connect().is_echoed(b"the first");
+            wait_until("the first is gone", || server.counter("live") == 0);
+            let before = server.descriptors();
+            for number in 0..2_000 {
+                let client = server.connect();
+                match number % 4 {
+                    0 => client.reset(),
+                    1 => client.say(b"bye"),
+                    _ => drop(client),
+                }
+            }
+            wait_until("all were seen and are gone", || {
+                let ledger = server.ledger();
+                ledger["accepted"] == 2_001 && ledger["live"] == 0
+            });
+            assert_eq!(server.descriptors(), before, "{model}");
+            let ended = server.stop(Signal::SIGTERM);
+            assert_eq!(ended.code, 0, "{}", ended.err);
+        }
     }
-    server.signal(Signal::SIGCONT);
-    for (number, client) in clients.iter().enumerate() {
-        assert_eq!(client.hear(100), noise(number as u64, 100));
+
+    /// Sends bytes with descriptors beside them, and more bytes behind.
+    #[track_caller]
+    fn send_descriptors(client: &UnixStream, count: usize) {
+        let descriptors = vec![client.as_raw_fd(); count];
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        let bytes = [IoSlice::new(b"with descriptors, ")];
+        let sent = sendmsg::<()>(
+            client.as_raw_fd(),
+            &bytes,
+            &control,
+            MsgFlags::empty(),
+            None,
+        );
+        assert_eq!(sent.unwrap(), 18);
+    }
+
+    #[test]
+    fn descriptors_sent_to_us_are_closed_and_the_bytes_behind_them_come_back() {
+        for model in ["reactor", "threads"] {
+            let directory = Dir::new();
+            let address = directory.address("unix", "echo");
+            let server = Serve::start(&[&address], &["--model", model]);
+            let Endpoint::Unix(UnixName::Path(path)) = &server.endpoints[0] else {
+                panic!("{address} is a file");
+            };
+            let mut client = UnixStream::connect(path).unwrap();
+            client.set_read_timeout(Some(DEADLINE)).unwrap();
+            client.write_all(b"before").unwrap();
+            client.read_exact(&mut [0; 6]).unwrap();
+            let open = server.descriptors();
+
+            client.write_all(b"plain, ").unwrap();
+            send_descriptors(&client, 253);
+            send_descriptors(&client, 1);
+            client.write_all(b"and more").unwrap();
+            let mut echoed = vec![0; 7 + 18 + 18 + 8];
+            client
+                .read_exact(&mut echoed)
+                .expect("nothing is left behind");
+            assert_eq!(
+                echoed,
+                b"plain, with descriptors, with descriptors, and more"
+            );
+            assert_eq!(server.descriptors(), open, "{model}");
+        }
+    }
+
+    /// SIGSTOP is what a paused machine looks like from outside.
+    #[test]
+    fn clients_who_came_while_the_server_was_stopped_are_served_when_it_goes_on() {
+        let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        if somaxconn.trim().parse::<u32>().unwrap() < 400 {
+            return skip("net.core.somaxconn is too small for 300 clients in the queue");
+        }
+        let server = Serve::start(&[TCP], &[]);
+        server.signal(Signal::SIGSTOP);
+        wait_until("it is stopped", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('T'))
+        });
+        let clients: Vec<Socket> = (0..300).map(|_| server.connect()).collect();
+        for (number, client) in clients.iter().enumerate() {
+            client.say(&noise(number as u64, 100));
+        }
+        server.signal(Signal::SIGCONT);
+        for (number, client) in clients.iter().enumerate() {
+            assert_eq!(client.hear(100), noise(number as u64, 100));
+        }
     }
 }

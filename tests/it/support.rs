@@ -69,6 +69,7 @@ pub(crate) fn has_ipv6() -> bool {
 }
 
 /// Whether a program can be started; it is asked for its version.
+#[cfg(feature = "cli")]
 pub(crate) fn has_tool(name: &str) -> bool {
     let has = std::process::Command::new(name)
         .arg("--version")
@@ -408,7 +409,9 @@ impl Running {
             handle: Handle::Blocking(server.handle()),
             end,
         };
-        thread::spawn(move || sender.send(server.run()));
+        thread::spawn(move || {
+            let _ = sender.send(server.run());
+        });
         running
     }
 

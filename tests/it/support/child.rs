@@ -129,7 +129,7 @@ impl Serve {
 
     #[track_caller]
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.pid().cast_signed()), signal).unwrap();
+        kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
     }
 
     /// What it has written to standard error so far.
