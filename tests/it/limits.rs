@@ -202,6 +202,29 @@ fn a_peer_that_takes_nothing_is_reset_as_stalled_and_the_others_live() {
 }
 
 #[test]
+fn a_stalled_peer_is_reset_even_if_it_has_sent_nothing_more() {
+    // It says little at a time, and only until it is owed something: so there is nothing unread, for which a close would
+    // be a reset anyway. In good order the kernel would go on offering it the unsent bytes.
+    let limits = Limits {
+        write_stall_timeout: Some(Duration::from_millis(50)),
+        send_buffer_bytes: Some(4 << 10),
+        ..Limits::default()
+    };
+    let mut server = bind(&[TCP], limits);
+    let stuck = connect(&server.addresses()[0]);
+    turn_until(&mut server, "it is owed bytes", |stats| {
+        if stats.bytes_in == stats.bytes_out {
+            stuck.say(&[b'x'; 8 << 10]);
+        }
+        stats.owed > 0
+    });
+    turn_until(&mut server, "it is closed", |stats| stats.live == 0);
+    assert_eq!(server.stats().closed(Reason::WriteStall), 1);
+    let error = (&stuck).read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
 fn one_connection_may_owe_a_scratch_whatever_its_size() {
     for scratch_bytes in [1, 100, 200_000] {
         let limits = Limits {
@@ -268,10 +291,15 @@ mod descriptors {
     #[track_caller]
     fn exhaust(server: &Serve) {
         let open = server.descriptors();
-        let first_free = (0..).find(|number| !open.contains(number)).unwrap();
+        allow(server, (0..).find(|number| !open.contains(number)).unwrap());
+    }
+
+    /// Sets the limit of descriptors of a server that runs.
+    #[track_caller]
+    fn allow(server: &Serve, descriptors: u32) {
         let status = Command::new("prlimit")
             .args(["--pid", &server.pid().to_string()])
-            .arg(format!("--nofile={first_free}:"))
+            .arg(format!("--nofile={descriptors}:"))
             .status()
             .unwrap();
         assert!(status.success());
@@ -328,6 +356,26 @@ mod descriptors {
     #[test]
     fn without_descriptors_threads_serve_the_queue_as_well() {
         check("threads");
+    }
+
+    /// Nobody leaves, and nobody comes: only a look now and then can find out.
+    #[test]
+    fn descriptors_that_come_free_elsewhere_are_found_by_looking() {
+        if !has_tool("prlimit") {
+            return;
+        }
+        for model in ["reactor", "threads"] {
+            let server = Serve::start(&[TCP], &["--model", model]);
+            server.connect().is_echoed(b"warm");
+            exhaust(&server);
+            let queued: Vec<Socket> = (0..5).map(|_| server.connect()).collect();
+            queued.iter().for_each(|client| client.say(b"let me in"));
+            server.says("ulimit -n");
+            allow(&server, 1_000);
+            for client in &queued {
+                assert_eq!(client.hear(9), b"let me in", "{model}");
+            }
+        }
     }
 
     #[test]
