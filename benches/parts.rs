@@ -20,7 +20,6 @@ fn main() {
 
 /// A peer in memory: it has one message to read, and takes all that is written, or half of it.
 struct Memory {
-    message_bytes: usize,
     unread_bytes: usize,
     takes_bytes: usize,
 }
@@ -81,7 +80,6 @@ fn connection(bencher: Bencher<'_, '_>, message_bytes: usize, takes_bytes: usize
     let mut scratch = vec![0; 65_536];
     let mut stats = Stats::default();
     let message = |_: ()| Memory {
-        message_bytes,
         unread_bytes: message_bytes,
         takes_bytes,
     };
