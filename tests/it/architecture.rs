@@ -339,9 +339,9 @@ fn every_file_says_at_its_head_what_it_is_for() {
 
 // --- Dependencies ------------------------------------------------------------------------------------------------------
 
-/// The crates that a build needs beside itself.
-fn crates(features: &[&str]) -> BTreeSet<String> {
-    let output = Command::new(env!("CARGO"))
+/// The crates that a build needs beside itself; none if cargo cannot be started.
+fn crates(features: &[&str]) -> Option<BTreeSet<String>> {
+    let result = Command::new(env!("CARGO"))
         .args([
             "tree",
             "--offline",
@@ -353,26 +353,34 @@ fn crates(features: &[&str]) -> BTreeSet<String> {
         ])
         .args(features)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
+        .output();
+    let Ok(output) = result else {
+        crate::support::skip("cargo cannot be started here");
+        return None;
+    };
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{err}");
     let tree = String::from_utf8(output.stdout).unwrap();
     let names = tree.lines().filter_map(|line| line.split(' ').next());
     let names = names.filter(|name| !name.is_empty() && *name != "echo-reactor");
-    names.map(str::to_owned).collect()
+    Some(names.map(str::to_owned).collect())
 }
 
 #[test]
 fn the_library_needs_five_crates() {
-    let needed = crates(&["--no-default-features"]);
+    let Some(needed) = crates(&["--no-default-features"]) else {
+        return;
+    };
     let expected = ["libc", "log", "mio", "slab", "socket2"].map(str::to_owned);
     assert_eq!(needed, BTreeSet::from(expected));
 }
 
 #[test]
 fn readme_states_how_many_crates_the_program_needs() {
-    let needed = crates(&[]).len();
+    let Some(needed) = crates(&[]) else {
+        return;
+    };
+    let needed = needed.len();
     println!("the program needs {needed} crates");
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let Ok(readme) = fs::read_to_string(readme) else {
