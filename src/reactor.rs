@@ -363,11 +363,12 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         if slot.want == want {
             return Ok(());
         }
-        let before = std::mem::replace(&mut slot.want, want);
-        if before.interest != want.interest {
+        // First what may fail: until it has worked, nothing has changed.
+        if slot.want.interest != want.interest {
             slot.source
                 .reregister(self.selector.registry(), key.token(), want.interest)?;
         }
+        let before = std::mem::replace(&mut slot.want, want);
         if before.lane != want.lane {
             self.deadlines.leave(&mut self.slots, key, before.lane);
             self.deadlines
