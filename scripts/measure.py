@@ -115,8 +115,8 @@ def syscalls():
 
 def instructions():
     """The difference between a long run and a short one, so that start and end cancel out."""
-    def total(rounds):
-        clients, message = 8, os.urandom(64)
+    def total(rounds, clients=8):
+        message = os.urandom(64)
         with tempfile.TemporaryDirectory() as folder:
             out = os.path.join(folder, "out")
             wrapper = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"]
@@ -128,18 +128,19 @@ def instructions():
                     for client in sockets:
                         got = b""
                         while len(got) < len(message):
-                            got += client.recv(64)
+                            got += client.recv(len(message) - len(got))
                         assert got == message
-                for client in sockets:
-                    client.close()
             with open(out) as profile:
                 return int(re.search(r"^(?:totals|summary): (\d+)", profile.read(), re.M).group(1))
 
-    short, long = (50, 550) if options.check else (100, 1_100)
-    each = (total(long) - total(short)) / (8 * (long - short))
-    # How many echoes share a turn depends on how busy the machine is: the check leaves room for a bad day.
-    most = 260 if options.check else 200
-    verdict("instructions", each <= most, f"{each:.0f} user-space instructions an echo", f"at most {most}")
+    short, long, runs = (50, 350, 1) if options.check else (100, 1_100, 3)
+    each = sorted((total(long) - total(short)) / (8 * (long - short)) for _ in range(runs))
+    # A turn of the loop costs about 150 of its own, so the figure depends on how many of the eight clients share one:
+    # the fewer, the busier this machine is with other things. The least of three runs is the least disturbed; the
+    # check makes one, and leaves it room.
+    most = 230 if options.check else 200
+    verdict("instructions", each[0] <= most,
+            f"{each[0]:.0f} user-space instructions an echo, eight clients at once", f"at most {most}")
 
 
 def connect_many(server, count):

@@ -1,18 +1,157 @@
-//! echo-reactor
+//! A hand-written echo server: one thread, one event loop, edge-triggered epoll through [mio], no async/await, and the
+//! blocking version beside it to compare with.
+//!
+//! It answers over TCP and UDP, IPv4 and IPv6, and over Unix sockets of both kinds, all from one process. It is made to
+//! be read (start with the [`guide`]), to be measured against, and to be embedded: without default features it needs
+//! mio, slab, log, socket2 and libc, and nothing else.
+//!
+//! ```text
+//!                 wait                 next_event                 on_ready            advance
+//!   kernel ─────────────▶ Reactor ───────────────▶ echo::Server ──────────▶ Connection ────────▶ kernel
+//!     ▲      who is ready   │ slots, run queue,        │ limits, accept,       │ read into the scratch,
+//!     │                     │ deadlines                │ drain, ledger         │ write at once,
+//!     │                     │                          │                       │ keep the rest: the tail
+//!     └─────── want ◀───────┴───────── Wait(Reading | Writing | Lingering) ◀───┘
+//! ```
+//!
+//! # Serve
+//!
+//! ```no_run
+//! use echo_reactor::{Limits, echo::Server};
+//!
+//! let addresses = ["127.0.0.1:50007".parse()?, "udp://127.0.0.1:50007".parse()?, "unix://@echo".parse()?];
+//! Server::bind(&addresses, Limits::default())?.run()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Stop it from another thread, and read its ledger
+//!
+//! ```
+//! use echo_reactor::{Limits, Stats, echo::Server, net::Endpoint};
+//! use std::io::{Read, Write};
+//! use std::net::{Shutdown, TcpStream};
+//!
+//! let mut server = Server::bind(&["127.0.0.1:0".parse()?], Limits::default())?;
+//! let Endpoint::Tcp(address) = server.addresses()[0] else { unreachable!("it was asked for TCP") };
+//! let handle = server.handle();
+//! let running = std::thread::spawn(move || -> std::io::Result<Stats> {
+//!     server.run()?;
+//!     Ok(server.stats().clone())
+//! });
+//!
+//! let mut client = TcpStream::connect(address)?;
+//! client.write_all(b"Hello, world!")?;
+//! client.shutdown(Shutdown::Write)?;
+//! assert_eq!(std::io::read_to_string(client)?, "Hello, world!");
+//!
+//! handle.drain(); // finish what is owed, then stop; `handle.stop()` would cut
+//! let stats = running.join().unwrap()?;
+//! assert_eq!((stats.accepted, stats.bytes_in, stats.bytes_out), (1, 13, 13));
+//! assert_eq!(stats.balance(), Ok(()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # One turn at a time
+//!
+//! A turn waits no longer than it is told to, so that whoever has other things to do in the same thread gets to them.
+//!
+//! ```
+//! use echo_reactor::{Limits, echo::{Server, Turn}};
+//! use std::time::Duration;
+//!
+//! let mut server = Server::bind(&["127.0.0.1:0".parse()?], Limits::default())?;
+//! for _ in 0..3 {
+//!     assert_eq!(server.turn(Some(Duration::from_millis(1)))?, Turn::Serving);
+//! }
+//! server.drain();
+//! assert_eq!(server.turn(None)?, Turn::Finished);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # From somebody else's event loop
+//!
+//! The server's event queue is a descriptor, readable when the server has something to do. Register it with a loop of
+//! your own, and give the server a turn whenever it is readable, and when [`timeout`](echo::Server::timeout) is over.
+//!
+//! ```
+//! use echo_reactor::{Limits, echo::Server, net::Endpoint};
+//! use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+//! use std::io::{Read, Write};
+//! use std::os::fd::AsRawFd;
+//! use std::time::Duration;
+//!
+//! let mut server = Server::bind(&["127.0.0.1:0".parse()?], Limits::default())?;
+//! let Endpoint::Tcp(address) = server.addresses()[0] else { unreachable!("it was asked for TCP") };
+//! let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(8));
+//! poll.registry().register(&mut SourceFd(&server.as_raw_fd()), Token(0), Interest::READABLE)?;
+//!
+//! let mut client = std::net::TcpStream::connect(address)?;
+//! client.write_all(b"hi")?;
+//! while server.stats().bytes_out < 2 {
+//!     poll.poll(&mut events, server.timeout())?;
+//!     // Our loop is told of edges like any other, so the server's queue is to be emptied before we wait again.
+//!     while { server.turn(Some(Duration::ZERO))?; server.timeout() == Some(Duration::ZERO) } {}
+//! }
+//! let mut back = [0; 2];
+//! client.read_exact(&mut back)?;
+//! assert_eq!(&back, b"hi");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The rooms, in reading order
+//!
+//! | room | what may live there |
+//! |---|---|
+//! | [`guide`] | the journey of one byte, and where beginners slip; no code |
+//! | [`limits`] | every bound: unit, default, reason |
+//! | [`stats`] | the ledger: counters that must balance |
+//! | [`net`] | what a socket is: addresses, binding, accepting, streams, datagrams |
+//! | [`reactor`] | who is ready, in what order, and whose time is over; no bytes |
+//! | [`echo`] | the server: whose bytes go where, and who has to wait |
+//! | [`blocking`] | the twins: one client at a time, and a thread for each |
+#![cfg_attr(
+    feature = "cli",
+    doc = "| [`cli`] | the program: what was typed, and what it means |"
+)]
+//!
+//! Who may know whom: `limits`, `stats`, `net` and `reactor` know nobody; `echo` knows these four; `blocking` knows all
+//! of them but the reactor; `cli` knows everybody, and nobody knows it. mio is named in `net` and `reactor` alone, slab in
+//! `reactor` alone. A test reads the sources and holds this.
+//!
+//! # What always holds
+//!
+//! - **Every byte comes back once and in order, or its loss is counted with a reason**: bytes in = bytes out + owed +
+//!   discarded, and accepted = live + closed ([`Stats::balance`](stats::Stats::balance)).
+//! - **Nothing is read while something is owed**, so that a connection holds at most one scratch of memory, and an idle
+//!   one none at all ([`echo::connection`]).
+//! - **One state, one interest, one deadline**: a connection waits to read or to write, never for both, and is registered
+//!   anew only when that changes ([`reactor::Want`]).
+//! - **Every edge is drained, or queued**: nobody will report it again ([`reactor`]).
+//! - **A key that is outdated harms nobody** ([`reactor::Key`]).
+//! - **A limit slows, it never switches the service off** ([`echo::governor`]).
+//! - **An error ends one connection**, in one place, with one reason ([`stats::Reason`]).
+//! - **Time is read once a turn**, and nobody is called idle before what they had sent is heard ([`reactor::Reactor`]).
+//!
+//! # Platforms
+//!
+//! Linux is the platform. What only Linux has is behind `cfg`, with a fallback: abstract names are refused elsewhere,
+//! connections that do not inherit TCP_NODELAY get it one by one, urgent data is not announced, and errors of `accept`
+//! that have no portable name pause the listener. Other Unixes that mio and std know should compile; none is tested.
+//! Windows is not supported.
+
 pub mod blocking;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod echo;
+pub mod guide;
 pub mod limits;
 #[cfg(feature = "bench")]
 pub mod load;
 pub mod net;
 pub mod reactor;
 pub mod stats;
-
-#[cfg(feature = "cli")]
-pub mod cli;
+#[cfg(test)]
+mod testing;
 
 pub use limits::Limits;
 pub use stats::Stats;
-
-#[cfg(test)]
-mod testing;

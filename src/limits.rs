@@ -43,9 +43,9 @@ pub struct Limits {
     /// Datagrams that one socket may answer in a turn (count; default 64), for the same reason.
     pub turn_datagrams: usize,
 
-    /// Size of the scratch, the one buffer that every stream is read into (bytes; default 63 KiB). It is also the most
-    /// that a connection can owe, since nothing is read while something is owed: a peer that never reads pins less
-    /// than 64 KiB of ours, the allocator's own bytes included.
+    /// Size of the scratch, the one buffer that every stream is read into (bytes; default 64 KiB: what the kernel hands
+    /// over in one piece, so that a message of that size costs one read). It is also the most that a connection can owe,
+    /// since nothing is read while something is owed: a peer that never reads pins one scratch of ours and no more.
     pub scratch_bytes: usize,
 
     /// Time after which a connection with nothing owed and nothing to say is closed (default off: RFC 862 serves "until
@@ -107,7 +107,7 @@ impl Default for Limits {
             turn_bytes: 256 * 1024,
             turn_accepts: 64,
             turn_datagrams: 64,
-            scratch_bytes: 63 * 1024,
+            scratch_bytes: 64 * 1024,
             idle_timeout: None,
             write_stall_timeout: Some(Duration::from_secs(60)),
             drain_quiet: Duration::from_millis(50),

@@ -29,6 +29,8 @@ mod timer;
 pub use deadlines::Lane;
 pub use epoll::{Epoll, Waker};
 pub use key::Key;
+/// What a source is registered under, in the kernel's books: a [`Key`] as mio carries it.
+pub use mio::Token;
 /// What can be watched beside the reactor's own sources: anything that mio can register.
 pub use mio::event::Source as ForeignSource;
 #[cfg(feature = "bench")]
@@ -36,7 +38,6 @@ pub use timer::Timer;
 
 use deadlines::{Deadlines, Place};
 use key::WAKE;
-use mio::Token;
 use slab::Slab;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -366,11 +367,12 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         if slot.want == want {
             return Ok(());
         }
-        let before = std::mem::replace(&mut slot.want, want);
-        if before.interest != want.interest {
+        // First what may fail: until it has worked, nothing has changed.
+        if slot.want.interest != want.interest {
             slot.source
                 .reregister(self.selector.registry(), key.token(), want.interest)?;
         }
+        let before = std::mem::replace(&mut slot.want, want);
         if before.lane != want.lane {
             self.deadlines.leave(&mut self.slots, key, before.lane);
             self.deadlines

@@ -6,8 +6,12 @@
 //!   next, a connection is taken through everything that can happen to it.
 //! - [`network`]: a whole operating system's worth of sockets, in memory, from a seed. The server runs in it unchanged.
 //! - [`simulation`]: clients of all manners, the oracle that knows what each must get, and the seeds.
+//! - [`time`]: who is closed when.
+//! - [`torture`]: every call fails once, in every way, at every place.
 
 mod choices;
 mod network;
 mod script;
 mod simulation;
+mod time;
+mod torture;

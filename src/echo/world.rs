@@ -6,8 +6,7 @@
 
 use super::connection::Connection;
 use crate::net::{self, Datagrams, Listener, Stream};
-use crate::reactor::{Epoll, Interest, Selector, Source};
-use mio::Token;
+use crate::reactor::{Epoll, Interest, Selector, Source, Token};
 use std::fmt::Debug;
 use std::io;
 

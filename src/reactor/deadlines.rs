@@ -50,6 +50,8 @@ const LANES: usize = 5;
 #[derive(Debug)]
 pub(super) struct Deadlines {
     start: Instant,
+    now_ms: u32,
+    next_ms_at: Instant,
     queues: [Queue; LANES],
     lanes: u8,
     /// Nobody is due before this. It may be early, when the one who was due then has been active or has left since; it
@@ -87,6 +89,8 @@ impl Deadlines {
     pub(super) fn new(start: Instant) -> Self {
         Self {
             start,
+            now_ms: 0,
+            next_ms_at: start,
             queues: [Queue::new(None); LANES],
             lanes: 1, // the first is Lane::PATIENT
             nobody_before_ms: None,
@@ -104,9 +108,15 @@ impl Deadlines {
         Lane(lane)
     }
 
-    /// The time as the lanes count it.
-    pub(super) fn milliseconds(&self, now: Instant) -> u32 {
-        now.saturating_duration_since(self.start).as_millis() as u32
+    /// The time as the lanes count it. A busy loop has many turns in a millisecond, so it is worked out anew only when
+    /// the next one has begun.
+    pub(super) fn milliseconds(&mut self, now: Instant) -> u32 {
+        if now >= self.next_ms_at {
+            let passed_ms = now.saturating_duration_since(self.start).as_millis() as u64;
+            self.now_ms = passed_ms as u32;
+            self.next_ms_at = self.start + Duration::from_millis(passed_ms + 1);
+        }
+        self.now_ms
     }
 
     /// Puts a slot at the back of a lane.

@@ -76,6 +76,32 @@ pub(crate) struct Kernel {
     pub(crate) sockets: BTreeMap<usize, Socket>,
     next: usize,
     old_tokens: Vec<Token>,
+    /// The one call that is to fail, for `torture`.
+    pub(crate) fault: Option<Fault>,
+}
+
+/// The calls that the server makes of the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Accept,
+    Read,
+    Write,
+    Shutdown,
+    Register,
+    Reregister,
+    Wait,
+    Receive,
+    Answer,
+}
+
+/// One call, the so-many-th of its kind, fails with an errno.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    pub(crate) call: Call,
+    /// How many of these calls go well before; 0 makes it the next one.
+    pub(crate) after: usize,
+    pub(crate) errno: i32,
+    pub(crate) has_struck: bool,
 }
 
 #[derive(Debug)]
@@ -146,6 +172,7 @@ impl Network {
                 sockets: BTreeMap::new(),
                 next: 0,
                 old_tokens: Vec::new(),
+                fault: None,
             })),
             remains: Rc::default(),
         }
@@ -269,6 +296,43 @@ impl Kernel {
         }
     }
 
+    fn watch(&mut self, number: usize, token: Token, interest: Interest) {
+        let socket = self.sockets.get_mut(&number).expect("an open socket");
+        socket.registered = Some((token, interest));
+        socket.edge = true; // what is ready already is told again
+    }
+
+    /// Fails if this is the call that is to fail.
+    fn strike(&mut self, call: Call, number: usize) -> io::Result<()> {
+        let Some(fault) = self
+            .fault
+            .as_mut()
+            .filter(|fault| fault.call == call && !fault.has_struck)
+        else {
+            return Ok(());
+        };
+        if fault.after > 0 {
+            fault.after -= 1;
+            return Ok(());
+        }
+        fault.has_struck = true;
+        let error = io::Error::from_raw_os_error(fault.errno);
+        if error.kind() == ErrorKind::WouldBlock
+            && let Some(socket) = self.sockets.get_mut(&number)
+        {
+            socket.edge = true; // the kernel says so only if it will tell again
+        }
+        Err(error)
+    }
+
+    fn maybe_unregistered(&mut self, number: usize) -> io::Result<()> {
+        let is_stream = matches!(self.sockets[&number].kind, Kind::Stream(_));
+        if is_stream && self.random.happens(self.knobs.register_error) {
+            return Err(io::Error::from_raw_os_error(28)); // ENOSPC: epoll_ctl(2)'s "too many watches"
+        }
+        Ok(())
+    }
+
     fn maybe_interrupted(&mut self) -> io::Result<()> {
         if self.random.happens(self.knobs.interrupted) {
             Err(ErrorKind::Interrupted.into())
@@ -359,6 +423,7 @@ impl Selector for Queue {
         report: impl FnMut(Token, Readiness),
     ) -> io::Result<bool> {
         let mut kernel = self.0.kernel();
+        kernel.strike(Call::Wait, 0)?;
         let interrupted = kernel.knobs.wait_interrupted;
         if kernel.random.happens(interrupted) {
             return Err(ErrorKind::Interrupted.into());
@@ -407,13 +472,10 @@ impl Drop for Handle {
 impl Source<Network> for Handle {
     fn register(&mut self, network: &Network, token: Token, interest: Interest) -> io::Result<()> {
         let mut kernel = network.kernel();
-        let knob = kernel.knobs.register_error;
-        let is_stream = matches!(kernel.sockets[&self.number].kind, Kind::Stream(_));
-        if is_stream && kernel.random.happens(knob) {
-            return Err(io::Error::from_raw_os_error(28)); // ENOSPC: epoll_ctl(2)'s "too many watches"
-        }
-        drop(kernel);
-        self.reregister(network, token, interest)
+        kernel.strike(Call::Register, self.number)?;
+        kernel.maybe_unregistered(self.number)?;
+        kernel.watch(self.number, token, interest);
+        Ok(())
     }
 
     fn reregister(
@@ -423,12 +485,9 @@ impl Source<Network> for Handle {
         interest: Interest,
     ) -> io::Result<()> {
         let mut kernel = network.kernel();
-        let socket = kernel
-            .sockets
-            .get_mut(&self.number)
-            .expect("an open socket");
-        socket.registered = Some((token, interest));
-        socket.edge = true; // what is ready already is told again
+        kernel.strike(Call::Reregister, self.number)?;
+        kernel.maybe_unregistered(self.number)?;
+        kernel.watch(self.number, token, interest);
         Ok(())
     }
 
@@ -448,6 +507,7 @@ impl Source<Network> for Handle {
 impl Read for Handle {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut kernel = self.network.kernel();
+        kernel.strike(Call::Read, self.number)?;
         kernel.maybe_interrupted()?;
         let Kernel {
             random,
@@ -494,6 +554,7 @@ impl Read for Handle {
 impl Write for Handle {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut kernel = self.network.kernel();
+        kernel.strike(Call::Write, self.number)?;
         kernel.maybe_interrupted()?;
         let Kernel {
             random,
@@ -543,6 +604,7 @@ impl Stream for Handle {
     }
 
     fn finish(&self) -> io::Result<()> {
+        self.network.kernel().strike(Call::Shutdown, self.number)?;
         self.network.kernel().wire(self.number).server_finished = true;
         Ok(())
     }
@@ -564,6 +626,7 @@ impl Listener for Handle {
 
     fn accept(&mut self) -> io::Result<Accepted<Self>> {
         let mut kernel = self.network.kernel();
+        kernel.strike(Call::Accept, self.number)?;
         if kernel.streams() >= kernel.knobs.descriptors {
             return Err(io::Error::from_raw_os_error(24)); // EMFILE, whether or not anybody is waiting
         }
@@ -595,6 +658,7 @@ impl Datagrams for Handle {
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let mut kernel = self.network.kernel();
+        kernel.strike(Call::Receive, self.number)?;
         kernel.maybe_interrupted()?;
         let Some(Socket {
             kind: Kind::Datagrams { inbox, .. },
@@ -610,6 +674,7 @@ impl Datagrams for Handle {
 
     fn answer(&mut self, datagram: &[u8], route: &SocketAddr) -> io::Result<()> {
         let mut kernel = self.network.kernel();
+        kernel.strike(Call::Answer, self.number)?;
         kernel.maybe_interrupted()?;
         let Kernel {
             random,

@@ -6,7 +6,8 @@
 //! the world turns kind again, everybody is served, without another byte from anybody; a clean end has echoed all; the
 //! ledger balances; and in the end no socket is left.
 //!
-//! `ECHO_SEED=n` replays one seed and tells its story, `ECHO_SEEDS=n` runs that many.
+//! `ECHO_SEED=n` replays one seed and tells its story, `ECHO_SEEDS=n` runs that many, from `ECHO_FIRST_SEED=n` on;
+//! `scripts/simulate` does so for as long as one likes.
 
 use super::network::{Handle, Kernel, Kind, Knobs, Network, Random, Simulated, Wire};
 use crate::echo::world::Socket;
@@ -31,7 +32,8 @@ fn ten_thousand_seeds() {
     if let Some(seed) = number("ECHO_SEED") {
         return Simulation::new(seed, true).run();
     }
-    for seed in 0..number("ECHO_SEEDS").unwrap_or(SEEDS) {
+    let first = number("ECHO_FIRST_SEED").unwrap_or(0);
+    for seed in first..first + number("ECHO_SEEDS").unwrap_or(SEEDS) {
         Simulation::new(seed, false).run();
     }
 }

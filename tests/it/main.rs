@@ -1,4 +1,28 @@
 //! The integration tests: one binary, one file for each kind of behaviour.
+//!
+//! They run beside each other in one process, so each takes port 0 and a directory of its own, and none asks what this
+//! process has open: whoever counts descriptors or signals a server has one as a child. Every wait has a deadline, and
+//! none of them measures speed. What cannot be tested here and now says so on standard error: `skipped: ...`.
 
+mod support;
+
+// The server, through the library and through the program.
+mod datagrams;
+mod echo;
+mod hostile;
+mod limits;
+mod stop;
+
+// The program alone.
+#[cfg(all(feature = "cli", feature = "bench"))]
 mod bench;
+#[cfg(feature = "cli")]
 mod cli_send;
+#[cfg(feature = "cli")]
+mod cli_serve;
+#[cfg(feature = "cli")]
+mod python;
+
+// What all of it stands on.
+mod architecture;
+mod kernel;

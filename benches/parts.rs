@@ -1,0 +1,211 @@
+//! The parts of an echo that are ours, each by itself: what they cost without a kernel.
+//!
+//! `cargo bench --bench parts` measures; `cargo test --benches` and CI run each once. What may live here: one part at a
+//! time, over sockets that are memory. The whole server against its twins is in `echo`.
+
+use divan::{Bencher, black_box, counter::BytesCount};
+use echo_reactor::Stats;
+use echo_reactor::echo::connection::{Connection, Outcome};
+use echo_reactor::echo::tail::Tail;
+use echo_reactor::net::{Peer, Stream};
+use echo_reactor::reactor::{Event, Interest, Lane, Reactor, Readiness, Selector, Source, Want};
+use mio::Token;
+use std::cell::RefCell;
+use std::io::{self, ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+fn main() {
+    divan::main();
+}
+
+/// A peer in memory: it has one message to read, and takes all that is written, or half of it.
+struct Memory {
+    unread_bytes: usize,
+    takes_bytes: usize,
+}
+
+impl Read for Memory {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.unread_bytes {
+            0 => Err(ErrorKind::WouldBlock.into()),
+            unread => {
+                let count = unread.min(buffer.len());
+                buffer[..count].fill(b'x');
+                self.unread_bytes -= count;
+                Ok(count)
+            }
+        }
+    }
+}
+
+impl Write for Memory {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len().min(self.takes_bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Memory {
+    fn short_read_empties(&self) -> bool {
+        true
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn abort_on_close(&self) {}
+
+    fn peer(&self) -> Peer {
+        Peer::Unnamed
+    }
+}
+
+/// One message through a connection whose peer takes it at once: the path of nearly every echo.
+#[divan::bench(args = [64, 4096, 65_536])]
+fn connection_echoes(bencher: Bencher<'_, '_>, message_bytes: usize) {
+    connection(bencher, message_bytes, usize::MAX);
+}
+
+/// The same with a peer that takes half at a time: the rest becomes a tail, and is paid in the next turn.
+#[divan::bench(args = [64, 4096, 65_536])]
+fn connection_keeps_a_tail(bencher: Bencher<'_, '_>, message_bytes: usize) {
+    connection(bencher, message_bytes, message_bytes / 2);
+}
+
+fn connection(bencher: Bencher<'_, '_>, message_bytes: usize, takes_bytes: usize) {
+    let mut scratch = vec![0; 65_536];
+    let mut stats = Stats::default();
+    let message = |_: ()| Memory {
+        unread_bytes: message_bytes,
+        takes_bytes,
+    };
+    bencher
+        .counter(BytesCount::new(message_bytes))
+        .with_inputs(|| Connection::new(message(())))
+        .bench_local_refs(|connection| {
+            loop {
+                match connection.advance(Readiness::Plain, &mut scratch, usize::MAX, &mut stats) {
+                    Outcome::Wait(_) => {}
+                    outcome => break black_box(outcome),
+                }
+            }
+        });
+}
+
+/// A tail is kept and paid in four parts.
+#[divan::bench(args = [64, 4096, 65_536])]
+fn tail_is_kept_and_paid(bencher: Bencher<'_, '_>, bytes: usize) {
+    let owed = vec![b'x'; bytes];
+    bencher.counter(BytesCount::new(bytes)).bench_local(|| {
+        let mut tail = Tail::default();
+        tail.keep(black_box(&owed)).expect("memory");
+        while !tail.is_empty() {
+            let part = tail.len().min(bytes / 4);
+            tail.sent(black_box(part));
+        }
+    });
+}
+
+/// A kernel that says of everybody that they are ready.
+#[derive(Debug)]
+struct Everybody {
+    tokens: RefCell<Vec<Token>>,
+    now: Instant,
+}
+
+struct Anybody;
+
+impl Source<RefCell<Vec<Token>>> for Anybody {
+    fn register(
+        &mut self,
+        tokens: &RefCell<Vec<Token>>,
+        token: Token,
+        _: Interest,
+    ) -> io::Result<()> {
+        tokens.borrow_mut().push(token);
+        Ok(())
+    }
+
+    fn reregister(&mut self, _: &RefCell<Vec<Token>>, _: Token, _: Interest) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn deregister(&mut self, _: &RefCell<Vec<Token>>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Selector for Everybody {
+    type Registry = RefCell<Vec<Token>>;
+
+    fn registry(&self) -> &RefCell<Vec<Token>> {
+        &self.tokens
+    }
+
+    fn wait(
+        &mut self,
+        _: Option<Duration>,
+        mut report: impl FnMut(Token, Readiness),
+    ) -> io::Result<bool> {
+        self.tokens
+            .borrow()
+            .iter()
+            .for_each(|&token| report(token, Readiness::Plain));
+        Ok(true)
+    }
+
+    fn now(&self) -> Instant {
+        self.now
+    }
+}
+
+fn reactor(sources: usize) -> Reactor<Anybody, Everybody> {
+    let mut reactor = Reactor::new(Everybody {
+        tokens: RefCell::default(),
+        now: Instant::now(),
+    });
+    let lane = reactor.lane(Some(Duration::from_secs(60)));
+    for _ in 0..sources {
+        let want = Want {
+            interest: Interest::Read,
+            lane,
+        };
+        assert!(reactor.add(Anybody, want).is_ok());
+    }
+    reactor
+}
+
+/// A turn in which everybody is ready: keys, the run queue and the deadlines, without bytes.
+#[divan::bench(args = [1, 50, 1_000])]
+fn turn_of_the_reactor(bencher: Bencher<'_, '_>, sources: usize) {
+    let mut reactor = reactor(sources);
+    bencher
+        .counter(divan::counter::ItemsCount::new(sources))
+        .bench_local(|| {
+            reactor.wait(None).expect("a wait in memory");
+            while let Some(event) = reactor.next_event() {
+                if let Event::Ready(key, readiness) = event {
+                    black_box(reactor.admit(key, readiness).is_some());
+                }
+            }
+        });
+}
+
+/// A source comes and goes: slot, serial, deadline.
+#[divan::bench]
+fn slot_is_taken_and_freed(bencher: Bencher<'_, '_>) {
+    let mut reactor = reactor(1_000);
+    bencher.bench_local(|| {
+        let want = Want {
+            interest: Interest::Read,
+            lane: Lane::PATIENT,
+        };
+        if let Ok(key) = reactor.add(Anybody, want) {
+            black_box(reactor.close(key));
+        }
+    });
+}

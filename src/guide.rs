@@ -1,0 +1,133 @@
+//! The journey of one byte, the contract of an edge, and the places where beginners slip. No code lives here; every
+//! lesson names the lines that do it.
+//!
+//! Read this page, then [`reactor`](crate::reactor), then [`echo`](crate::echo) and
+//! [`echo::connection`](crate::echo::connection): about a thousand lines, half of them prose. Then run the server with
+//! `-v`, connect `nc 127.0.0.1 50007`, and type.
+//!
+//! # Why a loop at all
+//!
+//! A thread that calls `read` sleeps until something comes. With ten clients that is the best program there is: ten
+//! threads, ten straight lines of thought ([`blocking`](crate::blocking) is exactly that). With ten thousand clients it
+//! is ten thousand stacks, and a kernel that decides who runs. The loop turns the question round: instead of asking one
+//! socket and sleeping, it asks the kernel *which* of ten thousand sockets would not make it sleep, and only talks to
+//! those. What the thread kept on its stack (how much was read, what is still to be written) the loop has to keep
+//! itself: that is [`Connection`](crate::echo::connection::Connection), and it is small.
+//!
+//! # The journey of one byte
+//!
+//! 1. The byte arrives. The kernel puts it into the socket's receive buffer and, since the socket is registered, its
+//!    token onto the list of the ready.
+//! 2. [`Reactor::wait`](crate::reactor::Reactor::wait) calls `epoll_wait`, which returns the tokens on that list, and
+//!    writes them into the run queue of this turn.
+//! 3. [`Reactor::next_event`](crate::reactor::Reactor::next_event) names a key; `Server::on_ready` in `echo.rs` asks
+//!    [`Reactor::admit`](crate::reactor::Reactor::admit) who that is. If it is somebody who has left since, the answer is
+//!    nobody, and that is all.
+//! 4. [`Connection::advance`](crate::echo::connection::Connection::advance) reads the byte into the scratch, the one
+//!    buffer that all connections share, and writes it back at once. This is where nearly every journey ends: one
+//!    `recvfrom`, one `sendto`, a share of one `epoll_wait`.
+//! 5. If the peer takes less than it sent, the rest becomes its [tail](crate::echo::tail), and the connection waits to
+//!    write instead of to read. Nothing more is read from it; its own sender feels that, through TCP, as a full window.
+//!    This is **backpressure**, and all it took was not to read.
+//! 6. When there is room again, the tail is paid, and the connection goes back to reading.
+//!
+//! # The contract of an edge
+//!
+//! epoll can tell of a *level* ("there is something to read") or of an *edge* ("something has come"). mio uses edges. An
+//! edge is told once. Whoever is told must therefore do one of three things, and there is no fourth:
+//!
+//! - go on until the call says `WouldBlock`: then the next byte will be a new edge;
+//! - stop early, and put itself into the run queue ([`Reactor::again`](crate::reactor::Reactor::again)), since nobody else
+//!   will say it again;
+//! - register anew ([`Reactor::want`](crate::reactor::Reactor::want)): the kernel then looks afresh, and tells what is
+//!   ready already.
+//!
+//! # Where beginners slip
+//!
+//! ## Reading once
+//! The first edge-triggered server that everybody writes reads once per event. It works until a message is longer than
+//! the buffer; then the rest stays in the kernel, and no event will ever tell of it. *Here:* the loop in
+//! `Connection::echo_all`. *Test:* `testing::script` takes a connection through every script of six calls and demands that
+//! it stops only when the socket is empty.
+//!
+//! ## Trusting a short read
+//! If `read` returns less than the buffer holds, the socket is empty, and the call that would say `WouldBlock` can be
+//! saved: epoll(7) says so of streams. It is true of TCP, with two exceptions. When the peer's FIN came *with* the data,
+//! both are one edge, and whoever stops after the data never hears of the end. And urgent data ends a read early. The
+//! event tells of both, so that is what [`Readiness`](crate::reactor::Readiness) knows: plain, or special. On Unix sockets it is
+//! not true at all: a message that carries descriptors ends a read, with more behind it
+//! ([`Stream::short_read_empties`](crate::net::Stream::short_read_empties)). *Here:* the condition below
+//! `Connection::echo_all`'s echo. *Tests:* `tests/it/kernel.rs` shows each of these facts.
+//!
+//! ## `Ok(0)`
+//! From a stream, zero bytes is the end of input: the peer said FIN. It is not an error, and not "nothing yet" (that is
+//! `WouldBlock`). From a datagram socket it is a datagram of no bytes, to be answered with one
+//! ([`exchange`](crate::echo::exchange)).
+//!
+//! ## Closing at the end of input
+//! FIN says that the peer will *send* nothing more. It may still be reading. A server that closes at once cuts the echo
+//! of whatever it had not written yet. Here that cannot happen, for a reason that is worth a minute's thought: nothing is
+//! read while something is owed, FIN is seen by reading, so when it is seen nothing is owed.
+//!
+//! ## Waiting for WRITABLE all the time
+//! A socket is writable nearly always, so as a level it spins, and as an edge it fires once, right after registration,
+//! and then never again until a write has failed. So write first; only when the socket is full, ask to be told.
+//! Asking for both at once costs nothing on TCP but doubles the wake-ups of Unix sockets. *Here:*
+//! [`Wait::Writing`](crate::echo::connection::Wait::Writing), and [`Interest`](crate::reactor::Interest), which is one or the
+//! other.
+//!
+//! ## `write_all`
+//! Blocking code may say `write_all`; on a non-blocking socket it gives up in the middle, and does not tell where. Every
+//! write here is one call, whose count is believed (`write_some` in `connection.rs`).
+//!
+//! ## Buffering without a bound
+//! The obvious cure for a short write is a queue. If reading goes on meanwhile, a client that sends and never reads
+//! fills it with gigabytes. A tail of at most one scratch is the same cure with a bound. It has a price that clients
+//! should know: *who writes everything before reading anything will stall*, once the buffers of both kernels are full, until
+//! it reads. That is not a fault of the server. `echo-reactor send -` reads and writes at once.
+//!
+//! ## The token of somebody who has left
+//! epoll hands over a batch of events. While the first is handled, the connection of the seventh may be closed, and a
+//! newcomer may get its slot: slab gives out the slot freed last. The seventh event then wakes a stranger. So a
+//! [`Key`](crate::reactor::Key) has a serial number beside the slot, and a key that does not match is nobody's.
+//!
+//! ## Accepting once
+//! A listener is edge-triggered too: a hundred clients that arrive together are one event. So `accept` until it would
+//! block. But not for ever: a flood of newcomers would starve those who are connected, so after
+//! [`turn_accepts`](crate::Limits::turn_accepts) the listener queues up again. *Here:* `Server::accept` in `echo.rs`.
+//!
+//! ## Running out of descriptors
+//! `accept` fails with `EMFILE`, and the client stays in the queue. A level-triggered loop now spins at full speed; an
+//! edge-triggered one falls silent for ever, since the edge is spent: closing descriptors raises no new one. *Here:* the
+//! [governor](crate::echo::governor) pauses, and tries again when a connection closes, or after a tenth of a second.
+//!
+//! ## One who never stops sending
+//! A loop that drains each socket to the last byte belongs to whoever sends fastest. Each connection has a budget per turn
+//! ([`turn_bytes`](crate::Limits::turn_bytes)), and goes to the end of the queue when it is spent
+//! ([`Outcome::Yield`](crate::echo::connection::Outcome::Yield)).
+//!
+//! ## The short queue
+//! Clients connect before the server accepts; until then they stand in the kernel's accept queue. When it is full their
+//! SYN is dropped, and they try again after a second: the "connects that take exactly 1.0 s" of so many benchmarks. std
+//! and mio ask for 128 places. *Here:* `net::bind` asks for all there are.
+//!
+//! ## Judging the idle by the clock alone
+//! If the process sleeps for a minute (a laptop lid, a debugger), every deadline has passed when it wakes, and what the
+//! clients have sent meanwhile waits unread. So deadlines are judged by the last moment of which everything is known: the
+//! clock as it was *before* the kernel was asked (`judged_ms` in [`Reactor`](crate::reactor::Reactor)).
+//!
+//! ## Closing with unread input
+//! `close` on a socket that has unread bytes sends a reset, and a reset can destroy what the peer has not read yet, the
+//! last echoes among them. So a connection that *we* end says FIN first and reads on for a while, to throw away
+//! ([`Wait::Lingering`](crate::echo::connection::Wait::Lingering)).
+//!
+//! ## Answering every datagram
+//! A UDP source address is a claim. Two echo servers that are told they wrote to each other will talk for ever
+//! ([`guard`](crate::echo::guard)).
+//!
+//! # The same server without a network
+//!
+//! Because the reactor asks a [`Selector`](crate::reactor::Selector) for readiness and time, and the server knows its
+//! sockets by the traits of [`net`](crate::net), the whole of it also runs on a simulated network, in which partial reads,
+//! errors, spurious and stale events and jumps of the clock come from a seed (`src/testing`). Ten thousand seeds take four
+//! seconds. It is where most of the mistakes above were made once more, and found.

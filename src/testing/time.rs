@@ -1,0 +1,283 @@
+//! The server and the clock: who is closed when, in a kind world whose time is turned by hand.
+
+use super::network::{Kind, Knobs, Network, Random, Simulated, Wire};
+use crate::echo::world::Socket;
+use crate::echo::{Server, Turn};
+use crate::limits::Limits;
+use crate::reactor::Interest;
+use crate::stats::Reason;
+use std::time::{Duration, Instant};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Stage {
+    network: Network,
+    server: Server<Simulated>,
+    listener: usize,
+    began: Instant,
+}
+
+impl Stage {
+    fn new(limits: Limits) -> Self {
+        let knobs = Knobs {
+            events_max: 2,
+            window_bytes: 100,
+            descriptors: 100,
+            ..Knobs::default()
+        };
+        let network = Network::new(Random::new(1), knobs);
+        let mut server = Server::new(network.selector(), limits, Default::default(), Vec::new());
+        let listener = network.listener();
+        let number = listener.number;
+        server
+            .add_door(Socket::Listener(Box::new(listener)))
+            .expect("a kind world");
+        let began = network.kernel().now;
+        Self {
+            network,
+            server,
+            listener: number,
+            began,
+        }
+    }
+
+    /// Clients connect and are let in. Returns where the server has them.
+    fn connect(&mut self, clients: usize) -> Vec<usize> {
+        for client in 0..clients {
+            let wire = Wire {
+                client,
+                ..Wire::default()
+            };
+            self.network.kernel().connect(self.listener, wire);
+        }
+        self.settle();
+        let kernel = self.network.kernel();
+        let streams = kernel
+            .sockets
+            .iter()
+            .filter(|(_, socket)| matches!(socket.kind, Kind::Stream(_)));
+        streams.map(|(&number, _)| number).collect()
+    }
+
+    /// Turns until there is nothing to do at this moment.
+    fn settle(&mut self) {
+        let mut quiet = 0;
+        while quiet < 3 {
+            let before = (
+                self.server.stats().clone(),
+                self.network.kernel().has_edges(),
+            );
+            self.server
+                .turn(Some(Duration::ZERO))
+                .expect("the loop goes on");
+            let after = self.server.stats();
+            let idle = !before.1
+                && (after.bytes_in, after.closed_total())
+                    == (before.0.bytes_in, before.0.closed_total());
+            quiet = if idle { quiet + 1 } else { 0 };
+        }
+    }
+
+    fn send(&self, socket: usize, bytes: usize) {
+        let mut kernel = self.network.kernel();
+        kernel
+            .wire(socket)
+            .to_server
+            .extend(std::iter::repeat_n(b'x', bytes));
+        kernel.touch(socket, Interest::Read);
+    }
+
+    fn pass(&self, time: Duration) {
+        self.network.kernel().now += time;
+    }
+
+    /// Lets time pass as it will, and tells when the next connection ends.
+    fn next_end(&mut self) -> Duration {
+        let closed = self.server.stats().closed_total();
+        while self.server.stats().closed_total() == closed {
+            self.server.turn(None).expect("the loop goes on");
+        }
+        self.network.kernel().now - self.began
+    }
+
+    fn closed(&self, reason: Reason) -> u64 {
+        self.server.stats().closed(reason)
+    }
+}
+
+#[test]
+fn the_idle_end_after_their_time_and_at_most_a_sixteenth_late() {
+    for seconds in [1, 16, 3_600] {
+        let timeout = seconds * SECOND;
+        let mut stage = Stage::new(Limits {
+            idle_timeout: Some(timeout),
+            ..Limits::default()
+        });
+        stage.connect(1);
+        let lasted = stage.next_end();
+        assert!(lasted >= timeout, "{lasted:?} is early");
+        assert!(
+            lasted <= timeout + timeout / 16 + Duration::from_millis(2),
+            "{lasted:?} is late"
+        );
+        assert_eq!(stage.closed(Reason::Idle), 1);
+    }
+}
+
+#[test]
+fn activity_too_slight_to_move_a_slot_counts_all_the_same() {
+    let mut stage = Stage::new(Limits {
+        idle_timeout: Some(16 * SECOND),
+        ..Limits::default()
+    });
+    let sockets = stage.connect(1);
+    let activity = Duration::from_millis(900); // within the sixteenth, so the slot stays at its place
+    stage.pass(activity);
+    stage.send(sockets[0], 1);
+    stage.settle();
+    let lasted = stage.next_end();
+    assert!(lasted >= activity + 16 * SECOND, "{lasted:?} is early");
+}
+
+#[test]
+fn the_active_live_on_while_the_idle_end() {
+    let mut stage = Stage::new(Limits {
+        idle_timeout: Some(10 * SECOND),
+        ..Limits::default()
+    });
+    let sockets = stage.connect(3);
+    for _ in 0..20 {
+        stage.pass(SECOND);
+        stage.send(sockets[1], 1);
+        stage.settle();
+        let mut kernel = stage.network.kernel();
+        kernel.wire(sockets[1]).to_client.clear();
+    }
+    assert_eq!(
+        (stage.closed(Reason::Idle), stage.server.stats().live),
+        (2, 1)
+    );
+}
+
+#[test]
+fn a_server_that_was_stopped_hears_everybody_before_it_calls_anybody_idle() {
+    // More connections have something to say than one wait can tell of, and all of their time is over.
+    let mut stage = Stage::new(Limits {
+        idle_timeout: Some(30 * SECOND),
+        ..Limits::default()
+    });
+    let sockets = stage.connect(9);
+    stage.pass(60 * SECOND);
+    for &socket in &sockets[1..] {
+        stage.send(socket, 5);
+    }
+    stage.settle();
+    assert_eq!(stage.server.stats().bytes_out, 8 * 5);
+    assert_eq!(
+        stage.closed(Reason::Idle),
+        1,
+        "only the one who had said nothing"
+    );
+}
+
+#[test]
+fn who_takes_nothing_is_reset_and_who_takes_little_is_not() {
+    let mut stage = Stage::new(Limits {
+        write_stall_timeout: Some(10 * SECOND),
+        ..Limits::default()
+    });
+    let sockets = stage.connect(2);
+    for &socket in &sockets {
+        stage.send(socket, 200);
+    }
+    stage.settle();
+    assert_eq!(
+        stage.server.stats().owed,
+        200,
+        "a window of 100 took half of each"
+    );
+    for _ in 0..30 {
+        stage.pass(SECOND);
+        let mut kernel = stage.network.kernel();
+        kernel.wire(sockets[1]).to_client.pop_front();
+        kernel.made_room(sockets[1]);
+        drop(kernel);
+        stage.settle();
+    }
+    assert_eq!(
+        (stage.closed(Reason::WriteStall), stage.server.stats().live),
+        (1, 1)
+    );
+    assert_eq!(stage.server.stats().discarded, 100);
+    assert!(
+        stage.network.take_remains()[0].aborted,
+        "an orderly close would leave its bytes in the kernel"
+    );
+}
+
+#[test]
+fn a_drain_lets_the_busy_finish_and_tells_the_quiet_goodbye() {
+    let mut stage = Stage::new(Limits::default());
+    let sockets = stage.connect(2);
+    stage.server.drain();
+    for _ in 0..10 {
+        stage.send(sockets[0], 10);
+        stage.settle();
+        stage.network.kernel().wire(sockets[0]).to_client.clear();
+        stage.pass(Duration::from_millis(20));
+    }
+    let mut kernel = stage.network.kernel();
+    assert!(
+        !kernel.wire(sockets[0]).server_finished,
+        "it is in the middle of something"
+    );
+    assert!(
+        kernel.wire(sockets[1]).server_finished,
+        "it has nothing to say"
+    );
+    for &socket in &sockets {
+        kernel.wire(socket).client_finished = true;
+        kernel.touch(socket, Interest::Read);
+    }
+    drop(kernel);
+    while stage.server.turn(None).expect("the loop goes on") != Turn::Finished {}
+    assert_eq!(
+        (
+            stage.closed(Reason::Finished),
+            stage.closed(Reason::Drained)
+        ),
+        (1, 1)
+    );
+    assert_eq!(stage.server.stats().bytes_out, 100);
+}
+
+#[test]
+fn a_drain_ends_in_time_whatever_the_peers_do() {
+    let limits = Limits {
+        write_stall_timeout: None,
+        ..Limits::default()
+    };
+    let mut stage = Stage::new(limits.clone());
+    let sockets = stage.connect(3);
+    stage.send(sockets[0], 500); // it will never read the half of it
+    stage.settle();
+    stage.server.drain();
+    while stage.server.turn(None).expect("the loop goes on") != Turn::Finished {
+        stage.send(sockets[1], 1); // it never stops, and is never quiet
+        stage.network.kernel().wire(sockets[1]).to_client.clear();
+        stage.pass(Duration::from_millis(10));
+        if stage.server.stats().closed(Reason::Cut) == 2 {
+            break;
+        }
+    }
+    let lasted = stage.network.kernel().now - stage.began;
+    assert!(
+        lasted >= limits.drain_timeout && lasted < limits.drain_timeout + SECOND,
+        "{lasted:?}"
+    );
+    assert_eq!(
+        (stage.closed(Reason::Cut), stage.closed(Reason::Drained)),
+        (2, 1)
+    );
+    assert_eq!(stage.server.stats().balance(), Ok(()));
+}

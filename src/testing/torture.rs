@@ -1,0 +1,247 @@
+//! Every call of the server fails once, in every way that its manual page names, at every place.
+//!
+//! One small story is told again and again: four clients come, send more than the window takes, read, and say FIN;
+//! datagrams come; the server drains. In each telling one call fails: the first `read` with `ECONNRESET`, then the second,
+//! and so on until the story has no such call left; then with the next errno; then the next kind of call. After each,
+//! nothing may be left open, nothing unaccounted for, and everybody whom the fault did not concern must be served.
+
+use super::network::{Call, Fault, Kind, Knobs, Network, Random, Simulated, Wire};
+use crate::echo::world::Socket;
+use crate::echo::{Server, Turn};
+use crate::limits::Limits;
+use crate::reactor::Interest;
+use std::time::Duration;
+
+/// The errnos of each call, by its manual page (and EINTR, which any of them may see), with their Linux numbers.
+const MATRIX: [(Call, &[i32]); 9] = [
+    // accept(2): EPERM EINTR EBADF EAGAIN ENOMEM EFAULT EINVAL ENFILE EMFILE ENONET EPROTO ENOTSOCK ENOPROTOOPT
+    // EOPNOTSUPP ENETDOWN ENETUNREACH ECONNABORTED ENOBUFS ETIMEDOUT EHOSTDOWN EHOSTUNREACH, and one that it does not name
+    (
+        Call::Accept,
+        &[
+            1, 4, 9, 11, 12, 14, 22, 23, 24, 64, 71, 88, 92, 95, 100, 101, 103, 105, 110, 112, 113,
+            5,
+        ],
+    ),
+    // recv(2), tcp(7): EINTR EIO EBADF EAGAIN ENOMEM EFAULT EINVAL ENOTSOCK ECONNABORTED ECONNRESET ENOTCONN ETIMEDOUT
+    // ECONNREFUSED EHOSTUNREACH
+    (
+        Call::Read,
+        &[4, 5, 9, 11, 12, 14, 22, 88, 103, 104, 107, 110, 111, 113],
+    ),
+    // send(2): EINTR EIO EBADF EAGAIN ENOMEM EACCES EFAULT EINVAL EPIPE ENOTSOCK EMSGSIZE EOPNOTSUPP ECONNABORTED
+    // ECONNRESET ENOBUFS ENOTCONN ETIMEDOUT EHOSTUNREACH
+    (
+        Call::Write,
+        &[
+            4, 5, 9, 11, 12, 13, 14, 22, 32, 88, 90, 95, 103, 104, 105, 107, 110, 113,
+        ],
+    ),
+    // shutdown(2): EBADF EINVAL ENOTSOCK ENOTCONN
+    (Call::Shutdown, &[9, 22, 88, 107]),
+    // epoll_ctl(2): ENOENT EBADF ENOMEM EPERM EEXIST EINVAL ENOSPC ELOOP
+    (Call::Register, &[2, 9, 12, 1, 17, 22, 28, 40]),
+    (Call::Reregister, &[2, 9, 12, 1, 17, 22, 28, 40]),
+    // epoll_wait(2): EINTR; the others are below
+    (Call::Wait, &[4]),
+    // recvmsg(2), udp(7): EINTR EAGAIN ENOMEM ECONNREFUSED EHOSTUNREACH ENETUNREACH ENETDOWN EPERM EBADF
+    (Call::Receive, &[4, 11, 12, 111, 113, 101, 100, 1, 9]),
+    // sendmsg(2), udp(7): EPERM EINTR EAGAIN ENOMEM EACCES EINVAL EMSGSIZE ENETDOWN ENETUNREACH ENOBUFS ECONNREFUSED
+    // EHOSTUNREACH
+    (
+        Call::Answer,
+        &[1, 4, 11, 12, 13, 22, 90, 100, 101, 105, 111, 113],
+    ),
+];
+
+const CLIENTS: usize = 4;
+const MESSAGE_BYTES: usize = 250;
+
+#[test]
+fn every_call_fails_in_every_way_at_every_place() {
+    let mut tellings = 0;
+    for (call, errnos) in MATRIX {
+        for &errno in errnos {
+            let mut after = 0;
+            while tell(Fault {
+                call,
+                after,
+                errno,
+                has_struck: false,
+            }) {
+                after += 1;
+                tellings += 1;
+            }
+            assert!(after > 0, "the story has no {call:?}");
+        }
+    }
+    println!("{tellings} faults");
+    assert!(tellings > 1_300, "only {tellings} faults");
+}
+
+/// Tells the story with one fault in it. Whether the fault came to pass.
+fn tell(fault: Fault) -> bool {
+    let knobs = Knobs {
+        events_max: 8,
+        window_bytes: 100,
+        descriptors: 16,
+        ..Knobs::default()
+    };
+    let network = Network::new(Random::new(7), knobs);
+    let limits = Limits {
+        scratch_bytes: 64,
+        turn_bytes: 128,
+        turn_accepts: 2,
+        turn_datagrams: 2,
+        ..Limits::default()
+    };
+    let mut server = Server::new(network.selector(), limits, Default::default(), Vec::new());
+    let (listener, datagrams) = (network.listener(), network.datagrams());
+    let (door, box_number) = (listener.number, datagrams.number);
+    server
+        .add_door(Socket::Listener(Box::new(listener)))
+        .expect("no fault yet");
+    server
+        .add_door(Socket::Datagrams(Box::new(datagrams)))
+        .expect("no fault yet");
+    network.kernel().fault = Some(fault);
+
+    for client in 0..CLIENTS {
+        let to_server = (0..MESSAGE_BYTES).map(|place| place as u8).collect();
+        let wire = Wire {
+            client,
+            to_server,
+            short_read_empties: client % 2 == 0,
+            ..Wire::default()
+        };
+        network.kernel().connect(door, wire);
+    }
+    for port in 0..5 {
+        let source = format!("10.0.0.1:{}", 40_000 + port)
+            .parse()
+            .expect("an address");
+        if let Kind::Datagrams { inbox, .. } = &mut network
+            .kernel()
+            .sockets
+            .get_mut(&box_number)
+            .expect("open")
+            .kind
+        {
+            inbox.push_back((vec![port as u8], source));
+        }
+        network.kernel().touch(box_number, Interest::Read);
+    }
+    let mut echoed = [0; CLIENTS];
+    clients_live(&mut server, &network, &mut echoed, fault);
+    server.drain();
+    let mut turns = 0;
+    while server.turn(None).unwrap_or(Turn::Finished) != Turn::Finished {
+        turns += 1;
+        assert!(turns < 1_000, "it does not end: {fault:?}");
+    }
+    check(&server, &network, echoed, fault)
+}
+
+/// Everybody reads what comes. Three clients say FIN when they have all of it; the fourth stays, for the drain.
+fn clients_live(
+    server: &mut Server<Simulated>,
+    network: &Network,
+    echoed: &mut [usize; CLIENTS],
+    fault: Fault,
+) {
+    for _ in 0..200 {
+        if let Err(error) = server.turn(Some(Duration::from_millis(10))) {
+            assert!(
+                is_fatal_to_a_door(fault),
+                "{fault:?} ended the loop: {error}"
+            );
+            return;
+        }
+        let mut kernel = network.kernel();
+        let streams: Vec<usize> = kernel
+            .sockets
+            .iter()
+            .filter(|(_, socket)| matches!(socket.kind, Kind::Stream(_)))
+            .map(|(&number, _)| number)
+            .collect();
+        for number in streams {
+            let wire = kernel.wire(number);
+            for byte in wire.to_client.drain(..) {
+                assert_eq!(byte, echoed[wire.client] as u8, "{fault:?}");
+                echoed[wire.client] += 1;
+            }
+            let is_news = echoed[wire.client] == MESSAGE_BYTES
+                && wire.client > 0
+                && !std::mem::replace(&mut wire.client_finished, true);
+            kernel.made_room(number);
+            if is_news {
+                kernel.touch(number, Interest::Read);
+            }
+        }
+    }
+}
+
+fn check(
+    server: &Server<Simulated>,
+    network: &Network,
+    echoed: [usize; CLIENTS],
+    fault: Fault,
+) -> bool {
+    let stats = server.stats();
+    assert_eq!(stats.balance(), Ok(()), "{fault:?}");
+    assert_eq!(
+        (stats.live, network.kernel().sockets.len()),
+        (0, 0),
+        "left open after {fault:?}"
+    );
+    let cut_short = echoed
+        .iter()
+        .filter(|&&count| count < MESSAGE_BYTES)
+        .count();
+    // Who was not concerned is served; a listener that is broken leaves those outside who were not in yet.
+    let concerned = if is_fatal_to_a_door(fault) {
+        CLIENTS
+    } else {
+        1
+    };
+    assert!(
+        cut_short <= concerned,
+        "{cut_short} clients were cut short by {fault:?}: {stats}"
+    );
+    network.kernel().fault.is_some_and(|fault| fault.has_struck)
+}
+
+/// Whether it says that the socket itself is unusable.
+fn is_fatal_to_a_door(fault: Fault) -> bool {
+    match fault.call {
+        Call::Accept => matches!(fault.errno, 9 | 14 | 22 | 88),
+        Call::Receive => fault.errno == 9,
+        _ => false,
+    }
+}
+
+#[test]
+fn when_the_event_queue_is_broken_the_loop_says_so_and_ends() {
+    for errno in [9, 14, 22] {
+        let network = Network::new(
+            Random::new(7),
+            Knobs {
+                events_max: 1,
+                ..Knobs::default()
+            },
+        );
+        let mut server: Server<Simulated> = Server::new(
+            network.selector(),
+            Limits::default(),
+            Default::default(),
+            Vec::new(),
+        );
+        network.kernel().fault = Some(Fault {
+            call: Call::Wait,
+            after: 0,
+            errno,
+            has_struck: false,
+        });
+        assert_eq!(server.run().unwrap_err().raw_os_error(), Some(errno));
+    }
+}

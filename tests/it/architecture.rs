@@ -1,0 +1,403 @@
+//! The shape of the sources: who may import whom, what nobody may use, and how long a function may be.
+//!
+//! What may live in this file: rules of the design that a reader of the sources can check, and that goodwill alone would
+//! not keep. The sources are read as text, formatted by rustfmt as they are: no parser, and no rule that would need one.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Who may import whom. A room that is not in here may be imported by nobody, and imports nothing.
+const MAY_IMPORT: [(&str, &[&str]); 9] = [
+    ("limits", &[]),
+    ("stats", &[]),
+    ("net", &[]),
+    ("reactor", &[]),
+    ("echo", &["reactor", "net", "stats", "limits"]),
+    ("blocking", &["net", "stats", "limits"]),
+    ("load", &["reactor", "net", "limits"]),
+    (
+        "cli",
+        &[
+            "echo", "blocking", "load", "reactor", "net", "limits", "stats",
+        ],
+    ),
+    ("main", &["cli"]),
+];
+
+/// Crates that only some rooms may name.
+const MAY_NAME: [(&str, &[&str]); 2] = [("mio", &["net", "reactor"]), ("slab", &["reactor"])];
+
+const FUNCTION_LINES_MAX: usize = 70;
+
+// --- Reading the sources -----------------------------------------------------------------------------------------------
+
+struct Source {
+    path: PathBuf,
+    /// The first part of its path: the room that it belongs to.
+    room: String,
+    /// Its lines up to the tests, with their numbers from 1 on; comments are empty.
+    code: Vec<(usize, String)>,
+}
+
+impl Source {
+    fn read(root: &Path, path: PathBuf) -> Self {
+        let text = fs::read_to_string(&path).unwrap();
+        let inside = path.strip_prefix(root).unwrap();
+        let room = inside.components().next().unwrap().as_os_str();
+        let room = room.to_str().unwrap().trim_end_matches(".rs").to_owned();
+        let lines: Vec<&str> = text.lines().collect();
+        let end = tests_begin(&lines);
+        let code = lines[..end].iter().enumerate();
+        let code = code.map(|(index, line)| (index + 1, without_comment(line).to_owned()));
+        Self {
+            room,
+            code: code.collect(),
+            path,
+        }
+    }
+
+    fn at(&self, line: usize) -> String {
+        format!("{}:{line}", self.path.display())
+    }
+}
+
+/// Unit tests come last in a file, in a module of their own.
+fn tests_begin(lines: &[&str]) -> usize {
+    let is_end = |pair: &[&str]| {
+        let for_tests = pair[0].starts_with("#[cfg(") && pair[0].contains("test");
+        for_tests && pair[1].starts_with("mod tests {")
+    };
+    lines.windows(2).position(is_end).unwrap_or(lines.len())
+}
+
+fn without_comment(line: &str) -> &str {
+    if line.trim_start().starts_with("//") {
+        return "";
+    }
+    line.split_once(" // ").map_or(line, |(code, _)| code)
+}
+
+/// All sources but those that exist for tests alone.
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                paths.push(path);
+            }
+        }
+    }
+    let sources = paths.into_iter().map(|path| Source::read(&root, path));
+    let sources: Vec<Source> = sources
+        .filter(|source| source.room != "testing" && !source.path.ends_with("tests.rs"))
+        .collect();
+    assert!(sources.len() > 20, "the sources are found");
+    sources
+}
+
+fn is_of_a_name(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
+}
+
+/// Where `word` stands in the line, as a whole word: what comes behind it.
+fn behind<'a>(line: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
+    line.match_indices(word).filter_map(move |(place, _)| {
+        let rest = &line[place + word.len()..];
+        let goes_on = word.ends_with(is_of_a_name) && rest.starts_with(is_of_a_name);
+        let is_part = line[..place].ends_with(is_of_a_name) || goes_on;
+        (!is_part).then_some(rest)
+    })
+}
+
+/// The first name of what follows `crate::`; of each, if it is a group.
+fn first_names(rest: &str) -> Vec<String> {
+    let name = |text: &str| {
+        text.trim()
+            .chars()
+            .take_while(|&c| is_of_a_name(c))
+            .collect()
+    };
+    let Some(group) = rest.strip_prefix('{') else {
+        return vec![name(rest)];
+    };
+    let mut depth = 0;
+    let parts = group.split(|c| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        depth == 0 && c == ','
+    });
+    parts
+        .map(name)
+        .filter(|name: &String| !name.is_empty())
+        .collect()
+}
+
+/// What this source imports of ours, with the line.
+fn imports(source: &Source) -> Vec<(usize, String)> {
+    let own = if source.room == "main" {
+        "echo_reactor::"
+    } else {
+        "crate::"
+    };
+    let mut imports = Vec::new();
+    for (place, (number, line)) in source.code.iter().enumerate() {
+        for rest in behind(line, own) {
+            // A group may go over several lines.
+            let mut text = rest.to_owned();
+            let more = source.code[place + 1..].iter();
+            for (_, line) in more.take_while(|_| rest.starts_with('{') && !rest.contains('}')) {
+                text.push_str(line.trim());
+                if line.starts_with('}') {
+                    break;
+                }
+            }
+            for name in first_names(&text) {
+                // The crate page lends two names.
+                let room = match name.as_str() {
+                    "Limits" => "limits".to_owned(),
+                    "Stats" => "stats".to_owned(),
+                    _ => name,
+                };
+                if room != source.room {
+                    imports.push((*number, room));
+                }
+            }
+        }
+    }
+    imports
+}
+
+#[test]
+fn the_reader_of_imports_reads_groups_and_paths() {
+    let source = |lines: &[&str]| Source {
+        path: PathBuf::from("x.rs"),
+        room: "x".to_owned(),
+        code: lines
+            .iter()
+            .map(|line| (1, without_comment(line).to_owned()))
+            .collect(),
+    };
+    let read = |lines: &[&str]| -> Vec<String> {
+        imports(&source(lines))
+            .into_iter()
+            .map(|(_, room)| room)
+            .collect()
+    };
+    assert_eq!(read(&["use crate::net::{self, Stream};"]), ["net"]);
+    assert_eq!(
+        read(&["use crate::{Limits, net::{a, b}, echo};"]),
+        ["limits", "net", "echo"]
+    );
+    assert_eq!(
+        read(&["use crate::{", "    Stats,", "    reactor::Key,", "};"]),
+        ["stats", "reactor"]
+    );
+    assert_eq!(
+        read(&["    let x = crate::cli::main(); // crate::net"]),
+        ["cli"]
+    );
+    assert_eq!(
+        read(&["// use crate::net;", "use mycrate::net; use crate::x::y;"]),
+        [""; 0]
+    );
+}
+
+// --- The rules ---------------------------------------------------------------------------------------------------------
+
+#[test]
+fn nobody_imports_whom_the_design_does_not_allow() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        if source.room == "lib" {
+            continue; // it names all rooms, which is what it is for
+        }
+        let allowed = MAY_IMPORT.iter().find(|(room, _)| *room == source.room);
+        let allowed = allowed.map_or(&[][..], |(_, rooms)| rooms);
+        for (line, room) in imports(&source) {
+            if !allowed.contains(&room.as_str()) {
+                wrong.push(format!(
+                    "{}: {} imports {room}",
+                    source.at(line),
+                    source.room
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn mio_is_named_in_net_and_reactor_alone_and_slab_in_reactor() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for (name, rooms) in MAY_NAME {
+            if rooms.contains(&source.room.as_str()) {
+                continue;
+            }
+            for (number, line) in &source.code {
+                if behind(line, &format!("{name}::")).next().is_some() {
+                    wrong.push(format!("{}: {}", source.at(*number), line.trim()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_is_unsafe_and_the_compiler_sees_to_it() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let manifest = fs::read_to_string(manifest).unwrap();
+    assert!(manifest.contains("unsafe_code = \"forbid\""));
+    let sources = sources();
+    let unsafe_ones = sources.iter().flat_map(|source| {
+        let lines = source.code.iter();
+        lines.filter(|(_, line)| behind(line, "unsafe").next().is_some())
+    });
+    assert_eq!(unsafe_ones.count(), 0);
+}
+
+/// They panic when the stream is gone.
+#[test]
+fn nobody_prints_by_a_macro() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for (number, line) in &source.code {
+            for macro_name in ["println!", "eprintln!", "print!", "eprint!", "dbg!"] {
+                if behind(line, macro_name).next().is_some() {
+                    wrong.push(source.at(*number));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Where functions begin and how many lines they have. rustfmt puts the closing brace under the first letter.
+fn functions(source: &Source) -> Vec<(usize, usize)> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let begins = |line: &str| {
+        let start = line.trim_start();
+        let start = start.strip_prefix("pub").map_or(start, |rest| {
+            let rest = rest.trim_start();
+            rest.split_once(") ")
+                .filter(|_| rest.starts_with('('))
+                .map_or(rest, |(_, rest)| rest)
+        });
+        start.trim_start_matches("const ").starts_with("fn ")
+    };
+    let mut functions = Vec::new();
+    for (place, (number, line)) in source.code.iter().enumerate() {
+        if !begins(line) {
+            continue;
+        }
+        let rest = source.code[place..].iter().map(|(_, line)| line);
+        let end = rest.take_while(|later| {
+            let closes = indent(later) == indent(line) && later.trim_start().starts_with('}');
+            let is_declared = indent(later) <= indent(line) && later.ends_with(';');
+            !(closes || is_declared)
+        });
+        functions.push((*number, end.count() + 1));
+    }
+    functions
+}
+
+#[test]
+fn a_function_fits_a_screen() {
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for source in sources() {
+        for (line, lines) in functions(&source) {
+            count += 1;
+            if lines > FUNCTION_LINES_MAX {
+                wrong.push(format!("{}: {lines} lines", source.at(line)));
+            }
+        }
+    }
+    assert!(count > 200, "the functions are found: {count}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_says_at_its_head_what_it_is_for() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tests = fs::read_dir(root.join("tests/it")).unwrap();
+    let tests = tests
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file());
+    for path in tests.chain(sources().into_iter().map(|source| source.path)) {
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("//! "), "{} has no head", path.display());
+    }
+}
+
+// --- Dependencies ------------------------------------------------------------------------------------------------------
+
+/// The crates that a build needs beside itself; none if cargo cannot be started.
+fn crates(features: &[&str]) -> Option<BTreeSet<String>> {
+    let result = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+        ])
+        .args(features)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    let Ok(output) = result else {
+        crate::support::skip("cargo cannot be started here");
+        return None;
+    };
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{err}");
+    let tree = String::from_utf8(output.stdout).unwrap();
+    let names = tree.lines().filter_map(|line| line.split(' ').next());
+    let names = names.filter(|name| !name.is_empty() && *name != "echo-reactor");
+    Some(names.map(str::to_owned).collect())
+}
+
+#[test]
+fn the_library_needs_five_crates() {
+    let Some(needed) = crates(&["--no-default-features"]) else {
+        return;
+    };
+    let expected = ["libc", "log", "mio", "slab", "socket2"].map(str::to_owned);
+    assert_eq!(needed, BTreeSet::from(expected));
+}
+
+#[test]
+fn readme_states_how_many_crates_the_program_needs() {
+    let Some(needed) = crates(&[]) else {
+        return;
+    };
+    let needed = needed.len();
+    println!("the program needs {needed} crates");
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let Ok(readme) = fs::read_to_string(readme) else {
+        return crate::support::skip("there is no README.md to state the number of crates");
+    };
+    let number = |text: &str| {
+        let digits = text.rsplit(|c: char| !c.is_ascii_digit()).next()?;
+        digits.parse::<usize>().ok()
+    };
+    let parts: Vec<&str> = readme.split(" crates").collect();
+    let stated: Vec<usize> = parts[..parts.len() - 1]
+        .iter()
+        .filter_map(|part| number(part))
+        .collect();
+    let right = stated.is_empty() || stated.contains(&needed);
+    assert!(
+        right,
+        "README.md states {stated:?} crates, and the program needs {needed}"
+    );
+}

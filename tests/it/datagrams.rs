@@ -1,0 +1,344 @@
+//! Datagram echo: what comes back, what does not, and that both are counted.
+//!
+//! What may live in this file: UDP and Unix datagrams against the event loop. Where it matters what arrives in one turn,
+//! the test gives the server its turns itself.
+
+use crate::support::{
+    DEADLINE, Dir, Running, assert_same, bind, has_ipv6, ip, kernel_drops, noise, skip, turn_until,
+    unique_name,
+};
+use echo_reactor::Limits;
+use echo_reactor::echo::Server;
+use echo_reactor::net::{Endpoint, UnixName};
+use echo_reactor::stats::Dropped;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
+use std::time::Instant;
+
+/// Larger than any datagram.
+const ROOM: usize = 70_000;
+
+/// A UDP client that is connected: it hears nothing but what comes from exactly this address.
+#[track_caller]
+fn udp(from: &str, to: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind(from).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.connect(to).unwrap();
+    socket
+}
+
+#[track_caller]
+fn is_echoed(socket: &UdpSocket, datagram: &[u8]) {
+    assert_eq!(socket.send(datagram).unwrap(), datagram.len());
+    let mut answer = vec![0; ROOM];
+    let length = socket.recv(&mut answer).expect("an answer");
+    assert_same(&answer[..length], datagram);
+}
+
+/// Whether nothing has come. Ask only when the server has said that it is done.
+fn hears_nothing(socket: &UdpSocket) -> bool {
+    socket.set_nonblocking(true).unwrap();
+    let result = socket.recv(&mut [0; 1]);
+    result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// A server at `address`, asked at `asked` (its port is put in), answers `datagrams`.
+#[track_caller]
+fn check_udp(address: &str, from: &str, asked: &str, datagrams: &[&[u8]]) {
+    let server = Running::reactor(&[address], Limits::default());
+    let port = ip(&server.endpoints[0]).port();
+    let client = udp(from, SocketAddr::new(asked.parse().unwrap(), port));
+    for datagram in datagrams {
+        is_echoed(&client, datagram);
+    }
+    let stats = server.drain();
+    let count = datagrams.len() as u64;
+    assert_eq!((stats.datagrams_in, stats.datagrams_out), (count, count));
+}
+
+#[test]
+fn udp_over_ipv4_is_echoed() {
+    check_udp(
+        "udp://127.0.0.1:0",
+        "127.0.0.1:0",
+        "127.0.0.1",
+        &[b"Hello, world!", b"again"],
+    );
+}
+
+#[test]
+fn udp_over_ipv6_is_echoed() {
+    if has_ipv6() {
+        check_udp(
+            "udp://[::1]:0",
+            "[::1]:0",
+            "::1",
+            &[b"Hello, world!", b"again"],
+        );
+    }
+}
+
+#[test]
+fn a_datagram_of_no_bytes_is_answered_by_one_of_no_bytes() {
+    check_udp(
+        "udp://127.0.0.1:0",
+        "127.0.0.1:0",
+        "127.0.0.1",
+        &[b"", b"and it is no end", b""],
+    );
+}
+
+#[test]
+fn the_longest_datagram_of_ipv4_comes_back_uncut() {
+    let (longest, one_less) = (noise(1, 65_507), noise(2, 65_506));
+    check_udp(
+        "udp://127.0.0.1:0",
+        "127.0.0.1:0",
+        "127.0.0.1",
+        &[&longest, &one_less],
+    );
+}
+
+#[test]
+fn the_longest_datagram_of_ipv6_comes_back_uncut() {
+    if has_ipv6() {
+        check_udp("udp://[::1]:0", "[::1]:0", "::1", &[&noise(1, 65_527)]);
+    }
+}
+
+#[cfg(feature = "pktinfo")]
+#[test]
+fn a_wildcard_answers_from_the_address_that_was_asked() {
+    for asked in ["127.0.0.1", "127.0.0.2", "127.9.9.9"] {
+        check_udp(
+            "udp://0.0.0.0:0",
+            "127.0.0.1:0",
+            asked,
+            &[b"who are you?", b""],
+        );
+    }
+}
+
+#[cfg(feature = "pktinfo")]
+#[test]
+fn a_dual_stack_wildcard_answers_both_families_from_the_address_that_was_asked() {
+    if has_ipv6() {
+        check_udp("udp://:0", "[::1]:0", "::1", &[b"six"]);
+        check_udp(
+            "udp://:0",
+            "127.0.0.1:0",
+            "127.0.0.2",
+            &[b"four", &noise(1, 65_507)],
+        );
+    }
+}
+
+#[cfg(not(feature = "pktinfo"))]
+#[test]
+fn a_wildcard_is_refused_rather_than_served_wrongly() {
+    let addresses = crate::support::parse(&["udp://0.0.0.0:0"]);
+    let error = Server::bind(&addresses, Limits::default()).unwrap_err();
+    assert!(error.to_string().contains("pktinfo"), "{error}");
+}
+
+// --- Unix --------------------------------------------------------------------------------------------------------------
+
+#[track_caller]
+fn check_unix(server: &Running, client: &UnixDatagram) {
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    match &server.endpoints[0] {
+        Endpoint::UnixDatagram(UnixName::Path(path)) => client.connect(path).unwrap(),
+        Endpoint::UnixDatagram(UnixName::Abstract(name)) => {
+            let address = UnixAddr::from_abstract_name(name).unwrap();
+            client.connect_addr(&address).unwrap();
+        }
+        other => panic!("{other} is no Unix datagram socket"),
+    }
+    for datagram in [b"Hello, world!".to_vec(), Vec::new(), noise(1, 65_507)] {
+        client.send(&datagram).unwrap();
+        let mut answer = vec![0; ROOM];
+        let length = client.recv(&mut answer).expect("an answer");
+        assert_same(&answer[..length], &datagram);
+    }
+}
+
+#[test]
+fn unix_datagrams_are_echoed_to_files_and_to_abstract_names() {
+    let directory = Dir::new();
+    let in_file = directory.address("unixgram", "server");
+    let in_no_file = Endpoint::UnixDatagram(unique_name()).to_string();
+    for (number, address) in [in_file, in_no_file].iter().enumerate() {
+        let server = Running::reactor(&[address], Limits::default());
+        let client = UnixDatagram::bind(directory.path(&format!("client-{number}"))).unwrap();
+        check_unix(&server, &client);
+        let UnixName::Abstract(name) = unique_name() else {
+            unreachable!("it is one")
+        };
+        let address = UnixAddr::from_abstract_name(name).unwrap();
+        check_unix(&server, &UnixDatagram::bind_addr(&address).unwrap());
+        assert_eq!(server.drain().datagrams_out, 6);
+    }
+}
+
+#[test]
+fn a_sender_without_a_name_is_counted_and_not_answered() {
+    let directory = Dir::new();
+    let server = Running::reactor(
+        &[&directory.address("unixgram", "server")],
+        Limits::default(),
+    );
+    let unnamed = UnixDatagram::unbound().unwrap();
+    unnamed
+        .send_to(b"to nobody", directory.path("server"))
+        .unwrap();
+    check_unix(
+        &server,
+        &UnixDatagram::bind(directory.path("client")).unwrap(),
+    );
+    let stats = server.drain();
+    assert_eq!((stats.datagrams_in, stats.datagrams_out), (4, 3));
+    assert_eq!(stats.dropped(Dropped::Unnamed), 1);
+}
+
+#[test]
+fn a_client_that_is_gone_before_its_answer_hurts_nobody_else() {
+    let directory = Dir::new();
+    let mut server = bind(
+        &[&directory.address("unixgram", "server")],
+        Limits::default(),
+    );
+    let leaver = UnixDatagram::bind(directory.path("leaver")).unwrap();
+    leaver.send_to(b"bye", directory.path("server")).unwrap();
+    drop(leaver);
+    let client = UnixDatagram::bind(directory.path("client")).unwrap();
+    client.send_to(b"hello", directory.path("server")).unwrap();
+    turn_until(&mut server, "both are read", |stats| {
+        stats.datagrams_in == 2
+    });
+    assert_eq!(server.stats().dropped(Dropped::Error), 1);
+    let mut answer = [0; 8];
+    assert_eq!(client.recv(&mut answer).unwrap(), 5);
+}
+
+// --- Many, and unwelcome ones ------------------------------------------------------------------------------------------
+
+/// A server that has not turned yet, without caps on rates, and its address.
+#[track_caller]
+fn waiting(limits: Limits) -> (Server, SocketAddr) {
+    let server = bind(&["udp://127.0.0.1:0"], limits);
+    let address = ip(&server.addresses()[0]);
+    (server, address)
+}
+
+#[test]
+fn a_burst_and_then_silence_is_answered_to_the_last() {
+    let (mut server, address) = waiting(Limits {
+        datagrams_per_source: None,
+        datagrams_total: None,
+        ..Limits::default()
+    });
+    let client = udp("127.0.0.1:0", address);
+    for number in 0..1_000_u32 {
+        client.send(&number.to_be_bytes()).unwrap();
+    }
+    // All of them, or as many as the kernel had room for, arrive as one edge, and nothing comes that would make another.
+    let read_all = |in_: u64| in_ + kernel_drops(address) == 1_000;
+    turn_until(&mut server, "all are read", |stats| {
+        read_all(stats.datagrams_in)
+    });
+    let stats = server.stats();
+    assert_eq!(stats.balance(), Ok(()));
+    assert_eq!(stats.datagrams_in, stats.datagrams_out);
+    let per_turn = Limits::default().turn_datagrams as u64;
+    assert!(stats.datagrams_in > per_turn, "more than one turn's worth");
+    assert!(stats.budget_yields >= stats.datagrams_in / per_turn);
+}
+
+/// What this client asks for is dropped for this reason, and a stranger is answered all the same.
+#[track_caller]
+fn check_dropped(mut server: Server, client: &UdpSocket, why: Dropped) {
+    let address = ip(&server.addresses()[0]);
+    client.send(b"answer me").unwrap();
+    let stranger = udp("127.0.0.1:0", address);
+    stranger.send(b"and me").unwrap();
+    turn_until(&mut server, "both are read", |stats| {
+        stats.datagrams_in == 2
+    });
+    assert_eq!(server.stats().dropped(why), 1, "{}", server.stats());
+    assert_eq!(server.stats().datagrams_out, 1);
+    assert!(hears_nothing(client));
+    assert_eq!(stranger.recv(&mut [0; 16]).unwrap(), 6);
+}
+
+#[test]
+fn a_source_with_our_own_port_gets_no_answer() {
+    let (server, address) = waiting(Limits::default());
+    let client = udp(&format!("127.0.0.2:{}", address.port()), address);
+    check_dropped(server, &client, Dropped::OwnPort);
+}
+
+#[test]
+fn another_socket_of_ours_gets_no_answer() {
+    let server = bind(
+        &["udp://127.0.0.1:0", "udp://127.0.0.1:0"],
+        Limits::default(),
+    );
+    let (first, second) = (ip(&server.addresses()[0]), ip(&server.addresses()[1]));
+    let client = udp(&format!("127.0.0.2:{}", second.port()), first);
+    check_dropped(server, &client, Dropped::OwnPort);
+}
+
+#[test]
+fn a_source_with_a_services_port_gets_no_answer() {
+    let (server, address) = waiting(Limits::default());
+    let service = (600..1024)
+        .rev()
+        .find_map(|port| UdpSocket::bind(("127.0.0.1", port)).ok());
+    let Some(client) = service else {
+        return skip("only root may have a port below 1024");
+    };
+    client.connect(address).unwrap();
+    check_dropped(server, &client, Dropped::ServicePort);
+}
+
+/// A hundred datagrams at once, at ten a second: the ten that were saved up, and what time brings, are answered.
+#[track_caller]
+fn check_rate(limits: Limits, why: Dropped) {
+    let began = Instant::now();
+    let (mut server, address) = waiting(limits);
+    let client = udp("127.0.0.1:0", address);
+    for _ in 0..100 {
+        client.send(b"more").unwrap();
+    }
+    turn_until(&mut server, "all are read", |stats| {
+        stats.datagrams_in == 100
+    });
+    let most = 10 + began.elapsed().as_secs() * 10 + 10;
+    let answered = server.stats().datagrams_out;
+    assert!(
+        (10..=most).contains(&answered),
+        "{answered}, at most {most}"
+    );
+    assert_eq!(server.stats().dropped(why), 100 - answered);
+    assert_eq!(server.stats().balance(), Ok(()));
+}
+
+#[test]
+fn one_source_draws_no_more_than_its_rate() {
+    let limits = Limits {
+        datagrams_per_source: Some(10),
+        ..Limits::default()
+    };
+    check_rate(limits, Dropped::SourceRate);
+}
+
+#[test]
+fn all_sources_together_draw_no_more_than_the_rate_of_all() {
+    let limits = Limits {
+        datagrams_total: Some(10),
+        ..Limits::default()
+    };
+    check_rate(limits, Dropped::TotalRate);
+}

@@ -1,0 +1,402 @@
+//! Clients that no server wishes for: what they do hurts themselves and nobody else.
+//!
+//! What may live in this file: one behaviour of a peer in each test, named for it, against the event loop (and against
+//! the threads, where the kernel does not make the difference). Bounds are asserted by the ledger and by what the system
+//! tells of a child, never by how long something took.
+
+use crate::support::{
+    Dir, Model, Noise, Running, Talk, bind, connect, noise, stuff, turn_until, wait_until,
+};
+use echo_reactor::Limits;
+use echo_reactor::stats::Reason;
+use socket2::Socket;
+use std::thread;
+
+const TCP: &str = "tcp://127.0.0.1:0";
+
+/// The server echoes for somebody new, as if nothing had happened.
+#[track_caller]
+fn serves_others(server: &Running) {
+    let other = server.connect();
+    other.is_echoed(b"and me?");
+    other.finish();
+    assert_eq!(other.hear_all(), b"");
+}
+
+// --- Peers that do not read --------------------------------------------------------------------------------------------
+
+#[track_caller]
+fn check_never_reading(address: &str) {
+    const STUFFED: usize = 20;
+    let server = Running::reactor(&[address], Limits::default());
+    let clients: Vec<Socket> = (0..STUFFED).map(|_| server.connect()).collect();
+    stuff(&clients);
+    serves_others(&server);
+    let owed_each = Limits::default().scratch_bytes as u64;
+    wait_until("they push more than the kernel holds", || {
+        server.stats().owed > 0
+    });
+    let stats = server.stats();
+    assert!(stats.owed_peak <= STUFFED as u64 * owed_each, "{stats}");
+    assert_eq!(stats.balance(), Ok(()));
+
+    drop(clients);
+    wait_until("they are all gone", || server.stats().live == 0);
+    let stats = server.drain();
+    assert_eq!(stats.accepted, STUFFED as u64 + 1);
+    assert_eq!(stats.closed(Reason::Reset), STUFFED as u64, "{stats}");
+    assert!(stats.discarded > 0);
+}
+
+#[test]
+fn tcp_clients_that_never_read_are_owed_a_scratch_each_at_most() {
+    check_never_reading(TCP);
+}
+
+#[test]
+fn unix_clients_that_never_read_are_owed_a_scratch_each_at_most() {
+    let directory = Dir::new();
+    check_never_reading(&directory.address("unix", "echo"));
+}
+
+#[track_caller]
+fn check_slow_reader(model: Model, address: &str) {
+    let limits = Limits {
+        send_buffer_bytes: Some(256 << 10), // far less than is sent
+        ..Limits::default()
+    };
+    let server = Running::start(model, &[address], limits);
+    let sent = noise(2, 8 << 20);
+    let client = server.connect();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            client.say(&sent);
+            client.finish();
+        });
+        // It reads when the server has got stuck with it, or (with threads, who tell nothing before the end) at once.
+        if model == Model::Reactor {
+            wait_until("the server owes it bytes", || server.stats().owed > 0);
+            serves_others(&server);
+        }
+        crate::support::assert_same(&client.hear_all(), &sent);
+    });
+    let stats = server.drain();
+    assert_eq!(stats.closed(Reason::Finished), stats.accepted);
+    assert_eq!((stats.bytes_in, stats.discarded), (stats.bytes_out, 0));
+}
+
+#[test]
+fn a_reader_that_was_stuck_and_reads_on_gets_everything_over_tcp() {
+    check_slow_reader(Model::Reactor, TCP);
+    check_slow_reader(Model::Threads, TCP);
+}
+
+#[test]
+fn a_reader_that_was_stuck_and_reads_on_gets_everything_over_unix() {
+    let directory = Dir::new();
+    check_slow_reader(Model::Reactor, &directory.address("unix", "reactor"));
+    check_slow_reader(Model::Threads, &directory.address("unix", "threads"));
+}
+
+#[track_caller]
+fn check_much(model: Model) {
+    const TOTAL: usize = 64 << 20;
+    const PIECE: usize = 256 << 10;
+    let server = Running::start(model, &[TCP], Limits::default());
+    let client = server.connect();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut said = Noise::new(3);
+            let mut piece = vec![0; PIECE];
+            for _ in 0..TOTAL / PIECE {
+                said.fill(&mut piece);
+                client.say(&piece);
+            }
+            client.finish();
+        });
+        let mut expected = Noise::new(3);
+        let mut piece = vec![0; PIECE];
+        for _ in 0..TOTAL / PIECE {
+            expected.fill(&mut piece);
+            crate::support::assert_same(&client.hear(PIECE), &piece);
+        }
+        assert_eq!(client.hear_all(), b"");
+    });
+    let stats = server.drain();
+    assert_eq!(
+        (stats.bytes_in, stats.bytes_out),
+        (TOTAL as u64, TOTAL as u64)
+    );
+    assert_eq!(stats.closed(Reason::Finished), 1);
+}
+
+#[test]
+fn sixty_four_mib_come_back_byte_for_byte() {
+    check_much(Model::Reactor);
+    check_much(Model::Threads);
+}
+
+// --- Peers that leave --------------------------------------------------------------------------------------------------
+
+#[track_caller]
+fn check_reset_mid_stream(model: Model) {
+    let server = Running::start(model, &[TCP], Limits::default());
+    let client = server.connect();
+    client.is_echoed(b"so far so good");
+    client.push();
+    client.reset();
+    wait_until("the reset is seen", || server.stats().live == 0);
+    serves_others(&server);
+    let stats = server.drain();
+    assert_eq!(stats.closed(Reason::Reset), 1, "{stats}");
+    assert_eq!(stats.closed(Reason::Finished), 1);
+}
+
+#[test]
+fn a_reset_in_the_middle_ends_that_client_alone() {
+    check_reset_mid_stream(Model::Reactor);
+    check_reset_mid_stream(Model::Threads);
+    check_reset_mid_stream(Model::OneAtATime);
+}
+
+#[test]
+fn a_client_that_resets_before_it_is_accepted_is_read_counted_and_forgotten() {
+    let mut server = bind(&[TCP], Limits::default());
+    let endpoint = server.addresses()[0].clone();
+    for _ in 0..10 {
+        connect(&endpoint).reset();
+    }
+    let client = connect(&endpoint);
+    client.say(b"the eleventh");
+    turn_until(&mut server, "all have been let in", |stats| {
+        stats.accepted == 11
+    });
+    turn_until(&mut server, "ten are gone", |stats| stats.live == 1);
+    assert_eq!(client.hear(12), b"the eleventh");
+    assert_eq!(server.stats().closed(Reason::Reset), 10);
+    assert_eq!(server.stats().balance(), Ok(()));
+}
+
+#[test]
+fn a_client_that_leaves_without_reading_its_echo_is_a_reset_and_no_more() {
+    let server = Running::reactor(&[TCP], Limits::default());
+    for number in 0..50 {
+        let client = server.connect();
+        client.say(&noise(number, 1_000));
+        wait_until("it was read", || {
+            server.stats().bytes_in == (number + 1) * 1_000
+        });
+        drop(client);
+    }
+    wait_until("they are gone", || server.stats().live == 0);
+    serves_others(&server);
+    let stats = server.drain();
+    assert_eq!(stats.accepted, 51);
+    // Which of the two it is depends on whether the echo was there before the close.
+    assert_eq!(
+        stats.closed(Reason::Reset) + stats.closed(Reason::Finished),
+        51
+    );
+}
+
+// --- Peers that send what is no echo's business ------------------------------------------------------------------------
+
+/// All bytes in band come back, though nothing is sent after them that could raise another edge.
+#[track_caller]
+fn check_urgent(model: Model, before: usize, after: usize) {
+    let server = Running::start(model, &[TCP], Limits::default());
+    let client = server.connect();
+    client.is_echoed(b"calm");
+    let (first, second) = (noise(4, before), noise(5, after));
+    if before > 0 {
+        client.say(&first);
+    }
+    assert_eq!(client.send_out_of_band(b"!").unwrap(), 1);
+    if after > 0 {
+        client.say(&second);
+    }
+    crate::support::assert_same(&client.hear(before + after), &[first, second].concat());
+    client.is_echoed(b"calm again");
+    client.finish();
+    assert_eq!(client.hear_all(), b"");
+    let stats = server.drain();
+    assert_eq!(stats.closed(Reason::Finished), 1);
+    assert_eq!(stats.bytes_out, (before + after) as u64 + 14);
+}
+
+#[test]
+fn bytes_around_an_urgent_one_come_back_by_themselves() {
+    for (before, after) in [(6, 5), (0, 5), (6, 0), (0, 0), (50_000, 10_000)] {
+        check_urgent(Model::Reactor, before, after);
+        check_urgent(Model::Threads, before, after);
+    }
+}
+
+/// The way of a connection's first read is another one than that of the later ones.
+#[test]
+fn bytes_around_an_urgent_one_come_back_if_it_comes_before_the_accept() {
+    let mut server = bind(&[TCP], Limits::default());
+    let client = connect(&server.addresses()[0]);
+    client.say(b"before");
+    client.send_out_of_band(b"!").unwrap();
+    client.say(b"after");
+    turn_until(&mut server, "all is echoed", |stats| stats.bytes_out == 11);
+    assert_eq!(client.hear(11), b"beforeafter");
+}
+
+#[test]
+fn writes_of_nothing_are_no_end() {
+    let directory = Dir::new();
+    for address in [TCP, &directory.address("unix", "echo")] {
+        let server = Running::reactor(&[address], Limits::default());
+        let client = server.connect();
+        for _ in 0..10 {
+            assert_eq!(client.send(b"").unwrap(), 0);
+        }
+        client.is_echoed(b"after nothing");
+        let stats = server.stop();
+        assert_eq!(stats.bytes_in, 13);
+    }
+}
+
+/// A peer that only half closes and keeps its own side open for ever: we are done with it all the same.
+#[test]
+fn a_peer_that_says_fin_and_stays_is_let_go() {
+    let server = Running::reactor(&[TCP], Limits::default());
+    let stayers: Vec<Socket> = (0..20).map(|_| server.connect()).collect();
+    for stayer in &stayers {
+        stayer.say(b"last words");
+        stayer.finish();
+        assert_eq!(stayer.hear_all(), b"last words");
+    }
+    wait_until("they are let go", || server.stats().live == 0);
+    assert_eq!(server.drain().closed(Reason::Finished), 20);
+}
+
+/// What the server does to its process, seen from outside.
+#[cfg(feature = "cli")]
+mod child {
+    use super::TCP;
+    use crate::support::{DEADLINE, Dir, Serve, Talk, noise, skip, stuff, wait_until};
+    use echo_reactor::Limits;
+    use echo_reactor::net::{Endpoint, UnixName};
+    use nix::sys::signal::Signal;
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    use socket2::Socket;
+    use std::io::{IoSlice, Read, Write};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn thirty_clients_that_never_read_pin_less_than_64_kib_each() {
+        let server = Serve::start(&[TCP], &[]);
+        let warm = server.connect();
+        warm.is_echoed(&noise(1, 100_000));
+        let before = server.status("VmRSS");
+        let clients: Vec<Socket> = (0..30).map(|_| server.connect()).collect();
+        stuff(&clients);
+        warm.is_echoed(b"still there?");
+        let grown = server.status("VmRSS").saturating_sub(before);
+        assert!(grown < 30 * 64, "{grown} KiB for 30 clients");
+        assert!(server.counter("owed") <= 30 * Limits::default().scratch_bytes as u64);
+    }
+
+    #[test]
+    fn two_thousand_who_connect_and_leave_take_no_descriptor_with_them() {
+        for model in ["reactor", "threads", "one-at-a-time"] {
+            let directory = Dir::new();
+            let json = directory.path("stats.json");
+            let flags = ["--model", model, "--stats-json", json.to_str().unwrap()];
+            let server = Serve::start(&[TCP], &flags);
+            server.connect().is_echoed(b"the first");
+            wait_until("the first is gone", || server.counter("live") == 0);
+            let before = server.descriptors();
+            for number in 0..2_000 {
+                let client = server.connect();
+                match number % 4 {
+                    0 => client.reset(),
+                    1 => client.say(b"bye"),
+                    _ => drop(client),
+                }
+            }
+            wait_until("all were seen and are gone", || {
+                let ledger = server.ledger();
+                ledger["accepted"] == 2_001 && ledger["live"] == 0
+            });
+            assert_eq!(server.descriptors(), before, "{model}");
+            let ended = server.stop(Signal::SIGTERM);
+            assert_eq!(ended.code, 0, "{}", ended.err);
+        }
+    }
+
+    /// Sends bytes with descriptors beside them, and more bytes behind.
+    #[track_caller]
+    fn send_descriptors(client: &UnixStream, count: usize) {
+        let descriptors = vec![client.as_raw_fd(); count];
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        let bytes = [IoSlice::new(b"with descriptors, ")];
+        let sent = sendmsg::<()>(
+            client.as_raw_fd(),
+            &bytes,
+            &control,
+            MsgFlags::empty(),
+            None,
+        );
+        assert_eq!(sent.unwrap(), 18);
+    }
+
+    #[test]
+    fn descriptors_sent_to_us_are_closed_and_the_bytes_behind_them_come_back() {
+        for model in ["reactor", "threads"] {
+            let directory = Dir::new();
+            let address = directory.address("unix", "echo");
+            let server = Serve::start(&[&address], &["--model", model]);
+            let Endpoint::Unix(UnixName::Path(path)) = &server.endpoints[0] else {
+                panic!("{address} is a file");
+            };
+            let mut client = UnixStream::connect(path).unwrap();
+            client.set_read_timeout(Some(DEADLINE)).unwrap();
+            client.write_all(b"before").unwrap();
+            client.read_exact(&mut [0; 6]).unwrap();
+            let open = server.descriptors();
+
+            client.write_all(b"plain, ").unwrap();
+            send_descriptors(&client, 253);
+            send_descriptors(&client, 1);
+            client.write_all(b"and more").unwrap();
+            let mut echoed = vec![0; 7 + 18 + 18 + 8];
+            client
+                .read_exact(&mut echoed)
+                .expect("nothing is left behind");
+            assert_eq!(
+                echoed,
+                b"plain, with descriptors, with descriptors, and more"
+            );
+            assert_eq!(server.descriptors(), open, "{model}");
+        }
+    }
+
+    /// SIGSTOP is what a paused machine looks like from outside.
+    #[test]
+    fn clients_who_came_while_the_server_was_stopped_are_served_when_it_goes_on() {
+        let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        if somaxconn.trim().parse::<u32>().unwrap() < 400 {
+            return skip("net.core.somaxconn is too small for 300 clients in the queue");
+        }
+        let server = Serve::start(&[TCP], &[]);
+        server.signal(Signal::SIGSTOP);
+        wait_until("it is stopped", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('T'))
+        });
+        let clients: Vec<Socket> = (0..300).map(|_| server.connect()).collect();
+        for (number, client) in clients.iter().enumerate() {
+            client.say(&noise(number as u64, 100));
+        }
+        server.signal(Signal::SIGCONT);
+        for (number, client) in clients.iter().enumerate() {
+            assert_eq!(client.hear(100), noise(number as u64, 100));
+        }
+    }
+}

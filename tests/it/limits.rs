@@ -1,0 +1,416 @@
+//! What happens at each limit: whoever is inside is served on, whoever is outside waits and gets in.
+//!
+//! What may live in this file: limits of the server and of the system, reached on purpose. Times are short here so that
+//! the tests are, but what is asserted is who was closed, why, and in which order.
+
+use crate::support::{
+    Dir, Model, Running, Talk, bind, connect, noise, stuff, turn_until, wait_until,
+};
+use echo_reactor::Limits;
+use echo_reactor::stats::Reason;
+use socket2::Socket;
+use std::io::{ErrorKind, Read};
+use std::time::Duration;
+
+const TCP: &str = "tcp://127.0.0.1:0";
+
+#[track_caller]
+fn check_connections_max(model: Model) {
+    let limits = Limits {
+        connections_max: 2,
+        ..Limits::default()
+    };
+    let server = Running::start(model, &[TCP], limits);
+    let (first, second) = (server.connect(), server.connect());
+    first.is_echoed(b"first");
+    second.is_echoed(b"second");
+    let third = server.connect(); // by the kernel, which does not ask us
+    third.say(b"third");
+    wait_until("newcomers wait", || server.stats().accept_pauses > 0);
+    second.is_echoed(b"those inside are served on");
+    assert!(third.hears_nothing());
+    assert_eq!(server.stats().live, 2);
+
+    drop(first);
+    assert_eq!(third.hear(5), b"third");
+    third.is_echoed(b"and served on");
+    drop((second, third));
+    let stats = server.drain();
+    assert_eq!((stats.accepted, stats.live_peak), (3, 2), "{stats}");
+}
+
+#[test]
+fn at_the_connection_limit_the_third_waits_until_one_of_two_leaves() {
+    check_connections_max(Model::Reactor);
+    check_connections_max(Model::Threads);
+}
+
+#[test]
+fn a_queue_at_the_connection_limit_is_served_to_its_end() {
+    let limits = Limits {
+        connections_max: 3,
+        ..Limits::default()
+    };
+    let server = Running::reactor(&[TCP, TCP], limits);
+    let clients: Vec<Socket> = (0..200)
+        .map(|number| connect(&server.endpoints[number % 2]))
+        .collect();
+    clients
+        .iter()
+        .for_each(|client| client.say(b"served at last"));
+    // Whoever is let in says FIN at once, or nobody would ever make room.
+    clients.iter().for_each(Talk::finish);
+    for client in clients {
+        assert_eq!(client.hear_all(), b"served at last");
+    }
+    let stats = server.drain();
+    assert_eq!((stats.accepted, stats.live_peak), (200, 3), "{stats}");
+    assert_eq!(stats.closed(Reason::Finished), 200);
+}
+
+#[test]
+fn a_thousand_who_connect_before_the_first_turn_are_all_served() {
+    let directory = Dir::new();
+    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    if somaxconn.trim().parse::<u32>().unwrap() < 1_001 {
+        return crate::support::skip("net.core.somaxconn is too small for 1,000 in the queue");
+    }
+    for address in [TCP, &directory.address("unix", "echo")] {
+        let mut server = bind(&[address], Limits::default());
+        let endpoint = server.addresses()[0].clone();
+        let clients: Vec<Socket> = (0..1_000).map(|_| connect(&endpoint)).collect();
+        clients.iter().for_each(|client| client.say(b"me too"));
+        turn_until(&mut server, "all are echoed", |stats| {
+            stats.bytes_out == 6_000
+        });
+        for client in &clients {
+            assert_eq!(client.hear(6), b"me too");
+        }
+        let stats = server.stats();
+        assert_eq!((stats.accepted, stats.live), (1_000, 1_000));
+        let turns = 1_000 / Limits::default().turn_accepts as u64;
+        assert!(stats.budget_yields >= turns, "nobody takes the whole turn");
+    }
+}
+
+#[test]
+fn the_idle_are_closed_and_the_active_are_not() {
+    // The turns are given by hand, over Unix sockets, where what is sent is there at once: so the active one has always
+    // spoken before a turn, however long this thread is kept from the processor.
+    let directory = Dir::new();
+    let limits = Limits {
+        idle_timeout: Some(Duration::from_millis(100)),
+        ..Limits::default()
+    };
+    let mut server = bind(&[&directory.address("unix", "echo")], limits);
+    let endpoint = server.addresses()[0].clone();
+    let (idle, active) = (connect(&endpoint), connect(&endpoint));
+    let mut said = 0;
+    turn_until(&mut server, "the idle one is closed", |stats| {
+        active.say(b"still here");
+        said += 10;
+        if stats.bytes_out > 0 {
+            active.hear(10);
+            said -= 10;
+        }
+        stats.closed_total() > 0
+    });
+    assert_eq!(server.stats().closed(Reason::Idle), 1);
+    assert_eq!(server.stats().live, 1);
+    assert_eq!(idle.hear_all(), b"");
+    turn_until(&mut server, "all is echoed", |stats| {
+        stats.bytes_in == stats.bytes_out && stats.owed == 0
+    });
+    active.hear(said - 10);
+}
+
+#[test]
+fn with_threads_the_idle_are_closed_as_idle() {
+    for model in [Model::Threads, Model::OneAtATime] {
+        let limits = Limits {
+            idle_timeout: Some(Duration::from_millis(50)),
+            ..Limits::default()
+        };
+        let server = Running::start(model, &[TCP], limits);
+        let idle = server.connect();
+        assert_eq!(idle.hear_all(), b"");
+        wait_until("it is counted", || server.stats().live == 0);
+        assert_eq!(server.drain().closed(Reason::Idle), 1);
+    }
+}
+
+#[test]
+fn nobody_is_idle_who_waits_for_bytes_that_are_owed() {
+    // By hand again: it has always pushed before a turn, until it is stuck.
+    let directory = Dir::new();
+    let limits = Limits {
+        idle_timeout: Some(Duration::from_millis(20)),
+        ..Limits::default()
+    };
+    let mut server = bind(&[&directory.address("unix", "echo")], limits);
+    let endpoint = server.addresses()[0].clone();
+    let stuck = connect(&endpoint);
+    turn_until(&mut server, "it is owed bytes", |stats| {
+        stuck.push();
+        stats.owed > 0
+    });
+    let idle = connect(&endpoint);
+    turn_until(&mut server, "the idle one is closed", |stats| {
+        stats.closed_total() > 0
+    });
+    assert_eq!(idle.hear_all(), b"");
+    let stats = server.stats();
+    assert_eq!((stats.closed(Reason::Idle), stats.live), (1, 1), "{stats}");
+}
+
+#[track_caller]
+fn check_write_stall(model: Model) {
+    let limits = Limits {
+        write_stall_timeout: Some(Duration::from_millis(100)),
+        ..Limits::default()
+    };
+    let server = Running::start(model, &[TCP], limits);
+    let quiet = server.connect();
+    quiet.is_echoed(b"I owe nothing");
+    let stuck = server.connect();
+    // It learns of its end by the first call after that, a write or a read; later ones find nothing but the end.
+    let mut told = None;
+    stuck.set_nonblocking(true).unwrap();
+    wait_until("the stuck one is closed", || {
+        let error = stuck.send(&[b'x'; 16 << 10]).err();
+        told = told.or(error
+            .map(|error| error.kind())
+            .filter(|&kind| kind != ErrorKind::WouldBlock));
+        server.stats().closed_total() == 1
+    });
+    stuck.set_nonblocking(false).unwrap();
+    let told = told.or_else(|| {
+        let end = (&mut &stuck).read_to_end(&mut Vec::new());
+        end.err().map(|error| error.kind())
+    });
+    assert_eq!(told, Some(ErrorKind::ConnectionReset), "no end in order");
+    quiet.is_echoed(b"and am served on");
+    let stats = server.stop();
+    assert_eq!(stats.closed(Reason::WriteStall), 1, "{stats}");
+    assert!(stats.discarded > 0);
+}
+
+#[test]
+fn a_peer_that_takes_nothing_is_reset_as_stalled_and_the_others_live() {
+    check_write_stall(Model::Reactor);
+    check_write_stall(Model::Threads);
+}
+
+#[test]
+fn a_stalled_peer_is_reset_even_if_it_has_sent_nothing_more() {
+    // It says little at a time, and only until it is owed something: so there is nothing unread, for which a close would
+    // be a reset anyway. In good order the kernel would go on offering it the unsent bytes.
+    let limits = Limits {
+        write_stall_timeout: Some(Duration::from_millis(50)),
+        send_buffer_bytes: Some(4 << 10),
+        ..Limits::default()
+    };
+    let mut server = bind(&[TCP], limits);
+    let stuck = connect(&server.addresses()[0]);
+    turn_until(&mut server, "it is owed bytes", |stats| {
+        if stats.bytes_in == stats.bytes_out {
+            stuck.say(&[b'x'; 8 << 10]);
+        }
+        stats.owed > 0
+    });
+    turn_until(&mut server, "it is closed", |stats| stats.live == 0);
+    assert_eq!(server.stats().closed(Reason::WriteStall), 1);
+    let error = (&stuck).read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn one_connection_may_owe_a_scratch_whatever_its_size() {
+    for scratch_bytes in [1, 100, 200_000] {
+        let limits = Limits {
+            scratch_bytes,
+            ..Limits::default()
+        };
+        let server = Running::reactor(&[TCP], limits);
+        let client = [server.connect()];
+        if scratch_bytes == 1 {
+            client[0].is_echoed(&noise(1, 5_000));
+        } else {
+            stuff(&client);
+        }
+        drop(client);
+        wait_until("it is gone", || server.stats().live == 0);
+        let stats = server.drain();
+        assert!(stats.owed_peak <= scratch_bytes as u64, "{stats}");
+    }
+}
+
+#[test]
+fn a_budget_of_one_byte_still_echoes_everything() {
+    let limits = Limits {
+        turn_bytes: 1,
+        turn_accepts: 1,
+        scratch_bytes: 1_000,
+        ..Limits::default()
+    };
+    let server = Running::reactor(&[TCP], limits);
+    let clients: Vec<Socket> = (0..20).map(|_| server.connect()).collect();
+    let sent = noise(1, 50_000);
+    clients.iter().for_each(|client| client.say(&sent));
+    clients.iter().for_each(Talk::finish);
+    for client in &clients {
+        crate::support::assert_same(&client.hear_all(), &sent);
+    }
+    let stats = server.drain();
+    assert!(stats.budget_yields > 20, "{stats}");
+}
+
+#[test]
+fn a_limit_out_of_range_is_refused_by_name_and_nothing_is_bound() {
+    let addresses = crate::support::parse(&[TCP]);
+    let limits = Limits {
+        connections_max: 0,
+        ..Limits::default()
+    };
+    let error = echo_reactor::echo::Server::bind(&addresses, limits).unwrap_err();
+    assert!(error.to_string().contains("connections of 0"), "{error}");
+}
+
+/// The limit of descriptors of a server that runs, set from outside.
+#[cfg(feature = "cli")]
+mod descriptors {
+    use super::TCP;
+    use crate::support::{Serve, Talk, has_tool, wait_until};
+    use nix::sys::signal::Signal;
+    use socket2::Socket;
+    use std::process::Command;
+    use std::time::Instant;
+
+    /// Leaves the server no descriptor beyond those that it has. (The limit is not a count: it is the first number that
+    /// may not be given out, and those in use below it are not taken away.)
+    #[track_caller]
+    fn exhaust(server: &Serve) {
+        let open = server.descriptors();
+        allow(server, (0..).find(|number| !open.contains(number)).unwrap());
+    }
+
+    /// Sets the limit of descriptors of a server that runs.
+    #[track_caller]
+    fn allow(server: &Serve, descriptors: u32) {
+        let status = Command::new("prlimit")
+            .args(["--pid", &server.pid().to_string()])
+            .arg(format!("--nofile={descriptors}:"))
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    #[track_caller]
+    fn check(model: &str) {
+        if !has_tool("prlimit") {
+            return;
+        }
+        // The default pause; a longer one would make the test weaker, since a close has to end it early.
+        let server = Serve::start(&[TCP], &["--model", model]);
+        let (first, second) = (server.connect(), server.connect());
+        first.is_echoed(b"one");
+        second.is_echoed(b"two");
+        exhaust(&server);
+        let queued: Vec<Socket> = (0..20).map(|_| server.connect()).collect();
+        queued.iter().for_each(|client| client.say(b"let me in"));
+        wait_until("accept fails", || {
+            server
+                .ledger()
+                .keys()
+                .any(|name| name == "accept_errors{24}")
+        });
+        server.says("ulimit -n");
+        second.is_echoed(b"those inside are served on");
+        // A thread that is blocked in accept has its descriptor already, as the kernel takes it before it waits.
+        let inside = queued
+            .iter()
+            .filter(|client| !client.hears_nothing())
+            .count();
+        assert!(inside <= usize::from(model == "threads"), "{inside} got in");
+
+        // One leaves, one gets in, and so on, with no new connection that would raise an edge.
+        drop(first);
+        for client in queued {
+            assert_eq!(client.hear(9), b"let me in");
+            client.is_echoed(b"and served");
+        }
+        second.is_echoed(b"to the end");
+        drop(second);
+        wait_until("all are gone", || server.counter("live") == 0);
+        let ledger = server.ledger();
+        assert_eq!(ledger["accepted"], 22);
+        assert!(ledger["accept_pauses"] > 0);
+        assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+    }
+
+    #[test]
+    fn without_descriptors_those_inside_are_served_and_the_queue_after_them() {
+        check("reactor");
+    }
+
+    #[test]
+    fn without_descriptors_threads_serve_the_queue_as_well() {
+        check("threads");
+    }
+
+    /// Nobody leaves, and nobody comes: only a look now and then can find out.
+    #[test]
+    fn descriptors_that_come_free_elsewhere_are_found_by_looking() {
+        if !has_tool("prlimit") {
+            return;
+        }
+        for model in ["reactor", "threads"] {
+            let server = Serve::start(&[TCP], &["--model", model]);
+            server.connect().is_echoed(b"warm");
+            exhaust(&server);
+            let queued: Vec<Socket> = (0..5).map(|_| server.connect()).collect();
+            queued.iter().for_each(|client| client.say(b"let me in"));
+            server.says("ulimit -n");
+            allow(&server, 1_000);
+            for client in &queued {
+                assert_eq!(client.hear(9), b"let me in", "{model}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_descriptors_a_queue_costs_a_few_calls_a_second_and_no_time() {
+        if !has_tool("prlimit") {
+            return;
+        }
+        let server = Serve::start(&[TCP], &[]);
+        let inside = server.connect();
+        inside.is_echoed(b"in");
+        exhaust(&server);
+        let began = Instant::now();
+        let ticks = server.cpu_ticks();
+        let queued = server.connect();
+        wait_until("accept has failed ten times", || {
+            server.ledger().get("accept_errors{24}") >= Some(&10)
+        });
+        // Both bounds grow with the time that it took, so a busy machine makes them wider.
+        let (failed, used) = (
+            server.counter("accept_errors{24}"),
+            server.cpu_ticks() - ticks,
+        );
+        let passed = began.elapsed().as_millis() as u64;
+        assert!(failed <= 2 + passed / 100, "{failed} in {passed} ms");
+        // Most of it is what printing the counters costs, which this test asks for again and again.
+        assert!(
+            used <= 10 + passed / 10 / 5,
+            "{used} ticks of 10 ms in {passed} ms"
+        );
+        drop(inside);
+        queued.is_echoed(b"in, at last");
+        let lines = server.err().matches("cannot accept").count() as u128;
+        assert!(
+            lines <= 1 + began.elapsed().as_secs() as u128 / 5,
+            "{lines}"
+        );
+    }
+}

@@ -1,0 +1,529 @@
+//! The end of a server, in order and at once: what clients see of it, what it counts, and that nothing stays behind.
+//!
+//! What may live in this file: drain, stop, signals, and driving the server by hand. Deadlines of the server are made so
+//! long that a test would fail of them, or so short that they are what is tested.
+
+use crate::support::{
+    Dir, Model, Running, Talk, bind, connect, exists, ip, noise, sock_addr, stick, try_connect,
+    turn_until, wait_until,
+};
+use echo_reactor::Limits;
+use echo_reactor::echo::Turn;
+use echo_reactor::net::Endpoint;
+use echo_reactor::stats::Reason;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use socket2::Socket;
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+const TCP: &str = "tcp://127.0.0.1:0";
+const ALL: [Model; 3] = [Model::Reactor, Model::Threads, Model::OneAtATime];
+
+/// Nothing of the draining ends by itself within the time of a test.
+fn patient() -> Limits {
+    Limits {
+        drain_quiet: Duration::from_secs(600),
+        linger_timeout: Duration::from_secs(600),
+        drain_timeout: Duration::from_secs(1200),
+        ..Limits::default()
+    }
+}
+
+/// What was owed to somebody stuck is not waited for.
+fn impatient() -> Limits {
+    Limits {
+        drain_quiet: Duration::from_millis(20),
+        linger_timeout: Duration::from_millis(50),
+        drain_timeout: Duration::from_millis(200),
+        ..Limits::default()
+    }
+}
+
+#[test]
+fn an_idle_server_drains_at_once() {
+    for model in ALL {
+        let stats = Running::start(model, &[TCP], patient()).drain();
+        assert_eq!((stats.accepted, stats.closed_total()), (0, 0));
+    }
+}
+
+#[test]
+fn an_idle_client_is_told_goodbye() {
+    // Nothing but our own FIN can end its waiting: the time in which we would close without one is long.
+    let limits = Limits {
+        drain_quiet: Duration::from_millis(20),
+        ..patient()
+    };
+    for model in ALL {
+        let server = Running::start(model, &[TCP], limits.clone());
+        let client = server.connect();
+        client.is_echoed(b"and then quiet");
+        server.order_drain();
+        assert_eq!(client.hear_all(), b"", "an end in order, {model:?}");
+        drop(client);
+        let stats = server.end();
+        assert_eq!(stats.closed(Reason::Drained), 1, "{model:?}: {stats}");
+        assert_eq!(stats.discarded, 0);
+    }
+}
+
+#[test]
+fn a_client_in_the_middle_may_finish_while_we_drain() {
+    let server = Running::reactor(&["tcp://127.7.7.6:0"], patient());
+    let client = server.connect();
+    let (first, second) = (noise(1, 100_000), noise(2, 100_000));
+    std::thread::scope(|scope| {
+        scope.spawn(|| client.say(&first));
+        crate::support::assert_same(&client.hear(first.len()), &first);
+    });
+    let endpoint = server.endpoints[0].clone();
+    server.order_drain();
+    wait_until("nobody is let in any more", || {
+        try_connect(&sock_addr(&endpoint)).is_err()
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            client.say(&second);
+            client.finish();
+        });
+        crate::support::assert_same(&client.hear_all(), &second);
+    });
+    let stats = server.end();
+    // Those who looked whether they were let in finished too.
+    assert_eq!(stats.closed(Reason::Finished), stats.accepted, "{stats}");
+    assert_eq!((stats.bytes_out, stats.discarded), (200_000, 0));
+}
+
+#[test]
+fn whatever_was_sent_before_the_drain_is_echoed() {
+    for model in [Model::Reactor, Model::Threads] {
+        let server = Running::start(model, &[TCP], Limits::default());
+        let clients: Vec<Socket> = (0..50).map(|_| server.connect()).collect();
+        for client in &clients {
+            client.is_echoed(b"in");
+            client.say(&noise(3, 10_000));
+        }
+        server.order_drain();
+        for client in &clients {
+            crate::support::assert_same(&client.hear_all(), &noise(3, 10_000));
+        }
+        drop(clients);
+        let stats = server.end();
+        assert_eq!(stats.closed(Reason::Drained), 50, "{model:?}: {stats}");
+    }
+}
+
+#[test]
+fn whoever_waits_in_the_queue_when_the_drain_begins_is_served() {
+    let mut server = bind(&[TCP], patient());
+    let client = connect(&server.addresses()[0]);
+    client.say(b"just in time");
+    client.finish();
+    server.drain();
+    turn_until(&mut server, "it is echoed", |stats| stats.live == 0);
+    assert_eq!(server.stats().closed(Reason::Finished), 1);
+    assert_eq!(client.hear_all(), b"just in time");
+}
+
+#[test]
+fn a_reader_that_is_stuck_is_cut_when_the_time_to_drain_is_over() {
+    for model in ALL {
+        let directory = Dir::new();
+        let server = Running::start(model, &[&directory.address("unix", "s")], impatient());
+        let stuck = server.connect();
+        stick(&stuck);
+        let stats = server.drain();
+        assert_eq!(stats.closed(Reason::Cut), 1, "{model:?}: {stats}");
+        assert!(
+            stats.discarded > 0,
+            "{model:?}: what it was owed is counted"
+        );
+    }
+}
+
+#[test]
+fn stopping_cuts_everybody_at_once() {
+    for model in ALL {
+        let server = Running::start(model, &[TCP], patient());
+        let mut client = server.connect();
+        client.is_echoed(b"in");
+        let stats = server.stop();
+        assert_eq!(stats.closed(Reason::Cut), 1, "{model:?}: {stats}");
+        let end = client.read(&mut [0; 8]);
+        assert!(matches!(end, Ok(0) | Err(_)), "{model:?}: it is over");
+    }
+}
+
+#[test]
+fn a_stop_ends_a_drain_that_would_last() {
+    for model in ALL {
+        let directory = Dir::new();
+        let server = Running::start(model, &[&directory.address("unix", "s")], patient());
+        let stuck = server.connect();
+        stick(&stuck);
+        server.order_drain();
+        server.order_drain();
+        let stats = server.stop();
+        assert_eq!(stats.closed(Reason::Cut), 1, "{model:?}: {stats}");
+    }
+}
+
+#[test]
+fn a_handle_outlives_its_server_and_does_nothing_then() {
+    let server = bind(&[TCP], Limits::default());
+    let handle = server.handle();
+    drop(server);
+    handle.drain();
+    handle.stop();
+}
+
+// --- Driven by hand ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_server_can_be_given_one_turn_after_the_other() {
+    let mut server = bind(&[TCP], Limits::default());
+    assert_eq!(server.turn(Some(Duration::ZERO)).unwrap(), Turn::Serving);
+    assert_eq!(
+        server.timeout(),
+        None,
+        "there is nothing to wait for but clients"
+    );
+    let client = connect(&server.addresses()[0]);
+    client.say(b"turn by turn");
+    turn_until(&mut server, "it is echoed", |stats| stats.bytes_out == 12);
+    assert_eq!(client.hear(12), b"turn by turn");
+    drop(client);
+    turn_until(&mut server, "it has left", |stats| stats.live == 0);
+    server.drain();
+    assert_eq!(server.turn(None).unwrap(), Turn::Finished);
+    assert_eq!(server.turn(None).unwrap(), Turn::Finished, "and stays so");
+}
+
+#[test]
+fn a_server_can_live_in_somebody_elses_event_loop() {
+    const SERVER: Token = Token(7);
+    let mut server = bind(&[TCP], Limits::default());
+    let descriptor = server.as_raw_fd();
+    let mut poll = Poll::new().unwrap();
+    let mut events = Events::with_capacity(8);
+    let mut source = SourceFd(&descriptor);
+    poll.registry()
+        .register(&mut source, SERVER, Interest::READABLE)
+        .unwrap();
+
+    let client = connect(&server.addresses()[0]);
+    let sent = noise(4, 1 << 20);
+    std::thread::scope(|scope| {
+        let talker = scope.spawn(|| {
+            std::thread::scope(|inner| {
+                inner.spawn(|| {
+                    client.say(&sent);
+                    client.finish();
+                });
+                crate::support::assert_same(&client.hear_all(), &sent);
+            });
+        });
+        let mut woken = 0;
+        wait_until("it has all come back", || {
+            // The waiting is done by the foreign loop alone; the server only ever takes what is ready.
+            let wait = server.timeout().unwrap_or(Duration::from_millis(50));
+            poll.poll(&mut events, Some(wait)).unwrap();
+            woken += events
+                .iter()
+                .filter(|event| event.token() == SERVER)
+                .count();
+            assert_eq!(server.turn(Some(Duration::ZERO)).unwrap(), Turn::Serving);
+            talker.is_finished()
+        });
+        assert!(woken > 0, "the foreign loop was told");
+        talker.join().unwrap();
+    });
+    assert_eq!(server.stats().bytes_out, 1 << 20);
+}
+
+// --- What stays behind -------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_port_is_free_at_the_end_and_the_next_server_has_it_at_once() {
+    for model in ALL {
+        // An address of its own, so that no other test can have the port there.
+        let server = Running::start(model, &["tcp://127.7.7.7:0"], Limits::default());
+        let endpoint = server.endpoints[0].clone();
+        // The server says FIN first here, so it is its side that stays in TIME_WAIT.
+        let client = server.connect();
+        client.is_echoed(b"one");
+        server.order_drain();
+        assert_eq!(client.hear_all(), b"");
+        drop(client);
+        server.end();
+        let error = try_connect(&sock_addr(&endpoint)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{model:?}");
+
+        let next = Running::start(model, &[&endpoint.to_string()], Limits::default());
+        assert_eq!(next.endpoints, [endpoint]);
+        next.connect().is_echoed(b"two");
+        next.drain();
+    }
+}
+
+#[test]
+fn a_server_that_could_not_bind_everything_has_bound_nothing() {
+    let directory = Dir::new();
+    let taken = std::net::TcpListener::bind("127.7.7.8:0").unwrap();
+    let file = directory.address("unix", "echo");
+    let addresses = [file, format!("tcp://{}", taken.local_addr().unwrap())];
+    let addresses = crate::support::parse(&[&addresses[0], &addresses[1]]);
+    let error = echo_reactor::echo::Server::bind(&addresses, Limits::default()).unwrap_err();
+    assert!(error.to_string().contains("tcp://127.7.7.8:"), "{error}");
+    assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 0);
+}
+
+#[test]
+fn the_socket_file_is_gone_at_the_end() {
+    for model in ALL {
+        let directory = Dir::new();
+        let server = Running::start(model, &[&directory.address("unix", "s")], Limits::default());
+        server.connect().is_echoed(b"in");
+        server.drain();
+        assert_eq!(
+            fs::read_dir(directory.path("")).unwrap().count(),
+            0,
+            "{model:?}"
+        );
+    }
+}
+
+#[test]
+fn the_socket_file_of_a_successor_stays() {
+    let directory = Dir::new();
+    let server = Running::reactor(&[&directory.address("unix", "s")], Limits::default());
+    let successor = Running::reactor(&[&directory.address("unix", "t")], Limits::default());
+    fs::rename(directory.path("t"), directory.path("s")).unwrap();
+    let endpoint = server.endpoints[0].clone();
+    server.drain();
+    assert!(exists(&directory.path("s")));
+    connect(&endpoint).is_echoed(b"the successor answers");
+    assert_eq!(successor.drain().accepted, 1);
+}
+
+#[test]
+fn datagrams_end_with_the_rest() {
+    let directory = Dir::new();
+    let file = directory.address("unixgram", "s");
+    let server = Running::reactor(&["udp://127.7.7.9:0", &file], patient());
+    let Endpoint::Udp(address) = server.endpoints[0] else {
+        panic!("it is UDP");
+    };
+    assert_ne!(ip(&server.endpoints[0]).port(), 0);
+    server.drain();
+    assert!(!exists(&directory.path("s")));
+    std::net::UdpSocket::bind(address).expect("the port is free");
+}
+
+// --- Signals -----------------------------------------------------------------------------------------------------------
+
+#[cfg(feature = "cli")]
+mod signals {
+    use super::TCP;
+    use crate::support::{Dir, Ended, Serve, Talk, exists, noise, stick, wait_until};
+    use nix::sys::signal::Signal;
+    use serde_json::Value;
+    use socket2::Socket;
+
+    const MODELS: [&str; 3] = ["reactor", "threads", "one-at-a-time"];
+
+    #[test]
+    fn sigterm_and_sigint_end_an_idle_server_with_0() {
+        for model in MODELS {
+            for signal in [Signal::SIGTERM, Signal::SIGINT] {
+                let directory = Dir::new();
+                let address = directory.address("unix", "s");
+                let server = Serve::start(&[&address], &["--model", model]);
+                assert!(exists(&directory.path("s")));
+                let ended = server.stop(signal);
+                assert_eq!(ended.code, 0, "{model}, {signal}: {}", ended.err);
+                assert_eq!(ended.out, "", "nothing after the addresses");
+                assert!(!exists(&directory.path("s")));
+            }
+        }
+    }
+
+    #[test]
+    fn sigterm_lets_a_client_have_its_echo_and_an_end_in_order() {
+        for model in MODELS {
+            let server = Serve::start(&[TCP], &["--model", model]);
+            let client = server.connect();
+            client.is_echoed(b"in");
+            client.say(&noise(1, 1_000));
+            server.signal(Signal::SIGTERM);
+            assert_eq!(client.hear_all(), noise(1, 1_000), "{model}");
+            drop(client);
+            let ended = server.wait();
+            assert_eq!(ended.code, 0, "{model}: {}", ended.err);
+        }
+    }
+
+    /// Ended with a client cut, and says so.
+    #[track_caller]
+    fn was_cut(ended: &Ended) {
+        assert_eq!(ended.code, 3, "{}", ended.err);
+        assert!(
+            ended.err.contains("echo-reactor: 1 connection cut, "),
+            "{}",
+            ended.err
+        );
+    }
+
+    #[test]
+    fn a_client_that_is_stuck_is_cut_and_the_exit_code_says_so() {
+        for model in MODELS {
+            let flags = [
+                "--model",
+                model,
+                "--drain-timeout",
+                "100ms",
+                "--linger",
+                "20ms",
+            ];
+            let directory = Dir::new();
+            let server = Serve::start(&[&directory.address("unix", "s")], &flags);
+            let stuck = server.connect();
+            stick(&stuck);
+            was_cut(&server.stop(Signal::SIGTERM));
+        }
+    }
+
+    #[test]
+    fn a_second_signal_stops_at_once() {
+        for model in MODELS {
+            let flags = [
+                "--model",
+                model,
+                "--drain-timeout",
+                "1h",
+                "--drain-quiet",
+                "1h",
+            ];
+            let directory = Dir::new();
+            let server = Serve::start(&[&directory.address("unix", "s")], &flags);
+            let stuck = server.connect();
+            stick(&stuck);
+            server.signal(Signal::SIGTERM);
+            server.says("draining 1 connection, at most 1h");
+            server.signal(Signal::SIGINT);
+            was_cut(&server.wait());
+        }
+    }
+
+    #[test]
+    fn two_signals_right_behind_each_other_are_two() {
+        let flags = ["--drain-timeout", "1h", "--drain-quiet", "1h"];
+        let directory = Dir::new();
+        let server = Serve::start(&[&directory.address("unix", "s")], &flags);
+        let stuck = server.connect();
+        stick(&stuck);
+        server.signal(Signal::SIGTERM);
+        server.signal(Signal::SIGINT);
+        was_cut(&server.wait());
+    }
+
+    #[test]
+    fn sigusr1_prints_the_counters_and_the_server_lives_on() {
+        for model in MODELS {
+            let server = Serve::start(&[TCP], &["--model", model]);
+            let client = server.connect();
+            client.is_echoed(b"counted");
+            let ledger = server.ledger();
+            assert_eq!((ledger["accepted"], ledger["live"]), (1, 1), "{model}");
+            client.is_echoed(b"and on it goes");
+            drop(client);
+            wait_until("it has left", || server.counter("live") == 0);
+            assert_eq!(server.counter("bytes_out"), 21);
+        }
+    }
+
+    #[test]
+    fn sighup_and_sigpipe_harm_nobody() {
+        for model in MODELS {
+            let server = Serve::start(&[TCP], &["--model", model]);
+            let client = server.connect();
+            for _ in 0..20 {
+                server.signal(Signal::SIGHUP);
+                server.signal(Signal::SIGPIPE);
+                server.signal(Signal::SIGUSR1);
+                client.is_echoed(b"still here");
+            }
+            drop(client);
+            assert_eq!(server.stop(Signal::SIGTERM).code, 0, "{model}");
+        }
+    }
+
+    /// The sum over a family such as `closed`.
+    fn sum(report: &Value, family: &str) -> u64 {
+        let counts = report[family].as_object().unwrap().values();
+        counts.map(|count| count.as_u64().unwrap()).sum()
+    }
+
+    #[test]
+    fn the_report_is_json_that_balances() {
+        for model in MODELS {
+            let directory = Dir::new();
+            let json = directory.path("stats.json");
+            let flags = ["--model", model, "--stats-json", json.to_str().unwrap()];
+            let server = Serve::start(&[TCP], &flags);
+            let address = server.endpoints[0].to_string();
+            for number in 0..10 {
+                let client: Socket = server.connect();
+                client.is_echoed(&noise(number, 1_000));
+                client.finish();
+                client.hear_all();
+            }
+            assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+
+            let report: Value =
+                serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+            let count = |name: &str| report[name].as_u64().unwrap();
+            assert_eq!(report["program"], "echo-reactor");
+            assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
+            assert_eq!(report["model"], model);
+            assert_eq!(report["addresses"], serde_json::json!([address]));
+            assert!(report["seconds"].as_f64().unwrap() > 0.0);
+            assert_eq!((count("accepted"), count("live")), (10, 0));
+            assert_eq!(count("accepted"), count("live") + sum(&report, "closed"));
+            assert_eq!(report["closed"]["finished"], 10);
+            assert_eq!((count("bytes_in"), count("bytes_out")), (10_000, 10_000));
+            assert_eq!((count("owed"), count("discarded")), (0, 0));
+            assert_eq!(
+                count("datagrams_in"),
+                count("datagrams_out") + sum(&report, "dropped")
+            );
+            assert_eq!(report["accept_errors"], serde_json::json!({}));
+        }
+    }
+
+    #[test]
+    fn a_report_of_a_cut_has_what_was_lost() {
+        let flags = [
+            "--stats-json",
+            "-",
+            "--drain-timeout",
+            "100ms",
+            "--linger",
+            "20ms",
+        ];
+        let directory = Dir::new();
+        let server = Serve::start(&[&directory.address("unix", "s")], &flags);
+        let stuck = server.connect();
+        stick(&stuck);
+        let ended = server.stop(Signal::SIGTERM);
+        was_cut(&ended);
+        let report: Value = serde_json::from_str(&ended.out).unwrap();
+        let count = |name: &str| report[name].as_u64().unwrap();
+        assert_eq!(report["closed"]["cut"], 1);
+        assert!(count("discarded") > 0);
+        assert_eq!(count("bytes_in"), count("bytes_out") + count("discarded"));
+    }
+}

@@ -1,0 +1,285 @@
+//! `echo-reactor serve` as a child process, and what the system tells of it.
+
+use super::{DEADLINE, connect, wait_until};
+use echo_reactor::net::{Address, Endpoint};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use socket2::Socket;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+/// The program, with nothing on standard input, and its output for us to read.
+pub(crate) fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_echo-reactor"));
+    command
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// How a run of the program ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ended {
+    /// Failed, with one line on standard error that says this.
+    #[track_caller]
+    pub(crate) fn failed(&self, code: i32, words: &[&str]) {
+        let err = &self.err;
+        assert!(err.starts_with("echo-reactor: error: "), "{err:?}");
+        assert_eq!(err.matches('\n').count(), 1, "{err:?} is not one line");
+        for word in words {
+            assert!(err.contains(word), "{err:?} does not say {word:?}");
+        }
+        assert_eq!(self.code, code, "{err}");
+        assert_eq!(
+            self.out, "",
+            "nothing but addresses goes to standard output"
+        );
+    }
+}
+
+/// Runs the program to its end, in time.
+#[track_caller]
+pub(crate) fn ended(command: &mut Command) -> Ended {
+    Serve::spawn(command).wait()
+}
+
+/// A child that serves. Dropping it kills it.
+pub(crate) struct Serve {
+    child: Child,
+    pub(crate) endpoints: Vec<Endpoint>,
+    out: Option<Receiver<String>>,
+    err: Text,
+    /// Whether standard error leads here.
+    has_err: bool,
+}
+
+impl Serve {
+    /// Starts `serve` with these addresses (none of which may resolve to several) and flags, and waits until it listens.
+    #[track_caller]
+    pub(crate) fn start(addresses: &[&str], flags: &[&str]) -> Self {
+        let mut command = program();
+        command.arg("serve").args(addresses).args(flags);
+        Self::start_command(&mut command, addresses.len().max(1))
+    }
+
+    /// The same for a command of one's own that will tell of so many addresses.
+    #[track_caller]
+    pub(crate) fn start_command(command: &mut Command, addresses: usize) -> Self {
+        let mut serve = Self::spawn(command);
+        for _ in 0..addresses {
+            let endpoint = serve.next_line();
+            let address = endpoint.strip_prefix("listening ");
+            let address: Address = address.expect("an address").parse().unwrap();
+            serve.endpoints.push(address.resolve().unwrap().remove(0));
+        }
+        serve
+    }
+
+    #[track_caller]
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let out = child.stdout.take().map(lines);
+        let has_err = child.stderr.is_some();
+        let err = child.stderr.take().map(Text::collect).unwrap_or_default();
+        Self {
+            has_err,
+            child,
+            endpoints: Vec::new(),
+            out,
+            err,
+        }
+    }
+
+    #[track_caller]
+    fn next_line(&mut self) -> String {
+        let line = self
+            .out
+            .as_ref()
+            .and_then(|out| out.recv_timeout(DEADLINE).ok());
+        line.unwrap_or_else(|| {
+            panic!(
+                "the server did not say where it listens: {}",
+                self.err.get()
+            )
+        })
+    }
+
+    /// A client of its first address.
+    #[track_caller]
+    pub(crate) fn connect(&self) -> Socket {
+        connect(&self.endpoints[0])
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    #[track_caller]
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
+    }
+
+    /// What it has written to standard error so far.
+    pub(crate) fn err(&self) -> String {
+        self.err.get()
+    }
+
+    /// Waits until standard error has a line with this in it.
+    #[track_caller]
+    pub(crate) fn says(&self, words: &str) {
+        wait_until(&format!("it says {words:?}"), || self.err().contains(words));
+    }
+
+    /// Its counters, by SIGUSR1.
+    #[track_caller]
+    pub(crate) fn ledger(&self) -> BTreeMap<String, u64> {
+        let ledgers = |err: &str| -> Vec<String> {
+            let complete = err.rsplit_once('\n').map_or("", |(lines, _)| lines);
+            let ledger = |line: &&str| line.starts_with("accepted=");
+            complete.lines().filter(ledger).map(str::to_owned).collect()
+        };
+        let before = ledgers(&self.err()).len();
+        self.signal(Signal::SIGUSR1);
+        wait_until("it prints its counters", || {
+            ledgers(&self.err()).len() > before
+        });
+        let counter = |pair: &str| {
+            let (name, count) = pair.split_once('=')?;
+            Some((name.to_owned(), count.parse().ok()?))
+        };
+        let ledger = ledgers(&self.err()).pop().unwrap_or_default();
+        ledger
+            .split(' ')
+            .map(|pair| counter(pair).unwrap())
+            .collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        self.ledger().get(name).copied().unwrap_or(0)
+    }
+
+    /// Sends a signal and waits for the end.
+    #[track_caller]
+    pub(crate) fn stop(self, signal: Signal) -> Ended {
+        self.signal(signal);
+        self.wait()
+    }
+
+    /// Waits for the end.
+    #[track_caller]
+    pub(crate) fn wait(mut self) -> Ended {
+        let mut status = None;
+        wait_until("the program ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        let mut out = String::new();
+        for line in self.out.iter().flat_map(Receiver::iter) {
+            out.push_str(&line);
+            out.push('\n');
+        }
+        if self.has_err {
+            wait_until("standard error ends", || self.err.is_complete());
+        }
+        Ended {
+            code: status
+                .and_then(|status| status.code())
+                .expect("no signal ended it"),
+            out,
+            err: self.err.get(),
+        }
+    }
+
+    // --- What the system tells of it ---
+
+    /// The numbers of its open descriptors, sorted.
+    pub(crate) fn descriptors(&self) -> Vec<u32> {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+        let mut numbers: Vec<u32> = entries.flatten().filter_map(number).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// A number out of `/proc/PID/status`, such as `VmRSS` (in KiB) or `Threads`.
+    #[track_caller]
+    pub(crate) fn status(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let value = |line: &str| {
+            let value = line.strip_prefix(name)?.strip_prefix(':')?;
+            value.split_whitespace().next()?.parse().ok()
+        };
+        status.lines().find_map(value).expect("the system tells it")
+    }
+
+    /// The time that it has used, user and system, in ticks of which a second has 100.
+    #[track_caller]
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    receiver
+}
+
+/// What a stream has said so far, and whether that was everything.
+#[derive(Clone, Default)]
+struct Text(Arc<Mutex<(Vec<u8>, bool)>>);
+
+impl Text {
+    fn collect(mut stream: impl Read + Send + 'static) -> Self {
+        let text = Self::default();
+        let shared = text.clone();
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(length @ 1..) = stream.read(&mut bytes) {
+                shared.with(|(text, _)| text.extend_from_slice(&bytes[..length]));
+            }
+            shared.with(|(_, complete)| *complete = true);
+        });
+        text
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut (Vec<u8>, bool)) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn get(&self) -> String {
+        self.with(|(text, _)| String::from_utf8_lossy(text).into_owned())
+    }
+
+    fn is_complete(&self) -> bool {
+        self.with(|(_, complete)| *complete)
+    }
+}
