@@ -1,19 +1,19 @@
 //! The load generator: it sends requests to an echo server, verifies every byte of what comes back, and measures when.
 //!
 //! ```text
-//!                    ┌────────────── worker: one thread, one reactor ──────────────┐      seconds, one by one
-//!   Plan ──────────▶ │ opening ─▶ warm-up ─▶ window ─▶ drain                        │ ─────────────────────────▶ whoever
-//!                    │    client: issue ─▶ write ... read ─▶ verify ─▶ record       │       Message              asked
-//!                    └─────────────────────────────────────────────────────────────┘
+//!             ┌────────── worker: one thread, one reactor ──────────┐  seconds, one by one
+//!   Plan ───▶ │ opening ─▶ warm-up ─▶ window ─▶ drain               │ ─────────────────────▶ whoever asked
+//!             │    client: issue ─▶ write .. read ─▶ verify, record │       Message
+//!             └─────────────────────────────────────────────────────┘
 //! ```
 //!
-//! It runs on the same reactor as the server, and knows nothing of the server: any echo server will do. What may live in
-//! this room: connections as a client sees them, clocks, histograms, figures of the machine, and the verdict on whether
-//! a measurement is worth anything. What may not: options as people type them, and reports as people read them.
+//! It runs on the same reactor as the server, and knows nothing of the server: any echo server will do. What may live
+//! in this room: connections as a client sees them, clocks, histograms, figures of the machine, and the verdict on
+//! whether a measurement is worth anything. What may not: options as people type them, and reports as people read them.
 //!
 //! Three rules make its figures believable. **Every byte is verified**, against a text in which each depends on its
-//! position. **Time is taken from the plan**: an open loop counts from the moment when a request was due, however late it
-//! could be sent. **The generator measures itself**: how late it was, and whether it was the bottleneck.
+//! position. **Time is taken from the plan**: an open loop counts from the moment when a request was due, however late
+//! it could be sent. **The generator measures itself**: how late it was, and whether it was the bottleneck.
 //!
 //! In reading order: this page, `pattern`, `pace`, `record`, `flight`, `stream`, `datagram`, `worker`, `opening`,
 //! `chores`, [`machine`], [`fit`], [`verdict`].

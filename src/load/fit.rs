@@ -154,8 +154,8 @@ fn check_size(plan: &Plan) -> Result<(), String> {
     if let Some(target) = plan.targets.iter().find(datagrams) {
         if plan.size < HEADER_BYTES || plan.size > DATAGRAM_MAX {
             return Err(format!(
-                "--size {} does not fit {target}: a datagram has {HEADER_BYTES} to {DATAGRAM_MAX} bytes here, the first \
-                 {HEADER_BYTES} of which number it",
+                "--size {} does not fit {target}: a datagram has {HEADER_BYTES} to {DATAGRAM_MAX} bytes here, the \
+                 first {HEADER_BYTES} of which number it",
                 plan.size
             ));
         }

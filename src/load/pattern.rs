@@ -1,9 +1,9 @@
 //! What is sent, so that whatever comes back can be held against it.
 //!
-//! Each connection sends a stream of its own, in which every byte depends on its position: a byte that is changed, lost,
-//! doubled, moved, or meant for somebody else shows at once. The streams are one and the same random text, repeated
-//! without end; each connection begins at another place of it. So nothing is ever generated or copied: what is to be
-//! sent, and what must come back, are slices of one table, and the check is a `memcmp`.
+//! Each connection sends a stream of its own, in which every byte depends on its position: a byte that is changed,
+//! lost, doubled, moved, or meant for somebody else shows at once. The streams are one and the same random text,
+//! repeated without end; each connection begins at another place of it. So nothing is ever generated or copied: what is
+//! to be sent, and what must come back, are slices of one table, and the check is a `memcmp`.
 
 /// The length of the text. A prime, so that moving bytes by a block of any usual size does not fall on like bytes; and
 /// small enough to stay in the cache next to everything else.

@@ -3,7 +3,7 @@
 //! What may live in this file: counters and how they are added up. What may not: judging them (`verdict` does), or
 //! showing them to anybody.
 //!
-//! The hot path records into the slice of the current second alone, and hands it over whole: whoever adds the slices up,
+//! The hot path records into the slice of the current second alone, and hands it over whole: whoever adds slices up,
 //! computes percentiles or draws lines does so on another thread, where it delays no request.
 
 use hdrhistogram::Histogram;
@@ -416,6 +416,17 @@ mod tests {
         note(&mut sum, 0);
         assert_eq!(sum.len(), 2);
         assert!(sum.max() >= LONGEST);
+    }
+
+    #[test]
+    fn limits_of_our_own_are_not_taken_for_faults_of_the_servers() {
+        use nix::libc::{EADDRNOTAVAIL, ECONNREFUSED, ECONNRESET, EMFILE, ETIMEDOUT};
+        let kind = |errno| Fault::from(io::Error::from_raw_os_error(errno)).kind;
+        assert_eq!(kind(EADDRNOTAVAIL), FaultKind::NoPort);
+        assert_eq!(kind(EMFILE), FaultKind::NoDescriptor);
+        assert_eq!(kind(ECONNREFUSED), FaultKind::Refused);
+        assert_eq!(kind(ETIMEDOUT), FaultKind::Timeout);
+        assert_eq!(kind(ECONNRESET), FaultKind::Reset);
     }
 
     #[test]

@@ -98,13 +98,14 @@ fn judge_generator(verdict: &mut Verdict, plan: &Plan, workers: usize, total: &T
         let remedy = match plan.mode {
             // The kernel looks for a port whose tuple does not rest, and looks the longer the more of them do.
             Mode::Churn { reset: false } => {
-                "; closed by FIN, each tuple rests for a minute, and finding a free one takes long: --source names more \
-                 of them, --churn reset leaves none behind"
+                "; closed by FIN, each tuple rests for a minute, and finding a free one takes long: --source names \
+                 more of them, --churn reset leaves none behind"
             }
             _ => "",
         };
         verdict.invalid.push(format!(
-            "the generator was busy {:.0} % of the time, and {seen}: it may have been the bottleneck; use --workers {}{remedy}",
+            "the generator was busy {:.0} % of the time, and {seen}: it may have been the bottleneck; use \
+             --workers {}{remedy}",
             cpu * 100.0,
             workers + 1
         ));
@@ -119,8 +120,8 @@ fn judge_pace(verdict: &mut Verdict, plan: &Plan, total: &Total) {
     let lag = Duration::from_nanos(total.lag.value_at_quantile(0.99));
     if lag > LAG_MAX {
         verdict.invalid.push(format!(
-            "the generator was late itself, by {lag:?} for one request in a hundred; ask for less, use --workers, or give \
-             it a processor of its own"
+            "the generator was late itself, by {lag:?} for one request in a hundred; ask for less, use --workers, or \
+             give it a processor of its own"
         ));
     }
     let missed = 1.0 - total.rate() / rate;
@@ -132,8 +133,8 @@ fn judge_pace(verdict: &mut Verdict, plan: &Plan, total: &Total) {
     }
     if total.end.ledger.unsent > 0 {
         verdict.notes.push(format!(
-            "{} planned requests found no connection free until the end; their wait is in the planned latencies as far as \
-             it went",
+            "{} planned requests found no connection free until the end; their wait is in the planned latencies as far \
+             as it went",
             total.end.ledger.unsent
         ));
     }
@@ -155,14 +156,16 @@ fn judge_machine(verdict: &mut Verdict, plan: &Plan, kernel: &KernelCounters) {
     let retransmitted = kernel.get("RetransSegs");
     if retransmitted > 0 {
         verdict.notes.push(format!(
-            "TCP segments sent again on this machine: {retransmitted}; each may have kept somebody waiting for 200 ms or more"
+            "TCP segments sent again on this machine: {retransmitted}; each may have kept somebody waiting \
+             for 200 ms or more"
         ));
     }
     for (name, whose) in [("RcvbufErrors", "receive"), ("SndbufErrors", "send")] {
         let dropped = kernel.get(name);
         if dropped > 0 {
             verdict.notes.push(format!(
-                "{dropped} datagrams were dropped on this machine for want of a {whose} buffer; that is loss without a network"
+                "{dropped} datagrams were dropped on this machine for want of a {whose} buffer; that is loss \
+                 without a network"
             ));
         }
     }

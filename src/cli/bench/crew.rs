@@ -155,10 +155,14 @@ fn start(plan: &Plan, sender: Sender<(usize, Message)>) -> Result<(Child, ChildS
             let Some(message) = wire::message_from(&line) else {
                 continue;
             };
-            if sender.send((worker, message)).is_err() {
+            let is_last = matches!(message, Message::Done(_) | Message::Failed(_));
+            if sender.send((worker, message)).is_err() || is_last {
                 return;
             }
         }
+        // The others would wait for it without end.
+        let text = format!("worker {worker} has ended without a report");
+        let _ = sender.send((worker, Message::Failed(text)));
     });
     Ok((child, pipe))
 }

@@ -1,5 +1,5 @@
-//! What is seen while a run lasts: a bar on a terminal, a line for every second elsewhere. Both go to standard error, so
-//! that the report alone is on standard output.
+//! What is seen while a run lasts: a bar on a terminal, a line for every second elsewhere. Both go to standard error,
+//! so that the report alone is on standard output.
 
 use crate::cli::logging::say;
 use crate::cli::units::grouped;
