@@ -192,8 +192,9 @@ impl DatagramClient {
         let newest = number + 1 > self.newest;
         self.newest = self.newest.max(number + 1);
         let Some(place) = number.checked_sub(self.base) else {
-            // So old that it has been forgotten; and what is forgotten has been counted.
-            desk.ledger.duplicates += 1;
+            // So old that nobody knows any more whether it is a double or was given up: late, in any case. It stays
+            // counted as what it was counted.
+            desk.ledger.late += 1;
             return Ok(());
         };
         let now = desk.read_clock();

@@ -127,7 +127,8 @@ pub struct Ledger {
     pub duplicates: u64,
     /// Datagrams that came back after one that was sent later.
     pub reordered: u64,
-    /// Datagrams that came back after they had been given up; they are no longer among the lost.
+    /// Datagrams that came back after they had been given up; they are no longer among the lost, unless they came so
+    /// late that nobody remembered them.
     pub late: u64,
     /// Requests of an open loop that were planned, and found no connection free until the end.
     pub unsent: u64,
