@@ -8,6 +8,35 @@
 //! In reading order: [`address`], [`bind`], [`listener`], [`stream`], [`datagram`], [`accept`], [`wire`]; and `connect`,
 //! which the load generator alone needs.
 
+/// Lets mio register what holds a source of its own: all three calls go to what `source` returns.
+macro_rules! register_by_source {
+    ($socket:ty) => {
+        impl mio::event::Source for $socket {
+            fn register(
+                &mut self,
+                registry: &mio::Registry,
+                token: mio::Token,
+                interest: mio::Interest,
+            ) -> std::io::Result<()> {
+                self.source().register(registry, token, interest)
+            }
+
+            fn reregister(
+                &mut self,
+                registry: &mio::Registry,
+                token: mio::Token,
+                interest: mio::Interest,
+            ) -> std::io::Result<()> {
+                self.source().reregister(registry, token, interest)
+            }
+
+            fn deregister(&mut self, registry: &mio::Registry) -> std::io::Result<()> {
+                self.source().deregister(registry)
+            }
+        }
+    };
+}
+
 pub mod accept;
 pub mod address;
 pub mod bind;

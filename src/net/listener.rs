@@ -5,7 +5,6 @@ use super::stream::StreamSocket;
 use super::{Accepted, Endpoint, Listener};
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
-use mio::{Interest, Registry, Token};
 use socket2::{SockRef, Socket};
 use std::io;
 use std::time::Duration;
@@ -82,26 +81,4 @@ impl ListenerSocket {
     }
 }
 
-impl Source for ListenerSocket {
-    fn register(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        self.source().register(registry, token, interest)
-    }
-
-    fn reregister(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        self.source().reregister(registry, token, interest)
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.source().deregister(registry)
-    }
-}
+register_by_source!(ListenerSocket);

@@ -3,7 +3,6 @@
 use super::{Peer, Stream};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
-use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -79,26 +78,4 @@ impl StreamSocket {
     }
 }
 
-impl Source for StreamSocket {
-    fn register(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        self.source().register(registry, token, interest)
-    }
-
-    fn reregister(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        self.source().reregister(registry, token, interest)
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.source().deregister(registry)
-    }
-}
+register_by_source!(StreamSocket);

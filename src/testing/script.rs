@@ -170,6 +170,11 @@ fn run(choices: Choices, readiness: Readiness, short_read_empties: bool, goodbye
     let script = Rc::into_inner(socket.0)
         .expect("the connection is gone")
         .into_inner();
+    check_end(reason, &script, &stats);
+    script.choices
+}
+
+fn check_end(reason: Reason, script: &Script, stats: &Stats) {
     match reason {
         Reason::Finished | Reason::Drained => {
             assert_eq!(script.last_read, Some(Act::End), "a clean end follows FIN");
@@ -182,7 +187,6 @@ fn run(choices: Choices, readiness: Readiness, short_read_empties: bool, goodbye
         Reason::Reset => {}
         other => panic!("no script leads to {other:?}"),
     }
-    script.choices
 }
 
 #[track_caller]
