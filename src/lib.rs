@@ -115,7 +115,8 @@
 )]
 //!
 //! Who may know whom: `limits`, `stats`, `net` and `reactor` know nobody; `echo` knows these four; `blocking` knows all
-//! of them but the reactor; `cli` knows everybody, and nobody knows it. mio is named in `net` and `reactor` alone, slab in
+//! of them but the reactor; `load` knows `reactor`, `net` and `limits`, and never `echo`, since it must be able to test any
+//! echo server; `cli` knows everybody, and nobody knows it. mio is named in `net` and `reactor` alone, slab in
 //! `reactor` alone. A test reads the sources and holds this.
 //!
 //! # What always holds
