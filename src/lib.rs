@@ -110,6 +110,10 @@
 //! | [`echo`] | the server: whose bytes go where, and who has to wait |
 //! | [`blocking`] | the twins: one client at a time, and a thread for each |
 #![cfg_attr(
+    feature = "bench",
+    doc = "| [`load`] | the load generator, on the same reactor: clients, pace, record, verdict |"
+)]
+#![cfg_attr(
     feature = "cli",
     doc = "| [`cli`] | the program: what was typed, and what it means |"
 )]
