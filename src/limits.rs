@@ -124,8 +124,8 @@ impl Default for Limits {
     }
 }
 
-/// The most connections that can be asked for: a slot's number is half of a token, and four million is what the issue
-/// of the largest machines that anybody has shown needs.
+/// The most connections that can be asked for: four times what a single process may have descriptors for by default
+/// (`fs.nr_open`), and well below the number of slots that a key can name.
 const CONNECTIONS_CEILING: usize = 4_000_000;
 /// The longest deadline. The loop counts milliseconds in 32 bits, and compares them by their distance.
 const TIMEOUT_CEILING: Duration = Duration::from_secs(20 * 24 * 60 * 60);
