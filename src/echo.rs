@@ -433,7 +433,7 @@ impl<W: World> Server<W> {
         if self.phase != Phase::Serving {
             return;
         }
-        let now = self.reactor.now();
+        let now = self.reactor.read_clock();
         let cut = now + self.limits.drain_timeout;
         let goodbye = now
             + self

@@ -236,8 +236,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-        self.now = self.selector.now();
-        self.now_ms = self.deadlines.milliseconds(self.now);
+        self.read_clock();
         Ok(())
     }
 
@@ -313,6 +312,14 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             .map(|alarm| alarm.saturating_duration_since(self.now));
         let deadline = self.deadlines.until_next(self.now_ms);
         sooner(alarm, deadline)
+    }
+
+    /// Reads the clock anew. A turn does so by itself; this is for what is done between two turns, which may lie far
+    /// apart where somebody else's loop drives this one.
+    pub fn read_clock(&mut self) -> Instant {
+        self.now = self.selector.now();
+        self.now_ms = self.deadlines.milliseconds(self.now);
+        self.now
     }
 
     /// The time of this turn.

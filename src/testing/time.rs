@@ -281,3 +281,20 @@ fn a_drain_ends_in_time_whatever_the_peers_do() {
     );
     assert_eq!(stage.server.stats().balance(), Ok(()));
 }
+
+#[test]
+fn a_drain_begun_long_after_the_last_turn_has_its_full_time() {
+    let mut stage = Stage::new(Limits::default());
+    stage.connect(1);
+    stage.pass(60 * SECOND); // somebody else's loop had nothing for us in all this time
+    let begun = stage.network.kernel().now;
+    stage.server.drain();
+    while stage.server.turn(None).expect("the loop goes on") != Turn::Finished {}
+    assert_eq!(
+        (stage.closed(Reason::Cut), stage.closed(Reason::Drained)),
+        (0, 1),
+        "it was told goodbye, and then waited for"
+    );
+    let limits = stage.server.limits();
+    assert!(stage.network.kernel().now - begun >= limits.drain_quiet + limits.linger_timeout);
+}
