@@ -23,6 +23,10 @@ mod cli_serve;
 #[cfg(feature = "cli")]
 mod python;
 
+// The fault catalogue, row by row.
+#[cfg(feature = "cli")]
+mod catalogue;
+
 // What all of it stands on.
 mod architecture;
 mod kernel;

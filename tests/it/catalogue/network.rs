@@ -1,0 +1,1 @@
+//! N: peers that vanish, stop reading, lose packets or push urgent ones.

@@ -1,0 +1,1 @@
+//! U: datagrams, their limits, and the loops that they can start.
