@@ -9,6 +9,8 @@
 
 #[cfg(feature = "bench")]
 mod bench;
+#[cfg(feature = "bench")]
+mod compare;
 mod exit;
 mod logging;
 mod send;

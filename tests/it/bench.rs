@@ -3,6 +3,7 @@
 //! The servers are plain std sockets, so that these tests say nothing of our own server. Whether a measurement is valid
 //! depends on what else this machine does, so no test of this file relies on it; whether an echo was right does not.
 
+use crate::support::schema::fits_schema;
 use serde_json::Value;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -73,74 +74,12 @@ fn bench(line: &str) -> Ended {
     let err = String::from_utf8(output.stderr).unwrap();
     let report = serde_json::from_str(&out).unwrap_or(Value::Null);
     if !report.is_null() {
-        fits_schema(&report);
+        fits_schema(&report, include_str!("../../src/cli/bench/schema.json"));
     }
     Ended {
         code: output.status.code().expect("no signal ended it"),
         report,
         err,
-    }
-}
-
-// --- The schema ------------------------------------------------------------------------------------------------------
-
-fn fits_schema(report: &Value) {
-    let schema = include_str!("../../src/cli/bench/schema.json");
-    let schema: Value = serde_json::from_str(schema).unwrap();
-    check(&schema, &schema, report, "");
-}
-
-/// As much of JSON Schema as that schema uses.
-fn check(root: &Value, schema: &Value, value: &Value, at: &str) {
-    if let Some(reference) = schema["$ref"].as_str() {
-        let target = root.pointer(reference.trim_start_matches('#')).unwrap();
-        return check(root, target, value, at);
-    }
-    if let Some(constant) = schema.get("const") {
-        assert_eq!(value, constant, "{at}");
-    }
-    if let Some(allowed) = schema["enum"].as_array() {
-        assert!(allowed.contains(value), "{at}: {value}");
-    }
-    let kinds: Vec<&str> = match &schema["type"] {
-        Value::String(kind) => vec![kind],
-        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
-    };
-    let is = |kind: &&str| match *kind {
-        "object" => value.is_object(),
-        "array" => value.is_array(),
-        "string" => value.is_string(),
-        "boolean" => value.is_boolean(),
-        "integer" => value.is_u64(),
-        "number" => value.is_number(),
-        "null" => value.is_null(),
-        other => panic!("the schema knows a {other}, this test does not"),
-    };
-    assert!(
-        kinds.is_empty() || kinds.iter().any(is),
-        "{at}: {value} is no {kinds:?}"
-    );
-    for name in schema["required"].as_array().into_iter().flatten() {
-        let name = name.as_str().unwrap();
-        assert!(
-            value.is_null() || value.get(name).is_some(),
-            "{at}/{name} is missing"
-        );
-    }
-    for (name, member) in value.as_object().into_iter().flatten() {
-        let at = format!("{at}/{name}");
-        match (
-            schema["properties"].get(name),
-            &schema["additionalProperties"],
-        ) {
-            (Some(schema), _) => check(root, schema, member, &at),
-            (None, Value::Bool(false)) => panic!("{at} is not in the schema"),
-            (None, schema) => check(root, schema, member, &at),
-        }
-    }
-    for (place, item) in value.as_array().into_iter().flatten().enumerate() {
-        check(root, &schema["items"], item, &format!("{at}/{place}"));
     }
 }
 
@@ -547,7 +486,7 @@ fn an_interrupted_run_reports() {
     );
     let output = child.wait_with_output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    fits_schema(&report);
+    fits_schema(&report, include_str!("../../src/cli/bench/schema.json"));
     assert_eq!(report["interrupted"], true);
     assert!(report["echoes"].as_u64().unwrap() > 0);
 }

@@ -20,6 +20,8 @@ mod bench;
 mod cli_send;
 #[cfg(feature = "cli")]
 mod cli_serve;
+#[cfg(all(feature = "cli", feature = "bench"))]
+mod compare;
 #[cfg(feature = "cli")]
 mod python;
 

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "cli")]
 mod child;
+#[cfg(all(feature = "cli", feature = "bench"))]
+pub(crate) mod schema;
 
 #[cfg(feature = "cli")]
 pub(crate) use child::{Ended, Serve, ended, program};
