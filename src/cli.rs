@@ -1,6 +1,6 @@
 //! The command line: what was typed, what it means, and how the program ends.
 //!
-//! One file for each subcommand, [`serve`], [`send`] and `bench`; beside them what all need: values as people write them
+//! One file for each subcommand, [`serve`], [`send`], [`doctor`] and `bench`; beside them what all need: values as people write them
 //! ([`units`]), the log ([`logging`]), failures and exit codes ([`exit`]). What may live in this file: the top of the
 //! command line, and the one place where a failure is printed. What may not: anything that one subcommand alone needs.
 //!
@@ -11,6 +11,7 @@
 mod bench;
 #[cfg(feature = "bench")]
 mod compare;
+mod doctor;
 mod exit;
 mod logging;
 mod send;
@@ -32,6 +33,7 @@ Examples:
   echo-reactor send                               say 'Hello, world!' to it
   echo-reactor serve :7777 udp://127.0.0.1:7777   TCP on all interfaces, UDP on this machine
   echo-reactor bench                              ten seconds of load on a server of its own, and a report
+  echo-reactor doctor --connections 100k          could this machine hold so many, and which limit is met first?
   echo-reactor serve --help                       every limit, with its default
 ";
 
@@ -53,6 +55,7 @@ struct Typed {
 enum Command {
     Serve(Box<serve::Typed>),
     Send(Box<send::Typed>),
+    Doctor(Box<doctor::Typed>),
     #[cfg(feature = "bench")]
     Bench(Box<bench::Typed>),
 }
@@ -73,6 +76,7 @@ fn run() -> Exit {
     let result = match typed.command {
         Command::Serve(typed) => serve::run(&typed),
         Command::Send(typed) => send::run(&typed),
+        Command::Doctor(typed) => doctor::run(&typed),
         #[cfg(feature = "bench")]
         Command::Bench(typed) => bench::run(&typed),
     };
@@ -95,7 +99,7 @@ fn answer(error: &clap::Error) -> Exit {
         }
         _ => {
             let first = std::env::args_os().nth(1);
-            let subcommand = ["serve", "send", "bench"]
+            let subcommand = ["serve", "send", "doctor", "bench"]
                 .into_iter()
                 .find(|&name| first.as_deref() == Some(name.as_ref()));
             let failure = Failure::new(Class::Usage, one_line(error, subcommand));

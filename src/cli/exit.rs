@@ -12,6 +12,7 @@ pub(crate) enum Exit {
     Ok,
     Cut,
     Invalid,
+    Short,
     Usage,
     Mismatch,
     Resolve,
@@ -25,7 +26,7 @@ pub(crate) enum Exit {
 }
 
 /// The table of exit codes: code, name, meaning. The help prints it, and nothing else knows the numbers.
-const TABLE: [(Exit, u8, &str, &str); 13] = [
+const TABLE: [(Exit, u8, &str, &str); 14] = [
     (
         Exit::Ok,
         0,
@@ -43,6 +44,12 @@ const TABLE: [(Exit, u8, &str, &str); 13] = [
         4,
         "invalid",
         "the measurement is not valid; the report says why",
+    ),
+    (
+        Exit::Short,
+        6,
+        "short",
+        "this machine cannot hold so many connections; the report says why",
     ),
     (
         Exit::Usage,
@@ -254,7 +261,7 @@ mod tests {
             assert_eq!(Failure::new(class, "").exit().code(), code, "{class:?}");
         }
         assert_eq!((Exit::Ok.code(), Exit::Cut.code()), (0, 3));
-        assert_eq!(Exit::Invalid.code(), 4);
+        assert_eq!((Exit::Invalid.code(), Exit::Short.code()), (4, 6));
     }
 
     #[test]

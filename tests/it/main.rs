@@ -23,6 +23,8 @@ mod cli_serve;
 #[cfg(all(feature = "cli", feature = "bench"))]
 mod compare;
 #[cfg(feature = "cli")]
+mod doctor;
+#[cfg(feature = "cli")]
 mod python;
 
 // The fault catalogue, row by row.

@@ -1,0 +1,39 @@
+//! `echo-reactor doctor`: can this machine hold so many connections, and which limit is met first?
+//!
+//! Many connections fail for reasons that have nothing to do with the server: a limit of descriptors that somebody chose
+//! in 1991, a range of ports, a table of a firewall. Each shows as a different error at a different moment, most of them at the
+//! client. So this looks at all of them beforehand, changes nothing, needs no rights, and says for each how many
+//! connections it lets through and which command widens it.
+//!
+//! What may live in this file: the order of the steps, and the exit code. What was asked is in [`typed`]; what the machine
+//! says of itself in [`machine`]; what that means for so many connections in [`limits`]; the forms of the answer in
+//! [`report`].
+
+mod limits;
+mod machine;
+mod report;
+mod typed;
+
+pub(super) use typed::Typed;
+
+use super::exit::{Class, Exit, Failure};
+use limits::Verdict;
+use machine::Machine;
+use std::io::{self, Write};
+use std::path::Path;
+
+pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
+    let question = typed.question()?;
+    let machine = Machine::look(Path::new("/"));
+    let rows = limits::judge(&machine, &question);
+    let text = match typed.json() {
+        true => format!("{:#}\n", report::json(&machine, &question, &rows)),
+        false => report::text(&machine, &question, &rows),
+    };
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::new(Class::Io, format!("cannot write the answer: {error}")))?;
+    let short = rows.iter().any(|row| row.verdict == Verdict::Short);
+    Ok(if short { Exit::Short } else { Exit::Ok })
+}

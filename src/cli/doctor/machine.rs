@@ -1,0 +1,333 @@
+//! What the machine says of itself, as far as connections depend on it.
+//!
+//! All of it is text in /proc and /sys (proc(5), tcp(7), cgroups(7)), and this process's own limit of descriptors. What may
+//! live in this file: reading. What may not: judging. Everything is an `Option`, since every file may be missing: in a container, on
+//! another kernel, for another user. The tree to read from is an argument, so that a test can make up a machine.
+
+use nix::sys::resource::{Resource, getrlimit};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// The kernel objects of one TCP connection's end that is waited for by epoll, as slabinfo(5) calls them.
+const OBJECTS: [&str; 5] = ["TCP", "sock_inode_cache", "filp", "dentry", "eventpoll_epi"];
+/// CAP_SYS_RESOURCE of capabilities(7): may raise a hard limit.
+const CAP_SYS_RESOURCE: u32 = 24;
+
+/// See the page above.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Machine {
+    pub(super) name: Option<String>,
+    pub(super) kernel: Option<String>,
+    /// Descriptors of a process: what it may have, and what it may raise that to (getrlimit(2)).
+    pub(super) descriptors_soft: Option<u64>,
+    pub(super) descriptors_hard: Option<u64>,
+    /// Whether this process may raise its own hard limit.
+    pub(super) may_raise: Option<bool>,
+    /// What a hard limit may be raised to.
+    pub(super) nr_open: Option<u64>,
+    /// Files that are open on the whole machine, and how many may be.
+    pub(super) files_open: Option<u64>,
+    pub(super) files_max: Option<u64>,
+    /// What one user may have epoll wait for.
+    pub(super) epoll_watches: Option<u64>,
+    /// Ports that the kernel chooses from, without those that are reserved.
+    pub(super) ports: Option<u64>,
+    pub(super) somaxconn: Option<u64>,
+    pub(super) syn_backlog: Option<u64>,
+    pub(super) syn_cookies: Option<u64>,
+    pub(super) abort_on_overflow: Option<u64>,
+    pub(super) time_wait_buckets: Option<u64>,
+    /// 0: never, 1: wherever the protocol allows, 2: on loopback.
+    pub(super) time_wait_reuse: Option<u64>,
+    /// Pages of socket buffers: below the first nobody is asked to save, from the second everybody is.
+    pub(super) tcp_mem: Option<[u64; 3]>,
+    pub(super) tcp_mem_used: Option<u64>,
+    /// Bytes that one socket's buffers may grow to.
+    pub(super) receive_max: Option<u64>,
+    pub(super) send_max: Option<u64>,
+    pub(super) memory_available: Option<u64>,
+    /// Of all control groups that this process is in, the least that is left of a limit, in bytes.
+    pub(super) group_memory_left: Option<u64>,
+    /// The same for the buffers of TCP alone (control groups of version 1).
+    pub(super) group_tcp_left: Option<u64>,
+    pub(super) conntrack_max: Option<u64>,
+    pub(super) conntrack_used: Option<u64>,
+    /// Bytes of kernel memory for one end of an idle connection; only root may count them.
+    pub(super) kernel_bytes: Option<u64>,
+}
+
+impl Machine {
+    /// Looks at the tree below a root, and at this process.
+    pub(super) fn look(root: &Path) -> Self {
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).ok();
+        let tree = Tree(root);
+        let files = tree.numbers("proc/sys/fs/file-nr");
+        let tcp_mem = tree.numbers("proc/sys/net/ipv4/tcp_mem");
+        Self {
+            name: tree.line("proc/sys/kernel/hostname"),
+            kernel: tree.line("proc/sys/kernel/osrelease"),
+            descriptors_soft: limit.map(|(soft, _)| soft),
+            descriptors_hard: limit.map(|(_, hard)| hard),
+            may_raise: tree.may_raise(),
+            nr_open: tree.number("proc/sys/fs/nr_open"),
+            files_open: files.first().copied(),
+            files_max: files.get(2).copied(),
+            epoll_watches: tree.number("proc/sys/fs/epoll/max_user_watches"),
+            ports: tree.ports(),
+            somaxconn: tree.number("proc/sys/net/core/somaxconn"),
+            syn_backlog: tree.number("proc/sys/net/ipv4/tcp_max_syn_backlog"),
+            syn_cookies: tree.number("proc/sys/net/ipv4/tcp_syncookies"),
+            abort_on_overflow: tree.number("proc/sys/net/ipv4/tcp_abort_on_overflow"),
+            time_wait_buckets: tree.number("proc/sys/net/ipv4/tcp_max_tw_buckets"),
+            time_wait_reuse: tree.number("proc/sys/net/ipv4/tcp_tw_reuse"),
+            tcp_mem: tcp_mem.try_into().ok(),
+            tcp_mem_used: tree.field("proc/net/sockstat", "TCP:", "mem"),
+            receive_max: tree.numbers("proc/sys/net/ipv4/tcp_rmem").get(2).copied(),
+            send_max: tree.numbers("proc/sys/net/ipv4/tcp_wmem").get(2).copied(),
+            memory_available: tree
+                .field("proc/meminfo", "", "MemAvailable:")
+                .map(|kib| kib * 1024),
+            group_memory_left: tree.group_memory_left(),
+            group_tcp_left: tree.left_in_groups(
+                "memory",
+                "memory.kmem.tcp.limit_in_bytes",
+                "memory.kmem.tcp.usage_in_bytes",
+            ),
+            conntrack_max: tree.number("proc/sys/net/netfilter/nf_conntrack_max"),
+            conntrack_used: tree.number("proc/sys/net/netfilter/nf_conntrack_count"),
+            kernel_bytes: tree.kernel_bytes(),
+        }
+    }
+}
+
+/// A file system as it is seen from some root.
+struct Tree<'a>(&'a Path);
+
+impl Tree<'_> {
+    fn text(&self, path: impl AsRef<Path>) -> Option<String> {
+        fs::read_to_string(self.0.join(path)).ok()
+    }
+
+    fn line(&self, path: &str) -> Option<String> {
+        let text = self.text(path)?;
+        let line = text.lines().next()?.trim();
+        (!line.is_empty()).then(|| line.to_owned())
+    }
+
+    fn numbers(&self, path: &str) -> Vec<u64> {
+        let text = self.text(path).unwrap_or_default();
+        text.split_whitespace()
+            .map_while(|word| word.parse().ok())
+            .collect()
+    }
+
+    fn number(&self, path: &str) -> Option<u64> {
+        self.numbers(path).first().copied()
+    }
+
+    /// The number behind a name, in the first line that begins with `line` and has the name.
+    fn field(&self, path: &str, line: &str, name: &str) -> Option<u64> {
+        let text = self.text(path)?;
+        text.lines()
+            .filter(|found| found.starts_with(line))
+            .find_map(|found| {
+                let mut words = found.split_whitespace();
+                words.find(|&word| word == name)?;
+                words.next()?.parse().ok()
+            })
+    }
+
+    fn may_raise(&self) -> Option<bool> {
+        let status = self.text("proc/self/status")?;
+        let mask = status
+            .lines()
+            .find_map(|line| line.strip_prefix("CapEff:"))?;
+        let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+        Some(mask >> CAP_SYS_RESOURCE & 1 == 1)
+    }
+
+    /// How many ports there are to choose from.
+    fn ports(&self) -> Option<u64> {
+        let range = self.numbers("proc/sys/net/ipv4/ip_local_port_range");
+        let &[first, last] = range.as_slice() else {
+            return None;
+        };
+        let reserved = self
+            .line("proc/sys/net/ipv4/ip_local_reserved_ports")
+            .unwrap_or_default();
+        let reserved: u64 = reserved
+            .split(',')
+            .filter_map(|range| {
+                let (from, to) = range.split_once('-').unwrap_or((range, range));
+                let (from, to) = (u64::from_str(from).ok()?, u64::from_str(to).ok()?);
+                Some((to.min(last) + 1).saturating_sub(from.max(first)))
+            })
+            .sum();
+        Some((last + 1).saturating_sub(first + reserved))
+    }
+
+    /// Objects come in slabs of some pages each, and an end of a connection needs one of every kind.
+    fn kernel_bytes(&self) -> Option<u64> {
+        const PAGE: f64 = 4096.0;
+        let text = self.text("proc/slabinfo")?;
+        let bytes = OBJECTS.map(|object| {
+            let line = text
+                .lines()
+                .find(|line| line.split_whitespace().next() == Some(object))?;
+            let number = |place: usize| line.split_whitespace().nth(place)?.parse::<f64>().ok();
+            let (per_slab, pages) = (number(4)?, number(5)?);
+            (per_slab > 0.0).then(|| pages * PAGE / per_slab)
+        });
+        // A kernel may merge kinds of about one size under another name; what is missing then is left to the estimate.
+        let sum = bytes.into_iter().sum::<Option<f64>>()?;
+        Some(sum.ceil() as u64)
+    }
+
+    fn group_memory_left(&self) -> Option<u64> {
+        let old = self.left_in_groups("memory", "memory.limit_in_bytes", "memory.usage_in_bytes");
+        let new = self.left_in_groups("", "memory.max", "memory.current");
+        [old, new].into_iter().flatten().min()
+    }
+
+    /// The least that is left of a limit in this process's control group and all groups around it. The controller is
+    /// empty for the one hierarchy of version 2. `None`: there is no such limit, or it cannot be read.
+    fn left_in_groups(&self, controller: &str, limit: &str, used: &str) -> Option<u64> {
+        /// Version 1 writes "no limit" as the largest number of whole pages.
+        const NO_LIMIT: u64 = 1 << 60;
+        let groups = self.text("proc/self/cgroup")?;
+        let group = groups.lines().find_map(|line| {
+            let mut parts = line.splitn(3, ':');
+            let controllers = parts.nth(1)?;
+            let mine = controllers.split(',').any(|name| name == controller);
+            parts.next().filter(|_| mine)
+        })?;
+        let mounts = match controller {
+            "" => vec![
+                "sys/fs/cgroup".to_owned(),
+                "sys/fs/cgroup/unified".to_owned(),
+            ],
+            name => vec![format!("sys/fs/cgroup/{name}")],
+        };
+        let mut left = None;
+        for mount in mounts {
+            let path = PathBuf::from(group.trim_start_matches('/'));
+            for around in path.ancestors() {
+                let folder = Path::new(&mount).join(around);
+                let read = |name: &str| -> Option<u64> {
+                    self.text(folder.join(name))?.trim().parse().ok()
+                };
+                let Some(limit) = read(limit).filter(|&limit| limit < NO_LIMIT) else {
+                    continue;
+                };
+                let here = limit.saturating_sub(read(used).unwrap_or(0));
+                left = Some(left.map_or(here, |left: u64| left.min(here)));
+            }
+        }
+        left
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A machine of files, gone when the test is over.
+    pub(in crate::cli::doctor) struct Made(PathBuf);
+
+    impl Made {
+        pub(in crate::cli::doctor) fn of(name: &str, files: &[(&str, &str)]) -> Self {
+            let root = std::env::temp_dir().join(format!("doctor-{}-{name}", std::process::id()));
+            for (path, text) in files {
+                let path = root.join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            fs::create_dir_all(&root).unwrap();
+            Self(root)
+        }
+
+        pub(in crate::cli::doctor) fn look(&self) -> Machine {
+            Machine::look(&self.0)
+        }
+    }
+
+    impl Drop for Made {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn every_file_may_be_missing() {
+        let machine = Made::of("bare", &[]).look();
+        assert_eq!(machine.nr_open, None);
+        assert_eq!(machine.ports, None);
+        assert_eq!(machine.group_memory_left, None);
+        assert!(machine.descriptors_hard.is_some(), "that one is no file");
+    }
+
+    #[test]
+    fn files_are_read_as_the_kernel_writes_them() {
+        let machine = Made::of(
+            "full",
+            &[
+                ("proc/sys/fs/file-nr", "593\t0\t2466177\n"),
+                ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
+                (
+                    "proc/sys/net/ipv4/ip_local_reserved_ports",
+                    "8080,40000-40009,60998-61005\n",
+                ),
+                ("proc/sys/net/ipv4/tcp_mem", "287901\t383868\t575802\n"),
+                (
+                    "proc/net/sockstat",
+                    "sockets: used 17\nTCP: inuse 1 orphan 0 tw 0 alloc 1 mem 148\nUDP: inuse 0 mem 3\n",
+                ),
+                ("proc/meminfo", "MemTotal: 9 kB\nMemAvailable:   1024 kB\n"),
+                ("proc/self/status", "Name:\tx\nCapEff:\t000001fffeffffff\n"),
+                (
+                    "proc/slabinfo",
+                    "slabinfo - version: 2.1\n\
+                     TCP 26 26 2368 13 8 : tunables 0\n\
+                     sock_inode_cache 76 76 832 19 4 : tunables 0\n\
+                     filp 819 819 192 21 1 : tunables 0\n\
+                     dentry 52470 52521 192 21 1 : tunables 0\n\
+                     eventpoll_epi 192 192 128 32 1 : tunables 0\n",
+                ),
+            ],
+        )
+        .look();
+        assert_eq!(
+            (machine.files_open, machine.files_max),
+            (Some(593), Some(2_466_177))
+        );
+        assert_eq!(machine.ports, Some(28_232 - 10 - 2));
+        assert_eq!(machine.tcp_mem, Some([287_901, 383_868, 575_802]));
+        assert_eq!(machine.tcp_mem_used, Some(148));
+        assert_eq!(machine.memory_available, Some(1 << 20));
+        assert_eq!(machine.may_raise, Some(false));
+        assert_eq!(machine.kernel_bytes, Some(3902));
+    }
+
+    #[test]
+    fn the_tightest_group_counts_whichever_level_it_is_at() {
+        let machine = Made::of(
+            "groups",
+            &[
+                ("proc/self/cgroup", "4:memory:/a/b\n0::/c/d\n"),
+                (
+                    "sys/fs/cgroup/memory/memory.limit_in_bytes",
+                    "9223372036854771712\n",
+                ),
+                ("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "5000\n"),
+                ("sys/fs/cgroup/memory/a/memory.usage_in_bytes", "1000\n"),
+                ("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "9000\n"),
+                ("sys/fs/cgroup/c/memory.max", "3500\n"),
+                ("sys/fs/cgroup/c/memory.current", "500\n"),
+                ("sys/fs/cgroup/c/d/memory.max", "max\n"),
+            ],
+        )
+        .look();
+        assert_eq!(machine.group_memory_left, Some(3000));
+    }
+}

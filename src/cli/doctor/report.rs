@@ -1,0 +1,179 @@
+//! The answer, as a table for people and as JSON for scripts.
+//!
+//! What may live in this file: words and columns. What may not: judging.
+
+use super::limits::{Row, Unit, Verdict, first_met};
+use super::machine::Machine;
+use super::typed::Question;
+use crate::cli::units::{grouped, plural};
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// A sentence, a table, and what to do.
+pub(super) fn text(machine: &Machine, asked: &Question, rows: &[Row]) -> String {
+    let mut out = answer(asked, rows);
+    let _ = table(&mut out, rows);
+    let _ = remedies(&mut out, rows);
+    let name = machine.name.as_deref().unwrap_or("this machine");
+    let kernel = machine.kernel.as_deref().unwrap_or("of some version");
+    let _ = writeln!(out, "\n{name}, Linux {kernel}");
+    out
+}
+
+fn answer(asked: &Question, rows: &[Row]) -> String {
+    let what = format!(
+        "{} ({})",
+        plural(asked.connections, "connection"),
+        asked.role.name()
+    );
+    let bound = first_met(rows).and_then(|row| Some((row.holds?, row)));
+    let short = rows.iter().find(|row| row.verdict == Verdict::Short);
+    match (short, bound) {
+        (Some(_), Some((holds, first))) if holds < asked.connections => format!(
+            "No: of {what} this machine holds {}. Met first: {} ({}).\n\n",
+            grouped(holds),
+            first.limit,
+            short_form(first.unit, first.found),
+        ),
+        (Some(short), _) => format!("No: {} will not do for {what}.\n\n", short.limit),
+        (None, Some((holds, first))) => format!(
+            "Yes: this machine holds {what}. Up to {}, where this is met first: {}.\n\n",
+            grouped(holds),
+            first.limit,
+        ),
+        (None, None) => format!("No limit could be read that would forbid {what}.\n\n"),
+    }
+}
+
+fn table(out: &mut String, rows: &[Row]) -> std::fmt::Result {
+    let limit = rows.iter().map(|row| row.limit.len()).max().unwrap_or(0);
+    writeln!(
+        out,
+        "  {:<limit$}  {:>12}  {:>12}  {:>13}  verdict",
+        "limit", "found", "needed", "connections",
+    )?;
+    for row in rows {
+        let holds = row.holds.map_or_else(|| "-".to_owned(), grouped);
+        writeln!(
+            out,
+            "  {:<limit$}  {:>12}  {:>12}  {:>13}  {}",
+            row.limit,
+            short_form(row.unit, row.found),
+            short_form(row.unit, Some(row.needed)),
+            holds,
+            row.verdict.name(),
+        )?;
+    }
+    Ok(())
+}
+
+/// What to do, in the order in which the limits are met; and what is to be known of the others.
+fn remedies(out: &mut String, rows: &[Row]) -> std::fmt::Result {
+    let mend = |row: &&Row| !row.mend.is_empty();
+    for (place, row) in rows.iter().filter(mend).enumerate() {
+        writeln!(out, "\n{}. {}: {}", place + 1, row.limit, row.note)?;
+        writeln!(out, "   now      {}", row.mend)?;
+        writeln!(out, "   to last  {}", row.lasting)?;
+    }
+    let told = |row: &&Row| row.mend.is_empty() && !row.note.is_empty();
+    if rows.iter().any(|row| told(&row)) {
+        writeln!(out, "\nNotes")?;
+    }
+    for row in rows.iter().filter(told) {
+        writeln!(out, "  {}: {}", row.limit, row.note)?;
+    }
+    Ok(())
+}
+
+/// A number of that unit, short enough for a column.
+fn short_form(unit: Unit, number: Option<u64>) -> String {
+    match (unit, number) {
+        (_, None) => "?".to_owned(),
+        (Unit::Bytes, Some(bytes)) if bytes >= 10 << 30 => format!("{} GiB", bytes >> 30),
+        (Unit::Bytes, Some(bytes)) => format!("{} MiB", grouped(bytes.div_ceil(1 << 20))),
+        (Unit::PerSecond, Some(count)) => format!("{}/s", grouped(count)),
+        // A limit that is as good as none, such as file-max where systemd has lifted it.
+        (_, Some(count)) if count > 1 << 40 => "no limit".to_owned(),
+        (_, Some(count)) => grouped(count),
+    }
+}
+
+pub(super) fn json(machine: &Machine, asked: &Question, rows: &[Row]) -> Value {
+    let first = first_met(rows);
+    let limits = rows.iter().map(|row| {
+        json!({
+            "id": row.id,
+            "limit": row.limit,
+            "unit": row.unit.name(),
+            "found": row.found,
+            "needed": row.needed,
+            "holds_connections": row.holds,
+            "verdict": row.verdict.name(),
+            "note": row.note,
+            "mend": (!row.mend.is_empty()).then_some(&row.mend),
+            "make_it_last": (!row.lasting.is_empty()).then_some(&row.lasting),
+        })
+    });
+    json!({
+        "program": "echo-reactor doctor",
+        "version": env!("CARGO_PKG_VERSION"),
+        "host": {"name": machine.name, "kernel": machine.kernel},
+        "asked": {
+            "connections": asked.connections,
+            "role": asked.role.name(),
+            "workers": asked.workers,
+            "sources": asked.sources,
+            "targets": asked.targets,
+            "burst": asked.burst,
+            "churn_per_second": asked.churn,
+            "busy_percent": asked.busy,
+        },
+        "fits": rows.iter().all(|row| row.verdict != Verdict::Short),
+        "holds_connections": first.and_then(|row| row.holds),
+        "met_first": first.map(|row| row.id),
+        "limits": limits.collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::judge;
+    use super::super::limits::tests::{asked, usual};
+    use super::super::typed::Role;
+    use super::*;
+
+    #[test]
+    fn no_is_said_first_and_with_the_way_out() {
+        let asked = asked(1_000_000, Role::Server);
+        let text = text(&usual(), &asked, &judge(&usual(), &asked));
+        let first = text.lines().next().unwrap();
+        assert_eq!(
+            first,
+            "No: of 1,000,000 connections (server) this machine holds 19,968. Met first: open files of a process, hard \
+             limit (20,000)."
+        );
+        assert!(text.contains("1. open files of a process"), "{text}");
+        assert!(text.contains("LimitNOFILE=1000032"), "{text}");
+    }
+
+    #[test]
+    fn yes_is_said_with_the_next_limit() {
+        let asked = asked(10_000, Role::Both);
+        let text = text(&usual(), &asked, &judge(&usual(), &asked));
+        assert!(
+            text.starts_with("Yes: this machine holds 10,000 connections (both). Up to 19,968,"),
+            "{text}"
+        );
+        assert!(!text.contains("now      "), "{text}");
+    }
+
+    #[test]
+    fn scripts_get_the_same_answer() {
+        let asked = asked(1_000_000, Role::Server);
+        let report = json(&usual(), &asked, &judge(&usual(), &asked));
+        assert_eq!(report["fits"], false);
+        assert_eq!(report["met_first"], "descriptors_hard");
+        assert_eq!(report["limits"][0]["needed"], 1_000_032);
+        assert_eq!(report["holds_connections"], 19_968);
+    }
+}

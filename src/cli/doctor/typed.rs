@@ -1,0 +1,140 @@
+//! What can be typed after `doctor`, and what it means.
+//!
+//! What may live in this file: flags, their help, and their translation into a [`Question`]. What may not: answering it.
+
+use crate::cli::exit::{Class, Failure};
+use crate::cli::units::Count;
+use clap::{Args, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  echo-reactor doctor                                      could 'serve' hold 10,000 connections here?
+  echo-reactor doctor --connections 1M                     a million of them?
+  echo-reactor doctor --connections 50k --role client --workers 3 --sources 2
+  echo-reactor doctor --role both --churn 2k               both ends here, and 2,000 new connections a second
+  echo-reactor doctor --connections 1M --json | jq .met_first
+
+Nothing is changed, and no rights are needed; what only root can read is estimated, and said to be.
+Exit code 0: all of them fit; 6: they do not. 'echo-reactor --help' lists all exit codes.
+";
+
+/// Say whether this machine can hold so many connections, which limit is met first, and what widens it
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(in crate::cli) struct Typed {
+    /// Connections that are to be open at once
+    #[arg(short, long, value_name = "COUNT", default_value_t = Count(10_000))]
+    connections: Count,
+
+    /// Which of the two ends is on this machine
+    #[arg(long, value_name = "ROLE", value_enum, default_value_t = Role::Server)]
+    role: Role,
+
+    /// Client: processes that share the connections (bench --workers)
+    #[arg(long, value_name = "COUNT", default_value_t = Count(1))]
+    workers: Count,
+
+    /// Client: source addresses to connect from (bench --source); 127.0.0.0/16 has 65,534
+    #[arg(long, value_name = "COUNT", default_value_t = Count(1))]
+    sources: Count,
+
+    /// Client: addresses and ports to connect to
+    #[arg(long, value_name = "COUNT", default_value_t = Count(1))]
+    targets: Count,
+
+    /// New connections that may arrive at the same moment
+    #[arg(long, value_name = "COUNT", default_value_t = Count(1_000))]
+    burst: Count,
+
+    /// Connections opened and closed again each second
+    #[arg(long, value_name = "COUNT", default_value_t = Count(0))]
+    churn: Count,
+
+    /// Connections of a hundred that have a request on its way at the same moment
+    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=100))]
+    busy: u64,
+
+    /// Answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which end of the connections is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Role {
+    /// 'serve' runs here, the clients elsewhere
+    Server,
+    /// 'bench' runs here, the server elsewhere
+    Client,
+    /// Both run here
+    Both,
+}
+
+impl Role {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+            Self::Both => "both",
+        }
+    }
+
+    pub(super) fn serves(self) -> bool {
+        self != Self::Client
+    }
+
+    pub(super) fn connects(self) -> bool {
+        self != Self::Server
+    }
+
+    /// Ends of each connection that are here: sockets, descriptors, memory.
+    pub(super) fn ends(self) -> u64 {
+        u64::from(self.serves()) + u64::from(self.connects())
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question {
+    pub(super) connections: u64,
+    pub(super) role: Role,
+    pub(super) workers: u64,
+    pub(super) sources: u64,
+    pub(super) targets: u64,
+    pub(super) burst: u64,
+    /// A second.
+    pub(super) churn: u64,
+    /// In a hundred.
+    pub(super) busy: u64,
+}
+
+impl Typed {
+    pub(super) fn question(&self) -> Result<Question, Failure> {
+        let positive = [
+            ("--connections", self.connections),
+            ("--workers", self.workers),
+            ("--sources", self.sources),
+            ("--targets", self.targets),
+        ];
+        for (flag, Count(count)) in positive {
+            if count == 0 || count > u64::from(u32::MAX) {
+                let text = format!("{flag} {count}: it is to be between 1 and {}", u32::MAX);
+                return Err(Failure::new(Class::Usage, text));
+            }
+        }
+        Ok(Question {
+            connections: self.connections.0,
+            role: self.role,
+            workers: self.workers.0,
+            sources: self.sources.0,
+            targets: self.targets.0,
+            burst: self.burst.0,
+            churn: self.churn.0,
+            busy: self.busy,
+        })
+    }
+
+    pub(super) fn json(&self) -> bool {
+        self.json
+    }
+}
