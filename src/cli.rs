@@ -1,8 +1,9 @@
 //! The command line: what was typed, what it means, and how the program ends.
 //!
-//! One file for each subcommand, [`serve`], [`send`], [`doctor`] and `bench`; beside them what all need: values as people write them
-//! ([`units`]), the log ([`logging`]), failures and exit codes ([`exit`]). What may live in this file: the top of the
-//! command line, and the one place where a failure is printed. What may not: anything that one subcommand alone needs.
+//! One file for each subcommand, [`serve`], [`send`], [`doctor`] and `bench`; beside them what all need: values as
+//! people write them ([`units`]), the log ([`logging`]), failures and exit codes ([`exit`]). What may live in this
+//! file: the top of the command line, and the one place where a failure is printed. What may not: anything that one
+//! subcommand alone needs.
 //!
 //! Nothing here uses `println!` or `eprintln!`: they panic when the stream is gone, and a closed terminal is no reason
 //! for a server to die.

@@ -131,3 +131,9 @@
 //! sockets by the traits of [`net`](crate::net), the whole of it also runs on a simulated network, in which partial reads,
 //! errors, spurious and stale events and jumps of the clock come from a seed (`src/testing`). Ten thousand seeds take four
 //! seconds. It is where most of the mistakes above were made once more, and found.
+//!
+//! # What it costs
+//!
+//! What one connection takes of memory, which limits very many of them meet, and in what order: [`cost`].
+
+pub mod cost;

@@ -1,5 +1,5 @@
-//! `echo-reactor doctor`, on the machine that runs the tests: what it says depends on the machine, so limits are lowered for it
-//! to find, and its arithmetic is tested on made-up machines beside the code.
+//! `echo-reactor doctor`, on the machine that runs the tests: what it says depends on the machine, so limits are
+//! lowered for it to find, and its arithmetic is tested on made-up machines beside the code.
 
 use crate::support::{Ended, Serve, ended, program, skip};
 use nix::sys::signal::Signal;

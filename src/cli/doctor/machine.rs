@@ -1,8 +1,9 @@
 //! What the machine says of itself, as far as connections depend on it.
 //!
-//! All of it is text in /proc and /sys (proc(5), tcp(7), cgroups(7)), and this process's own limit of descriptors. What may
-//! live in this file: reading. What may not: judging. Everything is an `Option`, since every file may be missing: in a container, on
-//! another kernel, for another user. The tree to read from is an argument, so that a test can make up a machine.
+//! All of it is text in /proc and /sys (proc(5), tcp(7), cgroups(7)), and this process's own limit of descriptors.
+//! What may live in this file: reading. What may not: judging. Everything is an `Option`, since every file may be
+//! missing: in a container, on another kernel, for another user. The tree to read from is an argument, so that a test
+//! can make up a machine.
 
 use nix::sys::resource::{Resource, getrlimit};
 use std::fs;
