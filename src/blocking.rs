@@ -55,7 +55,7 @@ mod tests;
 
 pub use error::StartError;
 
-use crate::limits::Limits;
+use crate::limits::{AtLimit, Limits};
 use crate::net::accept::{self, Verdict};
 use crate::net::{Address, BindOptions, Bound, Endpoint, Peer, bind_all, wire};
 use crate::stats::{Reason, Stats};
@@ -102,6 +102,12 @@ impl Server {
         limits.check().map_err(StartError::Limit)?;
         if let Some(address) = addresses.iter().find(|address| address.is_datagram()) {
             return Err(StartError::Datagrams(address.clone()));
+        }
+        if limits.connections_per_prefix.is_some() {
+            return Err(StartError::Admission("a limit of connections per prefix"));
+        }
+        if limits.at_limit == AtLimit::Reject {
+            return Err(StartError::Admission("rejecting at the limit"));
         }
         let bound = bind_all(addresses, options).map_err(StartError::Bind)?;
         if model == Model::OneAtATime && bound.len() > 1 {

@@ -13,11 +13,13 @@
 //! - **An error ends one connection.** A listener's error pauses the listener. Only waiting for events may fail as a
 //!   whole, and then nothing can be served any more.
 //! - **One way out.** Every connection ends in [`Server::end`], with a reason, and the ledger balances after it.
-//! - **A limit slows, it never refuses.** Who finds no room waits in the kernel's queue until there is some.
+//! - **A limit slows, it does not refuse**, unless it is asked to. Who finds no room waits in the kernel's queue until
+//!   there is some.
 //! - **Nobody takes the whole turn.** Each source has a budget, and queues up again when it is spent.
 //!
-//! In reading order: this page, [`connection`], [`tail`], [`governor`], [`exchange`], [`guard`], [`world`], `start`.
+//! In reading order: this page, [`connection`], [`tail`], [`governor`], [`admission`], [`exchange`], [`guard`], [`world`], `start`.
 
+pub mod admission;
 pub mod connection;
 pub mod exchange;
 pub mod governor;
@@ -27,14 +29,16 @@ pub mod tail;
 mod throttle;
 pub mod world;
 
+pub use admission::Access;
 pub use start::{Config, Handle, StartError};
 pub use world::{System, World};
 
-use crate::limits::Limits;
+use crate::limits::{AtLimit, Limits};
 use crate::net::accept::{self, Verdict};
 use crate::net::{Accepted, Endpoint, Listener, SocketFile, Stream, wire};
 use crate::reactor::{Event, Interest, Key, Lane, Reactor, Readiness, Want};
-use crate::stats::{Reason, Stats};
+use crate::stats::{Reason, Rejected, Stats};
+use admission::Admission;
 use connection::{Connection, Outcome, Wait};
 use governor::Governor;
 use guard::Guard;
@@ -68,6 +72,7 @@ pub struct Server<W: World = System> {
     datagram_scratch: Box<[u8]>,
     waits: Waits,
     governor: Governor,
+    admission: Admission,
     guard: Guard,
     /// Listeners and datagram sockets: what makes this a server.
     doors: Vec<Key>,
@@ -78,6 +83,7 @@ pub struct Server<W: World = System> {
     failure: Option<io::Error>,
     orders: Orders,
     pause_line: Throttle,
+    reject_line: Throttle,
     door_line: Throttle,
 }
 
@@ -125,6 +131,7 @@ impl<W: World> Server<W> {
             datagram_scratch: Box::default(),
             waits,
             governor: Governor::default(),
+            admission: Admission::new(&limits),
             guard,
             doors: Vec::new(),
             endpoints: Vec::new(),
@@ -133,6 +140,7 @@ impl<W: World> Server<W> {
             failure: None,
             orders,
             pause_line: Throttle::new(Duration::from_secs(5)),
+            reject_line: Throttle::new(Duration::from_secs(5)),
             door_line: Throttle::new(Duration::from_secs(1)),
             stats: Stats::default(),
             limits,
@@ -176,6 +184,9 @@ impl<W: World> Server<W> {
             }
         }
         self.stats.stale_events = self.reactor.stale_events();
+        if self.governor.holds() {
+            self.count_waiting();
+        }
         if self.is_finished() {
             self.failure.take().map_or(Ok(Turn::Finished), Err)
         } else {
@@ -280,7 +291,8 @@ impl<W: World> Server<W> {
     /// Lets newcomers in, as many as one turn allows.
     fn accept(&mut self, key: Key, readiness: Readiness) {
         for _ in 0..self.limits.turn_accepts {
-            if self.stats.live >= self.limits.connections_max as u64 {
+            let is_full = self.stats.live >= self.limits.connections_max as u64;
+            if is_full && self.limits.at_limit == AtLimit::Wait {
                 return self.hold_newcomers();
             }
             if self.governor.holds() {
@@ -304,15 +316,33 @@ impl<W: World> Server<W> {
     }
 
     fn welcome(&mut self, accepted: Accepted<W::Stream>) {
+        if let Err(why) = self.admission.judge(&accepted.peer, self.stats.live) {
+            return self.reject(&accepted, why);
+        }
         self.stats.open();
         self.stats.option_errors += u64::from(accepted.option_errors);
         wire::connected(&accepted.peer);
         let connection = Socket::Connection(Connection::new(accepted.stream));
         let want = self.waits.of(Wait::Reading, self.phase);
-        if let Err((socket, error)) = self.reactor.add(connection, want) {
-            log::debug!("{} cannot be watched: {error}", accepted.peer);
-            self.stats.close(Reason::Unregistered, 0);
-            drop(socket);
+        match self.reactor.add(connection, want) {
+            Ok(key) => self.admission.enter(&accepted.peer, key.slot()),
+            Err((socket, error)) => {
+                log::debug!("{} cannot be watched: {error}", accepted.peer);
+                self.stats.close(Reason::Unregistered, 0);
+                drop(socket);
+            }
+        }
+    }
+
+    /// Sends a newcomer away, by a reset: who is told at once can try elsewhere, and nothing of them stays in the kernel.
+    fn reject(&mut self, accepted: &Accepted<W::Stream>, why: Rejected) {
+        self.stats.reject(why);
+        accepted.stream.abort_on_close();
+        if self
+            .reject_line
+            .allows(self.reactor.now(), &mut self.stats.log_suppressed)
+        {
+            log::warn!("{} is rejected: {}", accepted.peer, why.text());
         }
     }
 
@@ -320,7 +350,7 @@ impl<W: World> Server<W> {
         if !self.governor.holds() {
             self.stats.accept_pauses += 1;
         }
-        self.governor.hold();
+        self.governor.hold(self.reactor.now());
         if self
             .pause_line
             .allows(self.reactor.now(), &mut self.stats.log_suppressed)
@@ -351,12 +381,18 @@ impl<W: World> Server<W> {
 
     /// Lets newcomers in again. Their edge is long past, so the listeners are queued by hand.
     fn open_doors(&mut self) {
-        if self.governor.release() {
+        if self.governor.release(self.reactor.now()) {
+            self.count_waiting();
             for &key in &self.doors {
                 self.reactor.again(key, Readiness::Plain);
             }
             self.set_alarm();
         }
+    }
+
+    fn count_waiting(&mut self) {
+        let waited = self.governor.waited(self.reactor.now()).as_millis();
+        self.stats.accept_paused_ms = u64::try_from(waited).unwrap_or(u64::MAX);
     }
 
     // ---- datagrams ----
@@ -392,6 +428,7 @@ impl<W: World> Server<W> {
             return;
         };
         self.stats.close(reason, connection.owed());
+        self.admission.leave(key.slot());
         if matches!(reason, Reason::WriteStall | Reason::Cut) {
             // In good order, the kernel would go on offering the unsent bytes for as long as the peer likes.
             connection.stream().abort_on_close();
@@ -466,12 +503,14 @@ impl<W: World> Server<W> {
     /// were told that they are connected.
     fn close_doors(&mut self) {
         self.files.clear();
-        self.governor.release();
+        let now = self.reactor.now();
+        self.governor.release(now);
         for key in std::mem::take(&mut self.doors) {
             self.accept(key, Readiness::Plain);
             self.reactor.release(key);
         }
-        self.governor.release();
+        self.governor.release(now);
+        self.count_waiting();
     }
 
     fn is_finished(&self) -> bool {

@@ -18,10 +18,24 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections held at once (count; default 1,000,000). When it is reached, newcomers wait in the kernel's accept
-    /// queue, and are let in as others leave: a limit slows, it never refuses. The descriptors that the process may
+    /// Connections held at once (count; default 1,000,000). What happens when it is reached is `at_limit`'s. The descriptors that the process may
     /// have are usually the tighter bound; see [`Limits::fit_descriptors`].
     pub connections_max: usize,
+
+    /// What becomes of newcomers while as many connections are open as may be (default: they wait).
+    pub at_limit: AtLimit,
+
+    /// Connections that one prefix may hold at once (count; default `None`, no limit). Whoever comes on top of it is
+    /// reset at once: to let them wait would hold up everybody behind them in the queue, whom it does not concern. It is
+    /// what keeps one abuser from taking all of `connections_max`; but many honest clients may be one prefix too, behind
+    /// an address translation. It costs a table entry for each connection, and nothing for each echo.
+    pub connections_per_prefix: Option<usize>,
+
+    /// How many bits of an IPv4 address make a prefix (default 32: each address by itself).
+    pub prefix_bits_ipv4: u8,
+
+    /// How many bits of an IPv6 address make a prefix (default 64: whoever has one address usually has all of its /64).
+    pub prefix_bits_ipv6: u8,
 
     /// Descriptors kept free for everything that is not a connection: listeners, the epoll instance, standard streams,
     /// a log file (count; default 32, as redis does). It only matters to [`Limits::fit_descriptors`].
@@ -85,6 +99,12 @@ pub struct Limits {
     /// it, and the third that nobody answers ends the connection. Without it a peer that lost its power stays for ever.
     pub keepalive: Option<Duration>,
 
+    /// Time that bytes on their way to a peer may stay unacknowledged before TCP gives up (TCP_USER_TIMEOUT of tcp(7);
+    /// default off: the kernel goes on trying for about a quarter of an hour). It catches the peer that vanished while
+    /// it was owed bytes, during which keepalive does not run; and where both are set, an idle peer too is given up
+    /// once it has left probes unanswered for so long. Linux alone; elsewhere it is not set.
+    pub user_timeout: Option<Duration>,
+
     /// Datagrams that one source, an IPv4 address or an IPv6 /64, may have answered (per second; default 1,000;
     /// `None` is unlimited). It is what ends an echo loop with another echo server, which no guard can recognise.
     pub datagrams_per_source: Option<u32>,
@@ -98,10 +118,24 @@ pub struct Limits {
     pub thread_stack_bytes: usize,
 }
 
+/// What becomes of newcomers while as many connections are open as may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtLimit {
+    /// They wait in the kernel's accept queue, and are let in as others leave. A burst costs them time and nothing else.
+    #[default]
+    Wait,
+    /// They are reset at once. For clients that have somewhere else to go, and should learn early that they must.
+    Reject,
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 1_000_000,
+            at_limit: AtLimit::Wait,
+            connections_per_prefix: None,
+            prefix_bits_ipv4: 32,
+            prefix_bits_ipv6: 64,
             descriptors_reserved: 32,
             backlog: i32::MAX,
             turn_bytes: 256 * 1024,
@@ -117,9 +151,48 @@ impl Default for Limits {
             send_buffer_bytes: None,
             receive_buffer_bytes: None,
             keepalive: None,
+            user_timeout: None,
             datagrams_per_source: Some(1_000),
             datagrams_total: Some(100_000),
             thread_stack_bytes: 64 * 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// The bounds for a server that strangers can reach: nobody may hold much, or for long, or hold it without giving a
+    /// sign of life. What differs from [`Limits::default`], and why:
+    ///
+    /// | limit | value | reason |
+    /// |---|---|---|
+    /// | `connections_max` | 10,000 | at their worst they pin a gigabyte: 80 KB of the kernel's and 16 KiB of ours each |
+    /// | `connections_per_prefix` | 100 | a hundred prefixes must conspire to fill it; one cannot |
+    /// | `scratch_bytes` | 16 KiB | what a peer that does not read is owed at most; no more arrives in one piece anyway |
+    /// | `idle_timeout` | 30 s | a connection that is not used is not kept; here we part with RFC 862 |
+    /// | `write_stall_timeout` | 10 s | who takes nothing for so long is not slow but stuck |
+    /// | `send_buffer_bytes`, `receive_buffer_bytes` | 16 KiB | the kernel doubles both; left to itself it pins 5 MB for a peer that does not read |
+    /// | `keepalive` | 10 s | a peer that vanished while idle is gone after 20 s |
+    /// | `user_timeout` | 15 s | one that vanished while it was owed bytes, after 16 s |
+    /// | `datagrams_per_source` | 100 a second | a loop with a stranger's echo server costs both next to nothing |
+    /// | `datagrams_total` | 10,000 a second | what all forged sources together can have us send |
+    ///
+    /// Its price is throughput of large messages over long distances: 32 KB of window at 50 ms of round trip carry
+    /// 650 kB a second.
+    #[must_use]
+    pub fn hardened() -> Self {
+        Self {
+            connections_max: 10_000,
+            connections_per_prefix: Some(100),
+            scratch_bytes: 16 * 1024,
+            idle_timeout: Some(Duration::from_secs(30)),
+            write_stall_timeout: Some(Duration::from_secs(10)),
+            send_buffer_bytes: Some(16 * 1024),
+            receive_buffer_bytes: Some(16 * 1024),
+            keepalive: Some(Duration::from_secs(10)),
+            user_timeout: Some(Duration::from_secs(15)),
+            datagrams_per_source: Some(100),
+            datagrams_total: Some(10_000),
+            ..Self::default()
         }
     }
 }
@@ -139,6 +212,18 @@ impl Limits {
     /// The first limit that is out of range, with its name, its value, and what it may be.
     pub fn check(&self) -> Result<(), LimitError> {
         in_range("connections", self.connections_max, 1, CONNECTIONS_CEILING)?;
+        in_range(
+            "connections per prefix",
+            self.connections_per_prefix.unwrap_or(1),
+            1,
+            CONNECTIONS_CEILING,
+        )?;
+        for (name, bits, most) in [
+            ("bits of an IPv4 prefix", self.prefix_bits_ipv4, 32),
+            ("bits of an IPv6 prefix", self.prefix_bits_ipv6, 128),
+        ] {
+            in_range(name, usize::from(bits), 1, most)?;
+        }
         in_range(
             "backlog",
             usize::try_from(self.backlog).unwrap_or(0),
@@ -175,6 +260,7 @@ impl Limits {
             ("drain timeout", Some(self.drain_timeout)),
             ("accept retry", Some(self.accept_retry)),
             ("keepalive", self.keepalive),
+            ("user timeout", self.user_timeout),
         ] {
             time_in_range(name, time.unwrap_or(TIMEOUT_CEILING))?;
         }
@@ -260,6 +346,7 @@ mod tests {
     #[test]
     fn the_defaults_are_in_range() {
         assert_eq!(Limits::default().check(), Ok(()));
+        assert_eq!(Limits::hardened().check(), Ok(()));
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub mod bind;
 pub mod connect;
 pub mod datagram;
 pub mod listener;
+mod prefix;
 mod socket_file;
 pub mod stream;
 pub mod wire;
@@ -52,6 +53,7 @@ pub use address::{Address, AddressError, Endpoint, UnixName};
 pub use bind::{BindError, BindOptions, Bound, bind_all};
 pub use datagram::DatagramSocket;
 pub use listener::ListenerSocket;
+pub use prefix::{Prefix, PrefixError};
 pub use socket_file::SocketFile;
 pub use stream::StreamSocket;
 

@@ -89,6 +89,45 @@ impl From<&io::Error> for Reason {
     }
 }
 
+/// Why a connection was taken from the queue and reset at once. Those were never connections of ours: the ledger counts
+/// them apart, and they are in neither `accepted` nor `closed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// As many connections are open as may be, and newcomers are not to wait.
+    Limit,
+    /// Its prefix holds as many connections as one prefix may.
+    Prefix,
+    /// Its address is on the deny-list, or not on the allow-list.
+    Denied,
+}
+
+impl Rejected {
+    /// Every reason, in the order of the ledger.
+    pub const ALL: [Self; 3] = [Self::Limit, Self::Prefix, Self::Denied];
+
+    /// Its name in the ledger: stable, for machines too.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::Prefix => "prefix",
+            Self::Denied => "denied",
+        }
+    }
+
+    /// The reason in words, with what decides it.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Limit => {
+                "as many connections are open as may be (see --connections and --at-limit)"
+            }
+            Self::Prefix => "its prefix has as many connections as it may (see --max-per-prefix)",
+            Self::Denied => "its address may not come (see --allow and --deny)",
+        }
+    }
+}
+
 /// Why a datagram was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dropped {
@@ -98,6 +137,8 @@ pub enum Dropped {
     OwnPort,
     /// Its source is no single host: multicast, broadcast or unspecified.
     NoHost,
+    /// Its source is on the deny-list, or not on the allow-list.
+    Denied,
     /// Its source has had its share of answers for now.
     SourceRate,
     /// All sources together have had theirs.
@@ -114,10 +155,11 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, in the order of the ledger.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ServicePort,
         Self::OwnPort,
         Self::NoHost,
+        Self::Denied,
         Self::SourceRate,
         Self::TotalRate,
         Self::Unnamed,
@@ -133,6 +175,7 @@ impl Dropped {
             Self::ServicePort => "service_port",
             Self::OwnPort => "own_port",
             Self::NoHost => "no_host",
+            Self::Denied => "denied",
             Self::SourceRate => "source_rate",
             Self::TotalRate => "total_rate",
             Self::Unnamed => "unnamed",
@@ -154,10 +197,14 @@ pub struct Stats {
     pub live_peak: u64,
     /// Connections ended, by [`Reason`]; read them with [`Stats::closed`].
     closed: [u64; Reason::ALL.len()],
+    /// Newcomers who were reset at once, by [`Rejected`]; read them with [`Stats::rejected`].
+    rejected: [u64; Rejected::ALL.len()],
     /// Calls of `accept` that failed, by errno (0 where the system gave none).
     pub accept_errors: BTreeMap<i32, u64>,
     /// Times that accepting was paused, by a shortage or by the connection limit.
     pub accept_pauses: u64,
+    /// Time for which accepting was paused, in all (milliseconds).
+    pub accept_paused_ms: u64,
     /// Bytes read from streams.
     pub bytes_in: u64,
     /// Bytes echoed to streams.
@@ -224,6 +271,11 @@ impl Stats {
             .or_default() += 1;
     }
 
+    /// A newcomer was reset at once.
+    pub fn reject(&mut self, why: Rejected) {
+        self.rejected[why as usize] += 1;
+    }
+
     /// A datagram was not answered.
     pub fn drop_datagram(&mut self, why: Dropped) {
         self.dropped[why as usize] += 1;
@@ -239,6 +291,18 @@ impl Stats {
     #[must_use]
     pub fn closed_total(&self) -> u64 {
         self.closed.iter().sum()
+    }
+
+    /// Newcomers who were reset at once for this reason.
+    #[must_use]
+    pub fn rejected(&self, why: Rejected) -> u64 {
+        self.rejected[why as usize]
+    }
+
+    /// Newcomers who were reset at once, for whatever reason.
+    #[must_use]
+    pub fn rejected_total(&self) -> u64 {
+        self.rejected.iter().sum()
     }
 
     /// Datagrams that were not answered for this reason.
@@ -292,8 +356,10 @@ impl Stats {
             live,
             live_peak,
             closed,
+            rejected,
             accept_errors,
             accept_pauses,
+            accept_paused_ms,
             bytes_in,
             bytes_out,
             owed,
@@ -315,10 +381,14 @@ impl Stats {
         for (sum, count) in self.closed.iter_mut().zip(closed) {
             *sum += count;
         }
+        for (sum, count) in self.rejected.iter_mut().zip(rejected) {
+            *sum += count;
+        }
         for (&errno, count) in accept_errors {
             *self.accept_errors.entry(errno).or_default() += count;
         }
         self.accept_pauses += accept_pauses;
+        self.accept_paused_ms += accept_paused_ms;
         self.bytes_in += bytes_in;
         self.bytes_out += bytes_out;
         self.owed += owed;
@@ -338,14 +408,15 @@ impl Stats {
     }
 
     /// The plain counters with their stable names, in the order in which people want to read them. The families
-    /// `closed`, `dropped` and `accept_errors` have their own accessors.
+    /// `closed`, `rejected`, `dropped` and `accept_errors` have their own accessors.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 17] {
+    pub fn counters(&self) -> [(&'static str, u64); 18] {
         [
             ("accepted", self.accepted),
             ("live", self.live),
             ("live_peak", self.live_peak),
             ("accept_pauses", self.accept_pauses),
+            ("accept_paused_ms", self.accept_paused_ms),
             ("bytes_in", self.bytes_in),
             ("bytes_out", self.bytes_out),
             ("owed", self.owed),
@@ -375,6 +446,12 @@ impl fmt::Display for Stats {
         {
             write!(f, " closed{{{}}}={}", reason.name(), self.closed(reason))?;
         }
+        for why in Rejected::ALL
+            .into_iter()
+            .filter(|&why| self.rejected(why) > 0)
+        {
+            write!(f, " rejected{{{}}}={}", why.name(), self.rejected(why))?;
+        }
         for why in Dropped::ALL
             .into_iter()
             .filter(|&why| self.dropped(why) > 0)
@@ -402,6 +479,12 @@ mod tests {
         );
         assert!(
             Dropped::ALL
+                .into_iter()
+                .enumerate()
+                .all(|(place, why)| place == why as usize)
+        );
+        assert!(
+            Rejected::ALL
                 .into_iter()
                 .enumerate()
                 .all(|(place, why)| place == why as usize)

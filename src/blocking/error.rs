@@ -13,6 +13,8 @@ pub enum StartError {
     Datagrams(Address),
     /// One at a time means one listener as well, and there would be so many.
     OneAddress(usize),
+    /// A limit asks who the newcomer is, and the twins let in whoever comes; this is the limit.
+    Admission(&'static str),
     /// There was nothing to bind, or it could not be bound.
     Bind(BindError),
 }
@@ -31,6 +33,10 @@ impl fmt::Display for StartError {
                 "one at a time serves one address, and there are {several}; name a single one (a name like localhost may \
                  have several: write 127.0.0.1 or [::1])"
             ),
+            Self::Admission(limit) => write!(
+                f,
+                "{limit}: the blocking models let in whoever comes, and the rest waits; use the reactor model"
+            ),
             Self::Bind(error) => write!(f, "{error}"),
         }
     }
@@ -41,7 +47,7 @@ impl std::error::Error for StartError {
         match self {
             Self::Limit(error) => Some(error),
             Self::Bind(error) => Some(error),
-            Self::Datagrams(_) | Self::OneAddress(_) => None,
+            Self::Datagrams(_) | Self::OneAddress(_) | Self::Admission(_) => None,
         }
     }
 }

@@ -104,6 +104,8 @@ impl Shared {
     /// the server must not keep its port and its socket file.
     pub(super) fn guard(&self, listeners: &[Arc<Bound>]) {
         let mut book = self.book();
+        let errors = listeners.iter().map(|bound| u64::from(bound.option_errors));
+        book.ledger.option_errors += errors.sum::<u64>();
         if book.phase == Phase::Serving {
             book.listeners = listeners.to_vec();
         }

@@ -1,9 +1,11 @@
 //! `echo-reactor serve`: sets a server up, tells where it listens, looks after signals, and reports at the end.
 //!
 //! What may live in this file: the order of those steps, for the event loop and for its blocking twins. What was typed
-//! and what it means is in [`typed`]; why a start failed in [`explain`]; the ledger as JSON in [`report`].
+//! and what it means is in [`typed`]; who could reach it in [`exposure`]; why a start failed in [`explain`]; the ledger as
+//! JSON in [`report`].
 
 mod explain;
+mod exposure;
 mod report;
 mod typed;
 
@@ -13,8 +15,8 @@ use super::exit::{Class, Exit, Failure};
 use super::logging;
 use super::units::{Time, grouped, plural};
 use crate::blocking;
-use crate::echo::{Config, Server, Turn};
-use crate::limits::Limits;
+use crate::echo::{Access, Config, Server, Turn};
+use crate::limits::{AtLimit, Limits};
 use crate::net::{Address, Endpoint};
 use crate::stats::{Reason, Stats};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -33,6 +35,7 @@ const SIGNALS: [i32; 4] = [SIGTERM, SIGINT, SIGUSR1, SIGHUP];
 pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     logging::start(typed.verbosity());
     refuse_what_the_model_cannot(typed)?;
+    exposure::check(typed)?;
     let (limits, capacity) = fit(typed)?;
     let target = typed
         .stats_json()
@@ -42,6 +45,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         addresses: &typed.addresses,
         config: typed.config(limits),
         capacity,
+        is_exposed: typed.is_exposed(),
     };
     let started = Instant::now();
     let end = match typed.model {
@@ -62,6 +66,8 @@ struct Plan<'a> {
     addresses: &'a [Address],
     config: Config,
     capacity: String,
+    /// Other machines are meant to reach it.
+    is_exposed: bool,
 }
 
 /// What is left of a server that has ended.
@@ -72,20 +78,32 @@ struct End {
     discarded_before: u64,
 }
 
-/// The twins have no datagrams: blocking on several sockets takes a thread for each, which is another program.
+/// The twins have no datagrams: blocking on several sockets takes a thread for each, which is another program. And they
+/// let in whoever comes.
 fn refuse_what_the_model_cannot(typed: &Typed) -> Result<(), Failure> {
     let datagrams =
         |address: &&Address| matches!(address, Address::Udp(_) | Address::UnixDatagram(_));
-    match typed.addresses.iter().find(datagrams) {
-        Some(address) if typed.model != Model::Reactor => Err(Failure::new(
-            Class::Usage,
-            format!(
-                "{address}: datagrams need --model reactor, and this is --model {}",
-                typed.model.name()
-            ),
-        )),
-        _ => Ok(()),
+    let what = if let Some(address) = typed.addresses.iter().find(datagrams) {
+        format!("{address}: datagrams need")
+    } else if typed.access() != Access::default() {
+        "--allow and --deny need".to_owned()
+    } else if typed.limits().connections_per_prefix.is_some() {
+        "--max-per-prefix (which --hardened sets; 'off' takes it away) needs".to_owned()
+    } else if typed.limits().at_limit == AtLimit::Reject {
+        "--at-limit reject needs".to_owned()
+    } else {
+        return Ok(());
+    };
+    if typed.model == Model::Reactor {
+        return Ok(());
     }
+    Err(Failure::new(
+        Class::Usage,
+        format!(
+            "{what} --model reactor, and this is --model {}",
+            typed.model.name()
+        ),
+    ))
 }
 
 /// The limits that this process can keep, and what to say of them at the start.
@@ -169,7 +187,7 @@ fn serve_by_events(plan: Plan<'_>) -> Result<End, Failure> {
         .watch(&mut bell)
         .map_err(|error| explain::system("no signals in the event loop", &error))?;
     let addresses = server.addresses().to_vec();
-    announce(&addresses, &plan.capacity);
+    announce(&addresses, &plan.capacity, plan.is_exposed);
     let mut orders = Orders::new(drain_timeout);
     let mut wait = None;
     loop {
@@ -213,7 +231,7 @@ fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, Fail
         .spawn(watch)
         .map_err(|error| explain::system("no thread for signals", &error))?;
     let addresses = server.addresses();
-    announce(&addresses, &plan.capacity);
+    announce(&addresses, &plan.capacity, plan.is_exposed);
     let result = server.run();
     closer.close();
     let orders = watcher.join().ok();
@@ -225,7 +243,10 @@ fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, Fail
 }
 
 /// Tells people what is held, and scripts where to connect. Neither may be there any more, which is no reason to stop.
-fn announce(addresses: &[Endpoint], capacity: &str) {
+fn announce(addresses: &[Endpoint], capacity: &str, is_exposed: bool) {
+    if !is_exposed {
+        exposure::tell(addresses);
+    }
     log::info!(
         "echo-reactor {}: {capacity}; stop with Ctrl-C",
         env!("CARGO_PKG_VERSION")

@@ -8,6 +8,7 @@
 //!
 //! What may live in this file: a yes or no for a source and a moment. No sockets, no clock.
 
+use super::admission::Access;
 use crate::limits::Limits;
 use crate::net::Peer;
 use crate::stats::Dropped;
@@ -24,6 +25,7 @@ const NFS_PORT: u16 = 2049;
 /// See the page above.
 #[derive(Debug)]
 pub struct Guard {
+    pub(super) access: Access,
     own_ports: Vec<u16>,
     total: Option<Bucket>,
     per_source: Option<Sources>,
@@ -33,6 +35,7 @@ impl Guard {
     /// A guard for a server that has these UDP ports itself.
     pub fn new(limits: &Limits, own_ports: Vec<u16>, now: Instant) -> Self {
         Self {
+            access: Access::default(),
             own_ports,
             total: limits.datagrams_total.map(|rate| Bucket::new(rate, now)),
             per_source: limits
@@ -52,6 +55,9 @@ impl Guard {
             Peer::Unix(_) => Ok(()),
             Peer::Ip(address) => {
                 self.check_address(*address)?;
+                if !self.access.admits(address.ip()) {
+                    return Err(Dropped::Denied);
+                }
                 self.check_rate(address.ip(), now)
             }
         }

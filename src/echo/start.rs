@@ -2,6 +2,7 @@
 //! [`System`](super::System) has.
 
 use super::Server;
+use super::admission::Access;
 use super::world::Socket;
 use crate::limits::{LimitError, Limits};
 use crate::net::{
@@ -23,6 +24,8 @@ pub struct Config {
     pub ipv6_only: bool,
     /// Permission bits of Unix socket files (default 0o600: only the same user may connect).
     pub unix_mode: u32,
+    /// Which networks may connect, or have datagrams answered (default: all).
+    pub access: Access,
 }
 
 impl Default for Config {
@@ -37,6 +40,7 @@ impl From<Limits> for Config {
             limits,
             ipv6_only: false,
             unix_mode: 0o600,
+            access: Access::default(),
         }
     }
 }
@@ -52,6 +56,7 @@ impl Config {
             send_buffer_bytes: self.limits.send_buffer_bytes,
             receive_buffer_bytes: self.limits.receive_buffer_bytes,
             keepalive: self.limits.keepalive,
+            user_timeout: self.limits.user_timeout,
         }
     }
 }
@@ -95,28 +100,33 @@ impl Server {
     pub fn bind(addresses: &[Address], config: impl Into<Config>) -> Result<Self, StartError> {
         let config = config.into();
         config.limits.check().map_err(StartError::Limit)?;
-        let bound = bind_all(addresses, &config.bind_options()).map_err(StartError::Bind)?;
+        let options = config.bind_options();
+        let bound = bind_all(addresses, &options).map_err(StartError::Bind)?;
         let epoll = Epoll::new().map_err(StartError::Reactor)?;
         let mut server = Self::new(epoll, config.limits, Orders::default(), udp_ports(&bound));
+        server.guard.access = config.access.clone();
+        server.admission.access = config.access;
         for door in bound {
             let endpoint = door.endpoint.clone();
             server
-                .open(door)
+                .open(door, &options)
                 .map_err(|error| StartError::Bind(BindError::Bind(endpoint, error)))?;
         }
         Ok(server)
     }
 
-    fn open(&mut self, bound: Bound) -> io::Result<()> {
+    fn open(&mut self, bound: Bound, options: &BindOptions) -> io::Result<()> {
         let Bound {
             socket,
             endpoint,
             file,
+            option_errors,
         } = bound;
+        self.stats.option_errors += u64::from(option_errors);
         let door = match &endpoint {
-            Endpoint::Tcp(_) | Endpoint::Unix(_) => Socket::Listener(Box::new(
-                ListenerSocket::new(socket, &endpoint, self.limits.keepalive)?,
-            )),
+            Endpoint::Tcp(_) | Endpoint::Unix(_) => {
+                Socket::Listener(Box::new(ListenerSocket::new(socket, &endpoint, options)?))
+            }
             Endpoint::Udp(_) | Endpoint::UnixDatagram(_) => {
                 Socket::Datagrams(Box::new(DatagramSocket::new(socket, &endpoint)?))
             }

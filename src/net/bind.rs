@@ -27,6 +27,8 @@ pub struct BindOptions {
     pub receive_buffer_bytes: Option<usize>,
     /// Idle time before TCP probes the peer; probes follow at a third of it, three unanswered ones end it.
     pub keepalive: Option<Duration>,
+    /// How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT).
+    pub user_timeout: Option<Duration>,
 }
 
 impl Default for BindOptions {
@@ -38,6 +40,27 @@ impl Default for BindOptions {
             send_buffer_bytes: None,
             receive_buffer_bytes: None,
             keepalive: None,
+            user_timeout: None,
+        }
+    }
+}
+
+/// What each connection is to have that is not every system's connections have from their listener.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamOptions {
+    keepalive: Option<Duration>,
+    user_timeout: Option<Duration>,
+    send_buffer_bytes: Option<usize>,
+    receive_buffer_bytes: Option<usize>,
+}
+
+impl From<&BindOptions> for StreamOptions {
+    fn from(options: &BindOptions) -> Self {
+        Self {
+            keepalive: options.keepalive,
+            user_timeout: options.user_timeout,
+            send_buffer_bytes: options.send_buffer_bytes,
+            receive_buffer_bytes: options.receive_buffer_bytes,
         }
     }
 }
@@ -51,6 +74,8 @@ pub struct Bound {
     pub endpoint: Endpoint,
     /// Its file, for a Unix socket that has one.
     pub file: Option<SocketFile>,
+    /// How many options could not be set that a server can do without.
+    pub option_errors: u32,
 }
 
 impl Bound {
@@ -69,18 +94,20 @@ impl Bound {
     }
 
     fn bind(endpoint: &Endpoint, options: &BindOptions) -> io::Result<Self> {
-        let bound = match endpoint {
+        let mut bound = match endpoint {
             Endpoint::Tcp(address) => Self::bind_ip(*address, Type::STREAM, Protocol::TCP, options),
             Endpoint::Udp(address) => Self::bind_ip(*address, Type::DGRAM, Protocol::UDP, options),
             Endpoint::Unix(name) => Self::bind_unix(name, Type::STREAM, options),
             Endpoint::UnixDatagram(name) => Self::bind_unix(name, Type::DGRAM, options),
         }?;
-        if let Some(bytes) = options.send_buffer_bytes {
-            bound.socket.set_send_buffer_size(bytes)?;
-        }
-        if let Some(bytes) = options.receive_buffer_bytes {
-            bound.socket.set_recv_buffer_size(bytes)?;
-        }
+        bound.option_errors += {
+            let socket = SockRef::from(&bound.socket);
+            StreamOptions::from(options).set_buffers(&socket)
+                + match endpoint {
+                    Endpoint::Tcp(_) => StreamOptions::from(options).set_tcp(&socket),
+                    _ => 0,
+                }
+        };
         if matches!(endpoint, Endpoint::Tcp(_) | Endpoint::Unix(_)) {
             bound.socket.listen(options.backlog)?;
         }
@@ -105,7 +132,6 @@ impl Bound {
             // A server that starts again must not wait for the TIME_WAIT of its former life. (On UDP the same option
             // would let a second server steal the port.)
             socket.set_reuse_address(true)?;
-            set_stream_options(&SockRef::from(&socket), options.keepalive)?;
         }
         socket.bind(&SockAddr::from(address))?;
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
@@ -117,6 +143,7 @@ impl Bound {
             socket,
             endpoint,
             file: None,
+            option_errors: 0,
         })
     }
 
@@ -137,25 +164,53 @@ impl Bound {
             socket,
             endpoint,
             file,
+            option_errors: 0,
         })
     }
 }
 
-/// The options of a TCP connection: no waiting for more bytes to fill a segment (an echo is all there is, and Nagle's
-/// wait would meet the peer's delayed acknowledgement: 40 ms), and keepalive if wanted.
-pub(super) fn set_stream_options(
-    socket: &SockRef<'_>,
-    keepalive: Option<Duration>,
-) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    if let Some(idle) = keepalive {
-        let interval = (idle / 3).max(Duration::from_secs(1));
-        let probes = TcpKeepalive::new().with_time(idle).with_interval(interval);
-        #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "macos"))]
-        let probes = probes.with_retries(3);
-        socket.set_tcp_keepalive(&probes)?;
+impl StreamOptions {
+    /// The options of a TCP connection: no waiting for more bytes to fill a segment (an echo is all there is, and Nagle's
+    /// wait would meet the peer's delayed acknowledgement: 40 ms), and the two ways of finding out that a peer is gone, if
+    /// wanted. How many could not be set: a connection can be served without them all.
+    pub(super) fn set_tcp(self, socket: &SockRef<'_>) -> u32 {
+        let mut errors = failed("TCP_NODELAY", socket.set_tcp_nodelay(true));
+        if let Some(idle) = self.keepalive {
+            let interval = (idle / 3).max(Duration::from_secs(1));
+            let probes = TcpKeepalive::new().with_time(idle).with_interval(interval);
+            #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "macos"))]
+            let probes = probes.with_retries(3);
+            errors += failed("keepalive", socket.set_tcp_keepalive(&probes));
+        }
+        #[cfg(target_os = "linux")]
+        if self.user_timeout.is_some() {
+            let result = socket.set_tcp_user_timeout(self.user_timeout);
+            errors += failed("TCP_USER_TIMEOUT", result);
+        }
+        errors
     }
-    Ok(())
+
+    /// The kernel's buffers. How many could not be set.
+    pub(super) fn set_buffers(self, socket: &SockRef<'_>) -> u32 {
+        let send = self
+            .send_buffer_bytes
+            .map(|bytes| socket.set_send_buffer_size(bytes));
+        let receive = self
+            .receive_buffer_bytes
+            .map(|bytes| socket.set_recv_buffer_size(bytes));
+        failed("SO_SNDBUF", send.unwrap_or(Ok(()))) + failed("SO_RCVBUF", receive.unwrap_or(Ok(())))
+    }
+}
+
+/// 1 if an option could not be set, which is told and no more.
+fn failed(option: &str, result: io::Result<()>) -> u32 {
+    match result {
+        Ok(()) => 0,
+        Err(error) => {
+            log::debug!("a socket has to do without {option}: {error}");
+            1
+        }
+    }
 }
 
 fn no_ipv6(error: &io::Error) -> bool {

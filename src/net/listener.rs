@@ -1,13 +1,12 @@
 //! The listeners of the event loop: accept, without blocking.
 
-use super::bind::set_stream_options;
+use super::bind::{BindOptions, StreamOptions};
 use super::stream::StreamSocket;
 use super::{Accepted, Endpoint, Listener};
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use socket2::{SockRef, Socket};
 use std::io;
-use std::time::Duration;
 
 /// The listeners of the operating system.
 #[derive(Debug)]
@@ -16,11 +15,16 @@ pub enum ListenerSocket {
     Tcp {
         /// The socket.
         socket: TcpListener,
-        /// For systems where connections do not inherit it.
-        keepalive: Option<Duration>,
+        /// For systems where connections do not inherit them.
+        options: StreamOptions,
     },
     /// Unix.
-    Unix(UnixListener),
+    Unix {
+        /// The socket.
+        socket: UnixListener,
+        /// Its connections inherit nothing anywhere.
+        options: StreamOptions,
+    },
 }
 
 impl ListenerSocket {
@@ -28,18 +32,18 @@ impl ListenerSocket {
     ///
     /// # Errors
     /// What the system said of `O_NONBLOCK`.
-    pub fn new(
-        bound: Socket,
-        endpoint: &Endpoint,
-        keepalive: Option<Duration>,
-    ) -> io::Result<Self> {
+    pub fn new(bound: Socket, endpoint: &Endpoint, options: &BindOptions) -> io::Result<Self> {
         bound.set_nonblocking(true)?;
+        let options = StreamOptions::from(options);
         Ok(match endpoint {
             Endpoint::Tcp(_) => Self::Tcp {
                 socket: TcpListener::from_std(bound.into()),
-                keepalive,
+                options,
             },
-            _ => Self::Unix(UnixListener::from_std(bound.into())),
+            _ => Self::Unix {
+                socket: UnixListener::from_std(bound.into()),
+                options,
+            },
         })
     }
 }
@@ -49,23 +53,26 @@ impl Listener for ListenerSocket {
 
     fn accept(&mut self) -> io::Result<Accepted<StreamSocket>> {
         match self {
-            Self::Tcp { socket, keepalive } => {
+            Self::Tcp { socket, options } => {
                 let (stream, address) = socket.accept()?;
                 // Linux hands the listener's options down to its connections; elsewhere each one is asked again.
-                let refused = !cfg!(target_os = "linux")
-                    && set_stream_options(&SockRef::from(&stream), *keepalive).is_err();
+                let option_errors = if cfg!(target_os = "linux") {
+                    0
+                } else {
+                    options.set_tcp(&SockRef::from(&stream))
+                };
                 Ok(Accepted {
                     stream: StreamSocket::Tcp(stream),
                     peer: address.into(),
-                    option_errors: u32::from(refused),
+                    option_errors,
                 })
             }
-            Self::Unix(socket) => {
+            Self::Unix { socket, options } => {
                 let (stream, address) = socket.accept()?;
                 Ok(Accepted {
+                    option_errors: options.set_buffers(&SockRef::from(&stream)),
                     stream: StreamSocket::Unix(stream),
                     peer: (&address).into(),
-                    option_errors: 0,
                 })
             }
         }
@@ -76,7 +83,7 @@ impl ListenerSocket {
     fn source(&mut self) -> &mut dyn Source {
         match self {
             Self::Tcp { socket, .. } => socket,
-            Self::Unix(socket) => socket,
+            Self::Unix { socket, .. } => socket,
         }
     }
 }

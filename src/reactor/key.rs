@@ -24,6 +24,13 @@ const HALF: u32 = usize::BITS / 2;
 pub(super) const SLOTS_MAX: usize = (usize::MAX >> HALF) - 1;
 
 impl Key {
+    /// The number of its slot. A tenant has it alone, but not for longer than it is registered: for tables beside the
+    /// slots.
+    #[must_use]
+    pub fn slot(self) -> usize {
+        self.slot as usize
+    }
+
     pub(super) fn new(slot: usize, serial: u32) -> Self {
         debug_assert!(slot <= SLOTS_MAX);
         Self {

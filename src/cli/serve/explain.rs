@@ -29,7 +29,7 @@ pub(super) fn blocking_error(error: &blocking::StartError) -> Failure {
     use blocking::StartError as Error;
     match error {
         Error::Bind(error) => bind_error(error),
-        Error::Limit(_) | Error::Datagrams(_) | Error::OneAddress(_) => {
+        Error::Limit(_) | Error::Datagrams(_) | Error::OneAddress(_) | Error::Admission(_) => {
             Failure::new(Class::Usage, error.to_string())
         }
     }
@@ -48,7 +48,7 @@ fn no_address() -> Failure {
     Failure::new(Class::Usage, text)
 }
 
-fn no_such_host(address: &Address, error: &io::Error) -> Failure {
+pub(super) fn no_such_host(address: &Address, error: &io::Error) -> Failure {
     let text =
         format!("{address}: {error}; check the host's name, or write its address in numbers");
     Failure::new(Class::Resolve, text)

@@ -3,14 +3,14 @@
 //! ```text
 //! {"program": "echo-reactor", "version": .., "model": .., "addresses": [..], "seconds": 1.5,
 //!  "accepted": 3, ..every counter by its name..,
-//!  "closed": {every reason: count}, "dropped": {every reason: count}, "accept_errors": {"EMFILE(24)": count}}
+//!  "closed": {every reason: count}, "rejected": {every reason: count}, "dropped": {every reason: count}, "accept_errors": {"EMFILE(24)": count}}
 //! ```
 //!
 //! What may live in this file: that form, and the file it goes to.
 
 use crate::cli::exit::{Class, Failure};
 use crate::net::Endpoint;
-use crate::stats::{Dropped, Reason, Stats};
+use crate::stats::{Dropped, Reason, Rejected, Stats};
 use nix::errno::Errno;
 use serde_json::{Map, Value, json};
 use std::fs::{File, OpenOptions};
@@ -95,6 +95,11 @@ pub(super) fn report(
     }
     let closed = Reason::ALL.map(|reason| (reason.name().to_owned(), json!(stats.closed(reason))));
     report.insert("closed".into(), Value::Object(closed.into_iter().collect()));
+    let rejected = Rejected::ALL.map(|why| (why.name().to_owned(), json!(stats.rejected(why))));
+    report.insert(
+        "rejected".into(),
+        Value::Object(rejected.into_iter().collect()),
+    );
     let dropped = Dropped::ALL.map(|why| (why.name().to_owned(), json!(stats.dropped(why))));
     report.insert(
         "dropped".into(),

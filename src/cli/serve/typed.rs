@@ -7,9 +7,9 @@
 use crate::cli::DEFAULT_ADDRESS;
 use crate::cli::logging::Verbosity;
 use crate::cli::units::{Auto, Bytes, Count, Most, Off, Or, Time};
-use crate::echo::Config;
-use crate::limits::Limits;
-use crate::net::Address;
+use crate::echo::{Access, Config};
+use crate::limits::{AtLimit, Limits};
+use crate::net::{Address, Prefix};
 use clap::{Args, ValueEnum};
 use std::fmt;
 use std::path::PathBuf;
@@ -50,8 +50,19 @@ pub(in crate::cli) struct Typed {
     #[arg(long, value_name = "MODE", default_value_t = Mode(Config::default().unix_mode))]
     pub(super) unix_mode: Mode,
 
+    /// Keep tight bounds, for a server that strangers can reach; what else is typed goes before
+    ///
+    /// --connections 10k --max-per-prefix 100 --scratch 16KiB --idle-timeout 30s
+    /// --write-stall-timeout 10s --send-buffer 16KiB --receive-buffer 16KiB
+    /// --keepalive 10s --user-timeout 15s --udp-rate-per-source 100 --udp-rate 10k
+    #[arg(long, verbatim_doc_comment)]
+    pub(super) hardened: bool,
+
     #[command(flatten)]
     output: Output,
+
+    #[command(flatten)]
+    admission: Admission,
 
     #[command(flatten)]
     capacity: Capacity,
@@ -86,13 +97,51 @@ struct Output {
 }
 
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Who may come")]
+struct Admission {
+    /// Serve UDP to other machines too, and say nothing of TCP that they can reach
+    #[arg(long)]
+    expose: bool,
+
+    /// Let in only these networks (10.0.0.0/8,2001:db8::/32), over TCP and UDP; may be repeated
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    allow: Vec<Prefix>,
+
+    /// Keep these networks out, even where --allow has them
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    deny: Vec<Prefix>,
+
+    /// Connections that one prefix may hold at once, or 'off'; who comes on top is reset
+    #[arg(long, value_name = "COUNT",
+        default_value_t = per_prefix(Limits::default().connections_per_prefix),
+        default_value_if("hardened", "true", "100"))]
+    max_per_prefix: Or<Count, Off>,
+
+    /// Bits of an IPv4 address that make a prefix
+    #[arg(long, value_name = "BITS", default_value_t = Limits::default().prefix_bits_ipv4)]
+    prefix_ipv4: u8,
+
+    /// Bits of an IPv6 address that make a prefix
+    #[arg(long, value_name = "BITS", default_value_t = Limits::default().prefix_bits_ipv6)]
+    prefix_ipv6: u8,
+}
+
+fn per_prefix(limit: Option<usize>) -> Or<Count, Off> {
+    Or::some(limit.map(|most| Count(most as u64)))
+}
+
+#[derive(Args, Debug)]
 #[command(next_help_heading = "Capacity")]
 struct Capacity {
     #[arg(long, value_name = "COUNT", help = format!(
-        "Connections held at once; more wait in the kernel's queue [default: {}, or what the descriptors allow]",
+        "Connections held at once; see --at-limit [default: {}, or what the descriptors allow]",
         Count(Limits::default().connections_max as u64)
     ))]
     connections: Option<Count>,
+
+    /// What becomes of newcomers when so many are open
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Full::Wait)]
+    at_limit: Full,
 
     /// Refuse to start if the descriptors do not suffice for --connections
     #[arg(long)]
@@ -131,7 +180,8 @@ struct Turns {
     turn_datagrams: Count,
 
     /// Size of the one buffer that everything is read into, and the most that a connection can be owed
-    #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().scratch_bytes))]
+    #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().scratch_bytes),
+        default_value_if("hardened", "true", "16KiB"))]
     scratch: Bytes,
 }
 
@@ -140,12 +190,14 @@ struct Turns {
 struct Deadlines {
     /// Close a connection that says nothing for so long, or 'off'
     #[arg(long, value_name = "TIME",
-        default_value_t = Or::some(Limits::default().idle_timeout.map(Time)))]
+        default_value_t = Or::some(Limits::default().idle_timeout.map(Time)),
+        default_value_if("hardened", "true", "30s"))]
     idle_timeout: Or<Time, Off>,
 
     /// Reset a connection that takes nothing of what it is owed for so long, or 'off'
     #[arg(long, value_name = "TIME",
-        default_value_t = Or::some(Limits::default().write_stall_timeout.map(Time)))]
+        default_value_t = Or::some(Limits::default().write_stall_timeout.map(Time)),
+        default_value_if("hardened", "true", "10s"))]
     write_stall_timeout: Or<Time, Off>,
 
     /// Wait so long for the peer's own end after we have said ours
@@ -170,18 +222,27 @@ struct Deadlines {
 struct Kernel {
     /// The kernel's send buffer of each connection, or 'auto'
     #[arg(long, value_name = "BYTES",
-        default_value_t = Or::some(Limits::default().send_buffer_bytes.map(Bytes)))]
+        default_value_t = Or::some(Limits::default().send_buffer_bytes.map(Bytes)),
+        default_value_if("hardened", "true", "16KiB"))]
     send_buffer: Or<Bytes, Auto>,
 
     /// The kernel's receive buffer of each connection, or 'auto'
     #[arg(long, value_name = "BYTES",
-        default_value_t = Or::some(Limits::default().receive_buffer_bytes.map(Bytes)))]
+        default_value_t = Or::some(Limits::default().receive_buffer_bytes.map(Bytes)),
+        default_value_if("hardened", "true", "16KiB"))]
     receive_buffer: Or<Bytes, Auto>,
 
     /// Let TCP probe a peer that is silent for so long, or 'off'
     #[arg(long, value_name = "TIME",
-        default_value_t = Or::some(Limits::default().keepalive.map(Time)))]
+        default_value_t = Or::some(Limits::default().keepalive.map(Time)),
+        default_value_if("hardened", "true", "10s"))]
     keepalive: Or<Time, Off>,
+
+    /// Let TCP give a peer up that acknowledges nothing for so long, or 'off'
+    #[arg(long, value_name = "TIME",
+        default_value_t = Or::some(Limits::default().user_timeout.map(Time)),
+        default_value_if("hardened", "true", "15s"))]
+    user_timeout: Or<Time, Off>,
 }
 
 #[derive(Args, Debug)]
@@ -189,11 +250,13 @@ struct Kernel {
 struct Datagrams {
     /// Datagrams a second that one source may have answered, or 'off' for no limit
     #[arg(long, value_name = "COUNT",
-        default_value_t = rate(Limits::default().datagrams_per_source))]
+        default_value_t = rate(Limits::default().datagrams_per_source),
+        default_value_if("hardened", "true", "100"))]
     udp_rate_per_source: Or<Count, Off>,
 
     /// Datagrams a second answered in all, or 'off' for no limit
-    #[arg(long, value_name = "COUNT", default_value_t = rate(Limits::default().datagrams_total))]
+    #[arg(long, value_name = "COUNT", default_value_t = rate(Limits::default().datagrams_total),
+        default_value_if("hardened", "true", "10k"))]
     udp_rate: Or<Count, Off>,
 }
 
@@ -229,11 +292,16 @@ impl Typed {
         };
         let time = |time: Or<Time, Off>| -> Option<Duration> { time.value().map(|time| time.0) };
         let bytes = |bytes: Or<Bytes, Auto>| bytes.value().map(|bytes| bytes.0);
+        let profile = self.profile();
         Limits {
             connections_max: self
                 .capacity
                 .connections
-                .map_or(Limits::default().connections_max, size),
+                .map_or(profile.connections_max, size),
+            at_limit: self.capacity.at_limit.into(),
+            connections_per_prefix: self.admission.max_per_prefix.value().map(size),
+            prefix_bits_ipv4: self.admission.prefix_ipv4,
+            prefix_bits_ipv6: self.admission.prefix_ipv6,
             descriptors_reserved: size(self.capacity.reserve_descriptors),
             backlog: self
                 .capacity
@@ -253,6 +321,7 @@ impl Typed {
             send_buffer_bytes: bytes(self.kernel.send_buffer),
             receive_buffer_bytes: bytes(self.kernel.receive_buffer),
             keepalive: time(self.kernel.keepalive),
+            user_timeout: time(self.kernel.user_timeout),
             datagrams_per_source: rate(self.datagrams.udp_rate_per_source),
             datagrams_total: rate(self.datagrams.udp_rate),
             thread_stack_bytes: self.capacity.thread_stack.0,
@@ -264,6 +333,47 @@ impl Typed {
             limits,
             ipv6_only: self.ipv6_only,
             unix_mode: self.unix_mode.0,
+            access: self.access(),
+        }
+    }
+
+    pub(super) fn access(&self) -> Access {
+        Access {
+            allow: self.admission.allow.clone(),
+            deny: self.admission.deny.clone(),
+        }
+    }
+
+    /// Whether other machines are meant to reach this server.
+    pub(super) fn is_exposed(&self) -> bool {
+        self.admission.expose
+    }
+
+    /// Where the flags that were not typed come from. Those that have a default in their help know the two values
+    /// themselves, and a test holds them to it.
+    fn profile(&self) -> Limits {
+        if self.hardened {
+            Limits::hardened()
+        } else {
+            Limits::default()
+        }
+    }
+}
+
+/// What becomes of newcomers while as many connections are open as may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Full {
+    /// They wait in the kernel's queue until one closes
+    Wait,
+    /// They are reset at once
+    Reject,
+}
+
+impl From<Full> for AtLimit {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Wait => Self::Wait,
+            Full::Reject => Self::Reject,
         }
     }
 }
@@ -352,10 +462,15 @@ mod tests {
         let line = "--connections 10k --reserve-descriptors 7 --backlog 128 --turn-bytes 1k --turn-accepts 2 \
             --turn-datagrams 3 --scratch 4KiB --idle-timeout 1m30s --write-stall-timeout off --linger 5ms \
             --drain-timeout 1s --drain-quiet 9ms --accept-retry 7ms --send-buffer 8k --receive-buffer 9k \
-            --keepalive 1h --udp-rate-per-source off --udp-rate 5k --thread-stack 128k";
+            --keepalive 1h --udp-rate-per-source off --udp-rate 5k --thread-stack 128k --at-limit reject \
+            --max-per-prefix 9 --prefix-ipv4 24 --prefix-ipv6 56 --user-timeout 20s";
         let arguments: Vec<&str> = line.split_whitespace().collect();
         let expected = Limits {
             connections_max: 10_000,
+            at_limit: AtLimit::Reject,
+            connections_per_prefix: Some(9),
+            prefix_bits_ipv4: 24,
+            prefix_bits_ipv6: 56,
             descriptors_reserved: 7,
             backlog: 128,
             turn_bytes: 1024,
@@ -371,11 +486,50 @@ mod tests {
             send_buffer_bytes: Some(8 << 10),
             receive_buffer_bytes: Some(9 << 10),
             keepalive: Some(Duration::from_secs(3600)),
+            user_timeout: Some(Duration::from_secs(20)),
             datagrams_per_source: None,
             datagrams_total: Some(5_000),
             thread_stack_bytes: 128 << 10,
         };
         assert_eq!(typed(&arguments).limits(), expected);
+        let hardened = [&["--hardened"], &arguments[..]].concat();
+        assert_eq!(
+            typed(&hardened).limits(),
+            expected,
+            "what is typed goes before the profile"
+        );
+    }
+
+    #[test]
+    fn the_profile_is_the_librarys_and_its_help_says_so() {
+        assert_eq!(typed(&["--hardened"]).limits(), Limits::hardened());
+        let help = <Line as clap::CommandFactory>::command()
+            .render_long_help()
+            .to_string();
+        let (_, profile) = help.split_once("--hardened").unwrap();
+        let flags = profile
+            .split_whitespace()
+            .skip_while(|word| !word.starts_with("--"));
+        let flags: Vec<&str> = flags.take(22).collect();
+        assert_eq!(typed(&flags).limits(), Limits::hardened(), "{flags:?}");
+    }
+
+    #[test]
+    fn networks_are_lists() {
+        let typed = typed(&[
+            "--allow",
+            "10.0.0.0/8,::1",
+            "--allow",
+            "192.0.2.1",
+            "--deny",
+            "10.1.0.0/16",
+        ]);
+        let texts = |list: &[Prefix]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            texts(&typed.access().allow),
+            ["10.0.0.0/8", "::1", "192.0.2.1"]
+        );
+        assert_eq!(texts(&typed.access().deny), ["10.1.0.0/16"]);
     }
 
     #[test]

@@ -1,0 +1,198 @@
+//! Prefixes of addresses: a network as people write it, `10.0.0.0/8`, and the one that an address belongs to.
+//!
+//! ```
+//! use echo_reactor::net::Prefix;
+//!
+//! let network: Prefix = "10.0.0.0/8".parse().unwrap();
+//! assert!(network.contains("10.1.2.3".parse().unwrap()));
+//! assert_eq!(Prefix::of("2001:db8::1".parse().unwrap(), 64).to_string(), "2001:db8::/64");
+//! ```
+//!
+//! The crate ipnet does this and much more. It was weighed and left: what is needed is one mask and one comparison, and
+//! the library promises to stand on five crates. What may live in this file: that arithmetic. What may not: what a prefix
+//! is good for.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// All addresses that begin with the same bits. An address by itself is a prefix of full length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Prefix {
+    /// The bits behind the prefix are zero.
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Prefix {
+    /// The prefix of this length that the address belongs to. A length beyond the address is that of the address; an IPv4
+    /// address in IPv6's clothes is what it is underneath.
+    #[must_use]
+    pub fn of(address: IpAddr, bits: u8) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(ip) => {
+                let bits = bits.min(32);
+                // Shifting by the whole width is no shift to Rust, and the mask of no bits is zero.
+                let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+                Self {
+                    address: Ipv4Addr::from_bits(ip.to_bits() & mask).into(),
+                    bits,
+                }
+            }
+            IpAddr::V6(ip) => {
+                let bits = bits.min(128);
+                let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+                Self {
+                    address: Ipv6Addr::from_bits(ip.to_bits() & mask).into(),
+                    bits,
+                }
+            }
+        }
+    }
+
+    /// Whether the address begins with it. An address of the other family never does.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        Self::of(address, self.bits) == *self
+    }
+}
+
+/// `10.0.0.0/8`, or the address alone if the prefix is all of it.
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = if self.address.is_ipv4() { 32 } else { 128 };
+        if self.bits == whole {
+            write!(f, "{}", self.address)
+        } else {
+            write!(f, "{}/{}", self.address, self.bits)
+        }
+    }
+}
+
+/// Why a text is no prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrefixError {
+    /// What stands before the slash is no IP address.
+    Address,
+    /// What stands behind it is no length that such an address can have: at most this.
+    Bits(u8),
+    /// The address has bits behind the length, so that it is not plain what was meant; this would be the prefix.
+    Rest(Prefix),
+}
+
+impl fmt::Display for PrefixError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address => write!(
+                f,
+                "it begins with no IP address; write for example 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
+            ),
+            Self::Bits(most) => write!(f, "behind the slash comes a number of bits, 0 to {most}"),
+            Self::Rest(prefix) => write!(
+                f,
+                "its address goes on behind the length; the network would be {prefix}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PrefixError {}
+
+impl FromStr for Prefix {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| PrefixError::Address)?;
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        let bits = match length {
+            None => whole,
+            // A bare parse would take "+8".
+            Some(length) if length.bytes().all(|digit| digit.is_ascii_digit()) => length
+                .parse()
+                .ok()
+                .filter(|&bits| bits <= whole)
+                .ok_or(PrefixError::Bits(whole))?,
+            Some(_) => return Err(PrefixError::Bits(whole)),
+        };
+        // Peers are known by what they are underneath, and so must networks be, or they would never meet.
+        let inner = address.to_canonical();
+        let bits = match (address, inner) {
+            (IpAddr::V6(_), IpAddr::V4(_)) => bits.checked_sub(96).ok_or(PrefixError::Rest(
+                Self::of(Ipv6Addr::UNSPECIFIED.into(), bits),
+            ))?,
+            _ => bits,
+        };
+        let prefix = Self::of(inner, bits);
+        if prefix.address == inner {
+            Ok(prefix)
+        } else {
+            Err(PrefixError::Rest(prefix))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        for text in [
+            "10.0.0.0/8",
+            "0.0.0.0/0",
+            "192.0.2.1",
+            "2001:db8::/32",
+            "::/0",
+            "::1",
+        ] {
+            assert_eq!(text.parse::<Prefix>().unwrap().to_string(), text);
+        }
+        assert_eq!(
+            "::ffff:10.0.0.0/104".parse::<Prefix>(),
+            "10.0.0.0/8".parse()
+        );
+        assert_eq!("10.0.0.1/32".parse::<Prefix>(), "10.0.0.1".parse());
+    }
+
+    #[test]
+    fn what_is_no_prefix_is_told_why() {
+        let error = |text: &str| text.parse::<Prefix>().unwrap_err();
+        assert_eq!(error("localhost/8"), PrefixError::Address);
+        assert_eq!(error(""), PrefixError::Address);
+        for text in ["10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/8/8"] {
+            assert_eq!(error(text), PrefixError::Bits(32), "{text}");
+        }
+        assert_eq!(error("::/129"), PrefixError::Bits(128));
+        assert!(error("10.0.0.1/8").to_string().contains("10.0.0.0/8"));
+        assert!(matches!(error("::ffff:10.0.0.0/8"), PrefixError::Rest(_)));
+    }
+
+    #[test]
+    fn an_address_is_in_its_prefixes_and_in_no_other() {
+        let network: Prefix = "10.1.0.0/16".parse().unwrap();
+        assert!(network.contains(ip("10.1.255.255")) && network.contains(ip("::ffff:10.1.2.3")));
+        assert!(!network.contains(ip("10.2.0.0")) && !network.contains(ip("::a01:0")));
+        let all: Prefix = "0.0.0.0/0".parse().unwrap();
+        assert!(all.contains(ip("255.255.255.255")) && !all.contains(ip("::1")));
+        assert_eq!(
+            Prefix::of(ip("10.9.8.7"), 24),
+            "10.9.8.0/24".parse().unwrap()
+        );
+        assert_eq!(
+            Prefix::of(ip("2001:db8::1"), 64),
+            Prefix::of(ip("2001:db8::ffff"), 64)
+        );
+        assert_ne!(
+            Prefix::of(ip("2001:db8::1"), 64),
+            Prefix::of(ip("2001:db8:0:1::1"), 64)
+        );
+    }
+}
