@@ -91,6 +91,8 @@ pub struct Server<W: World = System> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
+    /// Somebody else has the doors. Who is here already is served as ever.
+    Leaving,
     /// No newcomers. Who is in the middle of something may finish it; the quiet ones are told goodbye. At `goodbye`
     /// everybody is, and at `cut` it is over.
     Draining {
@@ -239,7 +241,7 @@ impl<W: World> Server<W> {
             return;
         };
         match (connection.wants(), self.phase) {
-            (Wait::Reading, Phase::Serving) => self.end(key, Reason::Idle),
+            (Wait::Reading, Phase::Serving | Phase::Leaving) => self.end(key, Reason::Idle),
             (Wait::Reading, _) => self.part_with(key),
             (Wait::Writing, _) => self.end(key, Reason::WriteStall),
             (Wait::Lingering, _) => self.end(key, Reason::Drained),
@@ -275,7 +277,7 @@ impl<W: World> Server<W> {
     /// The one alarm is for whichever comes first.
     fn set_alarm(&mut self) {
         let stage = match self.phase {
-            Phase::Serving | Phase::Stopped => None,
+            Phase::Serving | Phase::Leaving | Phase::Stopped => None,
             Phase::Draining { goodbye, .. } => Some(goodbye),
             Phase::Parting { cut } => Some(cut),
         };
@@ -456,7 +458,12 @@ impl<W: World> Server<W> {
         if matches!(self.reactor.release(key), Some(Socket::Listener(_))) {
             self.stats.accept_error(&error);
         }
-        self.doors.retain(|&door| door != key);
+        if let Some(place) = self.doors.iter().position(|&door| door == key) {
+            self.doors.remove(place);
+            if place < self.endpoints.len() {
+                self.endpoints.remove(place);
+            }
+        }
         if self.doors.is_empty() && self.phase == Phase::Serving {
             log::error!("no listening socket is left; those who are connected may finish");
             self.failure = Some(error);
@@ -467,7 +474,7 @@ impl<W: World> Server<W> {
     /// Begins to stop: no newcomers; whoever is in the middle of something may finish it; everybody is told goodbye,
     /// and what is left when `drain_timeout` is over is cut. Saying it twice changes nothing.
     pub fn drain(&mut self) {
-        if self.phase != Phase::Serving {
+        if !matches!(self.phase, Phase::Serving | Phase::Leaving) {
             return;
         }
         let now = self.reactor.read_clock();
@@ -485,6 +492,29 @@ impl<W: World> Server<W> {
                 self.after(key, Readiness::Plain, Outcome::Wait(wait));
             }
         }
+        self.set_alarm();
+    }
+
+    /// Leaves the doors to somebody else who has copies of them ([`Server::share`]), and serves on whoever is inside, for
+    /// as long as they like; it is finished when the last one has gone. [`Server::drain`] still asks them to.
+    ///
+    /// Nobody notices: the accept queue belongs to the socket, not to us, and what waits there, connections and datagrams
+    /// alike, is left to the other. That is also why nobody more is let in here, as a drain would do. Files of Unix
+    /// sockets stay where they are.
+    pub fn leave(&mut self) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        self.phase = Phase::Leaving;
+        for file in self.files.drain(..) {
+            file.leave();
+        }
+        for key in std::mem::take(&mut self.doors) {
+            self.reactor.release(key);
+        }
+        let now = self.reactor.now();
+        self.governor.release(now);
+        self.count_waiting();
         self.set_alarm();
     }
 
@@ -535,7 +565,8 @@ impl<W: World> Server<W> {
         &self.limits
     }
 
-    /// What it is bound to, in the order in which it was asked for; a port 0 is replaced by the real one.
+    /// What it is bound to, in the order in which it was asked for; a port 0 is replaced by the real one. A listener that
+    /// broke is no longer among them.
     pub fn addresses(&self) -> &[Endpoint] {
         &self.endpoints
     }
@@ -583,7 +614,7 @@ impl Waits {
 
     fn of(&self, wait: Wait, phase: Phase) -> Want {
         match wait {
-            Wait::Reading if phase == Phase::Serving => self.reading,
+            Wait::Reading if matches!(phase, Phase::Serving | Phase::Leaving) => self.reading,
             Wait::Reading => self.reading_while_draining,
             Wait::Writing => self.writing,
             Wait::Lingering => self.lingering,

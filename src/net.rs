@@ -5,7 +5,7 @@
 //! kinds will not become twenty, a `match` over them costs nothing beside a system call, and no connection needs an
 //! allocation of its own. The simulated network of the tests has its own types behind the same traits.
 //!
-//! In reading order: [`address`], [`bind`], [`listener`], [`stream`], [`datagram`], [`accept`], [`wire`]; and `connect`,
+//! In reading order: [`address`], [`bind`], `adopt`, [`listener`], [`stream`], [`datagram`], [`accept`], [`wire`]; and `connect`,
 //! which the load generator alone needs.
 
 /// Lets mio register what holds a source of its own: all three calls go to what `source` returns.
@@ -39,6 +39,7 @@ macro_rules! register_by_source {
 
 pub mod accept;
 pub mod address;
+mod adopt;
 pub mod bind;
 #[cfg(feature = "bench")]
 pub mod connect;
@@ -50,11 +51,12 @@ pub mod stream;
 pub mod wire;
 
 pub use address::{Address, AddressError, Endpoint, UnixName};
+pub use adopt::AdoptError;
 pub use bind::{BindError, BindOptions, Bound, bind_all};
 pub use datagram::DatagramSocket;
 pub use listener::ListenerSocket;
 pub use prefix::{Prefix, PrefixError};
-pub use socket_file::SocketFile;
+pub use socket_file::{FileIdentity, SocketFile};
 pub use stream::StreamSocket;
 
 use socket2::SockAddr;

@@ -33,6 +33,8 @@ pub use key::Key;
 pub use mio::Token;
 /// What can be watched beside the reactor's own sources: anything that mio can register.
 pub use mio::event::Source as ForeignSource;
+/// A foreign source that is a descriptor and nothing else.
+pub use mio::unix::SourceFd as ForeignDescriptor;
 #[cfg(feature = "bench")]
 pub use timer::Timer;
 

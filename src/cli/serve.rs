@@ -2,11 +2,16 @@
 //!
 //! What may live in this file: the order of those steps, for the event loop and for its blocking twins. What was typed
 //! and what it means is in [`typed`]; who could reach it in [`exposure`]; why a start failed in [`explain`]; the ledger as
-//! JSON in [`report`].
+//! JSON in [`report`]; sockets that we were born with in [`inherit`], and how they are handed over in [`succession`];
+//! [`notify`] and [`pid_file`] tell others.
 
 mod explain;
 mod exposure;
+mod inherit;
+mod notify;
+mod pid_file;
 mod report;
+mod succession;
 mod typed;
 
 pub(super) use typed::Typed;
@@ -15,41 +20,57 @@ use super::exit::{Class, Exit, Failure};
 use super::logging;
 use super::units::{Time, grouped, plural};
 use crate::blocking;
-use crate::echo::{Access, Config, Server, Turn};
+use crate::echo::{Access, Config, Server, StartError, Turn};
 use crate::limits::{AtLimit, Limits};
-use crate::net::{Address, Endpoint};
+use crate::net::{Address, Bound, Endpoint, bind_all};
 use crate::stats::{Reason, Stats};
+use inherit::Inherited;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pid_file::PidFile;
 use report::Target;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithRawSiginfo;
 use std::io::{self, Write};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
+use succession::{Predecessor, Program, Succession};
 use typed::Model;
 
 /// The signals that the server looks after. SIGPIPE is not among them: Rust ignores it, and a write says EPIPE.
-const SIGNALS: [i32; 4] = [SIGTERM, SIGINT, SIGUSR1, SIGHUP];
+const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP];
 
 pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
+    // First of all: nothing of ours may be at the numbers of what we were born with.
+    let inherited = inherit::take()?;
+    let program = Program::of_this_process();
     logging::start(typed.verbosity());
-    refuse_what_the_model_cannot(typed)?;
-    exposure::check(typed)?;
+    refuse_what_the_model_cannot(typed, &inherited.sockets)?;
+    let addresses = match inherited.predecessor {
+        Some(_) => Vec::new(), // they are among what it leaves us
+        None => typed.addresses(!inherited.sockets.is_empty()),
+    };
+    exposure::check(typed, &addresses)?;
     let (limits, capacity) = fit(typed)?;
     let target = typed
         .stats_json()
         .map(|path| Target::open(path))
         .transpose()?;
     let plan = Plan {
-        addresses: &typed.addresses,
+        addresses,
         config: typed.config(limits),
         capacity,
         is_exposed: typed.is_exposed(),
+        pid_file: typed.pid_file(),
     };
     let started = Instant::now();
     let end = match typed.model {
-        Model::Reactor => serve_by_events(plan)?,
+        Model::Reactor => {
+            let succession =
+                Succession::new(program, typed.handover_timeout(), typed.leave_timeout());
+            serve_by_events(plan, inherited, succession)?
+        }
         Model::Threads => serve_by_blocking(blocking::Model::ThreadPerConnection, plan)?,
         Model::OneAtATime => serve_by_blocking(blocking::Model::OneAtATime, plan)?,
     };
@@ -63,11 +84,12 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
 
 /// What the server is to be, once all that was typed has been understood.
 struct Plan<'a> {
-    addresses: &'a [Address],
+    addresses: Vec<Address>,
     config: Config,
     capacity: String,
     /// Other machines are meant to reach it.
     is_exposed: bool,
+    pid_file: Option<&'a Path>,
 }
 
 /// What is left of a server that has ended.
@@ -78,12 +100,13 @@ struct End {
     discarded_before: u64,
 }
 
-/// The twins have no datagrams: blocking on several sockets takes a thread for each, which is another program. And they
-/// let in whoever comes.
-fn refuse_what_the_model_cannot(typed: &Typed) -> Result<(), Failure> {
-    let datagrams =
-        |address: &&Address| matches!(address, Address::Udp(_) | Address::UnixDatagram(_));
-    let what = if let Some(address) = typed.addresses.iter().find(datagrams) {
+/// The twins have no datagrams: blocking on several sockets takes a thread for each, which is another program. They let in
+/// whoever comes, and open their own doors.
+fn refuse_what_the_model_cannot(typed: &Typed, inherited: &[Bound]) -> Result<(), Failure> {
+    let addresses = typed.addresses(!inherited.is_empty());
+    let what = if let Some(socket) = inherited.first() {
+        format!("{} came by LISTEN_FDS, and that needs", socket.endpoint)
+    } else if let Some(address) = addresses.iter().find(|address| address.is_datagram()) {
         format!("{address}: datagrams need")
     } else if typed.access() != Access::default() {
         "--allow and --deny need".to_owned()
@@ -174,35 +197,51 @@ fn listen_to_signals() -> Result<SignalsInfo<WithRawSiginfo>, Failure> {
     SignalsInfo::new(SIGNALS).map_err(|error| explain::system("no signal handlers", &error))
 }
 
-fn serve_by_events(plan: Plan<'_>) -> Result<End, Failure> {
+fn serve_by_events(
+    plan: Plan<'_>,
+    inherited: Inherited,
+    mut succession: Succession,
+) -> Result<End, Failure> {
     // Signals come first: whoever reads that we listen may signal at once. The actions of a signal run in the order of
     // their registration, so that by the time the loop wakes, the order is there to be read.
     let mut signals = listen_to_signals()?;
     let mut bell = signal_hook_mio::v1_0::Signals::new(SIGNALS)
         .map_err(|error| explain::system("no signal handlers", &error))?;
-    let drain_timeout = plan.config.limits.drain_timeout;
-    let mut server =
-        Server::bind(plan.addresses, plan.config).map_err(|error| explain::start_error(&error))?;
+    let mut orders = Orders::new(plan.config.limits.drain_timeout);
+    let Opened {
+        mut server,
+        _pid_file,
+    } = open(plan, inherited)?;
     server
         .watch(&mut bell)
         .map_err(|error| explain::system("no signals in the event loop", &error))?;
     let addresses = server.addresses().to_vec();
-    announce(&addresses, &plan.capacity, plan.is_exposed);
-    let mut orders = Orders::new(drain_timeout);
     let mut wait = None;
     loop {
-        match server.turn(wait.take()) {
-            Ok(Turn::Serving) => {}
+        match server.turn(wait) {
+            Ok(Turn::Serving) => wait = None,
             Ok(Turn::Woken) => {
                 bell.pending().for_each(drop);
                 for signal in signals.pending() {
-                    orders.follow(signal.si_signo, &mut server);
+                    match signal.si_signo {
+                        SIGUSR2 if orders.stopping.is_none() => succession.begin(&mut server),
+                        SIGUSR2 => log::warn!("SIGUSR2 comes too late: this process is stopping"),
+                        other => orders.follow(other, &mut server),
+                    }
+                }
+                if orders.stopping.is_some() {
+                    succession.give_up();
                 }
                 // What a signal has ended raises no event, so the next turn must not wait for one.
                 wait = Some(Duration::ZERO);
             }
             Ok(Turn::Finished) => break,
             Err(error) => return Err(explain::system("the event loop failed", &error)),
+        }
+        if succession.is_under_way() {
+            succession.look(&mut server);
+            orders.is_the_service = !succession.has_left();
+            wait = wait.or(succession.timeout());
         }
     }
     Ok(End {
@@ -212,12 +251,63 @@ fn serve_by_events(plan: Plan<'_>) -> Result<End, Failure> {
     })
 }
 
+/// A server that has been announced.
+struct Opened {
+    server: Server,
+    _pid_file: Option<PidFile>,
+}
+
+/// Opens the doors: those that we were born with, and those that were typed. Tells everybody, once it is our turn.
+fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, Failure> {
+    let Inherited {
+        mut sockets,
+        predecessor,
+    } = inherited;
+    let predecessor = predecessor.map(Predecessor::hear).transpose()?;
+    let mut addresses = plan.addresses;
+    if let Some(predecessor) = &predecessor {
+        predecessor.name(&mut sockets);
+    }
+    let known: Vec<String> = sockets
+        .iter()
+        .map(|socket| socket.endpoint.to_string())
+        .collect();
+    addresses.retain(|address| !known.contains(&address.to_string()));
+    if sockets.is_empty() || !addresses.is_empty() {
+        let bound = bind_all(&addresses, &plan.config.bind_options())
+            .map_err(|error| explain::start_error(&StartError::Bind(error)))?;
+        sockets.extend(bound);
+    }
+    let mut server =
+        Server::with_sockets(sockets, plan.config).map_err(|error| explain::start_error(&error))?;
+    let write_pid_file = || plan.pid_file.map(PidFile::write).transpose();
+    let Some(predecessor) = predecessor else {
+        let pid_file = write_pid_file()?;
+        announce(server.addresses(), &plan.capacity, plan.is_exposed);
+        return Ok(Opened {
+            server,
+            _pid_file: pid_file,
+        });
+    };
+    predecessor.succeed(&mut server);
+    // Clients depend on us by now, so this is no reason to fail any more.
+    let pid_file = write_pid_file().unwrap_or_else(|failure| {
+        log::error!("{}", failure.text);
+        None
+    });
+    Ok(Opened {
+        server,
+        _pid_file: pid_file,
+    })
+}
+
 fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, Failure> {
     let mut signals = listen_to_signals()?;
     let mut orders = Orders::new(plan.config.limits.drain_timeout);
     let options = plan.config.bind_options();
-    let server = blocking::Server::bind(model, plan.addresses, plan.config.limits, &options)
+    let server = blocking::Server::bind(model, &plan.addresses, plan.config.limits, &options)
         .map_err(|error| explain::blocking_error(&error))?;
+    let _pid_file = plan.pid_file.map(PidFile::write).transpose()?;
     let mut handle = server.handle();
     let closer = signals.handle();
     let watch = move || {
@@ -257,6 +347,7 @@ fn announce(addresses: &[Endpoint], capacity: &str, is_exposed: bool) {
         .collect();
     let mut out = io::stdout().lock();
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
+    notify::ready();
 }
 
 /// A server as signals see it.
@@ -300,6 +391,8 @@ struct Orders {
     drain_timeout: Duration,
     /// Bytes discarded when the first order to stop came, if one has.
     stopping: Option<u64>,
+    /// Whether this process is the one that a service manager knows: not so once another has taken over.
+    is_the_service: bool,
 }
 
 impl Orders {
@@ -307,6 +400,7 @@ impl Orders {
         Self {
             drain_timeout,
             stopping: None,
+            is_the_service: true,
         }
     }
 
@@ -323,6 +417,9 @@ impl Orders {
             SIGTERM | SIGINT => {
                 let stats = server.stats();
                 self.stopping = Some(stats.discarded);
+                if self.is_the_service {
+                    notify::stopping();
+                }
                 log::info!(
                     "draining {}, at most {}; once more to stop at once",
                     plural(stats.live, "connection"),
@@ -331,6 +428,7 @@ impl Orders {
                 server.drain();
             }
             SIGUSR1 => logging::say(&server.stats().to_string()),
+            SIGUSR2 => log::warn!("SIGUSR2 hands over with --model reactor alone, and is ignored"),
             SIGHUP => log::info!("SIGHUP is ignored; SIGTERM drains and stops"),
             _ => {}
         }

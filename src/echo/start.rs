@@ -6,12 +6,13 @@ use super::admission::Access;
 use super::world::Socket;
 use crate::limits::{LimitError, Limits};
 use crate::net::{
-    Address, BindError, BindOptions, Bound, DatagramSocket, Endpoint, ListenerSocket, bind_all,
+    Address, BindError, BindOptions, Bound, DatagramSocket, Endpoint, FileIdentity, ListenerSocket,
+    SocketFile, bind_all,
 };
 use crate::reactor::{Epoll, ForeignSource, Waker};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -100,8 +101,30 @@ impl Server {
     pub fn bind(addresses: &[Address], config: impl Into<Config>) -> Result<Self, StartError> {
         let config = config.into();
         config.limits.check().map_err(StartError::Limit)?;
+        let bound = bind_all(addresses, &config.bind_options()).map_err(StartError::Bind)?;
+        Self::with_sockets(bound, config)
+    }
+
+    /// A server on sockets that are bound already: [`Bound::adopt`] takes over those that somebody else has made. Of the
+    /// configuration, the limits count; what concerns binding has been decided.
+    ///
+    /// ```
+    /// use echo_reactor::{Limits, echo::Server, net::Bound};
+    ///
+    /// let mine = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let server = Server::with_sockets(vec![Bound::adopt(mine)?], Limits::default())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A limit is out of range, there is no socket, or one cannot be watched; then all of them are closed.
+    pub fn with_sockets(bound: Vec<Bound>, config: impl Into<Config>) -> Result<Self, StartError> {
+        let config = config.into();
+        config.limits.check().map_err(StartError::Limit)?;
+        if bound.is_empty() {
+            return Err(StartError::Bind(BindError::NoAddress));
+        }
         let options = config.bind_options();
-        let bound = bind_all(addresses, &options).map_err(StartError::Bind)?;
         let epoll = Epoll::new().map_err(StartError::Reactor)?;
         let mut server = Self::new(epoll, config.limits, Orders::default(), udp_ports(&bound));
         server.guard.access = config.access.clone();
@@ -135,6 +158,34 @@ impl Server {
         self.endpoints.push(endpoint);
         self.files.extend(file);
         Ok(())
+    }
+
+    /// A copy of each listening and datagram socket, with its address, for whoever is to take over. The queue behind a
+    /// copy is the same: whichever side accepts first has the connection, and no datagram is read twice.
+    ///
+    /// # Errors
+    /// Those of fcntl(2), `F_DUPFD_CLOEXEC`: usually that there are no descriptors left.
+    pub fn share(&mut self) -> io::Result<Vec<(OwnedFd, Endpoint)>> {
+        let mut copies = Vec::new();
+        for (&key, endpoint) in self.doors.iter().zip(&self.endpoints) {
+            let copy = match self.reactor.get_mut(key) {
+                Some(Socket::Listener(listener)) => listener.share()?,
+                Some(Socket::Datagrams(socket)) => socket.share()?,
+                _ => continue,
+            };
+            copies.push((copy, endpoint.clone()));
+        }
+        Ok(copies)
+    }
+
+    /// Which files this server will remove in the end.
+    pub fn files(&self) -> impl Iterator<Item = FileIdentity> {
+        self.files.iter().map(SocketFile::identity)
+    }
+
+    /// Removes this file too in the end: for the one who takes over from a server that has left it.
+    pub fn look_after(&mut self, file: SocketFile) {
+        self.files.push(file);
     }
 
     /// A handle that stops this server from another thread.

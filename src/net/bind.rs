@@ -190,6 +190,22 @@ impl StreamOptions {
         errors
     }
 
+    /// Whether a listener has the options of [`StreamOptions::set_tcp`] already. Not so if somebody else made it, for whom
+    /// they were no matter.
+    pub(super) fn are_set(self, socket: &SockRef<'_>) -> bool {
+        let probes_after = || match socket.keepalive() {
+            Ok(true) => socket.tcp_keepalive_time().ok(),
+            _ => None,
+        };
+        #[cfg(target_os = "linux")]
+        if self.user_timeout.is_some() && socket.tcp_user_timeout().ok() != Some(self.user_timeout)
+        {
+            return false;
+        }
+        matches!(socket.tcp_nodelay(), Ok(true))
+            && (self.keepalive.is_none() || self.keepalive == probes_after())
+    }
+
     /// The kernel's buffers. How many could not be set.
     pub(super) fn set_buffers(self, socket: &SockRef<'_>) -> u32 {
         let send = self

@@ -14,7 +14,7 @@ use mio::{Interest, Registry, Token};
 use socket2::Socket;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 
 /// The datagram sockets of the operating system.
@@ -73,6 +73,21 @@ impl DatagramSocket {
             "answers from a wildcard address may leave from the wrong one; name each address, \
              or build with the feature 'pktinfo'",
         ))
+    }
+}
+
+impl DatagramSocket {
+    /// A copy of its descriptor, closed on exec as all of ours.
+    ///
+    /// # Errors
+    /// Those of fcntl(2), `F_DUPFD_CLOEXEC`: usually that there are no descriptors left.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Udp(socket) => socket.as_fd().try_clone_to_owned(),
+            #[cfg(feature = "pktinfo")]
+            Self::Wildcard(socket) => socket.as_fd().try_clone_to_owned(),
+            Self::Unix(socket) => socket.as_fd().try_clone_to_owned(),
+        }
     }
 }
 

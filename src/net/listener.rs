@@ -7,6 +7,7 @@ use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use socket2::{SockRef, Socket};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// The listeners of the operating system.
 #[derive(Debug)]
@@ -15,8 +16,11 @@ pub enum ListenerSocket {
     Tcp {
         /// The socket.
         socket: TcpListener,
-        /// For systems where connections do not inherit them.
+        /// What each connection is to have.
         options: StreamOptions,
+        /// Whether connections inherit them from the listener, and need not be told one by one: on Linux, if the
+        /// listener has them. One that somebody else has made may not.
+        hands_down: bool,
     },
     /// Unix.
     Unix {
@@ -37,6 +41,7 @@ impl ListenerSocket {
         let options = StreamOptions::from(options);
         Ok(match endpoint {
             Endpoint::Tcp(_) => Self::Tcp {
+                hands_down: cfg!(target_os = "linux") && options.are_set(&SockRef::from(&bound)),
                 socket: TcpListener::from_std(bound.into()),
                 options,
             },
@@ -53,10 +58,13 @@ impl Listener for ListenerSocket {
 
     fn accept(&mut self) -> io::Result<Accepted<StreamSocket>> {
         match self {
-            Self::Tcp { socket, options } => {
+            Self::Tcp {
+                socket,
+                options,
+                hands_down,
+            } => {
                 let (stream, address) = socket.accept()?;
-                // Linux hands the listener's options down to its connections; elsewhere each one is asked again.
-                let option_errors = if cfg!(target_os = "linux") {
+                let option_errors = if *hands_down {
                     0
                 } else {
                     options.set_tcp(&SockRef::from(&stream))
@@ -84,6 +92,17 @@ impl ListenerSocket {
         match self {
             Self::Tcp { socket, .. } => socket,
             Self::Unix { socket, .. } => socket,
+        }
+    }
+
+    /// A copy of its descriptor, closed on exec as all of ours.
+    ///
+    /// # Errors
+    /// Those of fcntl(2), `F_DUPFD_CLOEXEC`: usually that there are no descriptors left.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp { socket, .. } => socket.as_fd().try_clone_to_owned(),
+            Self::Unix { socket, .. } => socket.as_fd().try_clone_to_owned(),
         }
     }
 }

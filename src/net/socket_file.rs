@@ -24,6 +24,17 @@ pub struct SocketFile {
     inode: u64,
 }
 
+/// Which file it is, for whoever is to look after it next: a path alone could lead to somebody else's by then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileIdentity {
+    /// Where it is found.
+    pub path: PathBuf,
+    /// The file system that it is on.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
 impl SocketFile {
     /// Binds the socket to a file that has no public name as yet; [`SocketFile::publish`] gives it `path`.
     ///
@@ -66,6 +77,37 @@ impl SocketFile {
         fs::remove_dir(&self.nursery)
     }
 
+    /// Looks after a file that another process has made and left: removes it in the end, if it is still the same.
+    #[must_use]
+    pub fn take_over(identity: FileIdentity) -> Self {
+        let FileIdentity {
+            path,
+            device,
+            inode,
+        } = identity;
+        Self {
+            path,
+            nursery: PathBuf::new(), // it has left that long ago
+            device,
+            inode,
+        }
+    }
+
+    /// Which file it is.
+    #[must_use]
+    pub fn identity(&self) -> FileIdentity {
+        FileIdentity {
+            path: self.path.clone(),
+            device: self.device,
+            inode: self.inode,
+        }
+    }
+
+    /// Leaves the file where it is, for somebody else to look after.
+    pub fn leave(mut self) {
+        self.inode = 0; // which no file has
+    }
+
     fn is_still_ours(&self) -> bool {
         fs::symlink_metadata(&self.path)
             .is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode)
@@ -79,6 +121,9 @@ impl Drop for SocketFile {
             let _ = fs::remove_file(&self.path);
         }
         // Both are there only if the server never came as far as `publish`.
+        if self.nursery.as_os_str().is_empty() {
+            return;
+        }
         let _ = fs::remove_file(self.nursery.join("s"));
         let _ = fs::remove_dir(&self.nursery);
     }

@@ -12,15 +12,16 @@
 use super::explain;
 use super::typed::Typed;
 use crate::cli::exit::{Class, Failure};
-use crate::net::Endpoint;
+use crate::net::{Address, Endpoint};
 use std::net::IpAddr;
 
-/// Refuses UDP beyond loopback, unless that was asked for.
-pub(super) fn check(typed: &Typed) -> Result<(), Failure> {
+/// Refuses UDP beyond loopback, unless that was asked for. Sockets that we were born with are not asked: whoever bound them
+/// has decided it.
+pub(super) fn check(typed: &Typed, addresses: &[Address]) -> Result<(), Failure> {
     if typed.is_exposed() {
         return Ok(());
     }
-    for address in &typed.addresses {
+    for address in addresses {
         let endpoints = address
             .resolve()
             .map_err(|error| explain::no_such_host(address, &error))?;

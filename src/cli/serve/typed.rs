@@ -12,7 +12,7 @@ use crate::limits::{AtLimit, Limits};
 use crate::net::{Address, Prefix};
 use clap::{Args, ValueEnum};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -27,16 +27,20 @@ Examples:
 
 Addresses: tcp://host:port  udp://host:port  unix:///path  unix://@name  unixgram:///path  host:port  :port
 Bytes: 64KiB or 64k is 65,536, 64kB is 64,000. Times: 250ms, 5s, 1m30s. Counts: 500, 10k, 1M.
-Signals: SIGTERM and SIGINT drain, a second one stops at once; SIGUSR1 prints the counters.
+Signals: SIGTERM and SIGINT drain, a second one stops at once; SIGUSR1 prints the counters; SIGUSR2 hands all listeners
+over to a new process of this program as it lies on disk now, without a client noticing.
+Environment: LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES pass listening sockets (systemd), beside ADDRESS or in its place;
+NOTIFY_SOCKET is told READY, RELOADING and STOPPING.
 ";
 
 /// Send back whatever comes, until told to stop
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Typed {
-    /// Where to listen; port 0 picks a free one
-    #[arg(value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
-    pub(super) addresses: Vec<Address>,
+    #[arg(value_name = "ADDRESS", help = format!(
+        "Where to listen; port 0 picks a free one [default: {DEFAULT_ADDRESS}, or the sockets of LISTEN_FDS]"
+    ))]
+    addresses: Vec<Address>,
 
     /// What serves: the event loop, or one of its blocking twins
     #[arg(long, value_name = "MODEL", value_enum, default_value_t = Model::Reactor)]
@@ -86,6 +90,10 @@ struct Output {
     /// Write the counters to this file at the end, as JSON ('-' is standard output)
     #[arg(long, value_name = "FILE")]
     stats_json: Option<PathBuf>,
+
+    /// Keep the number of the serving process in this file
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
 
     /// Say more: -v every connection and what it sends, -vv everything
     #[arg(short, long, action = clap::ArgAction::Count)]
@@ -212,6 +220,14 @@ struct Deadlines {
     #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().drain_quiet))]
     drain_quiet: Time,
 
+    /// Give a successor up that is not ready so long after SIGUSR2
+    #[arg(long, value_name = "TIME", default_value_t = Time(Duration::from_secs(10)))]
+    handover_timeout: Time,
+
+    /// After a hand-over, drain whoever is still here after so long, or 'off'
+    #[arg(long, value_name = "TIME", default_value_t = Or::some(None))]
+    leave_timeout: Or<Time, Off>,
+
     /// Pause so long after accepting failed for want of descriptors or memory
     #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().accept_retry))]
     accept_retry: Time,
@@ -271,6 +287,26 @@ impl Typed {
 
     pub(super) fn stats_json(&self) -> Option<&PathBuf> {
         self.output.stats_json.as_ref()
+    }
+
+    /// Where to listen. Nothing typed means the usual address, unless there is something to listen at already.
+    pub(super) fn addresses(&self, inherited: bool) -> Vec<Address> {
+        match self.addresses.is_empty() && !inherited {
+            true => DEFAULT_ADDRESS.parse().into_iter().collect(),
+            false => self.addresses.clone(),
+        }
+    }
+
+    pub(super) fn pid_file(&self) -> Option<&Path> {
+        self.output.pid_file.as_deref()
+    }
+
+    pub(super) fn handover_timeout(&self) -> Duration {
+        self.deadlines.handover_timeout.0
+    }
+
+    pub(super) fn leave_timeout(&self) -> Option<Duration> {
+        self.deadlines.leave_timeout.value().map(|time| time.0)
     }
 
     pub(super) fn strict(&self) -> bool {
@@ -452,7 +488,9 @@ mod tests {
             (config.ipv6_only, config.unix_mode),
             (false, Config::default().unix_mode)
         );
-        assert_eq!(typed.addresses[0].to_string(), DEFAULT_ADDRESS);
+        assert_eq!(typed.addresses(false)[0].to_string(), DEFAULT_ADDRESS);
+        assert!(typed.addresses(true).is_empty());
+        assert_eq!(typed.leave_timeout(), None);
         assert_eq!(typed.model, Model::Reactor);
         assert!(!typed.asked_for_connections() && !typed.strict());
     }

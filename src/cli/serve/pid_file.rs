@@ -1,0 +1,77 @@
+//! `--pid-file`: where others find the number of the process that serves.
+//!
+//! What may live in this file: making, replacing and removing that file. After a hand-over it names the successor, and
+//! the one who has left does not remove it: it is removed only by the process that it names.
+
+use crate::cli::exit::{Class, Failure};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A file with our number in it, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct PidFile(PathBuf);
+
+impl PidFile {
+    /// Writes it, in place of an older one. Whoever reads finds one number or the other, and never half of one.
+    pub(super) fn write(path: &Path) -> Result<Self, Failure> {
+        let unborn = unborn(path);
+        fs::write(&unborn, content())
+            .and_then(|()| fs::rename(&unborn, path))
+            .map_err(|error| failure(path, &error))?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if fs::read_to_string(&self.0).is_ok_and(|now| now == content()) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+}
+
+fn content() -> String {
+    format!("{}\n", std::process::id())
+}
+
+fn unborn(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn failure(path: &Path, error: &io::Error) -> Failure {
+    let _ = fs::remove_file(unborn(path));
+    Failure::new(
+        Class::Create,
+        format!(
+            "--pid-file: cannot write '{}': {error}; name a file in a directory that this user may write to",
+            path.display()
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_removed_by_the_process_that_it_names_alone() {
+        let path = std::env::temp_dir().join(format!("echo-reactor-pid-{}", std::process::id()));
+        fs::write(&path, "1\n").unwrap();
+        let file = PidFile::write(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), content());
+        drop(file);
+        assert!(!path.exists());
+        let file = PidFile::write(&path).unwrap();
+        fs::write(&path, "1\n").unwrap();
+        drop(file);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
+        fs::remove_file(&path).unwrap();
+
+        let failure = PidFile::write(Path::new("/nowhere/at/all")).unwrap_err();
+        assert_eq!(failure.exit().code(), 73);
+        assert!(failure.text.contains("'/nowhere/at/all'"), "{failure}");
+    }
+}
