@@ -28,7 +28,7 @@ mod doctor;
 mod python;
 
 // The fault catalogue, row by row.
-#[cfg(feature = "cli")]
+#[cfg(all(feature = "cli", target_os = "linux"))]
 mod catalogue;
 
 // What all of it stands on.

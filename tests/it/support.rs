@@ -4,6 +4,8 @@
 
 #[cfg(feature = "cli")]
 mod child;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(crate) mod fault;
 #[cfg(all(feature = "cli", feature = "bench"))]
 pub(crate) mod schema;
 

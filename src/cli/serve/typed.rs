@@ -57,7 +57,7 @@ pub(in crate::cli) struct Typed {
     /// Keep tight bounds, for a server that strangers can reach; what else is typed goes before
     ///
     /// --connections 10k --max-per-prefix 100 --scratch 16KiB --idle-timeout 30s
-    /// --write-stall-timeout 10s --send-buffer 16KiB --receive-buffer 16KiB
+    /// --write-stall-timeout 10s --send-buffer 16KiB --receive-buffer 8KiB
     /// --keepalive 10s --user-timeout 15s --udp-rate-per-source 100 --udp-rate 10k
     #[arg(long, verbatim_doc_comment)]
     pub(super) hardened: bool,
@@ -245,7 +245,7 @@ struct Kernel {
     /// The kernel's receive buffer of each connection, or 'auto'
     #[arg(long, value_name = "BYTES",
         default_value_t = Or::some(Limits::default().receive_buffer_bytes.map(Bytes)),
-        default_value_if("hardened", "true", "16KiB"))]
+        default_value_if("hardened", "true", "8KiB"))]
     receive_buffer: Or<Bytes, Auto>,
 
     /// Let TCP probe a peer that is silent for so long, or 'off'

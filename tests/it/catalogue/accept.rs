@@ -1,1 +1,319 @@
 //! A: accepting, when there are too few descriptors, too many clients, or errors of every kind.
+
+use crate::support::fault::{
+    allow, can, exhaust, figure, in_own_network, leave, seconds_now, traced,
+};
+use crate::support::{DEADLINE, Dir, Serve, Talk, has_tool, ip, wait_until};
+use nix::sys::signal::Signal;
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const TCP: &str = "tcp://127.0.0.1:0";
+
+/// The middle and the hundredth-largest of some times, in milliseconds.
+fn middle_and_99th(mut times: Vec<Duration>) -> (f64, f64) {
+    times.sort_unstable();
+    let at = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1e3;
+    (at(50), at(99))
+}
+
+/// Room for eight, and a hundred come. Those inside are served as ever; the rest wait, which costs ten calls a second and
+/// one line; and each who leaves lets the next one in, though nothing new arrives that would raise an edge.
+#[test]
+fn a1_real_emfile() {
+    if !can(&["strace", "prlimit"]) {
+        return;
+    }
+    let directory = Dir::new();
+    let traced = traced(
+        &directory.path("calls"),
+        "accept4",
+        &["--seccomp-bpf"],
+        &[TCP],
+        &[],
+    );
+    let server = &traced.serve;
+    let began = Instant::now();
+    let pinger = server.connect();
+    pinger.is_echoed(b"in");
+    let before = server.descriptors();
+    leave(server, 8);
+    let mut inside: Vec<Socket> = (0..100).map(|_| server.connect()).collect();
+    inside.iter().for_each(|client| client.say(b"let me in"));
+    inside[..8]
+        .iter()
+        .for_each(|client| assert_eq!(client.hear(9), b"let me in"));
+    let queued = inside.split_off(8);
+    server.says("ulimit -n");
+
+    let (watched, since) = (Instant::now(), seconds_now());
+    let mut pings = Vec::new();
+    while watched.elapsed() < Duration::from_secs(2) {
+        let sent = Instant::now();
+        pinger.is_echoed(b"ping");
+        pings.push(sent.elapsed());
+        thread::sleep(Duration::from_millis(1));
+    }
+    let passed = watched.elapsed().as_secs_f64();
+    let calls = traced.calls();
+    let futile = calls
+        .iter()
+        .filter(|call| call.at >= since && call.at < since + passed);
+    let (rate, (ping, worst)) = (futile.count() as f64 / passed, middle_and_99th(pings));
+    figure(&format!(
+        "a1: {rate:.1} calls of accept4 a second; pings in {ping:.2} ms, 99 % in {worst:.2} ms"
+    ));
+    assert!(rate > 1.0 && rate <= 20.0, "{rate} calls a second");
+    assert!(worst < 1_000.0, "{worst} ms");
+    assert!(queued.iter().all(Talk::hears_nothing), "they wait");
+
+    let mut resumed = Vec::new();
+    for client in queued {
+        drop(inside.swap_remove(0));
+        let left = Instant::now();
+        assert_eq!(client.hear(9), b"let me in");
+        resumed.push(left.elapsed());
+        inside.push(client);
+    }
+    let (middle, worst) = middle_and_99th(resumed);
+    let paused = server.counter("accept_paused_ms");
+    let lines = server.err().matches("cannot accept").count();
+    figure(&format!(
+        "a1: the next is echoed {middle:.2} ms after one leaves, 99 % within {worst:.2} ms; paused for {paused} ms in all, \
+         told in {lines} line(s)"
+    ));
+    assert!(
+        middle < 50.0,
+        "by the timer it would be half of 100 ms: {middle}"
+    );
+    assert!(paused as f64 >= passed * 900.0, "{paused} ms in {passed} s");
+    assert!(
+        lines as u64 <= 1 + began.elapsed().as_secs() / 5,
+        "{lines} lines"
+    );
+    drop((inside, pinger));
+    wait_until("all are gone", || server.counter("live") == 0);
+    assert_eq!(server.ledger()["accepted"], 101);
+    assert_eq!(
+        server.descriptors().len(),
+        before.len() - 1,
+        "all but the pinger's"
+    );
+    assert_eq!(traced.serve.stop(Signal::SIGTERM).code, 0);
+}
+
+/// With nobody at the door the shortage is nobody's business.
+#[test]
+fn a2_emfile_with_an_empty_queue() {
+    if !has_tool("prlimit") {
+        return;
+    }
+    let server = Serve::start(&[TCP], &[]);
+    server.connect().is_echoed(b"warm");
+    wait_until("it is gone", || server.counter("live") == 0);
+    exhaust(&server);
+    let ticks = server.cpu_ticks();
+    thread::sleep(Duration::from_secs(1));
+    let used = server.cpu_ticks() - ticks;
+    figure(&format!("a2: {used} ticks of 10 ms in a second"));
+    assert!(used <= 1, "{used}");
+    let ledger = server.ledger();
+    assert_eq!(
+        (ledger["accept_pauses"], ledger["accept_paused_ms"]),
+        (0, 0)
+    );
+    assert!(
+        !server.err().contains("cannot accept"),
+        "nobody was refused"
+    );
+
+    let late = server.connect();
+    late.say(b"and I?");
+    server.says("ulimit -n");
+    allow(&server, 1_000);
+    assert_eq!(late.hear(6), b"and I?");
+    drop(late);
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+}
+
+/// The edge that told of the queue is long past, nobody leaves, and nobody comes: only a look now and then finds out.
+#[test]
+fn a3_descriptors_come_free_and_nothing_new_arrives() {
+    if !can(&["strace"]) {
+        return;
+    }
+    let directory = Dir::new();
+    let inject = ["-e", "inject=accept4:error=EMFILE:when=1..3"];
+    let traced = traced(&directory.path("calls"), "accept4", &inject, &[TCP], &[]);
+    let queued: Vec<Socket> = (0..5).map(|_| traced.serve.connect()).collect();
+    queued.iter().for_each(|client| client.say(b"let me in"));
+    for client in &queued {
+        assert_eq!(client.hear(9), b"let me in");
+    }
+    wait_until("strace has written", || traced.calls().len() >= 8);
+    let calls = traced.calls();
+    let failed: Vec<_> = calls
+        .iter()
+        .filter(|call| call.text.contains("INJECTED"))
+        .collect();
+    let first_good = calls.iter().find(|call| call.at > failed[2].at).unwrap();
+    let gaps = [
+        failed[1].at - failed[0].at,
+        failed[2].at - failed[1].at,
+        first_good.at - failed[2].at,
+    ];
+    figure(&format!(
+        "a3: looked again after {:.1?} ms",
+        gaps.map(|gap| gap * 1e3)
+    ));
+    assert!(
+        gaps.iter().all(|&gap| (0.09..1.5).contains(&gap)),
+        "{gaps:?}"
+    );
+    assert_eq!(traced.serve.counter("accept_errors{24}"), 3);
+    drop(queued);
+    assert_eq!(traced.serve.stop(Signal::SIGTERM).code, 0);
+}
+
+/// Whether the server has reset this connection, or else echoes it.
+#[track_caller]
+fn is_rejected(client: &Socket) -> bool {
+    use std::io::Write;
+    let mut socket = client;
+    match socket
+        .write_all(b"hi")
+        .and_then(|()| socket.read_exact(&mut [0; 2]))
+    {
+        Ok(()) => false,
+        Err(error) => {
+            let told = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+            assert!(told.contains(&error.kind()), "{error}");
+            true
+        }
+    }
+}
+
+#[test]
+fn a8_at_the_limit_they_wait_or_are_rejected() {
+    let server = Serve::start(&[TCP], &["--connections", "100"]);
+    let mut clients: Vec<Socket> = (0..150).map(|_| server.connect()).collect();
+    clients.iter().for_each(|client| client.say(b"hi"));
+    let queued = clients.split_off(100);
+    clients
+        .iter()
+        .for_each(|client| assert_eq!(client.hear(2), b"hi"));
+    wait_until("the limit is met", || server.counter("accept_pauses") > 0);
+    assert_eq!(server.counter("live"), 100);
+    assert!(queued.iter().all(Talk::hears_nothing));
+    for (inside, waiting) in clients.into_iter().zip(&queued) {
+        drop(inside);
+        assert_eq!(waiting.hear(2), b"hi");
+    }
+    wait_until("the others are gone", || server.counter("live") == 50);
+    let ledger = server.ledger();
+    assert_eq!((ledger["accepted"], ledger["live_peak"]), (150, 100));
+    drop(queued);
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+
+    let server = Serve::start(&[TCP], &["--connections", "100", "--at-limit", "reject"]);
+    let clients: Vec<Socket> = (0..150).map(|_| server.connect()).collect();
+    let rejected = clients.iter().filter(|client| is_rejected(client)).count();
+    assert_eq!(rejected, 50);
+    let ledger = server.ledger();
+    assert_eq!((ledger["accepted"], ledger["rejected{limit}"]), (100, 50));
+    assert_eq!(ledger["accept_pauses"], 0);
+    assert_eq!(
+        server.err().matches("is rejected").count(),
+        1,
+        "one line is enough"
+    );
+    drop(clients);
+    wait_until("all are gone", || server.counter("live") == 0);
+    server.connect().is_echoed(b"there is room again");
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+}
+
+/// A client with a source address of its own choice.
+#[track_caller]
+fn connect_from(source: &str, server: SocketAddr) -> Socket {
+    let source: IpAddr = source.parse().unwrap();
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket
+        .bind(&SockAddr::from(SocketAddr::new(source, 0)))
+        .unwrap();
+    socket.connect(&SockAddr::from(server)).unwrap();
+    socket
+}
+
+/// How many of these sources' connections are rejected, which stay open until the end if they are not.
+#[track_caller]
+fn rejected_from(sources: &[&str], server: SocketAddr, open: &mut Vec<Socket>) -> usize {
+    let clients = sources.iter().map(|source| connect_from(source, server));
+    let (rejected, inside): (Vec<_>, Vec<_>) = clients.partition(is_rejected);
+    open.extend(inside);
+    rejected.len()
+}
+
+#[test]
+fn a14_prefix_cap_and_lists() {
+    if !can(&["ip"]) {
+        return;
+    }
+    let addresses = [
+        "10.0.0.1/24", // on the loopback interface all of it is ours
+        "2001:db8:0:1::1/64",
+        "2001:db8:0:1::2/64",
+        "2001:db8:0:2::1/64",
+    ];
+    in_own_network(&addresses, || {
+        let flags = [
+            "--max-per-prefix",
+            "3",
+            "--deny",
+            "10.0.0.64/26",
+            "--expose",
+        ];
+        let server = Serve::start(
+            &["tcp://10.0.0.1:0", "tcp://[::]:0", "udp://10.0.0.1:0"],
+            &flags,
+        );
+        let ports: Vec<u16> = server.endpoints.iter().map(|end| ip(end).port()).collect();
+        let v4 = SocketAddr::new("10.0.0.1".parse().unwrap(), ports[0]);
+        let v6 = SocketAddr::new("2001:db8:0:1::1".parse().unwrap(), ports[1]);
+        let mut open = Vec::new();
+        assert_eq!(rejected_from(&["10.0.0.2"; 5], v4, &mut open), 2);
+        assert_eq!(
+            rejected_from(&["10.0.0.3"; 3], v4, &mut open),
+            0,
+            "others are not troubled"
+        );
+        let neighbours = ["2001:db8:0:1::1", "2001:db8:0:1::2"].repeat(2);
+        assert_eq!(rejected_from(&neighbours, v6, &mut open), 1, "a /64 is one");
+        assert_eq!(rejected_from(&["2001:db8:0:2::1"], v6, &mut open), 0);
+        assert_eq!(rejected_from(&["10.0.0.66"], v4, &mut open), 1, "denied");
+        let datagrams = UdpSocket::bind("10.0.0.66:0").unwrap();
+        datagrams
+            .send_to(b"and over UDP?", ("10.0.0.1", ports[2]))
+            .unwrap();
+        wait_until("it is dropped", || server.counter("dropped{denied}") == 1);
+
+        let ledger = server.ledger();
+        let counts =
+            ["rejected{prefix}", "rejected{denied}", "accepted", "live"].map(|name| ledger[name]);
+        assert_eq!(counts, [3, 1, 10, 10]);
+        drop(open.remove(0));
+        wait_until("it is gone", || server.counter("live") == 9);
+        assert_eq!(
+            rejected_from(&["10.0.0.2"; 2], v4, &mut open),
+            1,
+            "one left, one comes"
+        );
+        drop(open);
+        wait_until("all are gone", || server.counter("live") == 0);
+        assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+    });
+}

@@ -1,0 +1,248 @@
+//! How the fault catalogue brings faults about on the real kernel: as root, with the tools that every Linux has.
+//!
+//! What may live in this file: the tools, each with what it stands for. What may not: a test. Whoever needs root or a
+//! program asks for it first ([`can`]), and is skipped with one line where it is missing.
+
+use super::{Serve, has_tool, program, skip};
+use echo_reactor::net::Endpoint;
+use nix::sched::{CloneFlags, unshare};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddrV4;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Whether we are root and have these programs.
+pub(crate) fn can(programs: &[&str]) -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        skip("this takes root");
+        return false;
+    }
+    programs.iter().all(|program| match *program {
+        // They have no long names for their versions.
+        "ss" | "ip" => is_in_path(program),
+        program => has_tool(program),
+    })
+}
+
+fn is_in_path(name: &str) -> bool {
+    let has = Command::new(name).arg("-V").output().is_ok();
+    if !has {
+        skip(&format!("there is no {name}"));
+    }
+    has
+}
+
+/// Prints a figure that a row asks for, past the harness, which shows nobody what a passing test has printed.
+pub(crate) fn figure(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Runs a command that must succeed; what it printed.
+#[track_caller]
+pub(crate) fn sh(line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {err}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+// --- Descriptors -------------------------------------------------------------------------------------------------------
+
+/// Leaves the server no descriptor beyond those that it has.
+#[track_caller]
+pub(crate) fn exhaust(server: &Serve) {
+    leave(server, 0);
+}
+
+/// Leaves the server so many descriptors beyond those that it has. (The limit is not a count: it is the first number that
+/// may not be given out, and those in use below it are not taken away.)
+#[track_caller]
+pub(crate) fn leave(server: &Serve, free: usize) {
+    let open = server.descriptors();
+    let number = (0..).filter(|number| !open.contains(number)).nth(free);
+    allow(server, number.unwrap());
+}
+
+/// Sets the limit of descriptors of a server that runs.
+#[track_caller]
+pub(crate) fn allow(server: &Serve, descriptors: u32) {
+    sh(&format!(
+        "prlimit --pid {} --nofile={descriptors}:",
+        server.pid()
+    ));
+}
+
+// --- Networks ----------------------------------------------------------------------------------------------------------
+
+/// Runs a test in a network of its own, in which nothing is but a loopback interface with these addresses (CIDR). It is
+/// that thread's alone, and of the processes that it starts, and gone at the end: nothing to clean up.
+#[track_caller]
+pub(crate) fn in_own_network(addresses: &[&str], test: impl FnOnce() + Send) {
+    let body = || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("root may");
+        sh("ip link set lo up");
+        for address in addresses {
+            let no_check = if address.contains(':') { "nodad" } else { "" };
+            sh(&format!("ip address add {address} dev lo {no_check}"));
+        }
+        test();
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name(thread::current().name().unwrap_or("test").into());
+        if let Err(panic) = thread.spawn_scoped(scope, body).unwrap().join() {
+            resume_unwind(panic);
+        }
+    });
+}
+
+/// From now on the socket hears nothing, not even an acknowledgement: a filter throws everything away on its way in. To
+/// the peer it is as if the cable were cut.
+pub(crate) fn cut_off(socket: &Socket) {
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    let nothing = [SockFilter::new(RETURN, 0, 0, 0)];
+    socket.attach_filter(&nothing).unwrap();
+}
+
+/// The socket is gone without FIN or reset, as if the power had failed. (In repair mode a close says nothing.)
+pub(crate) fn vanish(socket: Socket) {
+    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::TcpRepair, &1).unwrap();
+    drop(socket);
+}
+
+// --- What the kernel says of connections -------------------------------------------------------------------------------
+
+/// One connection of a local port, as `ss` tells it.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) state: String,
+    /// Bytes of memory that it pins: received and unread (`r`), sent and unacknowledged or unsent (`w`), and what was set
+    /// aside for more (`f`).
+    pub(crate) memory: u64,
+}
+
+/// Every connection that the kernel keeps for a local TCP port, without its listener.
+#[track_caller]
+pub(crate) fn kept(endpoint: &Endpoint) -> Vec<Kept> {
+    let port = super::ip(endpoint).port();
+    let text = sh(&format!("ss -Htanm sport = :{port}"));
+    let mut all: Vec<Kept> = Vec::new();
+    for line in text.lines() {
+        // `ss` puts the memory on a line of its own behind each socket, or at its end.
+        if !line.starts_with(char::is_whitespace) {
+            let state = line.split_whitespace().next().unwrap().to_owned();
+            all.push(Kept { state, memory: 0 });
+        }
+        if let Some((_, fields)) = line.split_once("skmem:(") {
+            let fields = fields.trim_end().trim_end_matches(')').split(',');
+            let amount = |field: &str| {
+                let letters = field.trim_end_matches(|c: char| c.is_ascii_digit());
+                let number = field[letters.len()..].parse::<u64>().ok()?;
+                matches!(letters, "r" | "w" | "f").then_some(number)
+            };
+            all.last_mut().unwrap().memory = fields.filter_map(amount).sum();
+        }
+    }
+    all.retain(|kept| kept.state != "LISTEN");
+    all
+}
+
+// --- System calls ------------------------------------------------------------------------------------------------------
+
+/// A server under strace, which writes down the calls that it was asked for, and makes some of them fail.
+pub(crate) struct Traced {
+    pub(crate) serve: Serve,
+    log: PathBuf,
+}
+
+/// One call that strace saw.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// When it was made; see [`seconds_now`].
+    pub(crate) at: f64,
+    /// The line, from the call's name on.
+    pub(crate) text: String,
+}
+
+/// Starts `serve` under `strace -e trace=CALLS`, with more of strace's options such as `-e inject=...`.
+#[track_caller]
+pub(crate) fn traced(
+    log: &Path,
+    calls: &str,
+    options: &[&str],
+    addresses: &[&str],
+    flags: &[&str],
+) -> Traced {
+    let server = program();
+    let mut command = Command::new("strace");
+    // With -D strace is the one that goes aside, so that the child that we have is the server itself.
+    command.args(["-D", "-f", "-ttt", "-o"]).arg(log);
+    command
+        .args(["-e", &format!("trace={calls}")])
+        .args(options);
+    command.arg(server.get_program()).arg("serve");
+    command.args(addresses).args(flags).env_remove("RUST_LOG");
+    command
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    Traced {
+        serve: Serve::start_command(&mut command, addresses.len().max(1)),
+        log: log.to_owned(),
+    }
+}
+
+/// The time of the clock that strace writes down.
+pub(crate) fn seconds_now() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap().as_secs_f64()
+}
+
+impl Traced {
+    /// What has been written down so far.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let call = |line: &str| {
+            let mut parts = line.splitn(3, ' '); // the thread, the time, the call
+            let at = parts.nth(1)?.parse().ok()?;
+            Some(Call {
+                at,
+                text: parts.next()?.to_owned(),
+            })
+        };
+        let complete = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
+        complete.lines().filter_map(call).collect()
+    }
+}
+
+// --- Datagrams ---------------------------------------------------------------------------------------------------------
+
+/// Sends UDP datagrams in anybody's name.
+pub(crate) struct Forger(Socket);
+
+impl Forger {
+    pub(crate) fn new() -> Self {
+        const RAW: i32 = 255; // IPPROTO_RAW: we write the header of IP as well
+        Self(Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(RAW))).unwrap())
+    }
+
+    /// Whether the kernel let it go; it refuses some sources itself.
+    pub(crate) fn send(&self, source: SocketAddrV4, to: SocketAddrV4, bytes: &[u8]) -> bool {
+        const UDP: u8 = 17;
+        let udp_length = u16::try_from(8 + bytes.len()).unwrap();
+        let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, UDP, 0, 0];
+        packet.extend(source.ip().octets());
+        packet.extend(to.ip().octets());
+        packet.extend(source.port().to_be_bytes());
+        packet.extend(to.port().to_be_bytes());
+        packet.extend(udp_length.to_be_bytes());
+        packet.extend([0, 0]); // no checksum; that of IP, its length and its number are the kernel's
+        packet.extend(bytes);
+        self.0.send_to(&packet, &SockAddr::from(to)).is_ok()
+    }
+}
