@@ -229,7 +229,9 @@ impl<W: World> Server<W> {
             }
             Outcome::Yield => {
                 self.stats.budget_yields += 1;
-                self.reactor.again(key, readiness);
+                if !planted!("spent-budget-forgotten") {
+                    self.reactor.again(key, readiness);
+                }
             }
             Outcome::Done(reason) => self.end(key, reason),
         }
@@ -260,7 +262,7 @@ impl<W: World> Server<W> {
                     .into_iter()
                     .for_each(|key| self.part_with(key));
             }
-            Phase::Parting { cut } if cut <= now => self.stop(),
+            Phase::Parting { cut } if cut <= now && !planted!("drain-without-end") => self.stop(),
             _ => {}
         }
         self.set_alarm();
@@ -292,9 +294,15 @@ impl<W: World> Server<W> {
 
     /// Lets newcomers in, as many as one turn allows.
     fn accept(&mut self, key: Key, readiness: Readiness) {
-        for _ in 0..self.limits.turn_accepts {
+        let budget = if planted!("newcomers-without-budget") {
+            usize::MAX
+        } else {
+            self.limits.turn_accepts
+        };
+        for _ in 0..budget {
             let is_full = self.stats.live >= self.limits.connections_max as u64;
-            if is_full && self.limits.at_limit == AtLimit::Wait {
+            if is_full && !planted!("no-connection-limit") && self.limits.at_limit == AtLimit::Wait
+            {
                 return self.hold_newcomers();
             }
             if self.governor.holds() {
@@ -304,6 +312,7 @@ impl<W: World> Server<W> {
                 return;
             };
             match listener.accept() {
+                Ok(accepted) if planted!("accept-once") => return self.welcome(accepted),
                 Ok(accepted) => self.welcome(accepted),
                 Err(error) => match accept::judge(&error) {
                     Verdict::Empty => return,
@@ -330,7 +339,9 @@ impl<W: World> Server<W> {
             Ok(key) => self.admission.enter(&accepted.peer, key.slot()),
             Err((socket, error)) => {
                 log::debug!("{} cannot be watched: {error}", accepted.peer);
-                self.stats.close(Reason::Unregistered, 0);
+                if !planted!("unregistered-uncounted") {
+                    self.stats.close(Reason::Unregistered, 0);
+                }
                 drop(socket);
             }
         }
@@ -367,6 +378,12 @@ impl<W: World> Server<W> {
     fn pause_newcomers(&mut self, error: &io::Error, remedy: &str) {
         self.stats.accept_error(error);
         self.stats.accept_pauses += 1;
+        if planted!("emfile-spins") {
+            return self
+                .doors
+                .iter()
+                .for_each(|&key| self.reactor.again(key, Readiness::Plain));
+        }
         self.governor
             .pause(self.reactor.now(), self.limits.accept_retry);
         self.set_alarm();
@@ -386,7 +403,9 @@ impl<W: World> Server<W> {
         if self.governor.release(self.reactor.now()) {
             self.count_waiting();
             for &key in &self.doors {
-                self.reactor.again(key, Readiness::Plain);
+                if !planted!("hope-for-an-edge") {
+                    self.reactor.again(key, Readiness::Plain);
+                }
             }
             self.set_alarm();
         }
@@ -431,12 +450,15 @@ impl<W: World> Server<W> {
         };
         self.stats.close(reason, connection.owed());
         self.admission.leave(key.slot());
-        if matches!(reason, Reason::WriteStall | Reason::Cut) {
+        if matches!(reason, Reason::WriteStall | Reason::Cut) && !planted!("stalled-ends-in-order")
+        {
             // In good order, the kernel would go on offering the unsent bytes for as long as the peer likes.
             connection.stream().abort_on_close();
         }
         drop(connection); // before the doors open: the newcomer may need its descriptor
-        self.open_doors();
+        if !planted!("close-wakes-nobody") {
+            self.open_doors();
+        }
     }
 
     /// Tells a connection goodbye, in good order.
@@ -486,6 +508,9 @@ impl<W: World> Server<W> {
                 .saturating_sub(self.limits.linger_timeout);
         self.phase = Phase::Draining { goodbye, cut };
         self.close_doors();
+        if planted!("drain-cuts") {
+            return self.stop();
+        }
         for key in self.connections() {
             if let Some(Socket::Connection(connection)) = self.reactor.get_mut(key) {
                 let wait = connection.wants();
@@ -536,7 +561,9 @@ impl<W: World> Server<W> {
         let now = self.reactor.now();
         self.governor.release(now);
         for key in std::mem::take(&mut self.doors) {
-            self.accept(key, Readiness::Plain);
+            if !planted!("drain-forgets-the-queue") {
+                self.accept(key, Readiness::Plain);
+            }
             self.reactor.release(key);
         }
         self.governor.release(now);

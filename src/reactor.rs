@@ -235,10 +235,15 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             // before we asked, everything is known.
             Ok(true) => self.judged_ms = self.now_ms,
             Ok(false) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error)
+                if error.kind() == io::ErrorKind::Interrupted
+                    && !planted!("eintr-ends-the-loop") => {}
             Err(error) => return Err(error),
         }
         self.read_clock();
+        if planted!("idle-before-heard") {
+            self.judged_ms = self.now_ms;
+        }
         Ok(())
     }
 
@@ -289,13 +294,14 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             self.stale_events += 1;
             return None;
         };
-        if slot.queued {
+        if slot.queued && !planted!("served-twice") {
             slot.readiness = slot.readiness.max(readiness);
             return None;
         }
         if self
             .deadlines
             .should_move(&slot.place, slot.want.lane, self.now_ms)
+            && !planted!("deadline-not-moved")
         {
             self.deadlines
                 .move_to_back(&mut self.slots, key, self.now_ms);
@@ -306,7 +312,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// How long [`Reactor::wait`] would wait if nothing happened: for whoever drives this reactor from a loop of their
     /// own. `None` is without end.
     pub fn timeout(&self) -> Option<Duration> {
-        if !self.queue.is_empty() || self.woken {
+        if (!self.queue.is_empty() && !planted!("sleeps-over-the-queue")) || self.woken {
             return Some(Duration::ZERO);
         }
         let alarm = self
@@ -346,7 +352,9 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         if let Err(error) = source.register(self.selector.registry(), key.token(), want.interest) {
             return Err((source, error));
         }
-        self.serial = self.serial.wrapping_add(1);
+        self.serial = self
+            .serial
+            .wrapping_add(u32::from(!planted!("one-generation")));
         vacant.insert(Slot {
             source,
             place: Place::NOWHERE,
@@ -377,12 +385,14 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             return Ok(());
         }
         // First what may fail: until it has worked, nothing has changed.
-        if slot.want.interest != want.interest {
+        if slot.want.interest != want.interest && !planted!("interest-not-changed") {
             slot.source
                 .reregister(self.selector.registry(), key.token(), want.interest)?;
         }
         let before = std::mem::replace(&mut slot.want, want);
-        if before.lane != want.lane {
+        if planted!("deadline-of-the-old-kind") {
+            slot.want.lane = before.lane;
+        } else if before.lane != want.lane {
             self.deadlines.leave(&mut self.slots, key, before.lane);
             self.deadlines
                 .enter(&mut self.slots, key, want.lane, self.now_ms);
@@ -393,7 +403,9 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// Queues a source for the next turn, with what is still true of it. With edges nobody else will.
     pub fn again(&mut self, key: Key, readiness: Readiness) {
         if let Some(slot) = tenant(&mut self.slots, key) {
-            slot.readiness = slot.readiness.max(readiness);
+            if !planted!("queued-readiness-forgotten") {
+                slot.readiness = slot.readiness.max(readiness);
+            }
             if !slot.queued {
                 slot.queued = true;
                 self.queue.push(key);
@@ -416,7 +428,9 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// None: that the kernel has forgotten it already is what was wanted.
     pub fn release(&mut self, key: Key) -> Option<S> {
         let mut source = self.close(key)?;
-        let _ = source.deregister(self.selector.registry());
+        if !planted!("close-without-deregister") {
+            let _ = source.deregister(self.selector.registry());
+        }
         Some(source)
     }
 
@@ -447,7 +461,7 @@ fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
 fn tenant<S>(slots: &mut Slab<Slot<S>>, key: Key) -> Option<&mut Slot<S>> {
     slots
         .get_mut(key.slot as usize)
-        .filter(|slot| slot.serial == key.serial)
+        .filter(|slot| slot.serial == key.serial || planted!("no-generation-check"))
 }
 
 impl<S: Source> Reactor<S> {

@@ -103,10 +103,13 @@ impl<S: Stream> Connection<S> {
         stats: &mut Stats,
     ) -> io::Result<Outcome> {
         if !self.tail.is_empty() {
-            if !self.pay(stats)? {
+            if !self.pay(stats)? && !planted!("unbounded-tail") {
                 return Ok(Outcome::Wait(Wait::Writing));
             }
             if self.phase == Phase::Echoing {
+                if planted!("interest-not-changed-back") {
+                    return Ok(Outcome::Drained);
+                }
                 // Only now do we ask for bytes again, and the kernel reports those that are there already, FIN included.
                 return Ok(Outcome::Wait(Wait::Reading));
             }
@@ -135,22 +138,33 @@ impl<S: Stream> Connection<S> {
                     return Ok(Outcome::Drained);
                 }
                 Err(error) if interrupted(&error) => continue,
+                Err(error)
+                    if planted!("reset-is-eof") && error.kind() == ErrorKind::ConnectionReset =>
+                {
+                    return Ok(Outcome::Done(Reason::Finished));
+                }
                 Err(error) => return Err(error),
             };
             nothing_yet = false;
-            if !self.echo(&scratch[..count], stats)? {
+            if !self.echo(&scratch[..count], stats)? && !planted!("unbounded-tail") {
+                if planted!("close-with-a-tail-owed") && readiness == Readiness::Special {
+                    return Ok(Outcome::Done(Reason::Finished));
+                }
                 return Ok(Outcome::Wait(Wait::Writing));
+            }
+            if planted!("read-once") {
+                return Ok(Outcome::Drained);
             }
             // A short read has emptied the socket, unless there is more than plain bytes: data and FIN often come as
             // one edge, and whoever stops at the data never hears of the end.
             if count < scratch.len()
-                && readiness == Readiness::Plain
-                && self.stream.short_read_empties()
+                && (readiness == Readiness::Plain || planted!("short-read-hides-fin"))
+                && (self.stream.short_read_empties() || planted!("short-read-on-unix"))
             {
                 return Ok(Outcome::Drained);
             }
             budget = budget.saturating_sub(count);
-            if budget == 0 {
+            if budget == 0 && !planted!("no-budget") {
                 return Ok(Outcome::Yield);
             }
         }
@@ -167,13 +181,18 @@ impl<S: Stream> Connection<S> {
         if self.phase == Phase::Finishing {
             self.stream.finish()?;
             self.phase = Phase::Lingering;
+            if planted!("goodbye-without-lingering") {
+                return Ok(Outcome::Done(Reason::Drained));
+            }
         }
         while budget > 0 {
             match self.stream.read(scratch) {
                 Ok(0) => return Ok(Outcome::Done(Reason::Drained)),
                 Ok(count) => {
                     stats.bytes_in += count as u64;
-                    stats.discarded += count as u64;
+                    if !planted!("discarded-uncounted") {
+                        stats.discarded += count as u64;
+                    }
                     budget = budget.saturating_sub(count);
                 }
                 Err(error) if would_block(&error) => return Ok(Outcome::Wait(Wait::Lingering)),
@@ -190,6 +209,8 @@ impl<S: Stream> Connection<S> {
         wire::received(&self.stream, bytes);
         // One attempt: a write that takes less has filled the socket, and trying once more would only be told so.
         let sent = match write_some(&mut self.stream, bytes) {
+            Ok(_) if planted!("short-write-ignored") => bytes.len(),
+            Ok(_) if planted!("unbounded-tail") && !self.tail.is_empty() => 0,
             Ok(sent) => sent,
             Err(error) => {
                 stats.discarded += bytes.len() as u64;
@@ -257,7 +278,9 @@ fn write_some(stream: &mut impl Stream, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match stream.write(bytes) {
             Ok(count) => return Ok(count),
-            Err(error) if would_block(&error) => return Ok(0),
+            Err(error) if would_block(&error) && !planted!("would-block-is-an-error") => {
+                return Ok(0);
+            }
             Err(error) if interrupted(&error) => {}
             Err(error) => return Err(error),
         }
@@ -269,5 +292,5 @@ fn would_block(error: &io::Error) -> bool {
 }
 
 fn interrupted(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::Interrupted
+    error.kind() == ErrorKind::Interrupted && !planted!("eintr-is-an-error")
 }

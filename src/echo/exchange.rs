@@ -26,8 +26,14 @@ pub fn answer_all<D: Datagrams>(
     now: Instant,
     stats: &mut Stats,
 ) -> io::Result<bool> {
+    let budget = if planted!("udp-without-budget") {
+        usize::MAX
+    } else {
+        budget
+    };
     for _ in 0..budget {
         match socket.receive(scratch) {
+            Ok((0, _)) if planted!("udp-zero-is-eof") => return Ok(true),
             Ok((length, route)) => {
                 stats.datagrams_in += 1;
                 match answer_one(
@@ -41,9 +47,12 @@ pub fn answer_all<D: Datagrams>(
                     Ok(()) => stats.datagrams_out += 1,
                     Err(why) => stats.drop_datagram(why),
                 }
+                if planted!("udp-once") {
+                    return Ok(true);
+                }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
-            Err(error) if is_passing(&error) => {}
+            Err(error) if is_passing(&error) && !planted!("udp-error-closes-door") => {}
             Err(error) => return Err(error),
         }
     }

@@ -47,6 +47,9 @@ mod errno {
 pub fn judge(error: &io::Error) -> Verdict {
     match error.kind() {
         io::ErrorKind::WouldBlock => return Verdict::Empty,
+        io::ErrorKind::ConnectionAborted if planted!("aborted-client-closes-door") => {
+            return Verdict::Fatal;
+        }
         io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => return Verdict::Next,
         _ => {}
     }
