@@ -262,7 +262,7 @@ impl<W: World> Server<W> {
                     .into_iter()
                     .for_each(|key| self.part_with(key));
             }
-            Phase::Parting { cut } if cut <= now && !planted!("drain-without-end") => self.stop(),
+            Phase::Parting { cut } if cut <= now => self.stop(),
             _ => {}
         }
         self.set_alarm();
@@ -300,9 +300,9 @@ impl<W: World> Server<W> {
             self.limits.turn_accepts
         };
         for _ in 0..budget {
-            let is_full = self.stats.live >= self.limits.connections_max as u64;
-            if is_full && !planted!("no-connection-limit") && self.limits.at_limit == AtLimit::Wait
-            {
+            let is_full = self.stats.live >= self.limits.connections_max as u64
+                && !planted!("no-connection-limit");
+            if is_full && self.limits.at_limit == AtLimit::Wait {
                 return self.hold_newcomers();
             }
             if self.governor.holds() {
@@ -500,7 +500,12 @@ impl<W: World> Server<W> {
             return;
         }
         let now = self.reactor.read_clock();
-        let cut = now + self.limits.drain_timeout;
+        let cut = now
+            + if planted!("drain-without-end") {
+                Duration::from_secs(86_400)
+            } else {
+                self.limits.drain_timeout
+            };
         let goodbye = now
             + self
                 .limits

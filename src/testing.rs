@@ -7,8 +7,10 @@
 //! - [`network`]: a whole operating system's worth of sockets, in memory, from a seed. The server runs in it unchanged.
 //! - [`simulation`]: clients of all manners, the oracle that knows what each must get, and the seeds.
 //! - [`time`]: who is closed when.
+//! - [`catalogue`]: rows of the fault catalogue that no real kernel shows on demand.
 //! - [`torture`]: every call fails once, in every way, at every place.
 
+mod catalogue;
 mod choices;
 mod network;
 mod script;

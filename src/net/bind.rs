@@ -343,3 +343,34 @@ impl std::error::Error for BindError {
         }
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// Connections inherit it, and an echo of a few bytes must not wait for more to send.
+    #[test]
+    fn listeners_do_not_wait_to_fill_a_segment() {
+        let any = Endpoint::Tcp("127.0.0.1:0".parse().unwrap());
+        let bound = Bound::new(&any, &BindOptions::default()).unwrap();
+        assert!(bound.socket.tcp_nodelay().unwrap());
+    }
+
+    /// std and mio ask for 128 places. Over a Unix socket a client is told at once that there is none left.
+    #[test]
+    fn the_accept_queue_is_as_long_as_the_system_lets_it_be() {
+        let name = UnixName::Abstract(format!("echo-reactor-queue-{}", std::process::id()));
+        let address = name.to_sock_addr().unwrap();
+        let _bound = Bound::new(&Endpoint::Unix(name), &BindOptions::default()).unwrap();
+        let clients: Vec<Socket> = (0..200)
+            .map_while(|_| {
+                let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+                client.set_nonblocking(true).unwrap();
+                client.connect(&address).is_ok().then_some(client)
+            })
+            .collect();
+        let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let most = somaxconn.trim().parse::<usize>().unwrap();
+        assert_eq!(clients.len(), 200.min(most + 1));
+    }
+}

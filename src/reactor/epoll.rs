@@ -144,3 +144,61 @@ impl Waker {
         self.0.wake()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::reactor::{Epoll, Event, Interest, Lane, Reactor, Want};
+    use mio::net::{UnixListener, UnixStream};
+    use std::io::Write;
+    use std::os::unix::net;
+    use std::time::Duration;
+
+    const READ: Want = Want {
+        interest: Interest::Read,
+        lane: Lane::PATIENT,
+    };
+
+    /// The event queue keeps what it watches as long as any copy of the descriptor is open, here or in another process
+    /// (a child, an heir). So who gives a listener away tells the kernel to forget it.
+    #[test]
+    fn e4_a_listener_that_lives_on_elsewhere_is_forgotten() {
+        let name = format!("echo-reactor-e4-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_file(&path);
+        let listener = net::UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let heirs = listener.try_clone().unwrap();
+        let mut reactor: Reactor<UnixListener> = Reactor::new(Epoll::new().unwrap());
+        let key = reactor.add(UnixListener::from_std(listener), READ).unwrap();
+        drop(reactor.release(key));
+        let _client = net::UnixStream::connect(&path).unwrap();
+        reactor.wait(Some(Duration::ZERO)).unwrap();
+        assert_eq!(reactor.next_event(), None, "it is the heir's business now");
+        heirs.accept().expect("and the heir has it");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    /// A connection's descriptor has no copies, so closing it is enough, and saves a call. If it had one, its events would
+    /// find the key outdated.
+    #[test]
+    fn e4_a_connection_that_lives_on_elsewhere_is_nobodys() {
+        let (ours, mut peer) = net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let _copy = ours.try_clone().unwrap();
+        let mut reactor: Reactor<UnixStream> = Reactor::new(Epoll::new().unwrap());
+        let key = reactor.add(UnixStream::from_std(ours), READ).unwrap();
+        drop(reactor.close(key));
+        let (other, _peer) = UnixStream::pair().unwrap();
+        let newcomer = reactor.add(other, READ).unwrap();
+        peer.write_all(b"for the one who has left").unwrap();
+        reactor.wait(Some(Duration::ZERO)).unwrap();
+        while let Some(event) = reactor.next_event() {
+            let Event::Ready(key, readiness) = event else {
+                panic!("{event:?}")
+            };
+            assert_ne!(key, newcomer);
+            assert!(reactor.admit(key, readiness).is_none());
+        }
+        assert_eq!(reactor.stale_events(), 1);
+    }
+}

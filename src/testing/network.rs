@@ -29,9 +29,14 @@ pub(crate) struct Knobs {
     pub(crate) spurious_event: u64,
     pub(crate) stale_event: u64,
     pub(crate) late_event: u64,
+    /// One source is told of twice in a batch, so that the second time may be for somebody who has left since, or for
+    /// whoever lives in that slot by then.
+    pub(crate) double_event: u64,
     pub(crate) wait_interrupted: u64,
     pub(crate) accept_error: u64,
     pub(crate) register_error: u64,
+    pub(crate) deregister_error: u64,
+    pub(crate) shutdown_error: u64,
     /// How many events one wait reports at most.
     pub(crate) events_max: usize,
     /// How many bytes the kernel takes for a peer that does not read.
@@ -64,6 +69,10 @@ impl Random {
     pub(crate) fn happens(&mut self, in_a_thousand: u64) -> bool {
         self.next() % 1000 < in_a_thousand
     }
+
+    fn one_of(&mut self, errnos: &[i32]) -> io::Error {
+        io::Error::from_raw_os_error(errnos[self.below(errnos.len())])
+    }
 }
 
 /// One side's view of everything: the kernel's tables.
@@ -89,6 +98,7 @@ pub(crate) enum Call {
     Shutdown,
     Register,
     Reregister,
+    Deregister,
     Wait,
     Receive,
     Answer,
@@ -353,6 +363,7 @@ impl Kernel {
             }
         }
         let mut told = 0;
+        let mut twice = Vec::new();
         while !ready.is_empty() && told < knobs.events_max {
             let number = ready.swap_remove(self.random.below(ready.len()));
             if self.random.happens(knobs.late_event) {
@@ -368,15 +379,19 @@ impl Kernel {
                 Kind::Stream(wire) => wire.client_finished || wire.broken.is_some(),
                 _ => false,
             };
-            tell(
-                token,
-                if special {
-                    Readiness::Special
-                } else {
-                    Readiness::Plain
-                },
-            );
+            let readiness = if special {
+                Readiness::Special
+            } else {
+                Readiness::Plain
+            };
+            tell(token, readiness);
             told += 1;
+            if self.random.happens(knobs.double_event) {
+                twice.push((token, readiness));
+            }
+        }
+        for (token, readiness) in twice {
+            tell(token, readiness);
         }
         let everything = ready.is_empty();
         if self.random.happens(knobs.spurious_event) {
@@ -493,6 +508,11 @@ impl Source<Network> for Handle {
 
     fn deregister(&mut self, network: &Network) -> io::Result<()> {
         let mut kernel = network.kernel();
+        kernel.strike(Call::Deregister, self.number)?;
+        let knob = kernel.knobs.deregister_error;
+        if kernel.random.happens(knob) {
+            return Err(io::Error::from_raw_os_error(2)); // ENOENT
+        }
         let socket = kernel
             .sockets
             .get_mut(&self.number)
@@ -527,7 +547,7 @@ impl Read for Handle {
             return Err(kind.into());
         }
         if random.happens(knobs.broken) {
-            return Err(ErrorKind::TimedOut.into());
+            return Err(random.one_of(&READ_ERRNOS));
         }
         if wire.to_server.is_empty() {
             return if wire.client_finished {
@@ -574,7 +594,7 @@ impl Write for Handle {
             return Err(kind.into());
         }
         if random.happens(knobs.broken) {
-            return Err(ErrorKind::BrokenPipe.into());
+            return Err(random.one_of(&WRITE_ERRNOS));
         }
         let room = knobs
             .window_bytes
@@ -604,7 +624,13 @@ impl Stream for Handle {
     }
 
     fn finish(&self) -> io::Result<()> {
-        self.network.kernel().strike(Call::Shutdown, self.number)?;
+        let mut kernel = self.network.kernel();
+        kernel.strike(Call::Shutdown, self.number)?;
+        let knob = kernel.knobs.shutdown_error;
+        if kernel.random.happens(knob) {
+            return Err(io::Error::from_raw_os_error(107)); // ENOTCONN
+        }
+        drop(kernel);
         self.network.kernel().wire(self.number).server_finished = true;
         Ok(())
     }
@@ -618,6 +644,10 @@ impl Stream for Handle {
     }
 }
 
+/// What recv(2) may fail with, for good: EIO ENOMEM ECONNABORTED ECONNRESET ETIMEDOUT EHOSTUNREACH.
+const READ_ERRNOS: [i32; 6] = [5, 12, 103, 104, 110, 113];
+/// What send(2) may: EIO ENOMEM EPIPE ECONNRESET ENOBUFS ETIMEDOUT.
+const WRITE_ERRNOS: [i32; 6] = [5, 12, 32, 104, 105, 110];
 /// What accept(2) may fail with, other than for want of descriptors.
 const ACCEPT_ERRNOS: [i32; 8] = [4, 71, 100, 103, 113, 105, 12, 23];
 
@@ -632,8 +662,7 @@ impl Listener for Handle {
         }
         let knob = kernel.knobs.accept_error;
         if kernel.random.happens(knob) {
-            let errno = ACCEPT_ERRNOS[kernel.random.below(ACCEPT_ERRNOS.len())];
-            return Err(io::Error::from_raw_os_error(errno));
+            return Err(kernel.random.one_of(&ACCEPT_ERRNOS));
         }
         let Kind::Listener { queue } =
             &mut kernel.sockets.get_mut(&self.number).expect("open").kind

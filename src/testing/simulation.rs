@@ -16,14 +16,17 @@ use crate::limits::Limits;
 use crate::reactor::Interest;
 use crate::stats::Reason;
 use std::io::ErrorKind;
+use std::panic::catch_unwind;
 use std::time::Duration;
 
 const SEEDS: u64 = 10_000;
+/// The fields of [`Knobs`], and clients' resets, half closes, clock jumps, drains, descriptors that come and go.
+const KNOBS: usize = 17 + 5;
 /// More turns than any seed needs to come to rest; whoever needs more is not being served.
 const TURNS_MAX: usize = 20_000;
 
 #[test]
-fn ten_thousand_seeds() {
+fn t2_ten_thousand_seeds() {
     let number = |name: &str| {
         std::env::var(name)
             .ok()
@@ -33,9 +36,15 @@ fn ten_thousand_seeds() {
         return Simulation::new(seed, true).run();
     }
     let first = number("ECHO_FIRST_SEED").unwrap_or(0);
-    for seed in first..first + number("ECHO_SEEDS").unwrap_or(SEEDS) {
-        Simulation::new(seed, false).run();
+    let seeds = number("ECHO_SEEDS").unwrap_or(SEEDS);
+    for seed in first..first + seeds {
+        if catch_unwind(|| Simulation::new(seed, false).run()).is_err() {
+            eprintln!("seed {seed} again, with its story:");
+            Simulation::new(seed, true).run();
+            panic!("seed {seed} failed, and did not when it was replayed");
+        }
     }
+    println!("{seeds} seeds from {first} on, {KNOBS} knobs");
 }
 
 #[derive(Debug)]
@@ -74,13 +83,15 @@ struct Simulation {
     draining: bool,
     turns: usize,
     full_and_finished: u64,
+    /// How many descriptors there are in the other half of an episode: none, to begin with.
+    descriptors_elsewhere: usize,
 }
 
 impl Drop for Simulation {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!(
-                "seed {}: replay it with ECHO_SEED={} cargo test --lib ten_thousand_seeds",
+                "seed {}: replay it with ECHO_SEED={} cargo test --lib t2_ten_thousand_seeds",
                 self.seed, self.seed
             );
         }
@@ -121,6 +132,7 @@ impl Simulation {
             draining: false,
             turns: 0,
             full_and_finished: 0,
+            descriptors_elsewhere: 0,
         }
     }
 
@@ -151,8 +163,19 @@ impl Simulation {
                 self.network.kernel().now += jump;
             }
             98 if self.random.below(8) == 0 => self.drain(),
+            99 => self.descriptors_come_and_go(),
             _ => {}
         }
+    }
+
+    /// Somebody else takes all the descriptors, or gives them back. No edge tells of either.
+    fn descriptors_come_and_go(&mut self) {
+        let mut kernel = self.network.kernel();
+        let before = kernel.knobs.descriptors;
+        kernel.knobs.descriptors = std::mem::replace(&mut self.descriptors_elsewhere, before);
+        let now = kernel.knobs.descriptors;
+        drop(kernel);
+        self.tell(|| format!("{now} descriptors from now on, and not {before}"));
     }
 
     fn connect(&mut self) {
@@ -347,7 +370,7 @@ impl Simulation {
         kernel.knobs = Knobs {
             events_max: kernel.knobs.events_max,
             window_bytes: kernel.knobs.window_bytes,
-            descriptors: kernel.knobs.descriptors,
+            descriptors: kernel.knobs.descriptors.max(self.descriptors_elsewhere),
             ..Knobs::default()
         };
     }
@@ -523,9 +546,12 @@ fn knobs(random: &mut Random) -> Knobs {
         spurious_event: knob(500),
         stale_event: knob(500),
         late_event: knob(500),
+        double_event: knob(500),
         wait_interrupted: knob(200),
         accept_error: knob(500),
         register_error: knob(100),
+        deregister_error: knob(500),
+        shutdown_error: knob(300),
         events_max: 1 + random.below(16),
         window_bytes: 1 + random.below(500),
         descriptors: 1 + random.below(24),

@@ -1,0 +1,410 @@
+//! Rows of the fault catalogue whose faithful place is the simulated network: each test is named after its row.
+//!
+//! They need what no real kernel does on demand: events for nothing, for those who have left, twice in one batch, more at
+//! once than there is room for; or turns that can be counted. What the kernel itself is the point of is in
+//! `tests/it/catalogue`.
+
+use super::network::{Kind, Knobs};
+use super::time::Stage;
+use crate::limits::Limits;
+use crate::reactor::Interest;
+use crate::stats::Reason;
+use std::time::Duration;
+
+/// A kind world with room for everything, to be made unkind in one way.
+fn roomy() -> Knobs {
+    Knobs {
+        events_max: 1_024,
+        window_bytes: 16 << 20,
+        descriptors: 10_000,
+        ..Knobs::default()
+    }
+}
+
+fn pattern(client: usize, place: usize) -> u8 {
+    (place * 31 + (place >> 8) * 7 + client * 101) as u8
+}
+
+// --- E: edges ----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn e1_events_for_nothing_change_nothing() {
+    let knobs = Knobs {
+        spurious_event: 1_000, // one in every wait
+        ..roomy()
+    };
+    let mut stage = Stage::in_world(Limits::default(), knobs);
+    let sockets = stage.connect(3);
+    let before = stage.server.stats().clone();
+    for _ in 0..100 {
+        stage.turn();
+    }
+    let after = stage.server.stats();
+    // One of four sockets is the listener, whose accept finds nobody.
+    assert!(after.spurious_events > before.spurious_events + 20);
+    assert_eq!((after.live, after.bytes_in), (3, 0));
+    assert_eq!(after.balance(), Ok(()));
+    for socket in sockets {
+        stage.is_echoed(socket, 10);
+    }
+}
+
+#[test]
+fn e2_events_for_somebody_who_has_left_are_nobodys() {
+    let knobs = Knobs {
+        stale_event: 1_000, // one in every wait, as soon as anybody has left
+        ..roomy()
+    };
+    let mut stage = Stage::in_world(Limits::default(), knobs);
+    let sockets = stage.connect(2);
+    stage.finish(sockets[0]);
+    stage.settle();
+    assert_eq!(stage.closed(Reason::Finished), 1);
+    let newcomer = stage.connect(1)[1]; // it lives in the slot that has come free
+    let before = stage.server.stats().clone();
+    for _ in 0..100 {
+        stage.turn();
+    }
+    let after = stage.server.stats();
+    assert_eq!(after.stale_events, before.stale_events + 100);
+    assert_eq!(
+        after.spurious_events, before.spurious_events,
+        "nobody was woken in another's place"
+    );
+    assert_eq!(after.live, 2);
+    stage.is_echoed(newcomer, 10);
+    stage.is_echoed(sockets[1], 10);
+}
+
+/// One source may be reported twice in a batch. If the first report ends it, and a newcomer in the same batch gets its
+/// slot (slab gives out the one freed last), the second report names the newcomer's slot.
+#[test]
+fn e3_slot_reuse_in_one_batch() {
+    const ROUNDS: usize = 20_000;
+    let knobs = Knobs {
+        spurious_event: 1_000, // a second report of somebody, at the end of the batch
+        ..roomy()
+    };
+    let mut stage = Stage::in_world(Limits::default(), knobs);
+    let mut tenant = stage.connect(1)[0];
+    for round in 0..ROUNDS {
+        // In one batch: the tenant leaves, somebody comes, and there may be a second event for the one who has left.
+        stage.finish(tenant);
+        stage.arrive(1);
+        stage.turn();
+        stage.settle();
+        let sockets = stage.sockets();
+        assert_eq!(sockets.len(), 1, "round {round}");
+        tenant = sockets[0];
+        stage.is_echoed(tenant, 1 + round % 7);
+    }
+    let stats = stage.server.stats();
+    println!("{} stale events in {ROUNDS} rounds", stats.stale_events);
+    assert!(stats.stale_events > ROUNDS as u64 / 100, "{stats}");
+    assert_eq!(stats.closed(Reason::Finished), ROUNDS as u64);
+    assert_eq!(stats.bytes_in, stats.bytes_out);
+}
+
+#[test]
+fn e6_what_the_budget_left_comes_back_without_another_edge() {
+    const BURST: usize = 10 << 20;
+    let mut stage = Stage::in_world(Limits::default(), roomy());
+    let socket = stage.connect(1)[0];
+    let turns = stage.server.stats().turns;
+    stage.send_pattern(socket, 0, BURST);
+    stage.settle(); // nothing more is sent
+    let stats = stage.server.stats();
+    assert_eq!(stats.bytes_out, BURST as u64);
+    let budgets = (BURST / Limits::default().turn_bytes) as u64;
+    assert!(stats.budget_yields >= budgets - 1, "{stats}");
+    assert!(stats.turns - turns >= budgets, "one budget a turn");
+    stage.has_echo(socket, 0, BURST);
+}
+
+/// The loop must not wait for the kernel while somebody is queued: it may have nothing more to say.
+#[test]
+fn e6_nobody_sleeps_while_somebody_is_queued() {
+    let mut stage = Stage::in_world(Limits::default(), roomy());
+    let socket = stage.connect(1)[0];
+    let before = stage.network.kernel().now;
+    stage.send_pattern(socket, 0, 2 << 20);
+    while stage.server.stats().bytes_out < 2 << 20 {
+        assert!(stage.server.stats().turns < 1_000, "nobody is served");
+        let wait = Some(Duration::from_secs(3_600));
+        stage.server.turn(wait).expect("the loop goes on");
+    }
+    assert_eq!(stage.network.kernel().now, before, "not a moment");
+}
+
+#[test]
+fn e9_more_events_than_there_is_room_for() {
+    const CLIENTS: usize = 5_000;
+    let knobs = Knobs {
+        events_max: 64,
+        ..roomy()
+    };
+    let mut stage = Stage::in_world(Limits::default(), knobs);
+    let sockets = stage.connect(CLIENTS);
+    let turns = stage.server.stats().turns;
+    for &socket in &sockets {
+        stage.send_pattern(socket, 0, 10);
+    }
+    stage.settle();
+    for &socket in &sockets {
+        stage.has_echo(socket, 0, 10);
+    }
+    let stats = stage.server.stats();
+    assert_eq!(stats.bytes_out, 10 * CLIENTS as u64);
+    assert!(stats.turns - turns >= (CLIENTS / 64) as u64);
+}
+
+#[test]
+fn e11_a_partial_write_goes_on_at_the_right_place() {
+    const MESSAGE: usize = 20_000;
+    let knobs = Knobs {
+        window_bytes: 100,
+        short_write: 500,
+        ..roomy()
+    };
+    let mut stage = Stage::in_world(Limits::default(), knobs);
+    let socket = stage.connect(1)[0];
+    stage.send_pattern(socket, 0, MESSAGE);
+    stage.settle();
+    assert!(stage.server.stats().owed > 0, "it is stuck");
+    let mut place = 0;
+    while place < MESSAGE {
+        // Only room is told of from here on: nothing arrives.
+        let step = stage.read(socket, 37);
+        assert!(!step.is_empty(), "nothing after {place} bytes");
+        for byte in step {
+            assert_eq!(byte, pattern(0, place), "byte {place}");
+            place += 1;
+        }
+        stage.settle();
+    }
+    let stats = stage.server.stats();
+    assert_eq!((stats.bytes_out, stats.owed), (MESSAGE as u64, 0));
+}
+
+#[test]
+fn e12_would_block_where_an_event_promised_bytes() {
+    let knobs = Knobs {
+        would_block_for_nothing: 500,
+        ..roomy()
+    };
+    let mut stage = Stage::in_world(Limits::default(), knobs);
+    let socket = stage.connect(1)[0];
+    let turns = stage.server.stats().turns;
+    for round in 0..200 {
+        stage.send_pattern(socket, round * 100, 100);
+        stage.settle();
+    }
+    stage.has_echo(socket, 0, 200 * 100);
+    let stats = stage.server.stats();
+    assert!(stats.spurious_events > 50, "{stats}");
+    // Five or so in each round are `settle`'s own, and the more often nothing comes, the more it takes.
+    assert!(stats.turns - turns < 200 * 20, "no busy loop: {stats}");
+}
+
+// --- A: what the ledger of a turn shows better than any clock ------------------------------------------------------------
+
+#[test]
+fn a1_without_descriptors_accept_rests_until_its_time_or_a_close() {
+    let knobs = Knobs {
+        descriptors: 2,
+        ..roomy()
+    };
+    let mut stage = Stage::in_world(Limits::default(), knobs);
+    stage.arrive(5);
+    for _ in 0..1_000 {
+        stage.turn(); // no time passes
+    }
+    let failed = |stage: &Stage| stage.server.stats().accept_errors[&24];
+    assert_eq!(failed(&stage), 1, "one attempt, and then rest");
+    let retry = Limits::default().accept_retry;
+    for round in 1..=20 {
+        stage.pass(retry);
+        stage.settle();
+        assert_eq!(failed(&stage), 1 + round, "one attempt each time");
+    }
+    // A close lets one in at once, with no new connection to help.
+    let first = stage.sockets()[0];
+    stage.finish(first);
+    stage.settle();
+    assert_eq!(stage.server.stats().accepted, 3);
+}
+
+// --- F: fairness, counted in turns ---------------------------------------------------------------------------------------
+
+#[test]
+fn f1_a_mouse_is_served_in_every_turn_beside_eight_elephants() {
+    let mut stage = Stage::in_world(Limits::default(), roomy());
+    let sockets = stage.connect(9);
+    let (mouse, elephants) = (sockets[0], &sockets[1..]);
+    let budget = Limits::default().turn_bytes as u64;
+    for _ in 0..50 {
+        for &elephant in elephants {
+            stage.read(elephant, usize::MAX);
+            stage.send(elephant, 2 << 20); // more than a budget, always
+        }
+        stage.send(mouse, 1);
+        let before = stage.server.stats().bytes_in;
+        stage.turn();
+        let read = stage.server.stats().bytes_in - before;
+        assert_eq!(stage.read(mouse, 9).len(), 1, "in the same turn");
+        assert!(read <= 8 * budget + 1, "{read} bytes in a turn");
+        assert!(read > 7 * budget, "and the elephants are served as well");
+        stage.drop_input(elephants);
+    }
+}
+
+#[test]
+fn f1_who_queued_up_has_one_turn_and_not_two() {
+    let mut stage = Stage::in_world(Limits::default(), roomy());
+    let elephant = stage.connect(1)[0];
+    let budget = Limits::default().turn_bytes;
+    stage.send(elephant, 8 * budget);
+    stage.turn();
+    for _ in 0..5 {
+        stage.send(elephant, 1); // a new edge, while it is queued already
+        let before = stage.server.stats().bytes_in;
+        stage.turn();
+        assert_eq!(stage.server.stats().bytes_in - before, budget as u64);
+    }
+}
+
+#[test]
+fn f2_a_flood_of_datagrams_leaves_a_turn_to_the_streams() {
+    let mut stage = Stage::in_world(
+        Limits {
+            datagrams_per_source: None,
+            datagrams_total: None,
+            ..Limits::default()
+        },
+        roomy(),
+    );
+    let socket = stage.connect(1)[0];
+    let flood = stage.flood(10_000);
+    for _ in 0..100 {
+        stage.send(socket, 1);
+        let before = stage.server.stats().datagrams_in;
+        stage.turn();
+        assert_eq!(stage.read(socket, 9).len(), 1, "in the same turn");
+        let answered = stage.server.stats().datagrams_in - before;
+        assert_eq!(answered, Limits::default().turn_datagrams as u64);
+    }
+    stage.settle();
+    let kernel = stage.network.kernel();
+    let Kind::Datagrams { inbox, answers } = &kernel.sockets[&flood].kind else {
+        panic!("no datagram socket")
+    };
+    assert_eq!((inbox.len(), answers.len()), (0, 10_000));
+}
+
+#[test]
+fn f3_a_hot_listener_leaves_a_turn_to_the_cold_one() {
+    let mut stage = Stage::in_world(Limits::default(), roomy());
+    let cold = stage.another_listener();
+    let budget = Limits::default().turn_accepts as u64;
+    stage.arrive(2_000);
+    for round in 1..=10 {
+        stage.arrive_at(cold, 1);
+        stage.turn();
+        let stats = stage.server.stats();
+        assert_eq!(stats.accepted, round * (budget + 1), "both, in each turn");
+    }
+}
+
+#[test]
+fn f4_nobody_is_called_idle_before_they_are_heard() {
+    // More connections have something to say than one wait can tell of, and all of their time is over.
+    let knobs = Knobs {
+        events_max: 2,
+        ..roomy()
+    };
+    let limits = Limits {
+        idle_timeout: Some(Duration::from_secs(30)),
+        ..Limits::default()
+    };
+    let mut stage = Stage::in_world(limits, knobs);
+    let sockets = stage.connect(9);
+    stage.pass(Duration::from_secs(60)); // as if the process had been stopped
+    for &socket in &sockets[1..] {
+        stage.send(socket, 5);
+    }
+    stage.settle();
+    assert_eq!(stage.server.stats().bytes_out, 8 * 5);
+    assert_eq!(
+        stage.closed(Reason::Idle),
+        1,
+        "only the one who had said nothing"
+    );
+}
+
+// --- What the stage needs for these ---------------------------------------------------------------------------------------
+
+impl Stage {
+    /// One turn, without waiting.
+    fn turn(&mut self) {
+        let wait = Some(Duration::ZERO);
+        self.server.turn(wait).expect("the loop goes on");
+    }
+
+    /// Clients connect, and nobody lets them in as yet.
+    fn arrive(&self, clients: usize) {
+        self.arrive_at(self.listener, clients);
+    }
+
+    fn arrive_at(&self, listener: usize, clients: usize) {
+        for _ in 0..clients {
+            self.network.kernel().connect(listener, Default::default());
+        }
+    }
+
+    fn finish(&self, socket: usize) {
+        let mut kernel = self.network.kernel();
+        kernel.wire(socket).client_finished = true;
+        kernel.touch(socket, Interest::Read);
+    }
+
+    /// A client sends; its bytes tell their place.
+    fn send_pattern(&self, socket: usize, start: usize, count: usize) {
+        let mut kernel = self.network.kernel();
+        let bytes = (start..start + count).map(|place| pattern(0, place));
+        kernel.wire(socket).to_server.extend(bytes);
+        kernel.touch(socket, Interest::Read);
+    }
+
+    /// A client reads what is there, at most so much.
+    fn read(&self, socket: usize, most: usize) -> Vec<u8> {
+        let mut kernel = self.network.kernel();
+        let queue = &mut kernel.wire(socket).to_client;
+        let count = most.min(queue.len());
+        let bytes = queue.drain(..count).collect();
+        kernel.made_room(socket);
+        bytes
+    }
+
+    #[track_caller]
+    fn has_echo(&self, socket: usize, start: usize, count: usize) {
+        let echoed = self.read(socket, usize::MAX);
+        assert_eq!(echoed.len(), count);
+        let mut places = echoed.iter().zip(start..);
+        assert!(places.all(|(&byte, place)| byte == pattern(0, place)));
+    }
+
+    #[track_caller]
+    fn is_echoed(&mut self, socket: usize, count: usize) {
+        self.send_pattern(socket, 0, count);
+        self.settle();
+        self.has_echo(socket, 0, count);
+    }
+
+    /// Takes back what nobody has read, so that the worlds of long tests stay small.
+    fn drop_input(&self, sockets: &[usize]) {
+        let mut kernel = self.network.kernel();
+        for &socket in sockets {
+            kernel.wire(socket).to_server.truncate(2 << 20);
+        }
+    }
+}
