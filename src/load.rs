@@ -16,9 +16,10 @@
 //! it could be sent. **The generator measures itself**: how late it was, and whether it was the bottleneck.
 //!
 //! In reading order: this page, `pattern`, `pace`, `record`, `flight`, `stream`, `datagram`, `worker`, `opening`,
-//! `chores`, [`machine`], [`fit`], [`verdict`].
+//! `chores`, `company`, [`machine`], [`fit`], [`verdict`].
 
 mod chores;
+mod company;
 mod datagram;
 pub mod fit;
 mod flight;
@@ -32,6 +33,7 @@ pub mod total;
 pub mod verdict;
 mod worker;
 
+pub use company::Company;
 pub use datagram::HEADER_BYTES;
 pub use fit::Sources;
 pub use pace::Arrivals;
@@ -60,8 +62,8 @@ pub struct Plan {
     pub connections: usize,
     /// How many of them send requests; the others are proved by one echo and then idle.
     pub active: usize,
-    /// Connections beside them that send without end and never read.
-    pub slow_readers: usize,
+    /// Connections beside them that behave badly.
+    pub company: Company,
     /// Bytes of a request.
     pub size: usize,
     /// Requests that a connection may have under way.
@@ -175,7 +177,7 @@ impl Plan {
                     first_number,
                     connections,
                     active: share(self.active, worker).min(connections),
-                    slow_readers: share(self.slow_readers, worker),
+                    company: self.company.map(|count| share(count, worker)),
                     requests: self.requests.map(|all| share(all as usize, worker) as u64),
                     mode: match self.mode {
                         Mode::Open { rate, arrivals } => Mode::Open {

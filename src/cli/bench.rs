@@ -21,6 +21,7 @@ pub(super) use typed::Typed;
 
 use super::exit::{Class, Exit, Failure};
 use super::logging;
+use super::units::Time;
 use crate::load::machine::KernelCounters;
 use crate::load::verdict::{Verdict, judge};
 use crate::load::{FaultKind, Mode, Plan, Total, fit};
@@ -30,8 +31,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use progress::Progress;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 use typed::{Format, Steps};
 
 /// A plan that has been run.
@@ -69,8 +72,8 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         server.separate();
     }
     let targets = match &server {
-        Some(server) => resolve(std::slice::from_ref(&server.address))?,
-        None => resolve(typed.addresses())?,
+        Some(server) => resolve(std::slice::from_ref(&server.address), typed.resolving())?,
+        None => resolve(typed.addresses(), typed.resolving())?,
     };
     let pids: Vec<u32> = server.iter().map(child::Server::pid).collect();
     let plan = typed.plan(targets, &pids)?;
@@ -172,18 +175,47 @@ fn raise_descriptors() -> u64 {
 }
 
 /// One endpoint for each address: the first that the resolver names. Trying the others would measure two servers.
-fn resolve(addresses: &[crate::net::Address]) -> Result<Vec<Endpoint>, Failure> {
+///
+/// The resolver knows no deadline of ours (getaddrinfo(3) has none, and resolv.conf(5) is not ours to change), so it is
+/// asked in a thread of its own, which is left behind where it takes too long: the end of the process ends it too.
+fn resolve(addresses: &[crate::net::Address], timeout: Duration) -> Result<Vec<Endpoint>, Failure> {
+    let (sender, receiver) = mpsc::channel();
+    let (asked, theirs) = (Instant::now(), addresses.to_vec());
+    thread::Builder::new()
+        .name("resolver".to_owned())
+        .spawn(move || {
+            for address in theirs {
+                // Whoever does not listen any more has given up.
+                let _ = sender.send(address.resolve());
+            }
+        })
+        .map_err(|error| Failure::new(Class::System, format!("no thread for names: {error}")))?;
     let mut targets = Vec::new();
     for address in addresses {
-        let found = address.resolve().map_err(|error| {
-            let text = format!(
-                "{address}: {error}; check the host's name, or write its address in numbers"
-            );
-            Failure::new(Class::Resolve, text)
-        })?;
+        let left = timeout.saturating_sub(asked.elapsed());
+        let found = first_of(address, &receiver, left, timeout)?;
         targets.extend(found.into_iter().next().map(reachable));
     }
     Ok(targets)
+}
+
+/// What the resolver says next, if it says so in time.
+fn first_of<T>(
+    address: &crate::net::Address,
+    answers: &mpsc::Receiver<io::Result<T>>,
+    left: Duration,
+    timeout: Duration,
+) -> Result<T, Failure> {
+    let text = match answers.recv_timeout(left) {
+        Ok(Ok(found)) => return Ok(found),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!(
+            "the resolver has not answered within {} (--timeout)",
+            Time(timeout)
+        ),
+    };
+    let text = format!("{address}: {text}; check the host's name, or write its address in numbers");
+    Err(Failure::new(Class::Resolve, text))
 }
 
 /// "All interfaces" is where a server listens; from here it is found on this machine.
@@ -261,5 +293,37 @@ fn exit_of(run: &Run, allow_loss: bool) -> Exit {
     match run.verdict.is_valid() {
         true => Exit::Ok,
         false => Exit::Invalid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resolver_that_does_not_answer_is_given_up() {
+        let address = "example.com:7".parse().unwrap();
+        let (sender, receiver) = mpsc::channel::<io::Result<Vec<Endpoint>>>();
+        let timeout = Duration::from_millis(20);
+        let failure = first_of(&address, &receiver, timeout, timeout).unwrap_err();
+        assert_eq!(failure.class, Class::Resolve);
+        assert!(
+            failure.text.contains("within 20ms (--timeout)"),
+            "{}",
+            failure.text
+        );
+        sender.send(Ok(Vec::new())).unwrap();
+        assert!(first_of(&address, &receiver, timeout, timeout).is_ok());
+    }
+
+    #[test]
+    fn several_names_are_resolved_in_their_order() {
+        let addresses = ["127.0.0.1:7", "unix://@x", ":9"].map(|text| text.parse().unwrap());
+        let targets = resolve(&addresses, Duration::from_secs(60)).unwrap();
+        let texts: Vec<String> = targets.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            ["tcp://127.0.0.1:7", "unix://@x", "tcp://127.0.0.1:9"]
+        );
     }
 }

@@ -3,12 +3,13 @@
 //! What may live in this file: the order of those steps, for the event loop and for its blocking twins. What was typed
 //! and what it means is in [`typed`]; who could reach it in [`exposure`]; why a start failed in [`explain`]; the ledger as
 //! JSON in [`report`]; sockets that we were born with in [`inherit`], and how they are handed over in [`succession`];
-//! [`notify`] and [`pid_file`] tell others.
+//! [`notify`] and [`pid_file`] tell others; whose end is ours too in [`parent`].
 
 mod explain;
 mod exposure;
 mod inherit;
 mod notify;
+mod parent;
 mod pid_file;
 mod report;
 mod succession;
@@ -46,6 +47,12 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     let inherited = inherit::take()?;
     let program = Program::of_this_process();
     logging::start(typed.verbosity());
+    if typed
+        .end_with
+        .is_some_and(|parent| !parent::end_with(parent))
+    {
+        return Ok(Exit::Ok); // nobody is left who could want anything
+    }
     refuse_what_the_model_cannot(typed, &inherited.sockets)?;
     let addresses = match inherited.predecessor {
         Some(_) => Vec::new(), // they are among what it leaves us

@@ -1,13 +1,12 @@
-//! What a worker does beside sending and taking: slices, those that wait too long, bad company, and a last look.
+//! What a worker does beside sending and taking: slices, those that wait too long, and a last look.
 //!
 //! None of it is urgent, and all of it is done in small parts: whoever looks after ten thousand connections at once
 //! holds up the next answer, and measures himself.
 
 use super::record::{Fault, FaultKind};
-use super::worker::{Client, SCRATCH_BYTES, TICK, Worker, nanoseconds};
+use super::worker::{Client, TICK, Worker, nanoseconds};
 use crate::net::connect::{ClientSocket, Outgoing};
 use crate::reactor::Key;
-use std::io::{ErrorKind, Write};
 
 impl Worker<'_> {
     pub(super) fn tick(&mut self) {
@@ -19,6 +18,7 @@ impl Worker<'_> {
         }
         self.opening.retry();
         self.look_for_the_late(now);
+        self.keep_company(now);
     }
 
     /// Looks through a part of the connections for those that have waited too long: all of them in a quarter of the
@@ -68,27 +68,6 @@ impl Worker<'_> {
         } else {
             self.on_answered(key);
         }
-    }
-
-    /// Writes for as long as the server takes it.
-    pub(super) fn write_without_end(&mut self, key: Key) {
-        let Some(Outgoing {
-            socket: ClientSocket::Stream(stream),
-            state: Client::Slow,
-        }) = self.reactor.get_mut(key)
-        else {
-            return;
-        };
-        loop {
-            match stream.write(self.desk.pattern.slice(0, 0, SCRATCH_BYTES / 2)) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => break,
-            }
-        }
-        self.desk.ledger.slow_cut += 1;
-        drop(self.reactor.close(key));
     }
 
     /// A last look for bytes that nobody asked for.

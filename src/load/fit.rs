@@ -128,7 +128,7 @@ impl FromStr for Sources {
 /// What does not fit, and what to do about it, in a sentence.
 pub fn check(plan: &Plan, workers: usize, descriptors: u64) -> Result<(), String> {
     check_size(plan)?;
-    let all = (plan.connections + plan.slow_readers) as u64;
+    let all = (plan.connections + plan.company.len()) as u64;
     let each = all.div_ceil(workers as u64) + DESCRIPTORS_RESERVED;
     if each > descriptors {
         let enough = all.div_ceil(descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(1));
@@ -164,6 +164,11 @@ fn check_size(plan: &Plan) -> Result<(), String> {
                 "--churn needs connections, and {target} has none; leave it out"
             ));
         }
+        if !plan.company.is_empty() {
+            return Err(format!(
+                "--bad-clients and --slow-readers need connections, and {target} has none; leave them out"
+            ));
+        }
     }
     Ok(())
 }
@@ -192,6 +197,7 @@ fn check_tuples(plan: &Plan, all: u64, ports: u64) -> Result<(), String> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::load::Company;
     use std::time::Duration;
 
     pub(in crate::load) fn plan(target: Endpoint) -> Plan {
@@ -202,7 +208,7 @@ pub(super) mod tests {
             first_number: 0,
             connections: 10,
             active: 10,
-            slow_readers: 0,
+            company: Company::default(),
             size: 64,
             depth: 1,
             mode: Mode::Closed,

@@ -160,7 +160,7 @@ impl Plan {
     }
 
     /// Where a connection comes from. Targets change faster than sources: every pair comes up.
-    fn options(&self, number: u32) -> ConnectOptions {
+    pub(super) fn options(&self, number: u32) -> ConnectOptions {
         let turn = u64::from(number) / self.targets.len() as u64;
         ConnectOptions {
             source: self.sources.map(|sources| sources.nth(turn)),
@@ -214,7 +214,11 @@ impl Worker<'_> {
         self.register(Outgoing { socket, state }, interest)
     }
 
-    fn register(&mut self, outgoing: Outgoing<Client>, interest: Interest) -> io::Result<Key> {
+    pub(super) fn register(
+        &mut self,
+        outgoing: Outgoing<Client>,
+        interest: Interest,
+    ) -> io::Result<Key> {
         let want = Want {
             interest,
             lane: Lane::PATIENT,
@@ -338,31 +342,6 @@ impl Worker<'_> {
             self.opening.later.push(place);
         }
     }
-
-    /// The bad company: connections that only send.
-    pub(super) fn open_slow_readers(&mut self) {
-        for reader in 0..self.plan.slow_readers {
-            let number = (self.plan.connections + reader) as u32;
-            let target = self.plan.target(number);
-            let socket = match ClientSocket::connect(target, &self.plan.options(number)) {
-                Ok(socket @ ClientSocket::Stream(_)) => socket,
-                Ok(ClientSocket::Datagrams(_)) => return,
-                Err(error) => {
-                    let fault = error.into();
-                    let faults = &mut self.desk.faults;
-                    faults.note(&fault, || format!("slow reader {reader} to {target}"));
-                    continue;
-                }
-            };
-            let state = Client::Slow;
-            // The first event, as soon as it is writable, sets it going.
-            if let Err(error) = self.register(Outgoing { socket, state }, Interest::Write) {
-                let fault = error.into();
-                let faults = &mut self.desk.faults;
-                faults.note(&fault, || format!("slow reader {reader}"));
-            }
-        }
-    }
 }
 
 impl Client {
@@ -370,7 +349,7 @@ impl Client {
         match self {
             Self::Stream(client) => Some(&mut client.tally),
             Self::Datagram(client) => Some(&mut client.tally),
-            Self::Slow => None,
+            Self::Bad(_) => None,
         }
     }
 
@@ -378,7 +357,7 @@ impl Client {
         match self {
             Self::Stream(client) => client.in_flight(),
             Self::Datagram(client) => client.in_flight(),
-            Self::Slow => 0,
+            Self::Bad(_) => 0,
         }
     }
 
@@ -386,7 +365,7 @@ impl Client {
         match self {
             Self::Stream(client) => client.is_ready(),
             Self::Datagram(client) => client.is_ready(),
-            Self::Slow => false,
+            Self::Bad(_) => false,
         }
     }
 
@@ -394,7 +373,7 @@ impl Client {
         match self {
             Self::Stream(client) => client.is_blocked(),
             Self::Datagram(client) => client.is_blocked(),
-            Self::Slow => false,
+            Self::Bad(_) => false,
         }
     }
 
@@ -403,7 +382,7 @@ impl Client {
         match self {
             Self::Stream(client) => client.flights().iter().map(|f| f.planned).collect(),
             Self::Datagram(client) => client.flights().map(|f| f.planned).collect(),
-            Self::Slow => Vec::new(),
+            Self::Bad(_) => Vec::new(),
         }
     }
 }

@@ -140,12 +140,20 @@ pub struct Ledger {
     pub cycles: u64,
     /// Slow readers that the server has cut off.
     pub slow_cut: u64,
+    /// Connections of the bad company that it has reset itself.
+    pub bad_resets: u64,
+    /// Bytes that its dribblers have sent.
+    pub bad_bytes: u64,
+    /// Connections of its half-closers to which everything came back, and then the end.
+    pub bad_half_closed: u64,
+    /// Connections of the bad company that the server has ended before that.
+    pub bad_cut: u64,
 }
 
 impl Ledger {
     /// Its counters by name, in the order in which they are shown.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 12] {
+    pub fn counters(&self) -> [(&'static str, u64); 16] {
         [
             ("sent", self.sent),
             ("echoed", self.echoed),
@@ -159,10 +167,14 @@ impl Ledger {
             ("failed", self.failed),
             ("cycles", self.cycles),
             ("slow_cut", self.slow_cut),
+            ("bad_resets", self.bad_resets),
+            ("bad_bytes", self.bad_bytes),
+            ("bad_half_closed", self.bad_half_closed),
+            ("bad_cut", self.bad_cut),
         ]
     }
 
-    fn counters_mut(&mut self) -> [&mut u64; 12] {
+    fn counters_mut(&mut self) -> [&mut u64; 16] {
         [
             &mut self.sent,
             &mut self.echoed,
@@ -176,6 +188,10 @@ impl Ledger {
             &mut self.failed,
             &mut self.cycles,
             &mut self.slow_cut,
+            &mut self.bad_resets,
+            &mut self.bad_bytes,
+            &mut self.bad_half_closed,
+            &mut self.bad_cut,
         ]
     }
 

@@ -6,6 +6,7 @@
 //! The loop is the server's, seen from the other side, and as lean: in a closed loop an answer costs one event, one
 //! read, one look at the clock, and one write.
 
+use super::company::Member;
 use super::datagram::DatagramClient;
 use super::flight::{Desk, Flight};
 use super::machine::{ServerSample, own_usage};
@@ -37,8 +38,8 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(super) enum Client {
     Stream(StreamClient),
     Datagram(DatagramClient),
-    /// It sends without end and never reads.
-    Slow,
+    /// One of the bad company, by its place there.
+    Bad(u32),
 }
 
 /// See the page above.
@@ -52,6 +53,7 @@ pub(super) struct Worker<'a> {
     timer_at: u64,
     pub(super) desk: Desk,
     pub(super) opening: Opening,
+    pub(super) company: Vec<Member>,
     pace: Option<Pace>,
     /// Connections of an open loop that may take another request, the longest waiting first; and the planned times of
     /// requests that found none.
@@ -99,6 +101,7 @@ impl<'a> Worker<'a> {
             timer_at: 0,
             desk,
             opening: Opening::new(plan),
+            company: Vec::new(),
             pace: None,
             free: VecDeque::new(),
             backlog: VecDeque::new(),
@@ -178,7 +181,7 @@ impl<'a> Worker<'a> {
     /// The load is on.
     fn start(&mut self) -> io::Result<()> {
         let now = self.desk.read_clock();
-        self.open_slow_readers();
+        self.company = self.plan.company.gather(now);
         self.rotate(Part::WarmUp, now);
         self.next_slice = now + nanoseconds(self.plan.interval);
         match self.plan.mode {
@@ -252,6 +255,7 @@ impl<'a> Worker<'a> {
         self.pace = None;
         self.desk.remaining = Some(0);
         self.opening.stop();
+        self.dismiss_company();
         // Those that were planned and never sent have waited for at least so long. Leaving them out would say that the
         // server was quick because it could not be asked.
         self.desk.ledger.unsent = self.backlog.len() as u64;
@@ -383,7 +387,8 @@ impl<'a> Worker<'a> {
                 let blocked = client.is_blocked();
                 (step, (blocked != before).then_some(blocked))
             }
-            _ => return self.write_without_end(key),
+            (_, &mut Client::Bad(place)) => return self.on_bad_ready(key, place),
+            _ => return,
         };
         match step {
             Ok(step) => {

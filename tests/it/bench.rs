@@ -4,6 +4,7 @@
 //! depends on what else this machine does, so no test of this file relies on it; whether an echo was right does not.
 
 use crate::support::schema::fits_schema;
+use crate::support::wait_until;
 use serde_json::Value;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -154,6 +155,7 @@ fn every_mode_is_right_about_a_right_server_over_tcp() {
         "--churn reset",
         "--active 40%",
         "--slow-readers 2",
+        "--bad-clients resetters=3,dribblers=3,half-closers=2",
         "--workers 2",
         "--workers 2 -r 500",
         "--source 127.0.9.1-127.0.9.3",
@@ -489,6 +491,94 @@ fn an_interrupted_run_reports() {
     fits_schema(&report, include_str!("../../src/cli/bench/schema.json"));
     assert_eq!(report["interrupted"], true);
     assert!(report["echoes"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn bad_company_is_counted_and_does_not_disturb() {
+    let server = tcp(|_, _| {});
+    let bad = "--slow-readers 1 --bad-clients resetters=2,dribblers=3,half-closers=2";
+    let ended = bench(&format!(
+        "{server} -c 5 -d 1s --warm-up 0 {bad} --workers 2"
+    ));
+    ended.was_right();
+    assert_eq!(ended.number("/plan/slow_readers"), 1);
+    assert_eq!(ended.number("/plan/bad_clients/dribblers"), 3);
+    assert!(ended.number("/requests/bad_resets") >= 2);
+    assert!(ended.number("/requests/bad_bytes") >= 3);
+    assert!(ended.number("/requests/bad_half_closed") >= 2);
+    assert_eq!(ended.number("/requests/bad_cut"), 0);
+}
+
+#[test]
+fn a_server_that_drops_its_debt_at_a_half_close_is_found_out_by_bad_company() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("tcp://{}", listener.local_addr().unwrap());
+    // Whose FIN comes right behind the first request gets nothing.
+    let serve = |mut stream: TcpStream| -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        let count = stream.read(&mut buffer)?;
+        stream.set_read_timeout(Some(Duration::from_millis(50)))?;
+        if let Ok(0) = stream.peek(&mut [0]) {
+            return Ok(());
+        }
+        stream.set_read_timeout(None)?;
+        stream.write_all(&buffer[..count])?;
+        echo(stream, |_, _| {})
+    };
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || serve(stream));
+        }
+    });
+    let ended = bench(&format!("{server} {SHORT} --bad-clients half-closers=1"));
+    ended.was_right();
+    assert!(ended.number("/requests/bad_cut") > 0, "{}", ended.report);
+}
+
+/// The processes that this one has started, as far as they are alive.
+fn children(parent: u32) -> Vec<u32> {
+    let alive = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, rest) = stat.rsplit_once(") ")?;
+        let mut fields = rest.split(' ');
+        let is_zombie = fields.next() == Some("Z");
+        (!is_zombie && fields.next() == Some(&parent.to_string())).then_some(pid)
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(alive).collect()
+}
+
+/// Whether it still runs: one that nobody has buried is dead all the same.
+fn runs(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+#[test]
+fn a_killed_bench_leaves_nobody_behind() {
+    let foreign = tcp(|_, _| {});
+    for line in [
+        "--serve tcp://127.0.0.1:0 -c 2".to_owned(),
+        format!("{foreign} -c 4 --workers 2"),
+    ] {
+        let mut bench = Command::new(env!("CARGO_BIN_EXE_echo-reactor"))
+            .args(["bench", "-q", "-d", "1h"])
+            .args(line.split(' '))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let expected = if line.contains("--workers") { 2 } else { 1 };
+        wait_until("its children run", || {
+            children(bench.id()).len() == expected
+        });
+        let left = children(bench.id());
+        bench.kill().unwrap(); // SIGKILL
+        bench.wait().unwrap();
+        wait_until("they have ended", || !left.iter().any(|&pid| runs(pid)));
+    }
 }
 
 // --- The command line ------------------------------------------------------------------------------------------------

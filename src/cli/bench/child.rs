@@ -42,6 +42,7 @@ impl Server {
             .args(["serve", address, "--quiet"])
             // What is measured is the server, and not its guard against other people's servers.
             .args(["--udp-rate", "off", "--udp-rate-per-source", "off"])
+            .arg(format!("--end-with={}", std::process::id()))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .process_group(0) // Ctrl-C is for us; the server is to see the end of the load first

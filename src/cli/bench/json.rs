@@ -4,7 +4,7 @@ use super::Run;
 use super::host::Host;
 use crate::load::machine::KERNEL_COUNTERS;
 use crate::load::verdict::handshakes_retried;
-use crate::load::{Arrivals, Latencies, Mode, ServerFigures};
+use crate::load::{Arrivals, Company, Latencies, Mode, ServerFigures};
 use serde_json::{Map, Value, json};
 
 /// The percentiles that are told, by their names.
@@ -104,13 +104,24 @@ fn plan(run: &Run) -> Value {
         }),
         "size": plan.size,
         "pipeline": plan.depth,
-        "slow_readers": plan.slow_readers,
+        "slow_readers": plan.company.slow_readers,
+        "bad_clients": bad_clients(plan.company),
         "sources": plan.sources.map(|sources| sources.to_string()),
         "workers": run.workers,
         "warm_up_seconds": plan.warm_up.as_secs_f64(),
         "timeout_seconds": plan.timeout.as_secs_f64(),
         "seed": plan.seed,
     })
+}
+
+/// Those that are no slow readers, which have a member of their own.
+fn bad_clients(company: Company) -> Value {
+    let kinds = company.counts().into_iter().skip(1);
+    Value::Object(
+        kinds
+            .map(|(kind, count)| (kind.to_owned(), json!(count)))
+            .collect(),
+    )
 }
 
 /// `null` where nothing was recorded: a histogram without values has no percentiles.

@@ -151,7 +151,8 @@ fn ledger(out: &mut String, run: &Run) -> std::fmt::Result {
         grouped(ledger.in_flight)
     )?;
     let rest = ledger.counters().into_iter().skip(4);
-    for (name, count) in rest.filter(|(name, count)| *count > 0 && *name != "opened") {
+    let is_shown = |name: &str| name != "opened" && !name.starts_with("bad_") && name != "slow_cut";
+    for (name, count) in rest.filter(|(name, count)| *count > 0 && is_shown(name)) {
         write!(out, "; {} {}", grouped(count), name.replace('_', " "))?;
     }
     writeln!(out)?;
@@ -163,7 +164,49 @@ fn ledger(out: &mut String, run: &Run) -> std::fmt::Result {
             kind.name()
         )?;
     }
-    Ok(())
+    company(out, run)
+}
+
+/// The bad company, kind by kind, and what came of it.
+fn company(out: &mut String, run: &Run) -> std::fmt::Result {
+    let (company, ledger) = (&run.plan.company, &run.total.end.ledger);
+    if company.is_empty() {
+        return Ok(());
+    }
+    let parts = [
+        (
+            "slow reader",
+            company.slow_readers,
+            ledger.slow_cut,
+            "cut off",
+        ),
+        ("resetter", company.resetters, ledger.bad_resets, "resets"),
+        (
+            "dribbler",
+            company.dribblers,
+            ledger.bad_bytes,
+            "bytes sent",
+        ),
+        (
+            "half-closer",
+            company.half_closers,
+            ledger.bad_half_closed,
+            "whole echoes",
+        ),
+    ];
+    let parts = parts.into_iter().filter(|(_, count, ..)| *count > 0);
+    let mut parts: Vec<String> = parts
+        .map(|(kind, count, done, what)| {
+            format!("{}, {} {what}", plural(count as u64, kind), grouped(done))
+        })
+        .collect();
+    if ledger.bad_cut > 0 {
+        parts.push(format!(
+            "{} cut off or cut short by the server",
+            grouped(ledger.bad_cut)
+        ));
+    }
+    writeln!(out, "  company    {}", parts.join("; "))
 }
 
 fn figures(out: &mut String, run: &Run) -> std::fmt::Result {

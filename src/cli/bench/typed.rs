@@ -4,7 +4,7 @@
 
 use crate::cli::exit::{Class, Failure};
 use crate::cli::units::{Bytes, Count, Time};
-use crate::load::{Arrivals, Mode, Plan, Sources};
+use crate::load::{Arrivals, Company, Mode, Plan, Sources};
 use crate::net::{Address, Endpoint};
 use clap::{Args, ValueEnum};
 use std::fmt;
@@ -23,6 +23,7 @@ Examples:
   echo-reactor bench localhost:7777 -c 10k --hold 30s     keep 10,000 open, one echo on each every 30 s
   echo-reactor bench localhost:7777 -c 10k --active 20%   8,000 idle ones beside 2,000 that are not
   echo-reactor bench udp://127.0.0.1:7777 --pipeline 8    datagrams: loss, doubles, changed order
+  echo-reactor bench localhost:7777 --slow-readers 2 --bad-clients resetters=5,dribblers=50,half-closers=5
   echo-reactor bench localhost:7777 -c 50k --workers 3 --source 127.0.0.0/16
   echo-reactor bench localhost:7777 --format json --svg run.svg --hdr run.hlog
 
@@ -108,6 +109,11 @@ struct Load {
     /// Bad company: so many connections more that send without end and never read
     #[arg(long, value_name = "COUNT", default_value_t = Count(0))]
     slow_readers: Count,
+
+    /// Bad company of other kinds: resetters=COUNT (connect, send, reset), dribblers=COUNT (a byte a second), or
+    /// half-closers=COUNT (send, FIN, read to the end); several, with commas
+    #[arg(long, value_name = "KIND=COUNT", value_delimiter = ',')]
+    bad_clients: Vec<Bad>,
 }
 
 #[derive(Args, Debug)]
@@ -125,7 +131,8 @@ struct Course {
     #[arg(long, value_name = "COUNT", default_value_t = Count(64))]
     opening: Count,
 
-    /// Do not wait for an answer any longer; a datagram that is not back by then is lost [default: 5s, of datagrams 1s]
+    /// Do not wait for an answer any longer, nor for the resolver; a datagram that is not back by then is lost [default:
+    /// 5s, of datagrams 1s]
     #[arg(long, value_name = "TIME")]
     timeout: Option<Time>,
 
@@ -246,6 +253,36 @@ impl Share {
     }
 }
 
+/// So many bad clients of a kind, as in `resetters=5`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bad {
+    kind: BadKind,
+    count: Count,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum BadKind {
+    Resetters,
+    Dribblers,
+    HalfClosers,
+}
+
+impl FromStr for Bad {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = "write resetters=COUNT, dribblers=COUNT or half-closers=COUNT";
+        let (kind, count) = text.split_once('=').ok_or(wrong)?;
+        Ok(Self {
+            kind: BadKind::from_str(kind, false)
+                .map_err(|_| format!("there are no '{kind}'; {wrong}"))?,
+            count: count
+                .parse()
+                .map_err(|error| format!("'{count}': {error}"))?,
+        })
+    }
+}
+
 /// What is to be measured, step by step.
 #[derive(Clone, Debug)]
 pub(super) enum Steps {
@@ -275,6 +312,14 @@ impl Typed {
                 .is_empty()
                 .then(|| "tcp://127.0.0.1:0".to_owned()),
         }
+    }
+
+    /// How long the resolver may take for all names. Without --timeout that is what a stream has: a name takes as long
+    /// for datagrams as for streams.
+    pub(super) fn resolving(&self) -> Duration {
+        self.course
+            .timeout
+            .map_or(Duration::from_secs(5), |time| time.0)
     }
 
     pub(super) fn workers(&self) -> usize {
@@ -339,7 +384,7 @@ impl Typed {
             first_number: 0,
             connections,
             active: self.load.active.of(connections),
-            slow_readers: size(self.load.slow_readers),
+            company: self.company(),
             size: self.size.0,
             depth: size(self.load.pipeline),
             mode: self.mode(),
@@ -360,6 +405,22 @@ impl Typed {
             seed: self.course.seed,
             servers,
         })
+    }
+
+    fn company(&self) -> Company {
+        let mut company = Company {
+            slow_readers: usize::try_from(self.load.slow_readers.0).unwrap_or(usize::MAX),
+            ..Company::default()
+        };
+        for bad in &self.load.bad_clients {
+            let of_its_kind = match bad.kind {
+                BadKind::Resetters => &mut company.resetters,
+                BadKind::Dribblers => &mut company.dribblers,
+                BadKind::HalfClosers => &mut company.half_closers,
+            };
+            *of_its_kind = usize::try_from(bad.count.0).unwrap_or(usize::MAX);
+        }
+        company
     }
 
     fn mode(&self) -> Mode {
@@ -392,6 +453,14 @@ impl Typed {
         }
         if self.connections.0 > 4_000_000 {
             return usage("--connections has at most 4M");
+        }
+        if self
+            .company()
+            .counts()
+            .iter()
+            .any(|(_, count)| *count > 1_000_000)
+        {
+            return usage("--slow-readers and --bad-clients have at most 1M of a kind");
         }
         if self.size.0 == 0 {
             return usage("--size 0 asks for nothing; write 1 or more");
@@ -501,5 +570,8 @@ pub(super) mod tests {
             assert_eq!(failure.class, Class::Usage, "{wrong}");
         }
         assert!("101%".parse::<Share>().is_err());
+        for wrong in ["resetters", "resetters=x", "resetters=", "idlers=5", "=5"] {
+            assert!(wrong.parse::<Bad>().is_err(), "{wrong}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::load::machine::{ServerSample, Usage};
 use crate::load::{
-    Arrivals, FaultKind, Faults, Final, Latencies, Ledger, Message, Mode, Part, Plan,
+    Arrivals, Company, FaultKind, Faults, Final, Latencies, Ledger, Message, Mode, Part, Plan,
     ServerFigures, Shares, Slice, latencies,
 };
 use crate::net::{Address, Endpoint};
@@ -27,7 +27,7 @@ pub(super) fn plan_to_json(plan: &Plan) -> Value {
         "first_number": plan.first_number,
         "connections": plan.connections,
         "active": plan.active,
-        "slow_readers": plan.slow_readers,
+        "company": plan.company.counts().map(|(_, count)| count),
         "size": plan.size,
         "depth": plan.depth,
         "mode": mode,
@@ -75,7 +75,7 @@ pub(super) fn plan_from(line: &str) -> Option<Plan> {
         first_number: number("first_number")? as u32,
         connections: size("connections")?,
         active: size("active")?,
-        slow_readers: size("slow_readers")?,
+        company: company_from(&value["company"])?,
         size: size("size")?,
         depth: size("depth")?,
         mode,
@@ -92,6 +92,16 @@ pub(super) fn plan_from(line: &str) -> Option<Plan> {
             .iter()
             .filter_map(|pid| Some(pid.as_u64()? as u32))
             .collect(),
+    })
+}
+
+fn company_from(value: &Value) -> Option<Company> {
+    let count = |place: usize| Some(value[place].as_u64()? as usize);
+    Some(Company {
+        slow_readers: count(0)?,
+        resetters: count(1)?,
+        dribblers: count(2)?,
+        half_closers: count(3)?,
     })
 }
 
@@ -258,6 +268,7 @@ mod tests {
             "-r 5k --arrivals poisson",
             "--churn reset -n 5",
             "--source 127.0.0.0/16",
+            "--slow-readers 1 --bad-clients resetters=2,dribblers=3,half-closers=4",
         ] {
             let arguments: Vec<&str> = line.split(' ').collect();
             let plan = typed(&arguments).plan(vec![target.clone()], &[5]).unwrap();

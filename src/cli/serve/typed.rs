@@ -62,6 +62,10 @@ pub(in crate::cli) struct Typed {
     #[arg(long, verbatim_doc_comment)]
     pub(super) hardened: bool,
 
+    /// End with the parent, which has this number: for servers that are started for a measurement
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(super) end_with: Option<u32>,
+
     #[command(flatten)]
     output: Output,
 
