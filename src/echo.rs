@@ -85,6 +85,8 @@ pub struct Server<W: World = System> {
     pause_line: Throttle,
     reject_line: Throttle,
     door_line: Throttle,
+    /// The longest turn so far: [`Stats::turn_us_max`] before it is rounded.
+    longest_turn: Duration,
 }
 
 /// How far the server has come with stopping.
@@ -126,6 +128,7 @@ impl<W: World> Server<W> {
         own_ports: Vec<u16>,
     ) -> Self {
         let mut reactor = Reactor::new(selector);
+        reactor.reserve(limits.reserve.min(limits.connections_max));
         let waits = Waits::new(&mut reactor, &limits);
         let guard = Guard::new(&limits, own_ports, reactor.now());
         Self {
@@ -144,6 +147,7 @@ impl<W: World> Server<W> {
             pause_line: Throttle::new(Duration::from_secs(5)),
             reject_line: Throttle::new(Duration::from_secs(5)),
             door_line: Throttle::new(Duration::from_secs(1)),
+            longest_turn: Duration::ZERO,
             stats: Stats::default(),
             limits,
             reactor,
@@ -188,6 +192,11 @@ impl<W: World> Server<W> {
         self.stats.stale_events = self.reactor.stale_events();
         if self.governor.holds() {
             self.count_waiting();
+        }
+        let busy = self.reactor.busy();
+        if busy > self.longest_turn {
+            self.longest_turn = busy;
+            self.stats.turn_us_max = u64::try_from(busy.as_micros()).unwrap_or(u64::MAX);
         }
         if self.is_finished() {
             self.failure.take().map_or(Ok(Turn::Finished), Err)
@@ -601,6 +610,11 @@ impl<W: World> Server<W> {
     /// broke is no longer among them.
     pub fn addresses(&self) -> &[Endpoint] {
         &self.endpoints
+    }
+
+    /// Memory of its slots, in bytes: of those that connections have, and of all that there is room for.
+    pub fn slot_bytes(&self) -> (usize, usize) {
+        self.reactor.slot_bytes()
     }
 
     /// How long [`Server::turn`] would wait if nothing happened; `None` is without end. For whoever drives this server

@@ -37,6 +37,11 @@ pub struct Limits {
     /// How many bits of an IPv6 address make a prefix (default 64: whoever has one address usually has all of its /64).
     pub prefix_bits_ipv6: u8,
 
+    /// Connections for which there is memory from the start on (count; default 0, at most `connections_max`): 48 bytes
+    /// each. Without it the slots are made 4,096 at a time as connections come, which never takes long, but may fail on a
+    /// machine that has no memory left by then. The kernel accounts for it at once and hands it out when it is written to.
+    pub reserve: usize,
+
     /// Descriptors kept free for everything that is not a connection: listeners, the epoll instance, standard streams,
     /// a log file (count; default 32, as redis does). It only matters to [`Limits::fit_descriptors`].
     pub descriptors_reserved: usize,
@@ -136,6 +141,7 @@ impl Default for Limits {
             connections_per_prefix: None,
             prefix_bits_ipv4: 32,
             prefix_bits_ipv6: 64,
+            reserve: 0,
             descriptors_reserved: 32,
             backlog: i32::MAX,
             turn_bytes: 256 * 1024,
@@ -212,6 +218,7 @@ impl Limits {
     /// The first limit that is out of range, with its name, its value, and what it may be.
     pub fn check(&self) -> Result<(), LimitError> {
         in_range("connections", self.connections_max, 1, CONNECTIONS_CEILING)?;
+        in_range("reserve", self.reserve, 0, CONNECTIONS_CEILING)?;
         in_range(
             "connections per prefix",
             self.connections_per_prefix.unwrap_or(1),

@@ -3,7 +3,7 @@
 //! ```text
 //!            add, want, again, close                      wait                     next_event
 //!   caller ───────────────────────────▶ slots  ◀── epoll ───────▶ run queue ──────────────────────▶ caller
-//!                                      (slab)        tokens        (keys)     Ready(key), Expired(key), ...
+//!                                     (pages)        tokens        (keys)     Ready(key), Expired(key), ...
 //! ```
 //!
 //! It is pulled, not called back: [`Reactor::wait`] asks the kernel once, and [`Reactor::next_event`] hands out what there
@@ -18,11 +18,12 @@
 //! What may live in this room: keys, readiness, turns, deadlines. What may not: bytes, connections, addresses, or any
 //! opinion on who deserves to be served. It imports nothing of ours.
 //!
-//! In reading order: this page, `key`, `deadlines`, `epoll`; and `timer`, which the load generator alone needs.
+//! In reading order: this page, `key`, `slots`, `deadlines`, `epoll`; and `timer`, which the load generator alone needs.
 
 mod deadlines;
 mod epoll;
 mod key;
+mod slots;
 #[cfg(feature = "bench")]
 mod timer;
 
@@ -40,7 +41,7 @@ pub use timer::Timer;
 
 use deadlines::{Deadlines, Place};
 use key::WAKE;
-use slab::Slab;
+use slots::Slots;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -139,7 +140,7 @@ pub trait Source<R: ?Sized = mio::Registry> {
 #[derive(Debug)]
 pub struct Reactor<S, P = Epoll> {
     selector: P,
-    slots: Slab<Slot<S>>,
+    slots: Slots<Slot<S>>,
     /// The serial of the next tenant.
     serial: u32,
     /// Who queued up for the next turn, by [`Reactor::again`].
@@ -153,6 +154,8 @@ pub struct Reactor<S, P = Epoll> {
     /// The clock, read once a turn.
     now: Instant,
     now_ms: u32,
+    /// When the wait of this turn was over.
+    turn_began: Instant,
     /// The latest moment of which everything is known: what was ready then has been handed out. Deadlines are judged by
     /// it rather than by the clock: if this process was stopped for a minute, all those who spoke meanwhile are heard
     /// before anybody is called idle.
@@ -185,7 +188,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         let now = selector.now();
         Self {
             selector,
-            slots: Slab::new(),
+            slots: Slots::new(),
             serial: 0,
             queue: Vec::new(),
             turn: Vec::new(),
@@ -193,6 +196,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             deadlines: Deadlines::new(now),
             now,
             now_ms: 0,
+            turn_began: now,
             judged_ms: 0,
             alarm: None,
             woken: false,
@@ -240,7 +244,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
                     && !planted!("eintr-ends-the-loop") => {}
             Err(error) => return Err(error),
         }
-        self.read_clock();
+        self.turn_began = self.read_clock();
         if planted!("idle-before-heard") {
             self.judged_ms = self.now_ms;
         }
@@ -305,7 +309,9 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         {
             self.deadlines
                 .move_to_back(&mut self.slots, key, self.now_ms);
+            return self.get_mut(key);
         }
+        // Said twice, so that here, where nothing has happened since, the compiler need not look for the slot again.
         self.get_mut(key)
     }
 
@@ -330,6 +336,14 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         self.now
     }
 
+    /// How long this turn has taken so far, its wait left out. This reads the clock: a second time in a turn, which is
+    /// what it costs to know.
+    pub fn busy(&self) -> Duration {
+        self.selector
+            .now()
+            .saturating_duration_since(self.turn_began)
+    }
+
     /// The time of this turn.
     pub fn now(&self) -> Instant {
         self.now
@@ -347,15 +361,14 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// # Errors
     /// What the kernel said (`ENOSPC`, `ENOMEM`), together with the source, whose end is then the caller's business.
     pub fn add(&mut self, mut source: S, want: Want) -> Result<Key, (S, io::Error)> {
-        let vacant = self.slots.vacant_entry();
-        let key = Key::new(vacant.key(), self.serial);
+        let key = Key::new(self.slots.next_number(), self.serial);
         if let Err(error) = source.register(self.selector.registry(), key.token(), want.interest) {
             return Err((source, error));
         }
         self.serial = self
             .serial
             .wrapping_add(u32::from(!planted!("one-generation")));
-        vacant.insert(Slot {
+        self.slots.insert(Slot {
             source,
             place: Place::NOWHERE,
             serial: key.serial,
@@ -442,6 +455,17 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             .collect()
     }
 
+    /// Makes room for so many sources in all, ahead of their coming.
+    pub fn reserve(&mut self, count: usize) {
+        self.slots.reserve(count);
+    }
+
+    /// Memory of the slots, in bytes: of those that are taken, and of all that there is room for.
+    pub fn slot_bytes(&self) -> (usize, usize) {
+        let bytes = |slots: usize| slots * Self::SLOT_BYTES;
+        (bytes(self.slots.len()), bytes(self.slots.capacity()))
+    }
+
     /// How many events, so far, were for a source that was gone.
     pub fn stale_events(&self) -> u64 {
         self.stale_events
@@ -458,7 +482,7 @@ fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
 
 /// Whoever lives in the slot, if it is still the one whom the key means. A function and not a method, so that the other
 /// fields of the reactor stay free to use.
-fn tenant<S>(slots: &mut Slab<Slot<S>>, key: Key) -> Option<&mut Slot<S>> {
+fn tenant<S>(slots: &mut Slots<Slot<S>>, key: Key) -> Option<&mut Slot<S>> {
     slots
         .get_mut(key.slot as usize)
         .filter(|slot| slot.serial == key.serial || planted!("no-generation-check"))
@@ -490,5 +514,86 @@ impl<S> AsFd for Reactor<S> {
 impl<S> AsRawFd for Reactor<S> {
     fn as_raw_fd(&self) -> RawFd {
         self.selector.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// A clock that goes on by a millisecond whenever somebody looks at it, and a wait that takes a second.
+    struct Ticking(Cell<Instant>);
+
+    impl Selector for Ticking {
+        type Registry = ();
+
+        fn registry(&self) -> &() {
+            &()
+        }
+
+        fn wait(
+            &mut self,
+            _: Option<Duration>,
+            _: impl FnMut(Token, Readiness),
+        ) -> io::Result<bool> {
+            self.0.set(self.0.get() + Duration::from_secs(1));
+            Ok(true)
+        }
+
+        fn now(&self) -> Instant {
+            self.0.set(self.0.get() + Duration::from_millis(1));
+            self.0.get()
+        }
+    }
+
+    struct Nothing;
+
+    impl Source<()> for Nothing {
+        fn register(&mut self, (): &(), _: Token, _: Interest) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn reregister(&mut self, (): &(), _: Token, _: Interest) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn deregister(&mut self, (): &()) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_turn_counts_from_the_end_of_its_wait() {
+        let mut reactor: Reactor<Nothing, _> = Reactor::new(Ticking(Cell::new(Instant::now())));
+        for _ in 0..3 {
+            reactor.wait(None).unwrap();
+            assert_eq!(reactor.busy(), Duration::from_millis(1));
+            reactor.read_clock(); // as a drain does in the middle of a turn
+            assert_eq!(
+                reactor.busy(),
+                Duration::from_millis(3),
+                "it is still this turn"
+            );
+        }
+    }
+
+    #[test]
+    fn slots_are_counted_and_reserved() {
+        let mut reactor: Reactor<Nothing, _> = Reactor::new(Ticking(Cell::new(Instant::now())));
+        assert_eq!(reactor.slot_bytes(), (0, 0));
+        reactor.reserve(1);
+        let slot = Reactor::<Nothing, Ticking>::SLOT_BYTES;
+        assert_eq!(reactor.slot_bytes(), (0, slots::PAGE * slot));
+        let want = Want {
+            interest: Interest::Read,
+            lane: Lane::PATIENT,
+        };
+        let key = reactor
+            .add(Nothing, want)
+            .map_err(|(_, error)| error)
+            .unwrap();
+        assert_eq!(reactor.slot_bytes(), (slot, slots::PAGE * slot));
+        assert!(reactor.close(key).is_some() && reactor.get_mut(key).is_none());
     }
 }

@@ -186,7 +186,8 @@ impl Dropped {
     }
 }
 
-/// What a server has done so far. All are counts since its start, but for `live` and `owed`, which are of now.
+/// What a server has done so far. All are counts since its start, but for `live` and `owed`, which are of now, and
+/// `turn_us_max`, which is a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Connections accepted.
@@ -223,6 +224,9 @@ pub struct Stats {
     dropped: [u64; Dropped::ALL.len()],
     /// Turns of the loop.
     pub turns: u64,
+    /// The longest turn, from the end of its wait to its own end (microseconds): for so long, somebody who was ready may
+    /// have had to wait. Zero where there is no loop.
+    pub turn_us_max: u64,
     /// Events for a connection that was gone by then.
     pub stale_events: u64,
     /// Events that turned out to be for nothing: the first read or accept would have blocked.
@@ -350,7 +354,7 @@ impl Stats {
     }
 
     /// Adds another ledger to this one. The peaks are added too, which makes them an upper bound: two ledgers do not
-    /// tell whether they peaked at the same moment.
+    /// tell whether they peaked at the same moment. Of the longest turns the longer one stays.
     pub fn merge(&mut self, other: &Self) {
         // Taken apart by name, so that a counter which is added to the struct and forgotten here does not compile.
         let Self {
@@ -371,6 +375,7 @@ impl Stats {
             datagrams_out,
             dropped,
             turns,
+            turn_us_max,
             stale_events,
             spurious_events,
             budget_yields,
@@ -402,6 +407,7 @@ impl Stats {
             *sum += count;
         }
         self.turns += turns;
+        self.turn_us_max = self.turn_us_max.max(*turn_us_max);
         self.stale_events += stale_events;
         self.spurious_events += spurious_events;
         self.budget_yields += budget_yields;
@@ -412,7 +418,7 @@ impl Stats {
     /// The plain counters with their stable names, in the order in which people want to read them. The families
     /// `closed`, `rejected`, `dropped` and `accept_errors` have their own accessors.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 18] {
+    pub fn counters(&self) -> [(&'static str, u64); 19] {
         [
             ("accepted", self.accepted),
             ("live", self.live),
@@ -427,6 +433,7 @@ impl Stats {
             ("datagrams_in", self.datagrams_in),
             ("datagrams_out", self.datagrams_out),
             ("turns", self.turns),
+            ("turn_us_max", self.turn_us_max),
             ("stale_events", self.stale_events),
             ("spurious_events", self.spurious_events),
             ("budget_yields", self.budget_yields),

@@ -10,8 +10,8 @@
 //! itself timer updates in the same way), and that sixteenth is added when it is judged. A source therefore never expires early, and at most a
 //! sixteenth late.
 
+use super::slots::Slots;
 use super::{Key, Slot};
-use slab::Slab;
 use std::time::{Duration, Instant};
 
 /// One kind of waiting, with its own timeout. Made by [`super::Reactor::lane`].
@@ -41,7 +41,7 @@ impl Place {
     };
 }
 
-/// The end of a list. The slab is never that long.
+/// The end of a list. There are never that many slots.
 const NOBODY: u32 = u32::MAX;
 
 const LANES: usize = 5;
@@ -122,7 +122,7 @@ impl Deadlines {
     /// Puts a slot at the back of a lane.
     pub(super) fn enter<S>(
         &mut self,
-        slots: &mut Slab<Slot<S>>,
+        slots: &mut Slots<Slot<S>>,
         key: Key,
         lane: Lane,
         now_ms: u32,
@@ -141,9 +141,9 @@ impl Deadlines {
         let behind = std::mem::replace(&mut queue.tail, key.slot);
         match behind {
             NOBODY => queue.head = key.slot,
-            behind => slots[behind as usize].place.next = key.slot,
+            behind => slots.at_mut(behind).place.next = key.slot,
         }
-        slots[key.slot as usize].place = Place {
+        slots.at_mut(key.slot).place = Place {
             previous: behind,
             next: NOBODY,
             moved_ms: now_ms,
@@ -151,25 +151,25 @@ impl Deadlines {
     }
 
     /// Takes a slot out of its lane.
-    pub(super) fn leave<S>(&mut self, slots: &mut Slab<Slot<S>>, key: Key, lane: Lane) {
+    pub(super) fn leave<S>(&mut self, slots: &mut Slots<Slot<S>>, key: Key, lane: Lane) {
         let queue = &mut self.queues[lane.0 as usize];
         if queue.timeout_ms.is_none() {
             return;
         }
-        let Place { previous, next, .. } = slots[key.slot as usize].place;
+        let Place { previous, next, .. } = slots.at(key.slot).place;
         match previous {
             NOBODY => queue.head = next,
-            previous => slots[previous as usize].place.next = next,
+            previous => slots.at_mut(previous).place.next = next,
         }
         match next {
             NOBODY => queue.tail = previous,
-            next => slots[next as usize].place.previous = previous,
+            next => slots.at_mut(next).place.previous = previous,
         }
     }
 
     /// Gives a slot its full time again.
-    pub(super) fn move_to_back<S>(&mut self, slots: &mut Slab<Slot<S>>, key: Key, now_ms: u32) {
-        let lane = slots[key.slot as usize].want.lane;
+    pub(super) fn move_to_back<S>(&mut self, slots: &mut Slots<Slot<S>>, key: Key, now_ms: u32) {
+        let lane = slots.at(key.slot).want.lane;
         self.leave(slots, key, lane);
         self.enter(slots, key, lane, now_ms);
     }
@@ -180,7 +180,7 @@ impl Deadlines {
     }
 
     /// A slot whose time was over at `judged_ms`, if there is one.
-    pub(super) fn expired<S>(&mut self, slots: &Slab<Slot<S>>, judged_ms: u32) -> Option<Key> {
+    pub(super) fn expired<S>(&mut self, slots: &Slots<Slot<S>>, judged_ms: u32) -> Option<Key> {
         if !is_past(self.nobody_before_ms?, judged_ms) {
             return None;
         }
@@ -191,7 +191,7 @@ impl Deadlines {
         self.nobody_before_ms = due_ms;
         is_past(due_ms?, judged_ms)
             .then_some(slot?)
-            .map(|slot| Key::new(slot as usize, slots[slot as usize].serial))
+            .map(|slot| Key::new(slot as usize, slots.at(slot).serial))
     }
 
     /// The time until somebody may expire.
@@ -201,13 +201,13 @@ impl Deadlines {
     }
 
     /// The head of each lane that has one, and when it is due.
-    fn heads<S>(&self, slots: &Slab<Slot<S>>) -> impl Iterator<Item = (u32, u32)> {
+    fn heads<S>(&self, slots: &Slots<Slot<S>>) -> impl Iterator<Item = (u32, u32)> {
         self.queues[..usize::from(self.lanes)]
             .iter()
             .filter(|queue| queue.head != NOBODY)
             .filter_map(move |queue| {
                 let timeout_ms = queue.timeout_ms?;
-                let moved_ms = slots[queue.head as usize].place.moved_ms;
+                let moved_ms = slots.at(queue.head).place.moved_ms;
                 let due_ms = moved_ms.wrapping_add(timeout_ms + queue.grain_ms);
                 Some((queue.head, due_ms))
             })

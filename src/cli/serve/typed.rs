@@ -145,7 +145,7 @@ fn per_prefix(limit: Option<usize>) -> Or<Count, Off> {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Capacity")]
 struct Capacity {
-    #[arg(long, value_name = "COUNT", help = format!(
+    #[arg(long, visible_alias = "max-connections", value_name = "COUNT", help = format!(
         "Connections held at once; see --at-limit [default: {}, or what the descriptors allow]",
         Count(Limits::default().connections_max as u64)
     ))]
@@ -154,6 +154,10 @@ struct Capacity {
     /// What becomes of newcomers when so many are open
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Full::Wait)]
     at_limit: Full,
+
+    /// Make room for so many connections at the start: our slots, and the kernel's table of descriptors
+    #[arg(long, value_name = "COUNT", default_value_t = Count(Limits::default().reserve as u64))]
+    reserve: Count,
 
     /// Refuse to start if the descriptors do not suffice for --connections
     #[arg(long)]
@@ -342,6 +346,7 @@ impl Typed {
             connections_per_prefix: self.admission.max_per_prefix.value().map(size),
             prefix_bits_ipv4: self.admission.prefix_ipv4,
             prefix_bits_ipv6: self.admission.prefix_ipv6,
+            reserve: size(self.capacity.reserve),
             descriptors_reserved: size(self.capacity.reserve_descriptors),
             backlog: self
                 .capacity
@@ -501,7 +506,7 @@ mod tests {
 
     #[test]
     fn every_limit_has_a_flag() {
-        let line = "--connections 10k --reserve-descriptors 7 --backlog 128 --turn-bytes 1k --turn-accepts 2 \
+        let line = "--connections 10k --reserve 9k --reserve-descriptors 7 --backlog 128 --turn-bytes 1k --turn-accepts 2 \
             --turn-datagrams 3 --scratch 4KiB --idle-timeout 1m30s --write-stall-timeout off --linger 5ms \
             --drain-timeout 1s --drain-quiet 9ms --accept-retry 7ms --send-buffer 8k --receive-buffer 9k \
             --keepalive 1h --udp-rate-per-source off --udp-rate 5k --thread-stack 128k --at-limit reject \
@@ -513,6 +518,7 @@ mod tests {
             connections_per_prefix: Some(9),
             prefix_bits_ipv4: 24,
             prefix_bits_ipv6: 56,
+            reserve: 9_000,
             descriptors_reserved: 7,
             backlog: 128,
             turn_bytes: 1024,

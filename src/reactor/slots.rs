@@ -1,0 +1,266 @@
+//! Where the sources live: slab, in pages of a fixed size.
+//!
+//! One slab is one vector, and a vector that is full moves: the next connection after the 524,288th would wait until 25
+//! million bytes have been copied to twice the room, and everybody else with it. (glibc lets the kernel move the pages
+//! instead, by mremap(2); other allocators copy.) A page of [`PAGE`] slots never grows beyond what it was made with, so
+//! nothing ever moves, and the most that one newcomer can cost is the allocation of one page.
+//!
+//! ```text
+//!   pages   [ slab of 4,096 ] [ slab of 4,096 ] [ gone  ] [ slab of 4,096 ]
+//!   open      ── the pages that have a vacancy, the one to use next at the end ──
+//! ```
+//!
+//! The number of a slot is its page and its place there, side by side: finding it costs one load more than in a single
+//! vector. A page that everybody has left is given back, but for the last one: after a million have gone, their memory
+//! goes too, as far as the allocator hands it on. (One connection that stays keeps its page of 192 KiB: slots cannot
+//! move, since their numbers are in the kernel's books.)
+//!
+//! What may live in this file: slots, by number. What may not: who lives in them.
+
+use slab::Slab;
+
+/// The slots of a page. Small enough that a page is made in no time and given back often, large enough that a million
+/// connections take 245 of them, whose list fits into the nearest cache.
+pub(super) const PAGE: usize = 1 << PAGE_BITS;
+const PAGE_BITS: u32 = 12;
+
+/// See the page above.
+#[derive(Debug)]
+pub(super) struct Slots<T> {
+    pages: Vec<Slab<T>>,
+    /// Pages that have a vacancy, each once.
+    open: Vec<u32>,
+    len: usize,
+}
+
+impl<T> Slots<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            pages: Vec::new(),
+            open: Vec::new(),
+            len: 0,
+        }
+    }
+
+    /// Makes pages for so many tenants in all. Their memory is ours from now on; the kernel still hands it out when it is
+    /// first written to.
+    pub(super) fn reserve(&mut self, count: usize) {
+        let wanted = count.div_ceil(PAGE);
+        for place in self.pages.len()..wanted {
+            self.pages.push(Slab::with_capacity(PAGE));
+            self.open.push(place as u32);
+        }
+        // The list of pages that are given back must not be what moves, either.
+        self.open.reserve(wanted);
+        // The first page is to be used first.
+        self.open.sort_unstable_by(|one, other| other.cmp(one));
+    }
+
+    /// The number that the next tenant will have.
+    pub(super) fn next_number(&mut self) -> usize {
+        let page = self.open_page();
+        number(page, self.pages[page].vacant_key())
+    }
+
+    /// Lets a tenant in, under [`Slots::next_number`].
+    pub(super) fn insert(&mut self, tenant: T) -> usize {
+        let page = self.open_page();
+        let slots = &mut self.pages[page];
+        let place = slots.insert(tenant);
+        if slots.len() == PAGE {
+            self.open.pop();
+        }
+        self.len += 1;
+        number(page, place)
+    }
+
+    /// A page with a vacancy, the one that had its last leaver last; a new one if there is none.
+    fn open_page(&mut self) -> usize {
+        let page = match self.open.last() {
+            Some(&page) => page as usize,
+            None => {
+                self.open.push(self.pages.len() as u32);
+                self.pages.push(Slab::new());
+                self.pages.len() - 1
+            }
+        };
+        let slots = &mut self.pages[page];
+        if slots.capacity() == 0 {
+            slots.reserve_exact(PAGE);
+        }
+        page
+    }
+
+    /// Lets a tenant out.
+    ///
+    /// # Panics
+    /// If nobody has this number.
+    pub(super) fn remove(&mut self, number: usize) -> T {
+        let page = number >> PAGE_BITS;
+        let slots = &mut self.pages[page];
+        let tenant = slots.remove(number & (PAGE - 1));
+        self.len -= 1;
+        if slots.len() + 1 == PAGE {
+            self.open.push(page as u32);
+        } else if slots.is_empty() && self.open.len() > 1 {
+            // Nobody lives here, and there is room elsewhere. An event that is still under way finds nobody, too.
+            *slots = Slab::new();
+        }
+        tenant
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, number: usize) -> Option<&mut T> {
+        self.pages
+            .get_mut(number >> PAGE_BITS)?
+            .get_mut(number & (PAGE - 1))
+    }
+
+    /// Whoever lives at a number.
+    ///
+    /// # Panics
+    /// If nobody does, as indexing does.
+    pub(super) fn at(&self, number: u32) -> &T {
+        let number = number as usize;
+        &self.pages[number >> PAGE_BITS][number & (PAGE - 1)]
+    }
+
+    /// As [`Slots::at`].
+    ///
+    /// # Panics
+    /// If nobody does, as indexing does.
+    pub(super) fn at_mut(&mut self, number: u32) -> &mut T {
+        let number = number as usize;
+        &mut self.pages[number >> PAGE_BITS][number & (PAGE - 1)]
+    }
+
+    /// Everybody, with their numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
+        self.pages.iter().enumerate().flat_map(|(page, slots)| {
+            slots
+                .iter()
+                .map(move |(place, tenant)| (number(page, place), tenant))
+        })
+    }
+
+    /// How many live here.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// For how many there is memory.
+    pub(super) fn capacity(&self) -> usize {
+        self.pages.iter().map(Slab::capacity).sum()
+    }
+}
+
+fn number(page: usize, place: usize) -> usize {
+    page << PAGE_BITS | place
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_arrive_and_nothing_moves() {
+        let mut slots = Slots::new();
+        let first = slots.insert(0);
+        let address = std::ptr::from_ref(slots.at(first as u32));
+        for tenant in 1..1_000_000 {
+            let pages = slots.pages.len();
+            let expected = slots.next_number();
+            assert_eq!(slots.insert(tenant), expected);
+            assert!(slots.pages.len() <= pages + 1);
+            let page = &slots.pages[expected >> PAGE_BITS];
+            assert_eq!(page.capacity(), PAGE, "a page keeps its size");
+        }
+        assert_eq!(std::ptr::from_ref(slots.at(first as u32)), address);
+        assert_eq!(slots.pages.len(), 1_000_000_usize.div_ceil(PAGE));
+        assert_eq!(slots.len(), 1_000_000);
+        assert!(slots.iter().all(|(number, &tenant)| number == tenant));
+    }
+
+    #[test]
+    fn the_memory_of_those_who_have_left_goes_with_them() {
+        let mut slots = Slots::new();
+        let numbers: Vec<usize> = (0..10 * PAGE).map(|tenant| slots.insert(tenant)).collect();
+        assert_eq!(slots.capacity(), 10 * PAGE);
+        for &number in &numbers {
+            assert_eq!(slots.remove(number), number);
+        }
+        assert_eq!((slots.len(), slots.iter().count()), (0, 0));
+        assert_eq!(slots.capacity(), PAGE, "one page is kept for newcomers");
+        assert_eq!(slots.get_mut(numbers[0]), None);
+        // All the numbers are good again.
+        let mut again: Vec<usize> = (0..10 * PAGE).map(|tenant| slots.insert(tenant)).collect();
+        again.sort_unstable();
+        assert_eq!(again, numbers);
+    }
+
+    #[test]
+    fn coming_and_going_at_a_full_page_allocates_nothing() {
+        let mut slots = Slots::new();
+        for tenant in 0..PAGE {
+            slots.insert(tenant);
+        }
+        let newcomer = slots.insert(PAGE);
+        for _ in 0..100 {
+            slots.remove(newcomer);
+            assert_eq!(
+                (slots.capacity(), slots.next_number()),
+                (2 * PAGE, newcomer)
+            );
+            slots.insert(PAGE);
+        }
+    }
+
+    #[test]
+    fn what_is_reserved_is_used_from_the_first_page_on() {
+        let mut slots = Slots::new();
+        slots.reserve(PAGE + 1);
+        assert_eq!(slots.capacity(), 2 * PAGE);
+        assert_eq!(slots.next_number(), 0);
+        for tenant in 0..2 * PAGE {
+            assert_eq!(slots.insert(tenant), tenant);
+        }
+        assert_eq!(slots.capacity(), 2 * PAGE);
+        slots.reserve(1);
+        assert_eq!(slots.capacity(), 2 * PAGE, "there is room for one already");
+    }
+
+    /// Against the simplest thing that could be right, with comings and goings at random.
+    #[test]
+    fn every_number_leads_to_its_tenant() {
+        let mut slots = Slots::new();
+        let mut expected = std::collections::BTreeMap::new();
+        let mut random = 1_u64;
+        for step in 0..200_000_u64 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(step);
+            // It grows, shrinks to nothing, and grows again.
+            let grows = (step / 25_000) % 2 == 0;
+            if (random >> 33) % 4 < if grows { 3 } else { 1 } {
+                let number = slots.next_number();
+                assert_eq!(slots.insert(step), number);
+                assert!(expected.insert(number, step).is_none());
+            } else if let Some((&number, &tenant)) = expected
+                .range((random >> 40) as usize % (4 * PAGE)..)
+                .next()
+            {
+                assert_eq!(slots.get_mut(number), Some(&mut expected[&number].clone()));
+                assert_eq!(slots.remove(number), tenant);
+                expected.remove(&number);
+                assert_eq!(slots.get_mut(number), None);
+            }
+            assert_eq!(slots.len(), expected.len());
+        }
+        assert!(
+            slots
+                .iter()
+                .map(|(number, &tenant)| (number, tenant))
+                .eq(expected)
+        );
+    }
+}
