@@ -14,6 +14,7 @@ mod bench;
 mod compare;
 mod doctor;
 mod exit;
+mod footprint;
 mod logging;
 mod send;
 mod serve;

@@ -114,6 +114,8 @@ pub enum Mode {
 pub enum Message {
     /// The connections are open: so many of them, after so many nanoseconds. The load waits for [`Orders::go`].
     Opened(u64, u64),
+    /// So many connections are open, and more are to come: told now and then, and at every power of ten.
+    Opening(u64),
     /// A second has passed.
     Slice(Box<Slice>),
     /// It is over.

@@ -20,12 +20,14 @@ mod wire;
 pub(super) use typed::Typed;
 
 use super::exit::{Class, Exit, Failure};
+use super::footprint::{Ladder, Row};
 use super::logging;
 use super::units::Time;
 use crate::load::machine::KernelCounters;
 use crate::load::verdict::{Verdict, judge};
 use crate::load::{FaultKind, Mode, Plan, Total, fit};
 use crate::net::Endpoint;
+use crew::Told;
 use host::Host;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use progress::Progress;
@@ -45,6 +47,8 @@ pub(super) struct Run {
     pub(super) total: Total,
     pub(super) kernel: KernelCounters,
     pub(super) verdict: Verdict,
+    /// What the connections of a hold cost, at every power of ten of them.
+    pub(super) memory: Vec<Row>,
 }
 
 impl Run {
@@ -90,6 +94,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         stop: &stop,
         progress: &mut progress,
         log: log.as_mut(),
+        is_hold: typed.is_hold(),
     };
     let runs = match typed.steps() {
         Steps::Once => vec![bench.run(plan)?],
@@ -119,6 +124,7 @@ pub(super) struct Bench<'a> {
     pub(super) stop: &'a AtomicBool,
     progress: &'a mut Progress,
     log: Option<&'a mut hdr::Log>,
+    is_hold: bool,
 }
 
 impl Bench<'_> {
@@ -128,12 +134,26 @@ impl Bench<'_> {
         self.progress.begin(&plan);
         let (progress, log) = (&mut *self.progress, &mut self.log);
         let mut trouble = None;
-        let total = crew::run(&plan, self.workers, self.stop, |slice, total| {
-            progress.tell(slice, total);
-            if let Some(log) = log {
-                trouble = log.write(slice).err().or(trouble.take());
+        let mut ladder = self.is_hold.then(|| Ladder::new(&plan.servers));
+        let told = |told: Told<'_>| match told {
+            Told::Open(open) => {
+                progress.opening(open, &plan);
+                let all = plan.connections as u64;
+                if let Some(ladder) = &mut ladder {
+                    // At every power of ten, and at the end of the way.
+                    if open >= 10 && (ladder.is_due(open) || open == all && !ladder.ends_at(all)) {
+                        ladder.climb_beside(open);
+                    }
+                }
             }
-        })?;
+            Told::Slice(slice, total) => {
+                progress.tell(slice, total);
+                if let Some(log) = log {
+                    trouble = log.write(slice).err().or(trouble.take());
+                }
+            }
+        };
+        let total = crew::run(&plan, self.workers, self.stop, told)?;
         if let Some(failure) = trouble {
             return Err(failure);
         }
@@ -145,6 +165,7 @@ impl Bench<'_> {
             total,
             kernel,
             verdict,
+            memory: ladder.map_or_else(Vec::new, |ladder| ladder.rows().to_vec()),
         })
     }
 

@@ -18,6 +18,7 @@ mod typed;
 pub(super) use typed::Typed;
 
 use super::exit::{Class, Exit, Failure};
+use super::footprint::{Held, Ladder, Row};
 use super::logging;
 use super::units::{Time, grouped, plural};
 use crate::blocking;
@@ -26,7 +27,9 @@ use crate::limits::{AtLimit, Limits};
 use crate::net::{Address, Bound, Endpoint, bind_all};
 use crate::stats::{Reason, Stats};
 use inherit::Inherited;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::close;
 use pid_file::PidFile;
 use report::Target;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -84,7 +87,13 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     if let Some(target) = target {
         let lasted = started.elapsed();
         let name = typed.model.name();
-        target.write(&report::report(&end.stats, name, &end.addresses, lasted))?;
+        target.write(&report::report(
+            &end.stats,
+            name,
+            &end.addresses,
+            lasted,
+            &end.memory,
+        ))?;
     }
     Ok(conclude(&end, started.elapsed()))
 }
@@ -105,6 +114,8 @@ struct End {
     addresses: Vec<Endpoint>,
     /// Bytes that had been discarded when stopping began: what was lost before is nobody's cut.
     discarded_before: u64,
+    /// What connections cost, at every power of ten of them; of the event loop alone.
+    memory: Vec<Row>,
 }
 
 /// The twins have no datagrams: blocking on several sockets takes a thread for each, which is another program. They let in
@@ -163,6 +174,9 @@ fn fit(typed: &Typed) -> Result<(Limits, String), Failure> {
         }
         log::warn!("{text}");
     }
+    if typed.model == Model::Reactor {
+        reserve_descriptors(&limits, descriptors);
+    }
     let why = match (lowered, typed.asked_for_connections()) {
         (true, _) => room,
         (false, true) => "as --connections says".to_owned(),
@@ -195,6 +209,28 @@ fn raise_descriptors() -> u64 {
             log::warn!("the limit of descriptors is unknown: {error}");
             u64::MAX
         }
+    }
+}
+
+/// Makes the kernel's table of our descriptors as large as the reserve asks for. Left alone it doubles as connections
+/// come, and the one that needs place 524,288 waits until four megabytes have been copied. The table never shrinks, so
+/// taking a high descriptor once, and giving it back, is all it needs (F_DUPFD of fcntl(2)).
+fn reserve_descriptors(limits: &Limits, descriptors: u64) {
+    let wanted = limits.reserve.min(limits.connections_max);
+    let highest = (wanted + limits.descriptors_reserved)
+        .min(usize::try_from(descriptors).unwrap_or(usize::MAX));
+    let Some(highest) = i32::try_from(highest).ok().filter(|_| wanted > 0) else {
+        return;
+    };
+    match fcntl(io::stderr(), FcntlArg::F_DUPFD_CLOEXEC(highest - 1)) {
+        Ok(descriptor) => {
+            let _ = close(descriptor);
+        }
+        // They will come one by one, then.
+        Err(error) => log::warn!(
+            "no room can be made for {} descriptors ahead of time: {error}",
+            grouped(highest as u64)
+        ),
     }
 }
 
@@ -245,6 +281,9 @@ fn serve_by_events(
             Ok(Turn::Finished) => break,
             Err(error) => return Err(explain::system("the event loop failed", &error)),
         }
+        if orders.ladder.is_due(server.stats().live) {
+            orders.ladder.climb(server.held());
+        }
         if succession.is_under_way() {
             succession.look(&mut server);
             orders.is_the_service = !succession.has_left();
@@ -255,6 +294,7 @@ fn serve_by_events(
         stats: server.stats().clone(),
         addresses,
         discarded_before: orders.discarded_before(),
+        memory: orders.ladder.rows().to_vec(),
     })
 }
 
@@ -336,6 +376,7 @@ fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, Fail
         stats: result.map_err(|error| explain::system("serving failed", &error))?,
         addresses,
         discarded_before: orders.map_or(0, |orders| orders.discarded_before()),
+        memory: Vec::new(),
     })
 }
 
@@ -362,6 +403,16 @@ trait Served {
     fn drain(&mut self);
     fn stop(&mut self);
     fn stats(&self) -> Stats;
+
+    /// What it holds, for the table of memory.
+    fn held(&self) -> Held {
+        let stats = self.stats();
+        Held {
+            connections: stats.live,
+            tails: stats.owed,
+            ..Held::default()
+        }
+    }
 }
 
 impl Served for Server {
@@ -375,6 +426,17 @@ impl Served for Server {
 
     fn stats(&self) -> Stats {
         Self::stats(self).clone()
+    }
+
+    fn held(&self) -> Held {
+        let stats = Self::stats(self);
+        let (taken, room) = self.slot_bytes();
+        Held {
+            connections: stats.live,
+            slots: (taken as u64, room as u64),
+            tails: stats.owed,
+            turn_us_max: stats.turn_us_max,
+        }
     }
 }
 
@@ -400,6 +462,8 @@ struct Orders {
     stopping: Option<u64>,
     /// Whether this process is the one that a service manager knows: not so once another has taken over.
     is_the_service: bool,
+    /// What connections cost so far.
+    ladder: Ladder,
 }
 
 impl Orders {
@@ -408,11 +472,22 @@ impl Orders {
             drain_timeout,
             stopping: None,
             is_the_service: true,
+            ladder: Ladder::new(&[std::process::id()]),
         }
     }
 
     fn discarded_before(&self) -> u64 {
         self.stopping.unwrap_or(0)
+    }
+
+    /// The counters, and what connections cost: at every power of ten on the way, and now.
+    fn tell(&self, server: &impl Served) {
+        logging::say(&server.stats().to_string());
+        let held = server.held();
+        let now = self.ladder.row(held.connections, Some(held), true);
+        for row in self.ladder.rows().iter().chain([&now]) {
+            logging::say(&row.to_string());
+        }
     }
 
     fn follow(&mut self, signal: i32, server: &mut impl Served) {
@@ -434,7 +509,7 @@ impl Orders {
                 );
                 server.drain();
             }
-            SIGUSR1 => logging::say(&server.stats().to_string()),
+            SIGUSR1 => self.tell(server),
             SIGUSR2 => log::warn!("SIGUSR2 hands over with --model reactor alone, and is ignored"),
             SIGHUP => log::info!("SIGHUP is ignored; SIGTERM drains and stops"),
             _ => {}
@@ -509,6 +584,7 @@ mod tests {
             stats: Stats::default(),
             addresses: Vec::new(),
             discarded_before: 0,
+            memory: Vec::new(),
         };
         assert_eq!(conclude(&end, Duration::ZERO), Exit::Ok);
         end.stats.open();

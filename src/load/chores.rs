@@ -17,6 +17,7 @@ impl Worker<'_> {
             self.next_slice += nanoseconds(self.plan.interval);
         }
         self.opening.retry();
+        self.tell_opening();
         self.look_for_the_late(now);
         self.keep_company(now);
     }

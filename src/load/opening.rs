@@ -9,7 +9,7 @@ use super::flight::Tally;
 use super::record::{Fault, FaultKind, Shares};
 use super::stream::StreamClient;
 use super::worker::{Client, Worker};
-use super::{Mode, Plan};
+use super::{Message, Mode, Plan};
 use crate::net::Stream;
 use crate::net::connect::{ClientSocket, ConnectOptions, Outgoing};
 use crate::net::{Endpoint, StreamSocket};
@@ -30,6 +30,9 @@ pub(super) struct Opening {
     pending_max: usize,
     /// Connections that are proved.
     pub(super) open: usize,
+    /// The next power of ten of them, and how many were told of last.
+    tell_at: usize,
+    told: usize,
     /// Nanoseconds between one connection's beginning and the next.
     spacing: u64,
     churn: bool,
@@ -51,6 +54,8 @@ impl Opening {
             pending: 0,
             pending_max: plan.opening.max(1),
             open: 0,
+            tell_at: 10,
+            told: 0,
             spacing,
             churn: false,
             stopped: churn,
@@ -298,6 +303,10 @@ impl Worker<'_> {
         self.desk.ledger.opened += 1;
         let Mode::Churn { reset } = self.plan.mode else {
             self.opening.open += 1;
+            if self.opening.open >= self.opening.tell_at {
+                self.opening.tell_at *= 10;
+                self.tell_opening();
+            }
             return;
         };
         let Some(Outgoing { socket, mut state }) = self.reactor.close(key) else {
@@ -312,6 +321,15 @@ impl Worker<'_> {
             self.opening.places[place as usize] = None;
             self.opening.echoes[place as usize] += 1;
             self.opening.again.push(place);
+        }
+    }
+
+    /// Tells how many are open while that grows, unless that is known already.
+    pub(super) fn tell_opening(&mut self) {
+        if self.opening.open > self.opening.told && !self.opening.is_over() {
+            self.opening.told = self.opening.open;
+            let message = Message::Opening(self.opening.open as u64);
+            let _ = self.report.send((self.plan.worker, message));
         }
     }
 

@@ -48,6 +48,8 @@ pub struct Total {
     /// Connections that were open when the load began, and the longest time that opening them took.
     pub opened: (u64, Duration),
     opened_by: usize,
+    /// Connections that each worker has open while it opens more.
+    opening: Vec<u64>,
     ended_by: usize,
 }
 
@@ -76,8 +78,15 @@ impl Total {
             end: Final::default(),
             opened: (0, Duration::ZERO),
             opened_by: 0,
+            opening: vec![0; workers],
             ended_by: 0,
         }
+    }
+
+    /// How many connections are open, as far as is known, while they are being opened.
+    #[must_use]
+    pub fn opening(&self) -> u64 {
+        self.opening.iter().sum()
     }
 
     /// Whether all workers have opened their connections.
@@ -122,7 +131,9 @@ impl Total {
     /// What the worker said of why it could not run.
     pub fn take(&mut self, worker: usize, message: Message) -> Result<Option<Slice>, String> {
         match message {
+            Message::Opening(open) => self.opening[worker] = open,
             Message::Opened(open, took) => {
+                self.opening[worker] = open;
                 self.opened.0 += open;
                 self.opened.1 = self.opened.1.max(Duration::from_nanos(took));
                 self.opened_by += 1;

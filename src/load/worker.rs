@@ -46,7 +46,7 @@ pub(super) enum Client {
 pub(super) struct Worker<'a> {
     pub(super) plan: &'a Plan,
     orders: &'a Orders,
-    report: &'a Sender<(usize, Message)>,
+    pub(super) report: &'a Sender<(usize, Message)>,
     pub(super) reactor: Reactor<Outgoing<Client>>,
     timer: Timer,
     /// When the timer rings, if it does.

@@ -19,6 +19,14 @@ use std::time::Duration;
 /// How often the signals are looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What is told while a run lasts.
+pub(super) enum Told<'a> {
+    /// So many connections are open.
+    Open(u64),
+    /// A second has passed.
+    Slice(&'a Slice, &'a Total),
+}
+
 /// Whoever does the work.
 trait Crew {
     fn go(&mut self);
@@ -30,7 +38,7 @@ pub(super) fn run(
     plan: &Plan,
     workers: usize,
     stop: &AtomicBool,
-    mut told: impl FnMut(&Slice, &Total),
+    mut told: impl FnMut(Told<'_>),
 ) -> Result<Total, Failure> {
     let (sender, receiver) = mpsc::channel();
     if workers == 1 {
@@ -61,17 +69,21 @@ fn collect(
     workers: usize,
     stop: &AtomicBool,
     crew: &mut dyn Crew,
-    told: &mut impl FnMut(&Slice, &Total),
+    told: &mut impl FnMut(Told<'_>),
 ) -> Result<Total, Failure> {
     let mut total = Total::new(workers);
     let mut gone = false;
     while !total.is_over() {
         match messages.recv_timeout(LOOK) {
-            Ok((worker, message)) => match total.take(worker, message) {
-                Ok(Some(slice)) => told(&slice, &total),
-                Ok(None) => {}
-                Err(why) => return Err(Failure::new(Class::System, format!("no load: {why}"))),
-            },
+            Ok((worker, message)) => {
+                let opens = matches!(message, Message::Opening(_) | Message::Opened(..));
+                match total.take(worker, message) {
+                    Ok(Some(slice)) => told(Told::Slice(&slice, &total)),
+                    Ok(None) if opens => told(Told::Open(total.opening())),
+                    Ok(None) => {}
+                    Err(why) => return Err(Failure::new(Class::System, format!("no load: {why}"))),
+                }
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 let text = "a worker has ended without a report";

@@ -2,6 +2,7 @@
 
 use super::Run;
 use super::host::Host;
+use crate::cli::footprint::Row;
 use crate::load::machine::KERNEL_COUNTERS;
 use crate::load::verdict::handshakes_retried;
 use crate::load::{Arrivals, Company, Latencies, Mode, ServerFigures};
@@ -80,6 +81,8 @@ pub(super) fn report(host: &Host, runs: &[Run]) -> Value {
     let kernel = KERNEL_COUNTERS.iter().zip(run.kernel.0);
     let kernel = kernel.map(|((table, name), count)| (format!("{table}.{name}"), json!(count)));
     put("kernel", Value::Object(kernel.collect()));
+    let memory = run.memory.iter().map(Row::to_json);
+    put("memory", Value::Array(memory.collect()));
     put("intervals", intervals(run));
     put("steps", Value::Array(runs.iter().map(step).collect()));
     Value::Object(report)

@@ -6,6 +6,7 @@ use crate::cli::units::grouped;
 use crate::load::{Part, Plan, Slice, Total};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal};
+use std::time::Instant;
 
 /// See the page above.
 pub(super) struct Progress {
@@ -13,6 +14,8 @@ pub(super) struct Progress {
     bar: Option<ProgressBar>,
     seconds: f64,
     interval: f64,
+    /// When a line of the opening was written last.
+    opening_told: Instant,
 }
 
 impl Progress {
@@ -30,6 +33,7 @@ impl Progress {
             bar,
             seconds: 0.0,
             interval: 1.0,
+            opening_told: Instant::now(),
         }
     }
 
@@ -37,9 +41,27 @@ impl Progress {
     pub(super) fn begin(&mut self, plan: &Plan) {
         self.seconds = (plan.warm_up + plan.duration).as_secs_f64();
         self.interval = plan.interval.as_secs_f64();
+        self.opening_told = Instant::now();
         if let Some(bar) = &self.bar {
             bar.reset();
             bar.set_message("opening connections");
+        }
+    }
+
+    /// So many connections are open by now.
+    pub(super) fn opening(&mut self, open: u64, plan: &Plan) {
+        let all = plan.connections as u64;
+        if let Some(bar) = &self.bar {
+            bar.set_position(open * 1000 / all.max(1));
+            bar.set_message(format!("{} of {} open", grouped(open), grouped(all)));
+        } else if !self.quiet && self.opening_told.elapsed() >= plan.interval {
+            self.opening_told = Instant::now();
+            let name = Part::Opening.name();
+            say(&format!(
+                "{name:>8}  {} of {} open",
+                grouped(open),
+                grouped(all)
+            ));
         }
     }
 

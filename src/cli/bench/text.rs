@@ -83,6 +83,7 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
     writeln!(out)?;
     ledger(out, run)?;
     figures(out, run)?;
+    memory(out, run)?;
     writeln!(
         out,
         "  machine    {}, Linux {}, {} x {}; seed {}",
@@ -261,6 +262,28 @@ fn server(out: &mut String, run: &Run, server: &ServerFigures) -> std::fmt::Resu
         grouped(switches(&server.end).saturating_sub(switches(&server.begin))),
         plural(server.end.threads, "thread"),
     )
+}
+
+/// What the connections of a hold cost: a line for every power of ten.
+fn memory(out: &mut String, run: &Run) -> std::fmt::Result {
+    if run.memory.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\n  connections  open after  server RSS  bytes a connection: user  kernel (both ends)  TCP queues"
+    )?;
+    for row in &run.memory {
+        let (user, kernel, queues) = row.of_one();
+        writeln!(
+            out,
+            "  {:>11}{:>10.2} s{:>9} kB{user:>26.1}{kernel:>20.0}{queues:>12.0}",
+            grouped(row.connections),
+            row.at,
+            grouped(row.rss() / 1024),
+        )?;
+    }
+    writeln!(out)
 }
 
 fn verdict(out: &mut String, run: &Run) -> std::fmt::Result {

@@ -342,6 +342,11 @@ impl Typed {
         self.output.quiet
     }
 
+    /// Whether the connections are what is looked at, more than the echoes.
+    pub(super) fn is_hold(&self) -> bool {
+        self.load.hold.is_some()
+    }
+
     pub(super) fn allow_loss(&self) -> bool {
         self.output.allow_loss
     }

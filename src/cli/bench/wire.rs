@@ -107,6 +107,7 @@ fn company_from(value: &Value) -> Option<Company> {
 
 pub(super) fn message_to_json(message: &Message) -> Value {
     match message {
+        Message::Opening(open) => json!({"opening": open}),
         Message::Opened(open, took) => json!({"opened": open, "took": took}),
         Message::Slice(slice) => json!({"slice": {
             "part": slice.part.name(),
@@ -165,6 +166,9 @@ pub(super) fn message_from(line: &str) -> Option<Message> {
     let value: Value = serde_json::from_str(line).ok()?;
     if let Some(open) = value["opened"].as_u64() {
         return Some(Message::Opened(open, value["took"].as_u64()?));
+    }
+    if let Some(open) = value["opening"].as_u64() {
+        return Some(Message::Opening(open));
     }
     if let Some(why) = value["failed"].as_str() {
         return Some(Message::Failed(why.to_owned()));
@@ -288,7 +292,12 @@ mod tests {
         end.shares.squares = 2.5;
         end.server = Some(ServerFigures::default());
         let end = Message::Done(Box::new(end));
-        for message in [Message::Slice(Box::new(slice)), end, Message::Opened(1, 2)] {
+        for message in [
+            Message::Slice(Box::new(slice)),
+            end,
+            Message::Opened(1, 2),
+            Message::Opening(3),
+        ] {
             let back = message_from(&message_to_json(&message).to_string()).unwrap();
             assert_eq!(message_to_json(&back), message_to_json(&message));
         }

@@ -3,12 +3,14 @@
 //! ```text
 //! {"program": "echo-reactor", "version": .., "model": .., "addresses": [..], "seconds": 1.5,
 //!  "accepted": 3, ..every counter by its name..,
+//!  "memory": [{"connections": 10, "rss_bytes": .., ..}, {"connections": 100, ..}, ..growth at every power of ten..],
 //!  "closed": {every reason: count}, "rejected": {every reason: count}, "dropped": {every reason: count}, "accept_errors": {"EMFILE(24)": count}}
 //! ```
 //!
 //! What may live in this file: that form, and the file it goes to.
 
 use crate::cli::exit::{Class, Failure};
+use crate::cli::footprint::Row;
 use crate::net::Endpoint;
 use crate::stats::{Dropped, Reason, Rejected, Stats};
 use nix::errno::Errno;
@@ -82,6 +84,7 @@ pub(super) fn report(
     model: &str,
     addresses: &[Endpoint],
     lasted: Duration,
+    memory: &[Row],
 ) -> Value {
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let mut report = Map::new();
@@ -110,6 +113,8 @@ pub(super) fn report(
         .iter()
         .map(|(&errno, count)| (errno_name(errno), json!(count)));
     report.insert("accept_errors".into(), Value::Object(errors.collect()));
+    let memory: Vec<Value> = memory.iter().map(Row::to_json).collect();
+    report.insert("memory".into(), Value::Array(memory));
     Value::Object(report)
 }
 
@@ -135,7 +140,13 @@ mod tests {
         stats.accept_error(&io::Error::from_raw_os_error(24));
         stats.accept_error(&io::Error::other("no errno at all"));
         let address = Endpoint::Tcp("127.0.0.1:7".parse().unwrap());
-        let report = report(&stats, "reactor", &[address], Duration::from_millis(1_500));
+        let report = report(
+            &stats,
+            "reactor",
+            &[address],
+            Duration::from_millis(1_500),
+            &[],
+        );
         assert_eq!(report["addresses"], json!(["tcp://127.0.0.1:7"]));
         assert_eq!(report["seconds"], json!(1.5));
         assert_eq!(report["closed"]["cut"], json!(1));

@@ -1,0 +1,318 @@
+//! What connections cost in memory, ours and the kernel's apart, at every power of ten.
+//!
+//! ```text
+//!   user     resident memory of the server's processes (/proc/PID/status); slots and tails, where it is the event loop
+//!   kernel   objects: Slab, KernelStack and PageTables of /proc/meminfo; TCP's buffers: /proc/net/sockstat;
+//!            the TCP sockets among the objects: /proc/slabinfo, where one may read it (root)
+//! ```
+//!
+//! Memory of the process is its own. What the kernel tells of itself is of the whole machine: of both ends of a
+//! connection where both are here, and of whatever else happens meanwhile. Everything is therefore told as growth since
+//! the start, and is worth something where the machine is quiet and the connections are many; both grow a page at a
+//! time, so below a thousand connections the figures of one are an anecdote. What may live in this file: taking these
+//! figures, and their forms. What may not: judging them.
+
+use nix::unistd::{SysconfVar, sysconf};
+use serde_json::{Value, json};
+use std::fmt;
+use std::fs;
+use std::time::Instant;
+
+/// Memory at one moment, or its growth between two, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Memory {
+    /// Resident memory of the server.
+    rss: u64,
+    /// Objects of the kernel: sockets, files, inodes, the event queue's entries; stacks of threads, page tables.
+    objects: u64,
+    /// What TCP's queues hold.
+    tcp_buffers: u64,
+    /// Sockets among the objects.
+    tcp_sockets: Option<u64>,
+}
+
+impl Memory {
+    /// Looks. What cannot be read is zero. The slab is read by whoever can wait: it takes the kernel milliseconds.
+    fn take(pids: &[u32], with_slab: bool) -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let rss = pids
+            .iter()
+            .map(|pid| kilobytes(&read(&format!("/proc/{pid}/status")), "VmRSS"))
+            .sum();
+        let meminfo = read("/proc/meminfo");
+        let objects = ["Slab", "KernelStack", "PageTables"]
+            .map(|name| kilobytes(&meminfo, name))
+            .iter()
+            .sum();
+        let page = sysconf(SysconfVar::PAGE_SIZE)
+            .ok()
+            .flatten()
+            .unwrap_or(4096) as u64;
+        Self {
+            rss,
+            objects,
+            tcp_buffers: tcp_pages(&read("/proc/net/sockstat")) * page,
+            tcp_sockets: with_slab
+                .then(|| fs::read_to_string("/proc/slabinfo").ok())
+                .flatten()
+                .map(|text| tcp_sockets(&text)),
+        }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            rss: self.rss.saturating_sub(before.rss),
+            objects: self.objects.saturating_sub(before.objects),
+            tcp_buffers: self.tcp_buffers.saturating_sub(before.tcp_buffers),
+            tcp_sockets: self
+                .tcp_sockets
+                .map(|now| now.saturating_sub(before.tcp_sockets.unwrap_or(0))),
+        }
+    }
+}
+
+/// The bytes behind a name in a table of kilobytes.
+fn kilobytes(text: &str, name: &str) -> u64 {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .map_or(0, |kilobytes| kilobytes * 1024)
+}
+
+/// The pages in `TCP: inuse 5 orphan 0 tw 0 alloc 9 mem 2`.
+fn tcp_pages(sockstat: &str) -> u64 {
+    let line = sockstat.lines().find(|line| line.starts_with("TCP:"));
+    let mut words = line.unwrap_or_default().split_whitespace();
+    words
+        .find(|&word| word == "mem")
+        .and_then(|_| words.next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Objects times their size, in slabinfo(5): `name active_objs num_objs objsize ...`.
+fn tcp_sockets(slabinfo: &str) -> u64 {
+    let bytes = |line: &str| {
+        let mut words = line.split_whitespace();
+        let is_tcp = matches!(words.next(), Some("TCP" | "TCPv6"));
+        let mut number = || words.next()?.parse::<u64>().ok();
+        let (_, objects, size) = (number()?, number()?, number()?);
+        is_tcp.then_some(objects * size)
+    };
+    slabinfo.lines().filter_map(bytes).sum()
+}
+
+/// What a server knows of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) connections: u64,
+    /// Bytes of the slots that are taken, and of those that there is room for.
+    pub(super) slots: (u64, u64),
+    /// Bytes owed.
+    pub(super) tails: u64,
+    /// The longest turn so far, in microseconds.
+    pub(super) turn_us_max: u64,
+}
+
+/// A line of the table.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Row {
+    pub(super) connections: u64,
+    /// Seconds since the start.
+    pub(super) at: f64,
+    /// What the server says of itself, if it is we who serve.
+    held: Option<Held>,
+    grown: Memory,
+}
+
+impl Row {
+    fn each(&self, bytes: u64) -> f64 {
+        bytes as f64 / self.connections.max(1) as f64
+    }
+
+    pub(super) fn rss(&self) -> u64 {
+        self.grown.rss
+    }
+
+    /// Of one connection, in bytes: ours, and the kernel's objects and buffers.
+    pub(super) fn of_one(&self) -> (f64, f64, f64) {
+        let Memory {
+            rss,
+            objects,
+            tcp_buffers,
+            ..
+        } = self.grown;
+        (self.each(rss), self.each(objects), self.each(tcp_buffers))
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let (rss, objects, _) = self.of_one();
+        let mut row = json!({
+            "connections": self.connections,
+            "at": self.at,
+            "rss_bytes": self.grown.rss,
+            "rss_bytes_per_connection": rss,
+            "kernel_bytes": self.grown.objects,
+            "kernel_bytes_per_connection": objects,
+            "tcp_buffer_bytes": self.grown.tcp_buffers,
+            "tcp_socket_bytes": self.grown.tcp_sockets,
+        });
+        if let (Some(held), Some(row)) = (self.held, row.as_object_mut()) {
+            row.insert("slot_bytes".into(), json!(held.slots.0));
+            row.insert("slot_bytes_room".into(), json!(held.slots.1));
+            row.insert("tail_bytes".into(), json!(held.tails));
+            row.insert("turn_us_max".into(), json!(held.turn_us_max));
+        }
+        row
+    }
+}
+
+/// As the ledger is told: `name=count`, all of it growth since the start.
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rss, objects, _) = self.of_one();
+        write!(
+            f,
+            "memory{{{}}} rss_bytes={} rss_per_connection={rss:.1}",
+            self.connections, self.grown.rss
+        )?;
+        if let Some(held) = self.held {
+            write!(
+                f,
+                " slot_bytes={} slot_bytes_room={} tail_bytes={}",
+                held.slots.0, held.slots.1, held.tails
+            )?;
+        }
+        write!(
+            f,
+            " kernel_bytes={} kernel_per_connection={objects:.1} tcp_buffer_bytes={}",
+            self.grown.objects, self.grown.tcp_buffers
+        )?;
+        if let Some(bytes) = self.grown.tcp_sockets {
+            write!(f, " tcp_socket_bytes={bytes}")?;
+        }
+        match self.held {
+            Some(held) => write!(f, " turn_us_max={}", held.turn_us_max),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Takes a row whenever there are ten times as many connections as at the last.
+#[derive(Debug)]
+pub(super) struct Ladder {
+    pids: Vec<u32>,
+    before: Memory,
+    start: Instant,
+    next: u64,
+    rows: Vec<Row>,
+}
+
+impl Ladder {
+    /// From now on; of these processes.
+    pub(super) fn new(pids: &[u32]) -> Self {
+        Self {
+            pids: pids.to_vec(),
+            before: Memory::take(pids, true),
+            start: Instant::now(),
+            next: 10,
+            rows: Vec::new(),
+        }
+    }
+
+    /// Whether there are enough for the next row: asked in every turn of the loop.
+    #[inline]
+    pub(super) fn is_due(&self, connections: u64) -> bool {
+        connections >= self.next
+    }
+
+    /// Takes the next row of a server that we are.
+    pub(super) fn climb(&mut self, held: Held) {
+        let row = self.row(held.connections, Some(held), false);
+        self.push(row);
+    }
+
+    /// Takes the next row of a server that we look at.
+    #[cfg(feature = "bench")]
+    pub(super) fn climb_beside(&mut self, connections: u64) {
+        let row = self.row(connections, None, true);
+        self.push(row);
+    }
+
+    fn push(&mut self, row: Row) {
+        while self.next <= row.connections {
+            self.next = self.next.saturating_mul(10);
+        }
+        self.rows.push(row);
+    }
+
+    /// Whether the last row is of so many.
+    #[cfg(feature = "bench")]
+    pub(super) fn ends_at(&self, connections: u64) -> bool {
+        self.rows
+            .last()
+            .is_some_and(|row| row.connections == connections)
+    }
+
+    /// How it is now.
+    pub(super) fn row(&self, connections: u64, held: Option<Held>, with_slab: bool) -> Row {
+        Row {
+            connections,
+            at: self.start.elapsed().as_secs_f64(),
+            held,
+            grown: Memory::take(&self.pids, with_slab).since(self.before),
+        }
+    }
+
+    pub(super) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_tables_are_read() {
+        assert_eq!(kilobytes("MemFree: 7 kB\nSlab:   12 kB\n", "Slab"), 12_288);
+        let sockstat =
+            "sockets: used 9\nTCP: inuse 5 orphan 0 tw 0 alloc 9 mem 2\nUDP: inuse 1 mem 3\n";
+        assert_eq!(tcp_pages(sockstat), 2);
+        assert_eq!(tcp_pages(""), 0);
+        let slabinfo = "slabinfo - version: 2.1\n# name <active_objs> ...\n\
+            TCPv6 0 13 2560 12 8 : tunables\ntw_sock_TCP 5 5 248 : x\nTCP 53 104 2368 13 8 : tunables\n";
+        assert_eq!(tcp_sockets(slabinfo), 104 * 2368 + 13 * 2560);
+    }
+
+    #[test]
+    fn a_row_at_every_power_of_ten_and_never_two() {
+        let mut ladder = Ladder::new(&[std::process::id()]);
+        for connections in 1..=12_345 {
+            if ladder.is_due(connections) {
+                ladder.climb(Held {
+                    connections,
+                    ..Held::default()
+                });
+            }
+        }
+        let rows: Vec<u64> = ladder.rows().iter().map(|row| row.connections).collect();
+        assert_eq!(rows, [10, 100, 1_000, 10_000]);
+        // Many may come in one turn.
+        assert!(ladder.is_due(2_000_000));
+        ladder.climb(Held {
+            connections: 2_000_000,
+            ..Held::default()
+        });
+        assert!(!ladder.is_due(9_999_999) && ladder.is_due(10_000_000));
+    }
+
+    #[test]
+    fn memory_that_is_touched_is_seen() {
+        let ladder = Ladder::new(&[std::process::id()]);
+        let touched = vec![1_u8; 64 << 20];
+        let row = ladder.row(1 << 20, None, true);
+        assert!(row.rss() >= 48 << 20, "{row}");
+        assert!(row.of_one().0 >= 48.0 && row.to_json()["rss_bytes"].is_u64());
+        drop(touched);
+    }
+}
