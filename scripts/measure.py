@@ -9,6 +9,7 @@ usage: scripts/measure.py [--check] [--binary PATH] NAME...
   pushers       growth by clients that send and never read
   burst         the slowest of 3,000 connects at once
   descriptors   life without descriptors                         (needs prlimit)
+  idle-cost     what 19,000 idle connections add to an echo of 50 others (wants a quiet machine)
   all           all of them
 
 Each prints one line with the figure, what was promised, and whether it is kept. With --check the smaller forms are run,
@@ -16,6 +17,7 @@ what needs a tool that is not there is skipped with a reason, and a promise that
 Build first: cargo build --release. Everything stays on this machine's loopback, and ends by itself.
 """
 import argparse
+import json
 import os
 import re
 import resource
@@ -23,6 +25,7 @@ import select
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -268,11 +271,53 @@ def descriptors():
             f"10 queued clients are served {served_ms:.1f} ms after some came free", "under 5 %, within 100 ms")
 
 
+def idle_cost():
+    """Two servers, one of which holds many idle connections as well; the same load on both, in turn, and the medians."""
+    room = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (room, room))
+    idle = min(2_000 if options.check else 19_000, room - 500)
+    rounds, seconds = (3, 1) if options.check else (11, 3)
+    cores = sorted(os.sched_getaffinity(0))
+
+    def cpu_of_an_echo(server):
+        """In nanoseconds, as the scheduler counts it for the server's process; the load has a core of its own."""
+        command = [options.binary, "bench", f"tcp://127.0.0.1:{server.address[1]}", "-c", "50", "-d", f"{seconds}s",
+                   "--server-pid", str(server.pid), "--format", "json", "-q"]
+        load = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=DEADLINE,
+                              preexec_fn=lambda: os.sched_setaffinity(0, cores[1:] or cores))
+        report = json.loads(load.stdout)
+        assert not report["faults"], report["faults"]
+        return report["server"]["cpu_ns_per_echo"]
+
+    with Server() as alone, Server() as crowded:
+        for server in alone, crowded:
+            os.sched_setaffinity(server.pid, cores[:1])
+        clients = connect_many(crowded, idle)
+        for client in clients:
+            echo(client, b"x")
+        cpu_of_an_echo(alone), cpu_of_an_echo(crowded)  # warm
+        pairs = []
+        for turn in range(rounds):  # each begins half of the time
+            if turn % 2:
+                without, beside = cpu_of_an_echo(alone), cpu_of_an_echo(crowded)
+            else:
+                beside, without = cpu_of_an_echo(crowded), cpu_of_an_echo(alone)
+            pairs.append((without, beside))
+        for client in clients:
+            client.close()
+    ratios = [beside / without for without, beside in pairs]
+    ratio = statistics.median(ratios)
+    without, beside = (statistics.median(column) for column in zip(*pairs))
+    verdict("idle-cost", ratio <= 1.10,
+            f"{beside:,.0f} ns of CPU an echo beside {idle:,} idle connections, {without:,.0f} without: ratio {ratio:.3f} "
+            f"({min(ratios):.3f} to {max(ratios):.3f} in {rounds} rounds of {seconds} s each)", "at most 1.10")
+
+
 TOOLS = {"syscalls": "strace", "instructions": "valgrind", "descriptors": "prlimit"}
-MEASURES = [syscalls, instructions, memory, pushers, burst, descriptors]
+MEASURES = [syscalls, instructions, memory, pushers, burst, descriptors, idle_cost]
 
 if __name__ == "__main__":
-    names = [measure.__name__ for measure in MEASURES]
+    names = [measure.__name__.replace("_", "-") for measure in MEASURES]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", metavar="NAME", choices=[*names, "all"])
     parser.add_argument("--check", action="store_true", help="smaller forms, for CI")
@@ -281,7 +326,7 @@ if __name__ == "__main__":
     if not os.access(options.binary, os.X_OK):
         sys.exit(f"there is no {options.binary}; build it first: cargo build --release")
     for measure in MEASURES:
-        name = measure.__name__
+        name = measure.__name__.replace("_", "-")
         if name in options.names or "all" in options.names:
             if shutil.which(TOOLS.get(name, "true")):
                 measure()
