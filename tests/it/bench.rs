@@ -214,6 +214,25 @@ fn without_an_address_a_server_is_started_and_seen() {
 }
 
 #[test]
+fn a_hold_tells_what_its_connections_cost() {
+    let ended = bench("-c 120 --hold 500ms -d 300ms --warm-up 1ms");
+    ended.was_right();
+    let rows = ended.report["memory"].as_array().unwrap();
+    let number = |row: &Value, name: &str| row[name].as_u64().unwrap();
+    let connections: Vec<u64> = rows.iter().map(|row| number(row, "connections")).collect();
+    assert!(connections.len() >= 3, "{connections:?}");
+    assert!(connections.is_sorted(), "{connections:?}");
+    assert_eq!((connections[0], connections.last()), (10, Some(&120)));
+    for row in rows {
+        for name in ["rss_bytes", "kernel_bytes", "tcp_buffer_bytes"] {
+            number(row, name);
+        }
+    }
+    // Others open nothing that is worth a table.
+    assert_eq!(bench(SHORT).report["memory"], serde_json::json!([]));
+}
+
+#[test]
 fn steps_and_search_report_each_of_their_runs() {
     let server = tcp(|_, _| {});
     let ended = bench(&format!("{server} -r 200,400 -d 300ms --warm-up 0"));

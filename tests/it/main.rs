@@ -24,6 +24,8 @@ mod cli_serve;
 mod compare;
 #[cfg(feature = "cli")]
 mod doctor;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod memory;
 #[cfg(feature = "cli")]
 mod python;
 

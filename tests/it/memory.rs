@@ -1,0 +1,99 @@
+//! What connections cost, as the program tells it: rows at powers of ten, and the reserve.
+//!
+//! That the figures are small is measured by `scripts/measure.py memory` and `scripts/million`, on the release build;
+//! here it is only asked whether they are told, whether they are consistent, and whether what was reserved is there.
+
+use crate::support::{Dir, Serve, Talk, ended, program, wait_until};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use socket2::Socket;
+
+const TCP: &str = "tcp://127.0.0.1:0";
+
+fn connect_many(server: &Serve, count: usize) -> Vec<Socket> {
+    let clients: Vec<Socket> = (0..count).map(|_| server.connect()).collect();
+    clients.iter().for_each(|client| client.is_echoed(b"one"));
+    clients
+}
+
+#[test]
+fn a_row_is_told_at_every_power_of_ten() {
+    let directory = Dir::new();
+    let json = directory.path("stats.json");
+    let flags = ["--stats-json", json.to_str().unwrap(), "--reserve", "5k"];
+    let server = Serve::start(&[TCP], &flags);
+    let clients = connect_many(&server, 120);
+    server.signal(Signal::SIGUSR1);
+    server.says("memory{120} ");
+    let said = server.err();
+    let row = |line: &&str| line.starts_with("memory{");
+    let rows: Vec<&str> = said.lines().filter(row).collect();
+    // Many may come in one turn, so a row may be of a few more than its power of ten.
+    assert_eq!(rows.len(), 3, "{said}");
+    for name in [
+        "rss_bytes",
+        "slot_bytes",
+        "tail_bytes",
+        "kernel_bytes",
+        "tcp_buffer_bytes",
+        "turn_us_max",
+    ] {
+        let figure = format!(" {name}=");
+        assert!(
+            rows.iter().all(|row| row.contains(&figure)),
+            "{name}: {said}"
+        );
+    }
+    drop(clients);
+    wait_until("they have left", || server.counter("live") == 0);
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    let rows = report["memory"].as_array().unwrap();
+    assert_eq!(rows.len(), 2, "what goes down again is no row: {report}");
+    for (row, least) in rows.iter().zip([10, 100]) {
+        let number = |name: &str| row[name].as_u64().unwrap();
+        let connections = number("connections");
+        assert!((least..=120).contains(&connections), "{row}");
+        // One slot more is the listener's.
+        let each = number("slot_bytes") / (connections + 1);
+        assert_eq!(number("slot_bytes"), each * (connections + 1));
+        assert!(
+            number("slot_bytes_room") >= each * 5_000,
+            "the reserve is there: {row}"
+        );
+        assert_eq!(number("tail_bytes"), 0);
+    }
+    assert!(
+        report["turn_us_max"].as_u64().unwrap() > 0,
+        "a turn that accepts takes a microsecond"
+    );
+}
+
+#[test]
+fn the_reserve_makes_the_kernels_table_too() {
+    let table = |flags: &[&str]| {
+        let server = Serve::start(&[TCP], flags);
+        let descriptors = server.descriptors().len();
+        let size = server.status("FDSize");
+        assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+        (descriptors, size)
+    };
+    let (open, size) = table(&[]);
+    assert!(size < 700, "{size}");
+    let (open_reserved, size) = table(&["--reserve", "700", "--connections", "700"]);
+    assert!(size >= 700, "{size}");
+    assert_eq!(
+        open, open_reserved,
+        "the descriptor that made room is closed again"
+    );
+}
+
+#[test]
+fn a_reserve_beyond_the_connections_is_no_mistake() {
+    let server = Serve::start(&[TCP], &["--max-connections", "20", "--reserve", "4M"]);
+    connect_many(&server, 10);
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+    let refused = ended(program().args(["serve", TCP, "--reserve", "5M"]));
+    refused.failed(64, &["reserve of 5000000", "0 to 4000000"]);
+}
