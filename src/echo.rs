@@ -175,20 +175,26 @@ impl<W: World> Server<W> {
         if self.is_finished() {
             return Ok(Turn::Finished); // it was told so between two turns, and there is nothing to wait for
         }
-        let mut end = Turn::Serving;
         self.reactor.wait(max_wait)?;
         self.stats.turns += 1;
+        // Orders come first, and whoever drives us is told before the others have had their turn: with a thousand who are
+        // ready that may take a while, and "nobody new" is meant at once. The next call goes on with them.
+        if self.reactor.take_woken() {
+            self.on_woken();
+            return self.end_turn(Turn::Woken);
+        }
         while let Some(event) = self.reactor.next_event() {
             match event {
                 Event::Ready(key, readiness) => self.on_ready(key, readiness),
                 Event::Expired(key) => self.on_expired(key),
                 Event::Alarm => self.on_alarm(),
-                Event::Woken => {
-                    self.on_woken();
-                    end = Turn::Woken;
-                }
+                Event::Woken => {} // not here: it was taken above
             }
         }
+        self.end_turn(Turn::Serving)
+    }
+
+    fn end_turn(&mut self, end: Turn) -> io::Result<Turn> {
         self.stats.stale_events = self.reactor.stale_events();
         if self.governor.holds() {
             self.count_waiting();

@@ -213,12 +213,16 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     // ---- the turn ----
 
     /// Begins a turn: asks the kernel who is ready, and waits for that until something is, `max_wait` is over, or a
-    /// deadline comes. It does not wait at all while there is work left from the last turn.
+    /// deadline comes. It does not wait at all while there is work left from the last turn; one that was left in the middle
+    /// simply goes on.
     ///
     /// # Errors
     /// Those of epoll_wait(2), but for an interruption by a signal, which is merely an early end. None of them can be
     /// mended by trying again.
     pub fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<()> {
+        if self.served < self.turn.len() {
+            return Ok(()); // it was left in the middle, and goes on
+        }
         let timeout = sooner(max_wait, self.timeout());
         self.begin_turn();
         let Self {
@@ -270,6 +274,12 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         }
     }
 
+    /// Whether a waker or a foreign source has something, asked before everything else in a turn; it is not said again
+    /// then. Whoever does not ask is told at the end of the turn, by [`Event::Woken`].
+    pub fn take_woken(&mut self) -> bool {
+        std::mem::take(&mut self.woken)
+    }
+
     /// The next thing to do in this turn; `None` ends it. First those who are ready, then those whose time is over.
     pub fn next_event(&mut self) -> Option<Event> {
         if let Some(&(key, readiness)) = self.turn.get(self.served) {
@@ -318,7 +328,8 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// How long [`Reactor::wait`] would wait if nothing happened: for whoever drives this reactor from a loop of their
     /// own. `None` is without end.
     pub fn timeout(&self) -> Option<Duration> {
-        if (!self.queue.is_empty() && !planted!("sleeps-over-the-queue")) || self.woken {
+        let has_work = !self.queue.is_empty() || self.served < self.turn.len();
+        if (has_work && !planted!("sleeps-over-the-queue")) || self.woken {
             return Some(Duration::ZERO);
         }
         let alarm = self

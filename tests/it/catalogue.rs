@@ -7,5 +7,8 @@
 mod accept;
 mod backpressure;
 mod config;
+mod edges;
 mod network;
+mod stop;
 mod udp;
+mod unix;

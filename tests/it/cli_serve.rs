@@ -10,7 +10,6 @@ use echo_reactor::net::Endpoint;
 use nix::sys::signal::Signal;
 use std::fs::{self, File};
 use std::net::{TcpListener, UdpSocket};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 
@@ -152,97 +151,11 @@ fn an_address_of_another_machine_and_a_name_of_none_are_refused() {
 // --- Unix sockets ------------------------------------------------------------------------------------------------------
 
 #[test]
-fn the_socket_of_a_server_that_was_killed_is_replaced() {
-    let directory = Dir::new();
-    let address = directory.address("unix", "s");
-    let datagrams = directory.address("unixgram", "d");
-    let first = Serve::start(&[&address, &datagrams], &[]);
-    drop(first); // by SIGKILL
-    assert!(exists(&directory.path("s")) && exists(&directory.path("d")));
-    let second = Serve::start(&[&address, &datagrams], &[]);
-    second.connect().is_echoed(b"as if nothing had happened");
-    assert_eq!(second.stop(Signal::SIGTERM).code, 0);
-    assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 0);
-}
-
-#[test]
-fn the_socket_of_a_living_server_is_left_to_it() {
-    let directory = Dir::new();
-    let address = directory.address("unix", "s");
-    let first = Serve::start(&[&address], &[]);
-    let inode = fs::metadata(directory.path("s")).unwrap().ino();
-    let second = ended(program().args(["serve", &address]));
-    second.failed(69, &[&address, "a server is living there"]);
-    assert_eq!(fs::metadata(directory.path("s")).unwrap().ino(), inode);
-    first.connect().is_echoed(b"still mine");
-    assert_eq!(
-        fs::read_dir(directory.path("")).unwrap().count(),
-        1,
-        "nothing is left over"
-    );
-}
-
-#[test]
 fn an_abstract_name_in_use_is_refused() {
     let address = Endpoint::Unix(crate::support::unique_name()).to_string();
     let first = Serve::start(&[&address], &[]);
     ended(program().args(["serve", &address])).failed(69, &[&address, "in use"]);
     first.connect().is_echoed(b"still mine");
-}
-
-#[test]
-fn what_is_no_socket_is_refused_and_stays() {
-    let directory = Dir::new();
-    fs::write(directory.path("file"), "precious").unwrap();
-    fs::create_dir(directory.path("directory")).unwrap();
-    std::os::unix::fs::symlink(directory.path("file"), directory.path("link")).unwrap();
-    for name in ["file", "directory", "link"] {
-        let address = directory.address("unix", name);
-        let refused = ended(program().args(["serve", &address]));
-        refused.failed(
-            73,
-            &[&address, "not a socket", "remove it or choose another path"],
-        );
-    }
-    assert_eq!(
-        fs::read_to_string(directory.path("file")).unwrap(),
-        "precious"
-    );
-    assert!(
-        fs::symlink_metadata(directory.path("link"))
-            .unwrap()
-            .is_symlink()
-    );
-    assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 3);
-}
-
-#[test]
-fn a_path_that_cannot_be_is_refused() {
-    let missing = ended(program().args(["serve", "unix:///nowhere/at/all"]));
-    missing.failed(73, &["unix:///nowhere/at/all", "no directory /nowhere/at"]);
-    let long = format!("unix:///{}", "x".repeat(120));
-    ended(program().args(["serve", &long])).failed(64, &["121 bytes", "107"]);
-}
-
-#[test]
-fn a_socket_file_is_for_its_user_alone_unless_told_otherwise() {
-    let directory = Dir::new();
-    let mode = |name: &str| {
-        fs::metadata(directory.path(name))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777
-    };
-    let _usual = Serve::start(&[&directory.address("unix", "usual")], &[]);
-    assert_eq!(mode("usual"), 0o600);
-    let flags = ["--unix-mode", "0662"];
-    let addresses = [
-        directory.address("unix", "s"),
-        directory.address("unixgram", "d"),
-    ];
-    let _open = Serve::start(&[&addresses[0], &addresses[1]], &flags);
-    assert_eq!((mode("s"), mode("d")), (0o662, 0o662));
 }
 
 // --- Flags -------------------------------------------------------------------------------------------------------------

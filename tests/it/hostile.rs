@@ -277,15 +277,10 @@ fn a_peer_that_says_fin_and_stays_is_let_go() {
 #[cfg(feature = "cli")]
 mod child {
     use super::TCP;
-    use crate::support::{DEADLINE, Dir, Serve, Talk, noise, skip, stuff, wait_until};
+    use crate::support::{Dir, Serve, Talk, noise, skip, stuff, wait_until};
     use echo_reactor::Limits;
-    use echo_reactor::net::{Endpoint, UnixName};
     use nix::sys::signal::Signal;
-    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
     use socket2::Socket;
-    use std::io::{IoSlice, Read, Write};
-    use std::os::fd::AsRawFd;
-    use std::os::unix::net::UnixStream;
 
     #[test]
     fn thirty_clients_that_never_read_pin_less_than_64_kib_each() {
@@ -326,53 +321,6 @@ mod child {
             assert_eq!(server.descriptors(), before, "{model}");
             let ended = server.stop(Signal::SIGTERM);
             assert_eq!(ended.code, 0, "{}", ended.err);
-        }
-    }
-
-    /// Sends bytes with descriptors beside them, and more bytes behind.
-    #[track_caller]
-    fn send_descriptors(client: &UnixStream, count: usize) {
-        let descriptors = vec![client.as_raw_fd(); count];
-        let control = [ControlMessage::ScmRights(&descriptors)];
-        let bytes = [IoSlice::new(b"with descriptors, ")];
-        let sent = sendmsg::<()>(
-            client.as_raw_fd(),
-            &bytes,
-            &control,
-            MsgFlags::empty(),
-            None,
-        );
-        assert_eq!(sent.unwrap(), 18);
-    }
-
-    #[test]
-    fn descriptors_sent_to_us_are_closed_and_the_bytes_behind_them_come_back() {
-        for model in ["reactor", "threads"] {
-            let directory = Dir::new();
-            let address = directory.address("unix", "echo");
-            let server = Serve::start(&[&address], &["--model", model]);
-            let Endpoint::Unix(UnixName::Path(path)) = &server.endpoints[0] else {
-                panic!("{address} is a file");
-            };
-            let mut client = UnixStream::connect(path).unwrap();
-            client.set_read_timeout(Some(DEADLINE)).unwrap();
-            client.write_all(b"before").unwrap();
-            client.read_exact(&mut [0; 6]).unwrap();
-            let open = server.descriptors();
-
-            client.write_all(b"plain, ").unwrap();
-            send_descriptors(&client, 253);
-            send_descriptors(&client, 1);
-            client.write_all(b"and more").unwrap();
-            let mut echoed = vec![0; 7 + 18 + 18 + 8];
-            client
-                .read_exact(&mut echoed)
-                .expect("nothing is left behind");
-            assert_eq!(
-                echoed,
-                b"plain, with descriptors, with descriptors, and more"
-            );
-            assert_eq!(server.descriptors(), open, "{model}");
         }
     }
 

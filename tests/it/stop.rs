@@ -297,19 +297,6 @@ fn the_socket_file_is_gone_at_the_end() {
 }
 
 #[test]
-fn the_socket_file_of_a_successor_stays() {
-    let directory = Dir::new();
-    let server = Running::reactor(&[&directory.address("unix", "s")], Limits::default());
-    let successor = Running::reactor(&[&directory.address("unix", "t")], Limits::default());
-    fs::rename(directory.path("t"), directory.path("s")).unwrap();
-    let endpoint = server.endpoints[0].clone();
-    server.drain();
-    assert!(exists(&directory.path("s")));
-    connect(&endpoint).is_echoed(b"the successor answers");
-    assert_eq!(successor.drain().accepted, 1);
-}
-
-#[test]
 fn datagrams_end_with_the_rest() {
     let directory = Dir::new();
     let file = directory.address("unixgram", "s");
@@ -328,28 +315,12 @@ fn datagrams_end_with_the_rest() {
 #[cfg(feature = "cli")]
 mod signals {
     use super::TCP;
-    use crate::support::{Dir, Ended, Serve, Talk, exists, noise, stick, wait_until};
+    use crate::support::{Dir, Serve, Talk, noise, wait_until};
     use nix::sys::signal::Signal;
     use serde_json::Value;
     use socket2::Socket;
 
     const MODELS: [&str; 3] = ["reactor", "threads", "one-at-a-time"];
-
-    #[test]
-    fn sigterm_and_sigint_end_an_idle_server_with_0() {
-        for model in MODELS {
-            for signal in [Signal::SIGTERM, Signal::SIGINT] {
-                let directory = Dir::new();
-                let address = directory.address("unix", "s");
-                let server = Serve::start(&[&address], &["--model", model]);
-                assert!(exists(&directory.path("s")));
-                let ended = server.stop(signal);
-                assert_eq!(ended.code, 0, "{model}, {signal}: {}", ended.err);
-                assert_eq!(ended.out, "", "nothing after the addresses");
-                assert!(!exists(&directory.path("s")));
-            }
-        }
-    }
 
     #[test]
     fn sigterm_lets_a_client_have_its_echo_and_an_end_in_order() {
@@ -366,70 +337,6 @@ mod signals {
         }
     }
 
-    /// Ended with a client cut, and says so.
-    #[track_caller]
-    fn was_cut(ended: &Ended) {
-        assert_eq!(ended.code, 3, "{}", ended.err);
-        assert!(
-            ended.err.contains("echo-reactor: 1 connection cut, "),
-            "{}",
-            ended.err
-        );
-    }
-
-    #[test]
-    fn a_client_that_is_stuck_is_cut_and_the_exit_code_says_so() {
-        for model in MODELS {
-            let flags = [
-                "--model",
-                model,
-                "--drain-timeout",
-                "100ms",
-                "--linger",
-                "20ms",
-            ];
-            let directory = Dir::new();
-            let server = Serve::start(&[&directory.address("unix", "s")], &flags);
-            let stuck = server.connect();
-            stick(&stuck);
-            was_cut(&server.stop(Signal::SIGTERM));
-        }
-    }
-
-    #[test]
-    fn a_second_signal_stops_at_once() {
-        for model in MODELS {
-            let flags = [
-                "--model",
-                model,
-                "--drain-timeout",
-                "1h",
-                "--drain-quiet",
-                "1h",
-            ];
-            let directory = Dir::new();
-            let server = Serve::start(&[&directory.address("unix", "s")], &flags);
-            let stuck = server.connect();
-            stick(&stuck);
-            server.signal(Signal::SIGTERM);
-            server.says("draining 1 connection, at most 1h");
-            server.signal(Signal::SIGINT);
-            was_cut(&server.wait());
-        }
-    }
-
-    #[test]
-    fn two_signals_right_behind_each_other_are_two() {
-        let flags = ["--drain-timeout", "1h", "--drain-quiet", "1h"];
-        let directory = Dir::new();
-        let server = Serve::start(&[&directory.address("unix", "s")], &flags);
-        let stuck = server.connect();
-        stick(&stuck);
-        server.signal(Signal::SIGTERM);
-        server.signal(Signal::SIGINT);
-        was_cut(&server.wait());
-    }
-
     #[test]
     fn sigusr1_prints_the_counters_and_the_server_lives_on() {
         for model in MODELS {
@@ -442,22 +349,6 @@ mod signals {
             drop(client);
             wait_until("it has left", || server.counter("live") == 0);
             assert_eq!(server.counter("bytes_out"), 21);
-        }
-    }
-
-    #[test]
-    fn sighup_and_sigpipe_harm_nobody() {
-        for model in MODELS {
-            let server = Serve::start(&[TCP], &["--model", model]);
-            let client = server.connect();
-            for _ in 0..20 {
-                server.signal(Signal::SIGHUP);
-                server.signal(Signal::SIGPIPE);
-                server.signal(Signal::SIGUSR1);
-                client.is_echoed(b"still here");
-            }
-            drop(client);
-            assert_eq!(server.stop(Signal::SIGTERM).code, 0, "{model}");
         }
     }
 
@@ -502,28 +393,5 @@ mod signals {
             );
             assert_eq!(report["accept_errors"], serde_json::json!({}));
         }
-    }
-
-    #[test]
-    fn a_report_of_a_cut_has_what_was_lost() {
-        let flags = [
-            "--stats-json",
-            "-",
-            "--drain-timeout",
-            "100ms",
-            "--linger",
-            "20ms",
-        ];
-        let directory = Dir::new();
-        let server = Serve::start(&[&directory.address("unix", "s")], &flags);
-        let stuck = server.connect();
-        stick(&stuck);
-        let ended = server.stop(Signal::SIGTERM);
-        was_cut(&ended);
-        let report: Value = serde_json::from_str(&ended.out).unwrap();
-        let count = |name: &str| report[name].as_u64().unwrap();
-        assert_eq!(report["closed"]["cut"], 1);
-        assert!(count("discarded") > 0);
-        assert_eq!(count("bytes_in"), count("bytes_out") + count("discarded"));
     }
 }

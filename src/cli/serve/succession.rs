@@ -295,11 +295,8 @@ impl Successor {
                 ))
             }
             _ => {
-                let end = match self.child.try_wait() {
-                    Ok(Some(status)) => status.to_string(),
-                    _ => "its end of the line closed".to_owned(),
-                };
-                self.give_up();
+                // Whoever is at its end already cannot be killed any more, and tells how it came to it.
+                let end = self.give_up();
                 Err(format!(
                     "process {process} ended before it was ready: {end}"
                 ))
@@ -307,10 +304,13 @@ impl Successor {
         }
     }
 
-    /// It has accepted nobody yet, and so takes nobody with it.
-    fn give_up(&mut self) {
+    /// It has accepted nobody yet, and so takes nobody with it. How it ended.
+    fn give_up(&mut self) -> String {
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        match self.child.wait() {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        }
     }
 }
 

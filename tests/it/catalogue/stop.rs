@@ -1,0 +1,657 @@
+//! S: how the program ends, and how another process takes its place.
+
+use crate::support::{
+    DEADLINE, Dir, Ended, Serve, Talk, connect, ended, exists, has_tool, ip, noise, program,
+    sock_addr, stick, try_connect, wait_until,
+};
+use command_fds::{CommandFdExt, FdMapping};
+use echo_reactor::net::Endpoint;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use serde_json::Value;
+use socket2::Socket;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const TCP: &str = "tcp://127.0.0.1:0";
+const MODELS: [&str; 3] = ["reactor", "threads", "one-at-a-time"];
+
+/// How long something took; no test fails by it.
+fn print_time(what: &str, took: Duration) {
+    println!("{what}: {:.1} ms", took.as_secs_f64() * 1e3);
+}
+
+// --- Signals that end it -----------------------------------------------------------------------------------------------
+
+#[test]
+fn s1_sigterm_and_sigint_end_an_idle_server_with_0() {
+    for model in MODELS {
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            let directory = Dir::new();
+            let address = directory.address("unix", "s");
+            let server = Serve::start(&[&address], &["--model", model]);
+            assert!(exists(&directory.path("s")));
+            let begun = Instant::now();
+            let ended = server.stop(signal);
+            print_time(
+                &format!("s1: {model}, {signal} to the end"),
+                begun.elapsed(),
+            );
+            assert_eq!(ended.code, 0, "{model}, {signal}: {}", ended.err);
+            assert_eq!(ended.out, "", "nothing after the addresses");
+            assert!(!exists(&directory.path("s")));
+        }
+    }
+}
+
+/// Clients that say and hear without a pause, until they are told to finish. How many bytes came back to them.
+fn stream(clients: &[Socket], seed: u64, finish: &AtomicBool) -> u64 {
+    let bytes = noise(seed, 4 << 10);
+    let mut echoed = 0;
+    while !finish.load(Ordering::Relaxed) {
+        for client in clients {
+            client.say(&bytes);
+        }
+        for client in clients {
+            crate::support::assert_same(&client.hear(bytes.len()), &bytes);
+            echoed += bytes.len() as u64;
+        }
+    }
+    for client in clients {
+        client.say(&bytes);
+        client.finish();
+    }
+    for client in clients {
+        crate::support::assert_same(&client.hear_all(), &bytes);
+        echoed += bytes.len() as u64;
+    }
+    echoed
+}
+
+#[test]
+fn s2_a_thousand_who_stream_have_every_byte_and_nobody_new_comes_in() {
+    const THREADS: usize = 4;
+    let directory = Dir::new();
+    let json = directory.path("stats.json");
+    let flags = [
+        "--drain-timeout",
+        "1h",
+        "--drain-quiet",
+        "1h",
+        "--stats-json",
+    ];
+    let flags = [&flags[..], &[json.to_str().unwrap()]].concat();
+    let server = Serve::start(&[TCP], &flags);
+    let address = sock_addr(&server.endpoints[0]);
+    let clients: Vec<Socket> = (0..1_000).map(|_| server.connect()).collect();
+    wait_until("all are inside", || server.counter("live") == 1_000);
+    let finish = AtomicBool::new(false);
+    let echoed: u64 = thread::scope(|scope| {
+        let groups = clients.chunks(clients.len() / THREADS).zip(1..);
+        let stream = |(group, seed)| {
+            scope.spawn({
+                let finish = &finish;
+                move || stream(group, seed, finish)
+            })
+        };
+        let streams: Vec<_> = groups.map(stream).collect();
+        wait_until("they stream", || server.counter("bytes_out") > 8 << 20);
+        server.signal(Signal::SIGTERM);
+        let begun = Instant::now();
+        while begun.elapsed() < DEADLINE && try_connect(&address).is_ok() {}
+        print_time(
+            "s2: SIGTERM to the first connect refused, beside 1,000 streams",
+            begun.elapsed(),
+        );
+        assert!(begun.elapsed() < DEADLINE, "nobody is let in any more");
+        finish.store(true, Ordering::Relaxed);
+        streams
+            .into_iter()
+            .map(|stream| stream.join().unwrap())
+            .sum()
+    });
+    drop(clients);
+    let ended = server.wait();
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let report: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    let count = |name: &str| report[name].as_u64().unwrap();
+    println!(
+        "s2: {echoed} bytes echoed and verified, {} discarded",
+        count("discarded")
+    );
+    assert_eq!((count("bytes_in"), count("bytes_out")), (echoed, echoed));
+    assert_eq!(
+        (count("discarded"), &report["closed"]["cut"]),
+        (0, &0.into())
+    );
+}
+
+#[test]
+fn s3_at_the_deadline_who_is_stuck_is_cut_and_told_of() {
+    const STUCK: usize = 20;
+    let flags = [
+        "--stats-json",
+        "-",
+        "--drain-timeout",
+        "500ms",
+        "--linger",
+        "100ms",
+    ];
+    let directory = Dir::new();
+    let server = Serve::start(&[&directory.address("unix", "s")], &flags);
+    let stuck: Vec<Socket> = (0..STUCK).map(|_| server.connect()).collect();
+    stuck.iter().for_each(stick);
+    let begun = Instant::now();
+    let ended = server.stop(Signal::SIGTERM);
+    let took = begun.elapsed();
+    print_time("s3: SIGTERM to the end, with a deadline of 500 ms", took);
+    assert!(
+        took >= Duration::from_millis(490),
+        "they had their time: {took:?}"
+    );
+    assert!(took < Duration::from_secs(10), "and no more: {took:?}");
+    assert_eq!(ended.code, 3, "{}", ended.err);
+    assert!(
+        ended.err.contains("echo-reactor: 20 connections cut, "),
+        "{}",
+        ended.err
+    );
+    let report: Value = serde_json::from_str(&ended.out).unwrap();
+    let count = |name: &str| report[name].as_u64().unwrap();
+    assert_eq!(report["closed"]["cut"], 20);
+    assert!(count("discarded") > 0);
+    assert_eq!(count("bytes_in"), count("bytes_out") + count("discarded"));
+}
+
+/// Ended with a client cut, and says so.
+#[track_caller]
+fn was_cut(ended: &Ended) {
+    assert_eq!(ended.code, 3, "{}", ended.err);
+    let said = "echo-reactor: 1 connection cut, ";
+    assert!(ended.err.contains(said), "{}", ended.err);
+}
+
+#[test]
+fn s3_every_model_cuts_who_is_stuck_and_the_exit_code_says_so() {
+    for model in MODELS {
+        let flags = [
+            "--model",
+            model,
+            "--drain-timeout",
+            "100ms",
+            "--linger",
+            "20ms",
+        ];
+        let directory = Dir::new();
+        let server = Serve::start(&[&directory.address("unix", "s")], &flags);
+        let stuck = server.connect();
+        stick(&stuck);
+        was_cut(&server.stop(Signal::SIGTERM));
+    }
+}
+
+#[test]
+fn s4_a_second_signal_stops_at_once() {
+    for model in MODELS {
+        let flags = [
+            "--model",
+            model,
+            "--drain-timeout",
+            "1h",
+            "--drain-quiet",
+            "1h",
+        ];
+        let directory = Dir::new();
+        let server = Serve::start(&[&directory.address("unix", "s")], &flags);
+        let stuck = server.connect();
+        stick(&stuck);
+        server.signal(Signal::SIGTERM);
+        server.says("draining 1 connection, at most 1h");
+        let begun = Instant::now();
+        server.signal(Signal::SIGINT);
+        was_cut(&server.wait());
+        print_time(
+            &format!("s4: {model}, the second signal to the end"),
+            begun.elapsed(),
+        );
+    }
+}
+
+#[test]
+fn s4_two_signals_right_behind_each_other_are_two() {
+    let flags = ["--drain-timeout", "1h", "--drain-quiet", "1h"];
+    let directory = Dir::new();
+    let server = Serve::start(&[&directory.address("unix", "s")], &flags);
+    let stuck = server.connect();
+    stick(&stuck);
+    server.signal(Signal::SIGTERM);
+    server.signal(Signal::SIGINT);
+    was_cut(&server.wait());
+}
+
+#[test]
+fn s5_sighup_sigpipe_and_sigusr1_harm_nobody() {
+    for model in MODELS {
+        let server = Serve::start(&[TCP], &["--model", model]);
+        let client = server.connect();
+        for _ in 0..20 {
+            server.signal(Signal::SIGHUP);
+            server.signal(Signal::SIGPIPE);
+            server.signal(Signal::SIGUSR1);
+            client.is_echoed(b"still here");
+        }
+        drop(client);
+        assert_eq!(server.stop(Signal::SIGTERM).code, 0, "{model}");
+    }
+}
+
+#[test]
+fn s5_the_twins_ignore_sigusr2_and_say_so() {
+    for model in ["threads", "one-at-a-time"] {
+        let server = Serve::start(&[TCP], &["--model", model]);
+        server.signal(Signal::SIGUSR2);
+        server.says("SIGUSR2 hands over with --model reactor alone");
+        server.connect().is_echoed(b"still here");
+    }
+}
+
+// --- Another process in its place --------------------------------------------------------------------------------------
+
+/// A server and all its successors: a process group, of which nobody is left at the end of the test.
+struct Dynasty {
+    first: Serve,
+    directory: Dir,
+    /// The program, as it lies on disk: a link, so that another one can be put in its place.
+    program: PathBuf,
+}
+
+impl Dynasty {
+    #[track_caller]
+    fn found(addresses: &[&str], flags: &[&str]) -> Self {
+        let directory = Dir::new();
+        let file = directory.path("echo-reactor");
+        symlink(env!("CARGO_BIN_EXE_echo-reactor"), &file).unwrap();
+        let unix = directory.address("unix", "s");
+        let addresses: Vec<&str> = addresses
+            .iter()
+            .map(|&address| if address == "unix" { &unix } else { address })
+            .collect();
+        let mut command = Command::new(&file);
+        command
+            .arg("serve")
+            .args(&addresses)
+            .args(flags)
+            .arg("--pid-file")
+            .arg(directory.path("pid"))
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let first = Serve::start_command(&mut command, addresses.len());
+        Self {
+            first,
+            directory,
+            program: file,
+        }
+    }
+
+    /// Who serves.
+    fn reigning(&self) -> Option<i32> {
+        let file = fs::read_to_string(self.directory.path("pid")).ok()?;
+        file.trim().parse().ok()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.reigning().unwrap()), signal).unwrap();
+    }
+
+    /// Has the next one serve.
+    #[track_caller]
+    fn hand_over(&self) {
+        let before = self.reigning();
+        self.signal(Signal::SIGUSR2);
+        wait_until("the successor serves", || {
+            self.reigning().is_some_and(|now| Some(now) != before)
+        });
+    }
+
+    /// Puts a script in the program's place.
+    fn replace_by(&self, script: &str) {
+        let other = self.directory.path("other");
+        let mut file = File::create(&other).unwrap();
+        writeln!(file, "#!/bin/sh\n{script}").unwrap();
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
+        drop(file);
+        fs::rename(other, &self.program).unwrap();
+    }
+
+    /// SIGUSR2, to no effect but a line that says why, and nobody notices.
+    #[track_caller]
+    fn cannot_hand_over(&self, why: &str) {
+        let client = self.first.connect();
+        client.is_echoed(b"before");
+        let served = self.reigning();
+        let lines = |text: &str| text.matches("the hand-over failed").count();
+        let before = lines(&self.first.err());
+        self.signal(Signal::SIGUSR2);
+        wait_until("it says so", || lines(&self.first.err()) > before);
+        let said = self.first.err();
+        let last = said
+            .lines()
+            .rfind(|line| line.contains("the hand-over failed"));
+        assert!(last.unwrap().contains(why), "{last:?} does not say {why:?}");
+        assert_eq!(self.reigning(), served);
+        client.is_echoed(b"after");
+        self.first.connect().is_echoed(b"and somebody new");
+    }
+}
+
+impl Drop for Dynasty {
+    fn drop(&mut self) {
+        let _ = killpg(
+            Pid::from_raw(i32::try_from(self.first.pid()).unwrap()),
+            Signal::SIGKILL,
+        );
+    }
+}
+
+fn is_running(process: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // A zombie has ended, whoever has to say goodbye to it.
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+#[test]
+fn s6_every_kind_of_socket_goes_over_and_those_inside_stay() {
+    let dynasty = Dynasty::found(&[TCP, "unix", "udp://127.0.0.1:0"], &[]);
+    let endpoints = &dynasty.first.endpoints;
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp.set_read_timeout(Some(DEADLINE)).unwrap();
+    udp.connect(ip(&endpoints[2])).unwrap();
+    let inside: Vec<Socket> = endpoints[..2].iter().map(connect).collect();
+    let founder = dynasty.reigning().unwrap();
+    for generation in 0..3 {
+        for client in &inside {
+            client.is_echoed(b"in it from the beginning");
+        }
+        let newcomers = endpoints[..2].iter().map(connect);
+        newcomers.for_each(|client| client.is_echoed(&noise(generation, 1_000)));
+        udp.send(b"datagram").unwrap();
+        assert_eq!(
+            udp.recv(&mut [0; 16]).unwrap(),
+            8,
+            "generation {generation}"
+        );
+        dynasty.hand_over();
+    }
+    assert!(is_running(founder), "for the sake of those inside");
+    assert!(exists(&dynasty.directory.path("s")));
+    dynasty.first.says("handed over to process");
+    kill(Pid::from_raw(founder), Signal::SIGUSR2).unwrap();
+    dynasty
+        .first
+        .says("SIGUSR2: another process has taken over already");
+    inside
+        .iter()
+        .for_each(|client| client.is_echoed(b"still inside"));
+    drop(inside);
+    wait_until("the founder has ended", || !is_running(founder));
+
+    let last = dynasty.reigning().unwrap();
+    dynasty.signal(Signal::SIGTERM);
+    wait_until("the last one has ended", || !is_running(last));
+    assert!(
+        !exists(&dynasty.directory.path("s")),
+        "it was the last one's"
+    );
+    assert!(!exists(&dynasty.directory.path("pid")));
+}
+
+/// Five of the hundred that the script makes by default, with churn on every kind of socket.
+#[test]
+fn s6_five_hand_overs_under_churn_harm_nobody() {
+    if !has_tool("python3") {
+        return;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/handover");
+    let mut command = Command::new("python3");
+    let program = env!("CARGO_BIN_EXE_echo-reactor");
+    command.args([script, "--times", "5", "--json", "--program", program]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{err}");
+    let result: Value = serde_json::from_str(&said).unwrap();
+    println!("s6: {}", result["milliseconds_each"]);
+    assert_eq!(
+        (&result["hand_overs"], &result["clients_harmed"]),
+        (&5.into(), &0.into())
+    );
+}
+
+#[test]
+fn s6_those_who_stay_too_long_are_asked_to_go() {
+    let dynasty = Dynasty::found(&[TCP], &["--leave-timeout", "1ms", "--drain-quiet", "1ms"]);
+    let founder = dynasty.reigning().unwrap();
+    let inside = dynasty.first.connect();
+    inside.is_echoed(b"in");
+    dynasty.hand_over();
+    assert_eq!(inside.hear_all(), b"", "in good order");
+    drop(inside);
+    wait_until("the founder has ended", || !is_running(founder));
+    dynasty.first.connect().is_echoed(b"the next one serves");
+}
+
+#[test]
+fn s7_a_successor_that_fails_changes_nothing() {
+    let dynasty = Dynasty::found(&[TCP], &["--handover-timeout", "300ms"]);
+    dynasty.replace_by("exit 7");
+    dynasty.cannot_hand_over("ended before it was ready: exit status: 7");
+    dynasty.replace_by("kill -SEGV $$");
+    dynasty.cannot_hand_over("ended before it was ready: signal: 11");
+    dynasty.replace_by("exec sleep 1000");
+    dynasty.cannot_hand_over("was not ready in time, and was killed");
+    dynasty.replace_by("exec /nowhere/at/all");
+    dynasty.cannot_hand_over("ended before it was ready: exit status: 127");
+    fs::remove_file(&dynasty.program).unwrap();
+    dynasty.cannot_hand_over("cannot be started: No such file or directory");
+
+    // And when there is a good one again, it takes over.
+    symlink(env!("CARGO_BIN_EXE_echo-reactor"), &dynasty.program).unwrap();
+    dynasty.hand_over();
+    dynasty.first.connect().is_echoed(b"at last");
+}
+
+#[test]
+fn s7_one_successor_at_a_time_and_none_for_who_is_stopping() {
+    let dynasty = Dynasty::found(&[TCP], &["--handover-timeout", "1h"]);
+    dynasty.replace_by("exec sleep 1000");
+    dynasty.signal(Signal::SIGUSR2);
+    dynasty.first.says("handing over to process");
+    dynasty.signal(Signal::SIGUSR2);
+    dynasty.first.says("is taking over already; wait for it");
+    dynasty.first.connect().is_echoed(b"served meanwhile");
+    dynasty.signal(Signal::SIGTERM);
+    dynasty.first.says("the hand-over failed");
+    wait_until("it has ended", || !exists(&dynasty.directory.path("pid")));
+}
+
+/// Passes these descriptors by the convention of sd_listen_fds(3), but for the process, which only the child knows.
+fn born_with(descriptors: Vec<OwnedFd>, arguments: &[&str]) -> Command {
+    let mut command = program();
+    let count = descriptors.len().to_string();
+    let numbers = descriptors.into_iter().zip(3..);
+    let mappings = numbers.map(|(parent_fd, child_fd)| FdMapping {
+        parent_fd,
+        child_fd,
+    });
+    command
+        .arg("serve")
+        .args(arguments)
+        .env("LISTEN_FDS", count)
+        .fd_mappings(mappings.collect())
+        .unwrap();
+    command
+}
+
+#[test]
+fn s8_sockets_that_it_is_born_with_are_served_and_left() {
+    let directory = Dir::new();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let unix = UnixListener::bind(directory.path("s")).unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let expected = [
+        format!("tcp://{}", tcp.local_addr().unwrap()),
+        directory.address("unix", "s"),
+        format!("udp://{}", udp.local_addr().unwrap()),
+    ];
+    // One address is among them already, and one comes beside them.
+    let mut command = born_with(
+        vec![tcp.into(), unix.into(), udp.into()],
+        &[&expected[0], "127.0.0.1:0"],
+    );
+    let server = Serve::start_command(&mut command, 4);
+    drop(command); // and with it our copies
+    let told: Vec<String> = server.endpoints.iter().map(ToString::to_string).collect();
+    assert_eq!(told[..3], expected);
+    for endpoint in [
+        &server.endpoints[0],
+        &server.endpoints[1],
+        &server.endpoints[3],
+    ] {
+        connect(endpoint).is_echoed(b"served");
+    }
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client
+        .send_to(b"datagram", ip(&server.endpoints[2]))
+        .unwrap();
+    assert_eq!(client.recv(&mut [0; 16]).unwrap(), 8);
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+    assert!(exists(&directory.path("s")), "somebody else's file");
+}
+
+#[test]
+fn s8_without_an_address_the_inherited_socket_is_the_only_one() {
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", tcp.local_addr().unwrap());
+    let server = Serve::start_command(&mut born_with(vec![tcp.into()], &[]), 1);
+    assert_eq!(server.endpoints[0].to_string(), address);
+    server.connect().is_echoed(b"served");
+    let ended = server.stop(Signal::SIGTERM);
+    assert_eq!((ended.code, ended.out.as_str()), (0, ""));
+}
+
+#[test]
+fn s8_what_is_no_listener_is_refused_by_what_it_is() {
+    let directory = Dir::new();
+    let refused = |descriptor: OwnedFd, words: &[&str]| {
+        let mut command = born_with(vec![descriptor], &[]);
+        ended(&mut command).failed(64, &[&["LISTEN_FDS: descriptor 3"], words].concat());
+    };
+    refused(
+        File::open("/dev/null").unwrap().into(),
+        &["is not a socket"],
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    refused(client.into(), &["does not listen", "Accept=no"]);
+    refused(UnixDatagram::unbound().unwrap().into(), &["has no address"]);
+    drop(directory);
+
+    let variables = |variables: &[(&str, &str)], words: &[&str]| {
+        let mut command = program();
+        command.arg("serve").envs(variables.iter().copied());
+        ended(&mut command).failed(64, words);
+    };
+    variables(
+        &[("LISTEN_FDS", "1"), ("LISTEN_PID", "1")],
+        &["LISTEN_PID is '1'", "unset"],
+    );
+    variables(&[("LISTEN_FDS", "many")], &["LISTEN_FDS is 'many'"]);
+    // More than this test has open at that number, which none of its neighbours comes near to.
+    let mut command = born_with(vec![listener.into()], &[]);
+    ended(command.env("LISTEN_FDS", "1000"))
+        .failed(64, &["LISTEN_FDS is 1000, but descriptor", "is not open"]);
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = born_with(vec![tcp.into()], &["--model", "threads"]);
+    ended(&mut command).failed(64, &["LISTEN_FDS", "--model reactor"]);
+}
+
+#[test]
+fn s8_a_service_manager_is_told() {
+    let directory = Dir::new();
+    let manager = UnixDatagram::bind(directory.path("notify")).unwrap();
+    manager.set_read_timeout(Some(DEADLINE)).unwrap();
+    let told = || {
+        let mut bytes = [0; 256];
+        let length = manager.recv(&mut bytes).expect("something is told");
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    let mut command = program();
+    command
+        .args(["serve", TCP])
+        .env("NOTIFY_SOCKET", directory.path("notify"));
+    let server = Serve::start_command(&mut command, 1);
+    assert_eq!(told(), "READY=1");
+    server.signal(Signal::SIGUSR2);
+    let reloading = told();
+    assert!(
+        reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
+        "{reloading}"
+    );
+    let succeeded = told();
+    let process = succeeded
+        .strip_prefix("MAINPID=")
+        .and_then(|rest| rest.strip_suffix("\nREADY=1"));
+    let process: i32 = process
+        .and_then(|number| number.parse().ok())
+        .expect("a successor");
+    assert_ne!(process, i32::try_from(server.pid()).unwrap());
+    kill(Pid::from_raw(process), Signal::SIGTERM).unwrap();
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(server.wait().code, 0);
+}
+
+#[test]
+fn s9_killed_and_started_again_it_has_its_port_at_once() {
+    let mut server = Serve::start(&["tcp://127.7.7.5:0"], &[]);
+    let address = server.endpoints[0].to_string();
+    let mut longest = Duration::ZERO;
+    for round in 0..10 {
+        let client = server.connect();
+        client.is_echoed(b"in");
+        drop(server); // by SIGKILL: its side says FIN first, and stays in TIME_WAIT
+        let gone = try_connect(&sock_addr(
+            &address
+                .parse::<echo_reactor::net::Address>()
+                .unwrap()
+                .resolve()
+                .unwrap()[0],
+        ));
+        assert_eq!(gone.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(client.hear_all(), b"");
+        drop(client);
+        let begun = Instant::now();
+        server = Serve::start(&[&address], &[]);
+        longest = longest.max(begun.elapsed());
+        let Endpoint::Tcp(again) = server.endpoints[0] else {
+            panic!("round {round}: it is TCP");
+        };
+        assert_eq!(format!("tcp://{again}"), address);
+        server.connect().is_echoed(b"in again");
+    }
+    print_time("s9: the longest start of ten", longest);
+}
