@@ -211,7 +211,11 @@ impl Succession {
         let told = successor
             .line
             .set_nonblocking(true)
-            .and_then(|()| writeln!(&successor.line, "{will}"))
+            .and_then(|()| match writeln!(&successor.line, "{will}") {
+                // It has ended already. `look` finds out how.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+                result => result,
+            })
             .and_then(|()| server.watch(&mut ForeignDescriptor(&successor.line.as_raw_fd())));
         match told {
             Ok(()) => Ok(successor),

@@ -1,10 +1,12 @@
 //! S: how the program ends, and how another process takes its place.
 
 use crate::support::{
-    DEADLINE, Dir, Ended, Serve, Talk, connect, ended, exists, has_tool, ip, noise, program,
-    sock_addr, stick, try_connect, wait_until,
+    DEADLINE, Dir, Ended, Serve, Talk, bind, connect, ended, exists, has_tool, ip, noise, program,
+    sock_addr, stick, try_connect, turn_until, wait_until,
 };
 use command_fds::{CommandFdExt, FdMapping};
+use echo_reactor::Limits;
+use echo_reactor::echo::Turn;
 use echo_reactor::net::Endpoint;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -134,6 +136,36 @@ fn s2_a_thousand_who_stream_have_every_byte_and_nobody_new_comes_in() {
         (count("discarded"), &report["closed"]["cut"]),
         (0, &0.into())
     );
+}
+
+/// However many are ready, and however long they would take: first nobody new comes in, and then they are served.
+#[test]
+fn s2_an_order_comes_before_those_who_are_ready() {
+    let mut server = bind(&["tcp://127.7.7.4:0"], Limits::default());
+    let address = sock_addr(&server.addresses()[0]);
+    let clients: Vec<Socket> = (0..20).map(|_| try_connect(&address).unwrap()).collect();
+    turn_until(&mut server, "all are inside", |stats| stats.live == 20);
+    clients.iter().for_each(|client| client.say(b"ready"));
+    server.handle().drain();
+    assert_eq!(server.turn(None).unwrap(), Turn::Woken);
+    assert_eq!(
+        server.stats().bytes_out,
+        0,
+        "they have their turn after that"
+    );
+    let refused = try_connect(&address).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(
+        server.timeout(),
+        Some(Duration::ZERO),
+        "there is more to do"
+    );
+    turn_until(&mut server, "all are served", |stats| {
+        stats.bytes_out == 100
+    });
+    for client in &clients {
+        assert_eq!(client.hear(5), b"ready");
+    }
 }
 
 #[test]
