@@ -4,4 +4,7 @@
 
 // Until the command is wired to it, tests alone use it.
 #[allow(dead_code)]
+mod html;
+// The same.
+#[allow(dead_code)]
 mod record;
