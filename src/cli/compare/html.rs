@@ -122,6 +122,13 @@ fn head(out: &mut String, record: &Record, title: &str) -> std::fmt::Result {
             "<p><b>Ended before its time:</b> this is what there was by then.</p>"
         )?;
     }
+    if let Some(warning) = sentences::warning(record) {
+        writeln!(
+            out,
+            "<p class=\"warning\"><b>To be doubted:</b> {}</p>",
+            escape(&warning)
+        )?;
+    }
     out.write_str("<ul class=\"tiles\">")?;
     for (figure, text) in sentences::headlines(record) {
         write!(

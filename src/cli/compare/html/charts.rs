@@ -107,7 +107,8 @@ fn describe(record: &Record, series: &[Series], figure: Figure) -> String {
     text
 }
 
-fn capital(text: &str) -> String {
+/// With its first letter large.
+pub(super) fn capital(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters
         .next()
@@ -277,8 +278,7 @@ pub(super) fn system_calls(record: &Record, width: f64) -> Option<(Svg, f64, Str
     let full = width - 64.0;
     for cell in &cells {
         let what = format!(
-            "{}, {}, {}",
-            figures::load(cell.scenario),
+            "{}, {}",
             connections(cell.connections),
             figures::size(cell.size)
         );

@@ -5,7 +5,7 @@
 //! noise is called that, whichever way it points.
 
 use super::super::record::{Cell, Figure, Ratio, Record, Scenario, Verdict};
-use super::charts::{cells_of, sizes};
+use super::charts::{capital, cells_of, sizes};
 use super::figures::{self, connections, number, time, times};
 use crate::cli::units::plural;
 use std::collections::BTreeMap;
@@ -98,7 +98,7 @@ fn over_connections(
         if those.is_empty() {
             continue;
         }
-        let at = places(&those, &ratios);
+        let at = places(&those, &ratios, cells);
         let text = match tone_of {
             Tone::Level => level(record, model, figure, &those),
             _ => difference(record, model, figure, tone_of, &those),
@@ -108,30 +108,31 @@ fn over_connections(
     sentences
 }
 
-/// Where: `from 100 connections on`, `up to 10 connections`, or all of them by their numbers.
-fn places(those: &[(u64, &Ratio)], all: &[(u64, &Ratio)]) -> String {
+/// Where: `from 100 connections on` if that is to the last of all, `from 100 to 5,000 connections` if somebody stopped
+/// there, `up to 10 connections`, or all of them by their numbers. `measured` are those at which both took part.
+fn places(those: &[(u64, &Ratio)], measured: &[(u64, &Ratio)], all: &[&Cell]) -> String {
     let (first, last) = (those[0].0, those[those.len() - 1].0);
-    let run = all
+    let between = measured
         .iter()
-        .filter(|(count, _)| (first..=last).contains(count))
-        .count()
-        == those.len();
-    let (starts, ends) = (all[0].0 == first, all[all.len() - 1].0 == last);
-    match (those.len(), run, starts, ends) {
-        (1, ..) => format!("at {}", connections(first)),
-        (_, true, true, true) => format!("from {} to {}", number(first as f64), connections(last)),
-        (_, true, true, false) => format!("up to {}", connections(last)),
-        (_, true, false, true) => format!("from {} on", connections(first)),
-        _ => {
-            let counts: Vec<String> = those
-                .iter()
-                .map(|(count, _)| number(*count as f64))
-                .collect();
-            let (last, others) = counts
-                .split_last()
-                .map_or(("", &[][..]), |(last, rest)| (last, rest));
-            format!("at {} and {last} connections", others.join(", "))
-        }
+        .filter(|(count, _)| (first..=last).contains(count));
+    let is_run = between.count() == those.len();
+    let is_least = |count| all.iter().all(|cell| cell.connections >= count);
+    let is_most = |count| all.iter().all(|cell| cell.connections <= count);
+    if those.len() == 1 {
+        return format!("at {}", connections(first));
+    }
+    if !is_run {
+        let counts: Vec<String> = (those.iter())
+            .map(|(count, _)| number(*count as f64))
+            .collect();
+        let (others, last) = counts.split_at(counts.len() - 1);
+        let (others, last) = (others.join(", "), last.concat());
+        return format!("at {others} and {last} connections");
+    }
+    match (is_least(first), is_most(last)) {
+        (false, true) => format!("from {} on", connections(first)),
+        (true, false) => format!("up to {}", connections(last)),
+        _ => format!("from {} to {}", number(first as f64), connections(last)),
     }
 }
 
@@ -336,8 +337,10 @@ fn in_cell(record: &Record, model: usize, cell: &Cell) -> Option<Sentence> {
             time(theirs)
         ));
     }
-    let load = format!("{}{}", load[..1].to_uppercase(), &load[1..]);
-    Some(say(tone(ratio.verdict), format!("{load}: {text}")))
+    Some(say(
+        tone(ratio.verdict),
+        format!("{}: {text}", capital(&load)),
+    ))
 }
 
 /// What was left out and why, and what is to be doubted and why.
@@ -359,25 +362,7 @@ pub(super) fn missing(record: &Record) -> Vec<Sentence> {
             );
             sentences.push(say(Tone::Missing, text));
         }
-        let mut doubted: BTreeMap<&str, usize> = BTreeMap::new();
-        for sample in record
-            .cells
-            .iter()
-            .flat_map(|cell| &cell.entries[place].samples)
-        {
-            for reason in &sample.invalid {
-                *doubted.entry(reason).or_default() += 1;
-            }
-        }
-        for (reason, count) in doubted {
-            let measurements = plural(count as u64, "measurement");
-            let are = if count == 1 { "is" } else { "are" };
-            let text = format!(
-                "{measurements} of {} {are} in doubt, because {reason}.",
-                model.name
-            );
-            sentences.push(say(Tone::Missing, text));
-        }
+        sentences.extend(doubts(record, place));
     }
     if record.interrupted {
         let text =
@@ -387,10 +372,60 @@ pub(super) fn missing(record: &Record) -> Vec<Sentence> {
     }
     let notes = record.notes.iter().map(|note| {
         let end = if note.ends_with('.') { "" } else { "." };
-        say(Tone::Missing, format!("{note}{end}"))
+        say(Tone::Missing, format!("{}{end}", capital(note)))
     });
     sentences.extend(notes);
     sentences
+}
+
+/// Measurements that are not to be believed, and the first reason of each kind: two that differ in a figure alone are one.
+fn doubts(record: &Record, place: usize) -> Vec<Sentence> {
+    let mut kinds: BTreeMap<String, (usize, &str)> = BTreeMap::new();
+    let entries = record.cells.iter().map(|cell| &cell.entries[place]);
+    for reason in entries
+        .flat_map(|entry| &entry.samples)
+        .flat_map(|sample| &sample.invalid)
+    {
+        let kind: String = reason
+            .chars()
+            .filter(|c| !c.is_ascii_digit() && *c != '.')
+            .collect();
+        kinds.entry(kind).or_insert((0, reason)).0 += 1;
+    }
+    let sentence = |(count, reason): (usize, &str)| {
+        let text = match count {
+            1 => format!(
+                "1 measurement of {} is in doubt, because {reason}.",
+                record.models[place].name
+            ),
+            _ => format!(
+                "{count} measurements of {} are in doubt, the first of them because {reason}.",
+                record.models[place].name
+            ),
+        };
+        say(Tone::Missing, text)
+    };
+    kinds.into_values().map(sentence).collect()
+}
+
+/// A warning where so many measurements are in doubt that the whole is: one in ten.
+pub(super) fn warning(record: &Record) -> Option<String> {
+    let samples = || {
+        record
+            .cells
+            .iter()
+            .flat_map(|cell| &cell.entries)
+            .flat_map(|entry| &entry.samples)
+    };
+    let doubted = samples().filter(|sample| !sample.invalid.is_empty());
+    let (all, doubtful) = (samples().count(), doubted.clone().count());
+    let reason = doubted.flat_map(|sample| &sample.invalid).next()?;
+    (doubtful * 10 >= all).then(|| {
+        format!(
+            "{doubtful} of {} are in doubt, the first of them because {reason}.",
+            plural(all as u64, "measurement")
+        )
+    })
 }
 
 /// `request-response (10 to 10k connections; 64 B, 4 KiB), churn (100 connections; 64 B)`.
@@ -645,10 +680,26 @@ mod tests {
                 "{reason}"
             );
         }
-        let doubted =
-            "5 measurements of asyncio are in doubt, because the generator was kept waiting";
+        let doubted = "5 measurements of asyncio are in doubt, the first of them because the generator was kept";
         assert!(all.iter().any(|text| text.starts_with(doubted)), "{all:?}");
-        assert!(all.iter().any(|text| text.contains("invented figures")));
+        assert!(all.iter().any(|text| text.starts_with("Invented figures")));
+    }
+
+    #[test]
+    fn where_much_is_in_doubt_a_warning_says_so_once() {
+        let mut record = sample();
+        assert_eq!(warning(&record), None, "a few are no reason to doubt all");
+        let entries = record.cells.iter_mut().flat_map(|cell| &mut cell.entries);
+        for (place, sample) in entries.flat_map(|entry| &mut entry.samples).enumerate() {
+            sample.invalid = vec![format!("it was late by {place}.5 ms")];
+        }
+        assert!(
+            warning(&record)
+                .unwrap()
+                .contains("because it was late by 0.5 ms")
+        );
+        let of_threads = doubts(&record, 1);
+        assert_eq!(of_threads.len(), 1, "{of_threads:?}");
     }
 
     #[test]
