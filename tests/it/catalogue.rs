@@ -6,6 +6,8 @@
 
 mod accept;
 mod backpressure;
+#[cfg(feature = "bench")]
+mod clients;
 mod config;
 mod edges;
 mod network;

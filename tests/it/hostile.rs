@@ -5,7 +5,7 @@
 //! tells of a child, never by how long something took.
 
 use crate::support::{
-    Dir, Model, Noise, Running, Talk, bind, connect, noise, stuff, turn_until, wait_until,
+    Dir, Model, Running, Talk, bind, connect, noise, stuff, turn_until, wait_until,
 };
 use echo_reactor::Limits;
 use echo_reactor::stats::Reason;
@@ -98,44 +98,6 @@ fn a_reader_that_was_stuck_and_reads_on_gets_everything_over_unix() {
     check_slow_reader(Model::Threads, &directory.address("unix", "threads"));
 }
 
-#[track_caller]
-fn check_much(model: Model) {
-    const TOTAL: usize = 64 << 20;
-    const PIECE: usize = 256 << 10;
-    let server = Running::start(model, &[TCP], Limits::default());
-    let client = server.connect();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut said = Noise::new(3);
-            let mut piece = vec![0; PIECE];
-            for _ in 0..TOTAL / PIECE {
-                said.fill(&mut piece);
-                client.say(&piece);
-            }
-            client.finish();
-        });
-        let mut expected = Noise::new(3);
-        let mut piece = vec![0; PIECE];
-        for _ in 0..TOTAL / PIECE {
-            expected.fill(&mut piece);
-            crate::support::assert_same(&client.hear(PIECE), &piece);
-        }
-        assert_eq!(client.hear_all(), b"");
-    });
-    let stats = server.drain();
-    assert_eq!(
-        (stats.bytes_in, stats.bytes_out),
-        (TOTAL as u64, TOTAL as u64)
-    );
-    assert_eq!(stats.closed(Reason::Finished), 1);
-}
-
-#[test]
-fn sixty_four_mib_come_back_byte_for_byte() {
-    check_much(Model::Reactor);
-    check_much(Model::Threads);
-}
-
 // --- Peers that leave --------------------------------------------------------------------------------------------------
 
 #[track_caller]
@@ -200,49 +162,6 @@ fn a_client_that_leaves_without_reading_its_echo_is_a_reset_and_no_more() {
 }
 
 // --- Peers that send what is no echo's business ------------------------------------------------------------------------
-
-/// All bytes in band come back, though nothing is sent after them that could raise another edge.
-#[track_caller]
-fn check_urgent(model: Model, before: usize, after: usize) {
-    let server = Running::start(model, &[TCP], Limits::default());
-    let client = server.connect();
-    client.is_echoed(b"calm");
-    let (first, second) = (noise(4, before), noise(5, after));
-    if before > 0 {
-        client.say(&first);
-    }
-    assert_eq!(client.send_out_of_band(b"!").unwrap(), 1);
-    if after > 0 {
-        client.say(&second);
-    }
-    crate::support::assert_same(&client.hear(before + after), &[first, second].concat());
-    client.is_echoed(b"calm again");
-    client.finish();
-    assert_eq!(client.hear_all(), b"");
-    let stats = server.drain();
-    assert_eq!(stats.closed(Reason::Finished), 1);
-    assert_eq!(stats.bytes_out, (before + after) as u64 + 14);
-}
-
-#[test]
-fn bytes_around_an_urgent_one_come_back_by_themselves() {
-    for (before, after) in [(6, 5), (0, 5), (6, 0), (0, 0), (50_000, 10_000)] {
-        check_urgent(Model::Reactor, before, after);
-        check_urgent(Model::Threads, before, after);
-    }
-}
-
-/// The way of a connection's first read is another one than that of the later ones.
-#[test]
-fn bytes_around_an_urgent_one_come_back_if_it_comes_before_the_accept() {
-    let mut server = bind(&[TCP], Limits::default());
-    let client = connect(&server.addresses()[0]);
-    client.say(b"before");
-    client.send_out_of_band(b"!").unwrap();
-    client.say(b"after");
-    turn_until(&mut server, "all is echoed", |stats| stats.bytes_out == 11);
-    assert_eq!(client.hear(11), b"beforeafter");
-}
 
 #[test]
 fn writes_of_nothing_are_no_end() {

@@ -87,7 +87,7 @@ pub(crate) fn has_tool(name: &str) -> bool {
 
 // --- Names and bytes ---------------------------------------------------------------------------------------------------
 
-fn unique() -> String {
+pub(crate) fn unique() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     format!("echo-it-{}-{number}", std::process::id())

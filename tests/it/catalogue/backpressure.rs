@@ -1,8 +1,16 @@
 //! B: clients that send and do not read, memory that runs short, sizes of every kind.
 
-use crate::support::fault::{can, figure, kept};
-use crate::support::{Serve, Talk, stuff};
+use crate::support::fault::{LittleMemory, can, figure, kept, sh, traced};
+use crate::support::{
+    Dir, Model, Noise, Running, Serve, Talk, assert_same, connect, noise, stuff, wait_until,
+};
+use echo_reactor::Limits;
+use echo_reactor::stats::Reason;
 use nix::sys::signal::Signal;
+use socket2::Socket;
+use std::io::Read;
+use std::thread;
+use std::time::{Duration, Instant};
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
@@ -39,4 +47,267 @@ fn b1_client_that_never_reads() {
     ));
     assert!(ours <= 16 << 10, "{ours}");
     assert!(kernel <= 80_000, "{kernel}");
+}
+
+/// A hundred who never read, under a limit of 4 MB for TCP; five thousand under 64 MB with `ECHO_FULL=1`. Whoever reads
+/// is served meanwhile, and the others are cut when they have taken nothing for a second.
+#[test]
+fn b2_many_who_do_not_read_under_a_limit_of_memory() {
+    if !can(&[]) {
+        return;
+    }
+    let (count, limit) = match std::env::var_os("ECHO_FULL") {
+        Some(_) => (5_000, 64 << 20),
+        None => (100, 4 << 20),
+    };
+    let Some(group) = LittleMemory::new(limit) else {
+        return;
+    };
+    let server = group.serve(&[TCP], &["--write-stall-timeout", "1s"]);
+    let pinger = server.connect();
+    pinger.is_echoed(b"plenty");
+    let never_reads: Vec<Socket> = (0..count).map(|_| server.connect()).collect();
+    for client in &never_reads {
+        client.set_nonblocking(true).unwrap();
+    }
+    let mut pings = Vec::new();
+    wait_until("all of them are cut", || {
+        for client in &never_reads {
+            while client.send(&[b'x'; 16 << 10]).is_ok() {}
+        }
+        let sent = Instant::now();
+        pinger.is_echoed(b"ping");
+        pings.push(sent.elapsed());
+        server.counter("closed{write_stall}") == count
+    });
+    pings.sort_unstable();
+    figure(&format!(
+        "b2: {count} who never read are cut; {} pings meanwhile, the slowest {:.1} ms; {} bytes in use at most",
+        pings.len(),
+        pings.last().unwrap().as_secs_f64() * 1e3,
+        group.most_used()
+    ));
+    assert_eq!(server.counter("live"), 1);
+    drop(pinger);
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+}
+
+/// A hundred thousand writes of one byte (a million with `ECHO_FULL=1`), without Nagle's delay. While they are echoed the
+/// server asks the system for no memory at all: not once.
+#[test]
+fn b3_very_many_writes_of_one_byte() {
+    if !can(&["strace"]) {
+        return;
+    }
+    let count = match std::env::var_os("ECHO_FULL") {
+        Some(_) => 1_000_000,
+        None => 100_000,
+    };
+    let directory = Dir::new();
+    let (log, calls) = (directory.path("calls"), "brk,mmap,munmap,mremap");
+    let traced = traced(&log, calls, &["--seccomp-bpf"], &[TCP], &[]);
+    let client = traced.serve.connect();
+    client.set_tcp_nodelay(true).unwrap();
+    client.is_echoed(b"warm");
+    traced.serve.ledger(); // the counters are printed once before, too
+    let before = traced.calls().len();
+    assert!(before > 0, "strace has seen nothing");
+    let sent = noise(3, count);
+    thread::scope(|scope| {
+        scope.spawn(|| sent.chunks(1).for_each(|byte| client.say(byte)));
+        assert_same(&client.hear(count), &sent);
+    });
+    assert_eq!(traced.calls().len(), before, "it has asked for memory");
+    let ledger = traced.serve.ledger();
+    assert_eq!(
+        (ledger["bytes_in"], ledger["bytes_out"]),
+        (count as u64 + 4, count as u64 + 4)
+    );
+    drop(client);
+    assert_eq!(traced.serve.stop(Signal::SIGTERM).code, 0);
+}
+
+// --- Sizes -------------------------------------------------------------------------------------------------------------
+
+/// Messages of no byte, one, and one less, exactly and one more than every power of two up to a mebibyte, each cut into
+/// pieces of random size. The seed is fixed, so that whoever fails fails again.
+#[test]
+fn b4_every_size_in_slices_of_every_size() {
+    let server = Running::reactor(&[TCP], Limits::default());
+    let mut sizes = vec![0_usize];
+    sizes.extend((0..=20).flat_map(|k| [(1 << k) - 1, 1 << k, (1 << k) + 1]));
+    let mut dice = Noise::new(4);
+    for (seed, size) in sizes.iter().enumerate() {
+        let sent = noise(seed as u64, *size);
+        let mut ends: Vec<usize> = (0..8).map(|_| dice.next() as usize % (size + 1)).collect();
+        ends.extend([0, *size]);
+        ends.sort_unstable();
+        let client = server.connect();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                ends.windows(2)
+                    .for_each(|ends| client.say(&sent[ends[0]..ends[1]]));
+                client.finish();
+            });
+            assert_same(&client.hear_all(), &sent);
+        });
+    }
+    let stats = server.drain();
+    assert_eq!(stats.closed(Reason::Finished), sizes.len() as u64);
+    assert_eq!(stats.bytes_out, sizes.iter().sum::<usize>() as u64);
+}
+
+#[track_caller]
+fn check_much(model: Model) {
+    const TOTAL: usize = 64 << 20;
+    const PIECE: usize = 256 << 10;
+    let server = Running::start(model, &[TCP], Limits::default());
+    let client = server.connect();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut said = Noise::new(3);
+            let mut piece = vec![0; PIECE];
+            for _ in 0..TOTAL / PIECE {
+                said.fill(&mut piece);
+                client.say(&piece);
+            }
+            client.finish();
+        });
+        let mut expected = Noise::new(3);
+        let mut piece = vec![0; PIECE];
+        for _ in 0..TOTAL / PIECE {
+            expected.fill(&mut piece);
+            assert_same(&client.hear(PIECE), &piece);
+        }
+        assert_eq!(client.hear_all(), b"");
+    });
+    let stats = server.drain();
+    assert_eq!(
+        (stats.bytes_in, stats.bytes_out),
+        (TOTAL as u64, TOTAL as u64)
+    );
+    assert_eq!(stats.closed(Reason::Finished), 1);
+}
+
+#[test]
+fn b4_sixty_four_mib_come_back_byte_for_byte() {
+    check_much(Model::Reactor);
+    check_much(Model::Threads);
+}
+
+// --- Our own memory ----------------------------------------------------------------------------------------------------
+
+/// The server may have no more memory than it has. Some of those whose bytes it has to remember are closed for that; the
+/// process lives, and so do those who ask for nothing.
+#[test]
+fn b5_no_memory_for_what_is_owed() {
+    if !can(&["prlimit"]) {
+        return;
+    }
+    let server = Serve::start(&[TCP], &[]);
+    let other = server.connect();
+    other.is_echoed(&noise(5, 50_000));
+    let never_read: Vec<Socket> = (0..30).map(|_| server.connect()).collect();
+    for client in &never_read {
+        client.is_echoed(b"in");
+        client.set_nonblocking(true).unwrap();
+    }
+    server.ledger();
+    let all_it_has = server.status("VmSize") * 1024;
+    sh(&format!(
+        "prlimit --pid {} --as={all_it_has}:",
+        server.pid()
+    ));
+    wait_until("some are closed for want of memory", || {
+        for client in &never_read {
+            while client.send(&[b'x'; 16 << 10]).is_ok() {}
+        }
+        server.counter("closed{out_of_memory}") >= 10
+    });
+    other.is_echoed(b"served on");
+    let ledger = server.ledger();
+    figure(&format!(
+        "b5: of 30 who never read {} were closed for want of memory",
+        ledger["closed{out_of_memory}"]
+    ));
+    drop((never_read, other));
+    wait_until("all are gone", || server.counter("live") == 0);
+    server.connect().is_echoed(b"and anew");
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+}
+
+/// Two hundred owe their 64 KiB each at once, which is 12.5 MiB; then everybody reads, and the memory goes back.
+#[test]
+fn b6_memory_after_a_burst() {
+    let directory = Dir::new();
+    let server = Serve::start(&[&directory.address("unix", "echo")], &[]);
+    let clients: Vec<Socket> = (0..200).map(|_| server.connect()).collect();
+    let large = noise(6, 100_000);
+    clients.iter().for_each(|client| {
+        client.say(&large);
+        client.hear(large.len());
+    });
+    let base = server.status("VmRSS");
+    stuff(&clients);
+    let (peak, owed) = (server.status("VmRSS"), server.counter("owed"));
+    let mut bytes = vec![0; 256 << 10];
+    wait_until("everything is read", || {
+        for client in &clients {
+            client.set_nonblocking(true).unwrap();
+            while (&mut &*client)
+                .read(&mut bytes)
+                .is_ok_and(|length| length > 0)
+            {}
+        }
+        server.counter("owed") == 0
+    });
+    wait_until("the memory is given back", || {
+        server.status("VmRSS") <= base + base / 10
+    });
+    figure(&format!(
+        "b6: {base} KiB before, {peak} KiB with {owed} bytes owed, {} KiB after",
+        server.status("VmRSS")
+    ));
+    assert!(peak > base + 5_000, "{base} {peak} KiB");
+    drop(clients);
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+}
+
+/// The budget of bytes for all is the connections that may be times the scratch: here 16 times 16 KiB, and 48 come who
+/// read slowly. Each has a share of its own, so that those who do not read can never use up what the others need; a
+/// single pot for all would let them.
+#[test]
+fn b7_as_much_is_owed_as_may_be() {
+    const LENGTH: usize = 1 << 20;
+    let limits = Limits {
+        connections_max: 16,
+        scratch_bytes: 16 << 10,
+        ..Limits::default()
+    };
+    let budget = (limits.connections_max * limits.scratch_bytes) as u64;
+    let directory = Dir::new();
+    let server = Running::reactor(&[&directory.address("unix", "echo")], limits);
+    thread::scope(|scope| {
+        for number in 0..48 {
+            let endpoint = &server.endpoints[0];
+            scope.spawn(move || {
+                let (client, sent) = (connect(endpoint), noise(number, LENGTH));
+                thread::scope(|scope| {
+                    scope.spawn(|| client.say(&sent));
+                    for piece in sent.chunks(16 << 10) {
+                        thread::sleep(Duration::from_millis(1));
+                        assert_same(&client.hear(piece.len()), piece);
+                    }
+                });
+            });
+        }
+    });
+    let stats = server.drain();
+    figure(&format!(
+        "b7: {} bytes owed at most, of {budget} that may be; all 48 have everything",
+        stats.owed_peak
+    ));
+    assert_eq!(stats.bytes_out, 48 * LENGTH as u64);
+    assert!(stats.owed_peak > budget / 2, "{stats}");
+    assert!(stats.owed_peak <= budget, "{stats}");
 }

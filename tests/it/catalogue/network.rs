@@ -1,8 +1,16 @@
 //! N: peers that vanish, stop reading, lose packets or push urgent ones.
 
-use crate::support::fault::{can, cut_off, figure, kept, vanish};
-use crate::support::{Serve, Talk, wait_until};
+use crate::support::fault::{
+    LittleMemory, can, cut_off, figure, in_own_network, kept, lose, sh, vanish,
+};
+use crate::support::{
+    Model, Running, Serve, Talk, assert_same, bind, connect, noise, turn_until, wait_until,
+};
+use echo_reactor::Limits;
+use echo_reactor::stats::Reason;
 use nix::sys::signal::Signal;
+use socket2::Socket;
+use std::thread;
 use std::time::{Duration, Instant};
 
 const TCP: &str = "tcp://127.0.0.1:0";
@@ -87,4 +95,253 @@ fn n3_zero_window_for_ever() {
     other.is_echoed(b"served on");
     drop(other);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+}
+
+/// Writes all of it and reads all of it at once, as a client must; and says FIN.
+#[track_caller]
+fn converse(client: &Socket, sent: &[u8]) {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            client.say(sent);
+            client.finish();
+        });
+        assert_same(&client.hear_all(), sent);
+    });
+}
+
+/// What is lost on its way to the client, echoes and acknowledgements alike, TCP sends again. It takes time, and no more.
+#[test]
+fn n4_lost_packets() {
+    if !can(&["ip"]) {
+        return;
+    }
+    in_own_network(&[], || {
+        // Otherwise the loopback interface carries 64 KiB in one packet, and few packets are seldom lost.
+        sh("ip link set lo mtu 1500 gso_max_segs 1");
+        let server = Serve::start(&[TCP], &[]);
+        thread::scope(|scope| {
+            for (percent, length) in [(1, 1_000_000), (5, 300_000), (20, 50_000)] {
+                let client = server.connect();
+                scope.spawn(move || {
+                    let began = Instant::now();
+                    lose(&client, percent);
+                    converse(&client, &noise(u64::from(percent), length));
+                    let took = began.elapsed().as_secs_f64();
+                    figure(&format!(
+                        "n4: {length} bytes back in {took:.2} s with {percent} % lost"
+                    ));
+                });
+            }
+        });
+        let again = sent_again();
+        figure(&format!("n4: {again} packets were sent again"));
+        assert!(again > 10, "{again}");
+        wait_until("all are gone", || server.counter("live") == 0);
+        assert_eq!(server.counter("closed{finished}"), 3);
+        assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+    });
+}
+
+/// Segments that TCP has sent more than once, in the network of this thread (`RetransSegs` of RFC 4022).
+fn sent_again() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    let (_, count) = pairs.find(|(name, _)| *name == "RetransSegs").unwrap();
+    count.parse().unwrap()
+}
+
+/// A megabit a second for both directions together, and a queue of 50 ms: what does not fit in is lost.
+#[test]
+fn n5_a_slow_link_with_a_short_queue() {
+    const LENGTH: usize = 40_000;
+    if !can(&["ip", "tc"]) {
+        return;
+    }
+    in_own_network(&[], || {
+        sh("ip link set lo mtu 1500");
+        sh("tc qdisc add dev lo root tbf rate 1mbit burst 3000 latency 50ms");
+        let server = Serve::start(&[TCP], &[]);
+        let began = Instant::now();
+        thread::scope(|scope| {
+            for number in 0..3 {
+                let client = server.connect();
+                scope.spawn(move || converse(&client, &noise(number, LENGTH)));
+            }
+        });
+        let ledger = server.ledger();
+        figure(&format!(
+            "n5: three times {LENGTH} bytes back over 1 Mbit/s in {:.1} s, at most {} bytes of ours owed",
+            began.elapsed().as_secs_f64(),
+            ledger["owed_peak"]
+        ));
+        assert_eq!(ledger["bytes_out"], 3 * LENGTH as u64);
+        assert!(ledger["owed_peak"] <= 3 * Limits::default().scratch_bytes as u64);
+        assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+    });
+}
+
+/// The row's thirty seconds are three here: the kernel's timers double with the time, and show nothing new.
+#[test]
+fn n6_the_link_goes_down_and_comes_back() {
+    if !can(&["ip"]) {
+        return;
+    }
+    in_own_network(&[], || {
+        let patient = Serve::start(&[TCP], &[]);
+        let strict = Serve::start(&[TCP], &["--keepalive", "1s", "--user-timeout", "2s"]);
+        let (kept, given_up) = (patient.connect(), strict.connect());
+        kept.is_echoed(b"here");
+        given_up.is_echoed(b"here");
+        sh("ip link set lo down");
+        let began = Instant::now();
+        kept.say(b"said while it is down");
+        wait_until("the strict one gives up", || strict.counter("live") == 0);
+        let down = began.elapsed().as_secs_f64();
+        sh("ip link set lo up");
+        assert_eq!(kept.hear(21), b"said while it is down");
+        figure(&format!(
+            "n6: down for {down:.1} s, back {:.1} s after it began",
+            began.elapsed().as_secs_f64()
+        ));
+        assert_eq!(patient.counter("live"), 1);
+        let ledger = strict.ledger();
+        assert_eq!(ledger["closed{peer_timeout}"], 1, "{ledger:?}");
+        drop(kept);
+        for server in [patient, strict] {
+            assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+        }
+    });
+}
+
+/// A thousand who are there and say a byte each in 29 seconds; ten thousand with `ECHO_FULL=1`. The plain server lets
+/// them: it costs next to nothing. The hardened one bounds how many come from one place and how long they may be silent.
+#[test]
+fn n7_thousands_who_say_next_to_nothing() {
+    let count = match std::env::var_os("ECHO_FULL") {
+        Some(_) => 10_000,
+        None => 1_000,
+    };
+    let server = Serve::start(&[TCP], &[]);
+    let clients: Vec<Socket> = (0..count).map(|_| server.connect()).collect();
+    wait_until("all are in", || server.counter("accepted") == count);
+    let (began, before) = (Instant::now(), server.cpu_ticks());
+    for client in clients.iter().step_by(29).cycle() {
+        client.say(b".");
+        thread::sleep(Duration::from_secs(29) / u32::try_from(count).unwrap());
+        if began.elapsed() > Duration::from_secs(2) {
+            break;
+        }
+    }
+    let (ticks, passed) = (server.cpu_ticks() - before, began.elapsed().as_secs_f64());
+    let percent = ticks as f64 / passed;
+    figure(&format!(
+        "n7: {count} slow ones take {percent:.1} % of a processor"
+    ));
+    assert!(percent < 5.0, "{ticks} ticks in {passed} s");
+    assert_eq!(server.counter("live"), count);
+    drop(clients);
+    wait_until("all are gone", || server.counter("live") == 0);
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+
+    let flags = [
+        "--hardened",
+        "--max-per-prefix",
+        "50",
+        "--idle-timeout",
+        "2s",
+    ];
+    let server = Serve::start(&[TCP], &flags);
+    let clients: Vec<Socket> = (0..80).map(|_| server.connect()).collect();
+    wait_until("thirty are rejected", || {
+        server.counter("rejected{prefix}") == 30
+    });
+    wait_until("the silent are let go", || {
+        server.counter("closed{idle}") == 50
+    });
+    drop(clients);
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+}
+
+/// All of the server's sockets together may take 512 KB of the kernel's memory, which sixteen of its clients want for
+/// themselves. Nothing of it is an error; who asks for little still gets it, and afterwards everything is as before.
+#[test]
+fn n8_no_memory_for_tcp() {
+    if !can(&[]) {
+        return;
+    }
+    const LIMIT: u64 = 512 << 10;
+    let Some(group) = LittleMemory::new(LIMIT) else {
+        return;
+    };
+    let server = group.serve(&[TCP], &[]);
+    let pinger = server.connect();
+    pinger.is_echoed(b"plenty");
+    let greedy: Vec<Socket> = (0..16).map(|_| server.connect()).collect();
+    for client in &greedy {
+        client.set_nonblocking(true).unwrap();
+    }
+    wait_until("the kernel has no more to give", || {
+        for client in &greedy {
+            while client.send(&[b'x'; 16 << 10]).is_ok() {}
+        }
+        group.most_used() >= LIMIT
+    });
+    pinger.is_echoed(b"a little");
+    drop(greedy);
+    wait_until("they are gone", || server.counter("live") == 1);
+    figure(&format!(
+        "n8: at most {} bytes in use under a limit of {LIMIT}, and who asks for little is served",
+        group.most_used()
+    ));
+    converse(&pinger, &noise(8, 200_000));
+    let ledger = server.ledger();
+    assert_eq!(ledger.get("closed{out_of_memory}"), None, "{ledger:?}");
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+}
+
+// --- Urgent bytes ------------------------------------------------------------------------------------------------------
+
+/// All bytes in band come back, though nothing is sent after them that could raise another edge.
+#[track_caller]
+fn check_urgent(model: Model, before: usize, after: usize) {
+    let server = Running::start(model, &[TCP], Limits::default());
+    let client = server.connect();
+    client.is_echoed(b"calm");
+    let (first, second) = (noise(4, before), noise(5, after));
+    if before > 0 {
+        client.say(&first);
+    }
+    assert_eq!(client.send_out_of_band(b"!").unwrap(), 1);
+    if after > 0 {
+        client.say(&second);
+    }
+    assert_same(&client.hear(before + after), &[first, second].concat());
+    client.is_echoed(b"calm again");
+    client.finish();
+    assert_eq!(client.hear_all(), b"");
+    let stats = server.drain();
+    assert_eq!(stats.closed(Reason::Finished), 1);
+    assert_eq!(stats.bytes_out, (before + after) as u64 + 14);
+}
+
+#[test]
+fn n9_bytes_around_an_urgent_one_come_back() {
+    for (before, after) in [(6, 5), (0, 5), (6, 0), (0, 0), (50_000, 10_000)] {
+        check_urgent(Model::Reactor, before, after);
+        check_urgent(Model::Threads, before, after);
+    }
+}
+
+/// The way of a connection's first read is another one than that of the later ones.
+#[test]
+fn n9_an_urgent_byte_before_the_accept() {
+    let mut server = bind(&[TCP], Limits::default());
+    let client = connect(&server.addresses()[0]);
+    client.say(b"before");
+    client.send_out_of_band(b"!").unwrap();
+    client.say(b"after");
+    turn_until(&mut server, "all is echoed", |stats| stats.bytes_out == 11);
+    assert_eq!(client.hear(11), b"beforeafter");
 }

@@ -1,7 +1,11 @@
 //! U: datagrams, their limits, and the loops that they can start.
 
-use crate::support::fault::{Forger, can, figure, in_own_network};
-use crate::support::{DEADLINE, Noise, Serve, ip, wait_until};
+use crate::datagrams::{check_udp, udp, waiting};
+use crate::support::fault::{Forger, can, failing, figure, in_own_network};
+use crate::support::{
+    DEADLINE, Noise, Serve, has_ipv6, ip, kernel_drops, noise, turn_until, wait_until,
+};
+use echo_reactor::Limits;
 use nix::sys::signal::Signal;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::Read;
@@ -240,4 +244,174 @@ fn u9_flood_from_forged_sources() {
         assert!(ledger["dropped{total_rate}"] > 0);
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);
     });
+}
+
+// --- Answers that cannot be sent ---------------------------------------------------------------------------------------
+
+/// The first three answers fail in this way. They are dropped and counted with this reason, and the fourth is sent.
+#[track_caller]
+fn check_failing(call: &str, errno: &str, reason: &str, address: &str) {
+    let fault = format!("{call}:error={errno}:when=1..3");
+    let server = failing(&fault, &[address], &["--expose"]);
+    let port = ip(&server.endpoints[0]).port();
+    let client = udp("127.0.0.1:0", SocketAddr::from(([127, 0, 0, 1], port)));
+    for number in 1..=4 {
+        client.send(&[number]).unwrap();
+    }
+    let mut answer = [0; 8];
+    assert_eq!(client.recv(&mut answer).unwrap(), 1, "{errno}");
+    assert_eq!(answer[0], 4, "{errno}: three are dropped, none is queued");
+    let ledger = server.ledger();
+    assert_eq!(ledger[reason], 3, "{errno}: {ledger:?}");
+    let (received, sent) = (ledger["datagrams_in"], ledger["datagrams_out"]);
+    assert_eq!((received, sent), (4, 1), "{errno}");
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+}
+
+#[test]
+fn u3_no_room_for_an_answer() {
+    if can(&["strace"]) {
+        for errno in ["EAGAIN", "ENOBUFS"] {
+            check_failing("sendto", errno, "dropped{would_block}", "udp://127.0.0.1:0");
+        }
+        #[cfg(feature = "pktinfo")]
+        check_failing(
+            "sendmsg",
+            "EAGAIN",
+            "dropped{would_block}",
+            "udp://0.0.0.0:0",
+        );
+    }
+}
+
+#[test]
+fn u4_an_answer_that_cannot_be_sent() {
+    if !can(&["strace"]) {
+        return;
+    }
+    for errno in [
+        "EPERM",
+        "ENETUNREACH",
+        "EHOSTUNREACH",
+        "EMSGSIZE",
+        "EACCES",
+        "EINVAL",
+        "ECONNREFUSED",
+    ] {
+        check_failing("sendto", errno, "dropped{error}", "udp://127.0.0.1:0");
+    }
+    // What became of an earlier answer is told by a later receive, and is not the end of the socket either.
+    let fault = "recvfrom:error=ECONNREFUSED:when=1..3";
+    let server = failing(fault, &["udp://127.0.0.1:0"], &[]);
+    let client = udp("127.0.0.1:0", ip(&server.endpoints[0]));
+    client.send(b"all the same").unwrap();
+    assert_eq!(client.recv(&mut [0; 64]).unwrap(), 12);
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+}
+
+// --- Lengths, addresses, bursts ----------------------------------------------------------------------------------------
+
+#[test]
+fn u1_a_datagram_of_no_bytes() {
+    check_udp(
+        "udp://127.0.0.1:0",
+        "127.0.0.1:0",
+        "127.0.0.1",
+        &[b"", b"and it is no end", b""],
+    );
+}
+
+#[test]
+fn u2_the_longest_of_ipv4() {
+    let (longest, one_less) = (noise(1, 65_507), noise(2, 65_506));
+    check_udp(
+        "udp://127.0.0.1:0",
+        "127.0.0.1:0",
+        "127.0.0.1",
+        &[&longest, &one_less],
+    );
+}
+
+#[test]
+fn u2_the_longest_of_ipv6() {
+    if has_ipv6() {
+        check_udp("udp://[::1]:0", "[::1]:0", "::1", &[&noise(1, 65_527)]);
+    }
+}
+
+#[cfg(feature = "pktinfo")]
+#[test]
+fn u10_a_wildcard_answers_from_the_address_that_was_asked() {
+    for asked in ["127.0.0.1", "127.0.0.2", "127.9.9.9"] {
+        check_udp(
+            "udp://0.0.0.0:0",
+            "127.0.0.1:0",
+            asked,
+            &[b"who are you?", b""],
+        );
+    }
+}
+
+#[cfg(feature = "pktinfo")]
+#[test]
+fn u10_a_dual_stack_wildcard_answers_both_families() {
+    if has_ipv6() {
+        check_udp("udp://:0", "[::1]:0", "::1", &[b"six"]);
+        check_udp(
+            "udp://:0",
+            "127.0.0.1:0",
+            "127.0.0.2",
+            &[b"four", &noise(1, 65_507)],
+        );
+    }
+}
+
+/// Without the address that was asked, the kernel would answer from the one that leads to the client: here its own.
+#[cfg(feature = "pktinfo")]
+#[test]
+fn u10_a_machine_with_two_addresses() {
+    if !can(&["ip"]) {
+        return;
+    }
+    in_own_network(&["10.1.0.1/32", "10.2.0.1/32"], || {
+        let server = Serve::start(&["udp://0.0.0.0:0"], &["--expose"]);
+        let port = ip(&server.endpoints[0]).port();
+        let client = UdpSocket::bind("10.1.0.1:0").unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        for asked in ["10.2.0.1", "10.1.0.1", "127.0.0.1"] {
+            let asked = SocketAddr::new(asked.parse().unwrap(), port);
+            client.send_to(b"who are you?", asked).unwrap();
+            let (length, answered) = client.recv_from(&mut [0; 64]).unwrap();
+            assert_eq!((length, answered), (12, asked));
+        }
+        assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+    });
+}
+
+#[test]
+fn u11_a_burst_and_then_silence() {
+    let (mut server, address) = waiting(Limits {
+        datagrams_per_source: None,
+        datagrams_total: None,
+        ..Limits::default()
+    });
+    let client = udp("127.0.0.1:0", address);
+    for number in 0..10_000_u32 {
+        client.send(&number.to_be_bytes()).unwrap();
+    }
+    // As many of them as the kernel had room for are one edge, and nothing comes that would make another.
+    let read_all = |in_: u64| in_ + kernel_drops(address) == 10_000;
+    turn_until(&mut server, "all are read", |stats| {
+        read_all(stats.datagrams_in)
+    });
+    let stats = server.stats();
+    assert_eq!(stats.balance(), Ok(()));
+    assert_eq!(stats.datagrams_in, stats.datagrams_out);
+    let per_turn = Limits::default().turn_datagrams as u64;
+    assert!(stats.datagrams_in > per_turn, "more than one turn's worth");
+    assert!(stats.budget_yields >= stats.datagrams_in / per_turn);
+    figure(&format!(
+        "u11: of 10,000 in one edge {} are answered, and the kernel had no room for the others",
+        stats.datagrams_out
+    ));
 }

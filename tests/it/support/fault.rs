@@ -24,7 +24,7 @@ pub(crate) fn can(programs: &[&str]) -> bool {
     }
     programs.iter().all(|program| match *program {
         // They have no long names for their versions.
-        "ss" | "ip" => is_in_path(program),
+        "ss" | "ip" | "tc" => is_in_path(program),
         program => has_tool(program),
     })
 }
@@ -109,10 +109,78 @@ pub(crate) fn cut_off(socket: &Socket) {
     socket.attach_filter(&nothing).unwrap();
 }
 
+/// From now on one in so many packets is lost on its way to the socket, data and acknowledgements alike.
+pub(crate) fn lose(socket: &Socket, percent: u32) {
+    const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const RANDOM: u32 = 0xffff_f000 + 56; // SKF_AD_OFF + SKF_AD_RANDOM
+    const JUMP_IF_GREATER: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    let lost = u32::MAX / 100 * percent;
+    let filter = [
+        SockFilter::new(LOAD, 0, 0, RANDOM),
+        SockFilter::new(JUMP_IF_GREATER, 1, 0, lost),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ];
+    socket.attach_filter(&filter).unwrap();
+}
+
 /// The socket is gone without FIN or reset, as if the power had failed. (In repair mode a close says nothing.)
 pub(crate) fn vanish(socket: Socket) {
     nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::TcpRepair, &1).unwrap();
     drop(socket);
+}
+
+// --- Memory ------------------------------------------------------------------------------------------------------------
+
+/// A control group whose sockets may take only so much memory of the kernel's for TCP, gone at the end.
+pub(crate) struct LittleMemory(PathBuf);
+
+impl LittleMemory {
+    /// A group with so many bytes, or `None` with the reason printed.
+    pub(crate) fn new(bytes: u64) -> Option<Self> {
+        let group = Path::new("/sys/fs/cgroup/memory").join(super::unique());
+        let limit = group.join("memory.kmem.tcp.limit_in_bytes");
+        let made = fs::create_dir(&group).and_then(|()| fs::write(limit, bytes.to_string()));
+        let group = Self(group);
+        match made {
+            Ok(()) => Some(group),
+            Err(error) => {
+                skip(&format!(
+                    "no control group with a limit of TCP memory: {error}"
+                ));
+                None
+            }
+        }
+    }
+
+    /// A server in it.
+    #[track_caller]
+    pub(crate) fn serve(&self, addresses: &[&str], flags: &[&str]) -> Serve {
+        let server = program();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ > $0/cgroup.procs && exec \"$@\""]);
+        command.arg(&self.0).arg(server.get_program()).arg("serve");
+        command.args(addresses).args(flags).env_remove("RUST_LOG");
+        command
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        Serve::start_command(&mut command, addresses.len())
+    }
+
+    /// The most that its sockets had at a time, in bytes. It may be more than the limit, beyond which the kernel grants
+    /// each socket the least that it needs, and no more.
+    pub(crate) fn most_used(&self) -> u64 {
+        let text = fs::read_to_string(self.0.join("memory.kmem.tcp.max_usage_in_bytes"));
+        text.unwrap_or_default().trim().parse().unwrap_or(0)
+    }
+}
+
+impl Drop for LittleMemory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
 }
 
 // --- What the kernel says of connections -------------------------------------------------------------------------------
@@ -197,6 +265,15 @@ pub(crate) fn traced(
     }
 }
 
+/// A server one of whose calls fails, told in strace's words: `sendto:error=EPERM:when=1..3`.
+#[track_caller]
+pub(crate) fn failing(fault: &str, addresses: &[&str], flags: &[&str]) -> Serve {
+    let (call, _) = fault.split_once(':').unwrap();
+    let inject = format!("inject={fault}");
+    let options = ["--seccomp-bpf", "-e", &inject];
+    traced(Path::new("/dev/null"), call, &options, addresses, flags).serve
+}
+
 /// The time of the clock that strace writes down.
 pub(crate) fn seconds_now() -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -208,11 +285,11 @@ impl Traced {
     pub(crate) fn calls(&self) -> Vec<Call> {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let call = |line: &str| {
-            let mut parts = line.splitn(3, ' '); // the thread, the time, the call
-            let at = parts.nth(1)?.parse().ok()?;
+            let (_thread, line) = line.split_once(' ')?;
+            let (at, text) = line.trim_start().split_once(' ')?; // short numbers of threads are padded
             Some(Call {
-                at,
-                text: parts.next()?.to_owned(),
+                at: at.parse().ok()?,
+                text: text.to_owned(),
             })
         };
         let complete = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
