@@ -317,3 +317,293 @@ fn a14_prefix_cap_and_lists() {
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);
     });
 }
+
+/// Errors that no man page's name is needed for: their Linux numbers, as the ledger counts them.
+fn counted(server: &Serve, errno: i32) -> u64 {
+    let ledger = server.ledger();
+    let name = format!("accept_errors{{{errno}}}");
+    ledger.get(&name).copied().unwrap_or(0)
+}
+
+/// A server of which these calls fail in this way, for example `accept4:error=EPROTO:when=1..5`.
+#[track_caller]
+fn with_fault(directory: &Dir, inject: &str, addresses: &[&str], flags: &[&str]) -> Serve {
+    let call = inject.split(':').next().unwrap();
+    let inject = format!("inject={inject}");
+    let options = ["--seccomp-bpf", "-e", &inject];
+    traced(&directory.path("calls"), call, &options, addresses, flags).serve
+}
+
+#[test]
+fn a4_each_shortage_pauses_and_is_told_by_its_own_text() {
+    if !can(&["strace"]) {
+        return;
+    }
+    for (name, errno, remedy) in [
+        ("ENFILE", 23, "fs.file-max"),
+        ("ENOBUFS", 105, "net.ipv4.tcp_mem"),
+        ("ENOMEM", 12, "no memory left"),
+    ] {
+        let directory = Dir::new();
+        let fault = format!("accept4:error={name}:when=1..3");
+        let server = with_fault(&directory, &fault, &[TCP], &[]);
+        let queued: Vec<Socket> = (0..3).map(|_| server.connect()).collect();
+        queued.iter().for_each(|client| client.say(b"let me in"));
+        for client in &queued {
+            assert_eq!(client.hear(9), b"let me in", "{name}");
+        }
+        server.says(remedy);
+        assert_eq!(counted(&server, errno), 3, "{name}");
+        let ledger = server.ledger();
+        assert!(ledger["accept_pauses"] >= 1, "{name}: {ledger:?}");
+        assert!(ledger["accept_paused_ms"] >= 200, "{name}: {ledger:?}");
+        assert_eq!(server.err().matches("WARN").count(), 1, "{name}");
+        drop(queued);
+        assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+    }
+}
+
+/// The newcomer's own misfortune: the next one is let in at once, and nobody is told.
+#[test]
+fn a5_errors_of_one_newcomer_do_not_hold_up_the_next() {
+    if !can(&["strace"]) {
+        return;
+    }
+    for (name, errno) in [
+        ("ECONNABORTED", 103),
+        ("EPROTO", 71),
+        ("ENETDOWN", 100),
+        ("EHOSTUNREACH", 113),
+        ("EPERM", 1),
+        ("ETIMEDOUT", 110),
+        ("EOPNOTSUPP", 95),
+        ("ENONET", 64),
+        ("ENOPROTOOPT", 92),
+        ("EHOSTDOWN", 112),
+        ("ENETUNREACH", 101),
+    ] {
+        let directory = Dir::new();
+        let fault = format!("accept4:error={name}:when=1..50");
+        let server = with_fault(&directory, &fault, &[TCP], &[]);
+        server.connect().is_echoed(b"after fifty others");
+        assert_eq!(counted(&server, errno), 50, "{name}");
+        let ledger = server.ledger();
+        assert_eq!(ledger["accept_pauses"], 0, "{name}");
+        let said = server.err();
+        assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
+        assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+    }
+}
+
+#[test]
+fn a6_an_interrupted_accept_is_made_again() {
+    if !can(&["strace"]) {
+        return;
+    }
+    let directory = Dir::new();
+    let server = with_fault(&directory, "accept4:error=EINTR:when=1..20", &[TCP], &[]);
+    server.connect().is_echoed(b"all the same");
+    assert_eq!(server.counter("accept_pauses"), 0);
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+}
+
+/// One broken listener is closed, and the other serves on; without any it is over, and said so, at once.
+#[test]
+fn a7_a_broken_listener_is_closed_and_the_last_one_ends_the_server() {
+    if !can(&["strace"]) {
+        return;
+    }
+    for name in ["EBADF", "EINVAL", "ENOTSOCK"] {
+        let directory = Dir::new();
+        let fault = format!("accept4:error={name}:when=1");
+        let server = with_fault(&directory, &fault, &[TCP, TCP], &[]);
+        let first = server.connect();
+        server.says("ERROR");
+        crate::support::connect(&server.endpoints[1]).is_echoed(b"the other one serves on");
+        drop(first);
+        assert_eq!(server.stop(Signal::SIGTERM).code, 0, "{name}");
+
+        let directory = Dir::new();
+        let server = with_fault(&directory, &format!("accept4:error={name}"), &[TCP], &[]);
+        let _client = server.connect();
+        let ended = server.wait();
+        assert_eq!(ended.code, 71, "{name}: {ended:?}");
+        assert!(
+            ended.err.contains("echo-reactor: error: system"),
+            "{ended:?}"
+        );
+    }
+}
+
+/// Newcomers have a budget, so that whoever is connected has a turn between them.
+#[test]
+fn a9_thousands_connect_beside_one_who_is_served() {
+    let server = Serve::start(&[TCP], &[]);
+    let pinger = server.connect();
+    pinger.is_echoed(b"in");
+    let address = crate::support::sock_addr(&server.endpoints[0]);
+    let (pings, clients) = thread::scope(|scope| {
+        let burst = scope.spawn(|| {
+            let connect = |_| crate::support::try_connect(&address).unwrap();
+            (0..5_000).map(connect).collect::<Vec<_>>()
+        });
+        let mut pings = Vec::new();
+        while !burst.is_finished() {
+            let sent = Instant::now();
+            pinger.is_echoed(b"ping");
+            pings.push(sent.elapsed());
+        }
+        (pings, burst.join().unwrap())
+    });
+    for client in &clients {
+        client.is_echoed(b"and all of us");
+    }
+    let (count, (middle, worst)) = (pings.len(), middle_and_99th(pings));
+    figure(&format!(
+        "a9: {count} pings beside 5,000 who connect: {middle:.3} ms, 99 % within {worst:.3} ms"
+    ));
+    assert!(worst < 1_000.0, "{worst} ms");
+    assert_eq!(server.counter("live"), 5_001);
+    drop(clients);
+    wait_until("they are gone", || server.counter("live") == 1);
+    drop(pinger);
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+}
+
+/// What the kernel counts in the network of this thread.
+fn listen_overflows() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let place = names.split(' ').position(|name| name == "ListenOverflows");
+    values
+        .split(' ')
+        .nth(place.unwrap())
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+/// Seventeen find a place; the others believe that they are connected, or knock again, in steps that only their kernel
+/// decides. The server is away for two seconds, and in the end it has served everybody. They come one after the other, as
+/// clients do: in step, five hundred would overflow a queue of seventeen again each time that they try.
+#[test]
+fn a10_whoever_found_the_queue_full_is_served_in_the_end() {
+    if !can(&["ip"]) {
+        return;
+    }
+    in_own_network(&[], || {
+        // Of the thread's network, as it is the thread that opens it.
+        std::fs::write("/proc/sys/net/core/somaxconn", "16").unwrap();
+        let server = Serve::start(&[TCP], &[]);
+        let address = crate::support::sock_addr(&server.endpoints[0]);
+        server.signal(Signal::SIGSTOP);
+        let before = listen_overflows();
+        thread::scope(|scope| {
+            let knock = |number| {
+                let address = &address;
+                scope.spawn(move || {
+                    thread::sleep(number * Duration::from_millis(4));
+                    let client = crate::support::try_connect(address).unwrap();
+                    client.is_echoed(b"at last");
+                })
+            };
+            let clients: Vec<_> = (0..500).map(knock).collect();
+            wait_until("the queue overflows", || listen_overflows() > before);
+            thread::sleep(Duration::from_secs(2));
+            server.signal(Signal::SIGCONT);
+            clients
+                .into_iter()
+                .for_each(|client| client.join().unwrap());
+        });
+        let overflows = listen_overflows() - before;
+        figure(&format!(
+            "a10: 500 served, after {overflows} overflows of a queue of 17"
+        ));
+        assert_eq!(server.counter("accepted"), 500);
+        assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+    });
+}
+
+#[test]
+fn a11_a_reset_before_the_accept_is_a_connection_like_any_other() {
+    let server = Serve::start(&[TCP], &[]);
+    server.connect().is_echoed(b"warm");
+    wait_until("it is gone", || server.counter("live") == 0);
+    let before = server.descriptors();
+    server.signal(Signal::SIGSTOP);
+    for _ in 0..50 {
+        let client = server.connect();
+        client.say(b"never mind");
+        client.reset();
+    }
+    server.signal(Signal::SIGCONT);
+    wait_until("all are seen", || server.counter("accepted") == 51);
+    wait_until("all are gone", || server.counter("live") == 0);
+    let ledger = server.ledger();
+    assert_eq!(ledger["closed{reset}"], 50, "{ledger:?}");
+    let said = server.err();
+    assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
+    assert_eq!(server.descriptors(), before);
+    server.connect().is_echoed(b"served on");
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+}
+
+/// Who cannot be waited for is let go, and counted.
+#[test]
+fn a12_epoll_does_not_take_a_newcomer() {
+    if !can(&["strace"]) {
+        return;
+    }
+    // How many are registered before anybody comes: listeners, signals, the waker.
+    let directory = Dir::new();
+    let plain = traced(&directory.path("calls"), "epoll_ctl", &[], &[TCP], &[]);
+    plain.serve.ledger(); // it is in its loop
+    let calls = plain.calls(); // and signals, which strace notes as well
+    let made = calls
+        .iter()
+        .filter(|call| call.text.starts_with("epoll_ctl("));
+    let first = made.count() + 1;
+    assert!(first > 1, "strace has seen nothing");
+    assert_eq!(plain.serve.stop(Signal::SIGTERM).code, 0);
+    for name in ["ENOSPC", "ENOMEM", "EEXIST"] {
+        let directory = Dir::new();
+        let fault = format!("epoll_ctl:error={name}:when={first}..{}", first + 1);
+        let server = with_fault(&directory, &fault, &[TCP], &[]);
+        let unlucky = [server.connect(), server.connect()];
+        for client in &unlucky {
+            assert_eq!(client.hear_all(), b"", "{name}");
+        }
+        server.connect().is_echoed(b"the next one is fine");
+        wait_until("all are gone", || server.counter("live") == 0);
+        let ledger = server.ledger();
+        assert_eq!(ledger["closed{unregistered}"], 2, "{name}: {ledger:?}");
+        assert_eq!(ledger["accepted"], 3, "{name}");
+        let ours = server.descriptors().len();
+        let again = server.connect();
+        again.is_echoed(b"one more");
+        assert_eq!(server.descriptors().len(), ours + 1, "{name}");
+        drop(again);
+        assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+    }
+}
+
+/// Nagle's delay or a timeout that cannot be switched is no reason to serve nobody.
+#[test]
+fn a13_an_option_that_is_refused_is_counted_and_no_more() {
+    if !can(&["strace"]) {
+        return;
+    }
+    let flags = ["--user-timeout", "10s", "--keepalive", "60s"];
+    for name in ["EINVAL", "ENOPROTOOPT"] {
+        let directory = Dir::new();
+        // The first is SO_REUSEADDR, without which a port is not worth having; all others are for comfort.
+        let fault = format!("setsockopt:error={name}:when=2+");
+        let server = with_fault(&directory, &fault, &[TCP], &flags);
+        server.connect().is_echoed(b"none the worse");
+        wait_until("it is gone", || server.counter("live") == 0);
+        let refused = server.counter("option_errors");
+        assert!(refused >= 2, "{name}: {refused}");
+        assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+    }
+}
