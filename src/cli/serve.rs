@@ -3,7 +3,8 @@
 //! What may live in this file: the order of those steps, for the event loop and for its blocking twins. What was typed
 //! and what it means is in [`typed`]; who could reach it in [`exposure`]; why a start failed in [`explain`]; the ledger as
 //! JSON in [`report`]; sockets that we were born with in [`inherit`], and how they are handed over in [`succession`];
-//! [`notify`] and [`pid_file`] tell others; whose end is ours too in [`parent`].
+//! [`notify`] and [`pid_file`] tell others; whose end is ours too in [`parent`]; what the process gives up once everything
+//! is open in [`sandbox`].
 
 mod explain;
 mod exposure;
@@ -12,6 +13,7 @@ mod notify;
 mod parent;
 mod pid_file;
 mod report;
+mod sandbox;
 mod succession;
 mod typed;
 
@@ -32,6 +34,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::close;
 use pid_file::PidFile;
 use report::Target;
+use sandbox::Sandbox;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithRawSiginfo;
@@ -56,6 +59,11 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     {
         return Ok(Exit::Ok); // nobody is left who could want anything
     }
+    if inherited.predecessor.is_some() && typed.sandbox != Sandbox::Off {
+        // A sandboxed server starts no successor, so this one was started by a stranger.
+        let text = "--sandbox does not go with a hand-over by SIGUSR2; a supervisor can pass the sockets by LISTEN_FDS";
+        return Err(Failure::new(Class::Usage, text));
+    }
     refuse_what_the_model_cannot(typed, &inherited.sockets)?;
     let addresses = match inherited.predecessor {
         Some(_) => Vec::new(), // they are among what it leaves us
@@ -73,6 +81,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         capacity,
         is_exposed: typed.is_exposed(),
         pid_file: typed.pid_file(),
+        sandbox: typed.sandbox,
     };
     let started = Instant::now();
     let end = match typed.model {
@@ -106,6 +115,7 @@ struct Plan<'a> {
     /// Other machines are meant to reach it.
     is_exposed: bool,
     pid_file: Option<&'a Path>,
+    sandbox: Sandbox,
 }
 
 /// What is left of a server that has ended.
@@ -132,6 +142,9 @@ fn refuse_what_the_model_cannot(typed: &Typed, inherited: &[Bound]) -> Result<()
         "--max-per-prefix (which --hardened sets; 'off' takes it away) needs".to_owned()
     } else if typed.limits().at_limit == AtLimit::Reject {
         "--at-limit reject needs".to_owned()
+    } else if typed.sandbox != Sandbox::Off {
+        // They start threads as they serve, and a list with the calls for that is worth little.
+        "--sandbox needs".to_owned()
     } else {
         return Ok(());
     };
@@ -251,6 +264,7 @@ fn serve_by_events(
     let mut bell = signal_hook_mio::v1_0::Signals::new(SIGNALS)
         .map_err(|error| explain::system("no signal handlers", &error))?;
     let mut orders = Orders::new(plan.config.limits.drain_timeout);
+    let is_confined = plan.sandbox != Sandbox::Off;
     let Opened {
         mut server,
         _pid_file,
@@ -267,6 +281,10 @@ fn serve_by_events(
                 bell.pending().for_each(drop);
                 for signal in signals.pending() {
                     match signal.si_signo {
+                        SIGUSR2 if is_confined => log::warn!(
+                            "SIGUSR2 is refused: in a sandbox no other process can be started; \
+                             a supervisor can pass the sockets by LISTEN_FDS"
+                        ),
                         SIGUSR2 if orders.stopping.is_none() => succession.begin(&mut server),
                         SIGUSR2 => log::warn!("SIGUSR2 comes too late: this process is stopping"),
                         other => orders.follow(other, &mut server),
@@ -330,6 +348,8 @@ fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, Failure> {
     let write_pid_file = || plan.pid_file.map(PidFile::write).transpose();
     let Some(predecessor) = predecessor else {
         let pid_file = write_pid_file()?;
+        // All that is ever opened is open now, and nobody has been accepted.
+        sandbox::enter(plan.sandbox, server.addresses(), plan.pid_file)?;
         announce(server.addresses(), &plan.capacity, plan.is_exposed);
         return Ok(Opened {
             server,

@@ -10,6 +10,7 @@ mod backpressure;
 mod clients;
 mod config;
 mod edges;
+mod logs;
 mod network;
 mod stop;
 mod udp;

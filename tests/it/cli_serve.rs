@@ -11,7 +11,6 @@ use nix::sys::signal::Signal;
 use std::fs::{self, File};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Stdio};
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
@@ -115,39 +114,6 @@ fn send_and_serve_understand_each_other() {
     assert_eq!(fs::read(&output).unwrap(), noise(1, 3 << 20));
 }
 
-#[test]
-fn a_port_in_use_is_refused_with_the_address_and_a_remedy() {
-    let living = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("tcp://{}", living.local_addr().unwrap());
-    for model in ["reactor", "threads", "one-at-a-time"] {
-        let refused = ended(program().args(["serve", &address, "--model", model]));
-        refused.failed(
-            69,
-            &[
-                "unavailable: ",
-                &address,
-                "is in use",
-                "'ss -tlnp sport = :",
-            ],
-        );
-    }
-    let living = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = format!("udp://{}", living.local_addr().unwrap());
-    let refused = ended(program().args(["serve", &address]));
-    refused.failed(69, &[&address, "is in use", "'ss -ulnp sport = :"]);
-}
-
-#[test]
-fn an_address_of_another_machine_and_a_name_of_none_are_refused() {
-    let elsewhere = ended(program().args(["serve", "192.0.2.1:0"]));
-    elsewhere.failed(69, &["tcp://192.0.2.1:0", "not an address of this machine"]);
-    let nowhere = ended(program().args(["serve", "no.such.host.invalid:7"]));
-    nowhere.failed(
-        68,
-        &["tcp://no.such.host.invalid:7", "check the host's name"],
-    );
-}
-
 // --- Unix sockets ------------------------------------------------------------------------------------------------------
 
 #[test]
@@ -159,57 +125,6 @@ fn an_abstract_name_in_use_is_refused() {
 }
 
 // --- Flags -------------------------------------------------------------------------------------------------------------
-
-#[test]
-fn mistakes_are_named_on_one_line_with_the_value() {
-    let refused = |arguments: &[&str], words: &[&str]| {
-        ended(program().arg("serve").args(arguments)).failed(64, words);
-    };
-    refused(
-        &["localhost"],
-        &["'localhost'", "no port", "127.0.0.1:50007"],
-    );
-    refused(&["127.0.0.1:99999"], &["'99999'", "0 to 65535"]);
-    refused(&["http://127.0.0.1:80"], &["'http://'", "tcp://"]);
-    refused(
-        &["--connections", "many"],
-        &["'many'", "--connections", "10k"],
-    );
-    refused(&["--connections", "0"], &["connections of 0"]);
-    refused(
-        &["--idle-timeout", "5"],
-        &["'5'", "--idle-timeout", "250ms"],
-    );
-    refused(&["--scratch", "1GB"], &["scratch"]);
-    refused(&["--unix-mode", "999"], &["'999'", "octal"]);
-    refused(&["--model", "fibers"], &["'fibers'", "one-at-a-time"]);
-    refused(&["--no-such-flag"], &["'--no-such-flag'", "serve --help"]);
-    refused(
-        &["udp://127.0.0.1:0", "--model", "threads"],
-        &["udp://127.0.0.1:0", "reactor"],
-    );
-    refused(&[TCP, TCP, "--model", "one-at-a-time"], &["one"]);
-}
-
-#[test]
-fn more_connections_than_fit_are_a_warning_or_with_strict_a_refusal() {
-    let asked = ["--connections", "4M"]; // more descriptors than Linux gives to anybody by default
-    let server = Serve::start(&[TCP], &asked);
-    server.says("--connections 4,000,000 is more than fits");
-    server.says("holds up to");
-    server.connect().is_echoed(b"served all the same");
-    let refused = ended(program().args(["serve", TCP, "--strict"]).args(asked));
-    refused.failed(
-        71,
-        &[
-            "--connections 4,000,000",
-            "there is room for",
-            "LimitNOFILE=",
-        ],
-    );
-    let server = Serve::start(&[TCP], &["--strict", "--connections", "100"]);
-    server.says("holds up to 100 connections (as --connections says)");
-}
 
 #[test]
 fn a_report_that_cannot_be_written_is_told_before_anybody_is_served() {
@@ -252,30 +167,6 @@ fn verbose_it_tells_who_connected_and_what_was_received() {
 }
 
 #[test]
-fn what_was_received_cannot_break_out_of_its_line() {
-    for model in ["reactor", "threads"] {
-        let server = Serve::start(&[TCP], &["-vv", "--model", model]);
-        let evil = b"\x1b[2J\x1b]0;owned\x07\r\n2026-01-01 ERROR forged\0\xff\xfe'\\";
-        server.connect().is_echoed(evil);
-        server.connect().is_echoed(&[b'\n'; 500]);
-        server.says(r"'\x1b[2J\x1b]0;owned\x07\r\n2026-01-01 ERROR forged\x00\xff\xfe\'\\'");
-        server.says("Received 500 bytes");
-        let err = server.stop(Signal::SIGTERM).err;
-        let wild = err
-            .bytes()
-            .find(|&byte| byte != b'\n' && !(0x20..0x7f).contains(&byte));
-        assert_eq!(wild, None, "{err}");
-        for line in err.lines() {
-            assert!(
-                line.starts_with("20") && !line.starts_with("2026-01-01 ERROR"),
-                "{line:?}"
-            );
-            assert!(line.len() < 600, "a preview is cut: {line:?}");
-        }
-    }
-}
-
-#[test]
 fn quiet_it_says_nothing_and_by_default_nothing_of_what_is_sent() {
     let server = Serve::start(&[TCP], &["-q"]);
     server.connect().is_echoed(b"secret");
@@ -289,103 +180,9 @@ fn quiet_it_says_nothing_and_by_default_nothing_of_what_is_sent() {
         !err.contains("secret") && !err.contains("Connected by"),
         "{err}"
     );
-    assert_eq!(err.lines().count(), 3, "start, draining, end: {err}");
-}
-
-#[test]
-fn rust_log_is_followed_and_nonsense_in_it_is_told_once() {
-    let with = |value: &str| {
-        let mut command = program();
-        command.args(["serve", TCP]).env("RUST_LOG", value);
-        let server = Serve::start_command(&mut command, 1);
-        server.connect().is_echoed(b"logged?");
-        server.stop(Signal::SIGTERM)
-    };
-    assert_eq!(with("error").err, "");
-    assert!(with("echo_reactor::wire=trace").err.contains("'logged?'"));
-    let nonsense = with("echo_reactor=loud,,=");
-    assert_eq!(nonsense.code, 0);
-    let told = nonsense
-        .err
-        .lines()
-        .filter(|line| line.contains("RUST_LOG="))
-        .count();
-    assert_eq!(told, 1, "{}", nonsense.err);
-}
-
-// --- Standard streams that are gone ------------------------------------------------------------------------------------
-
-/// A program started by the shell with a stream closed: `Command` itself always gives one.
-fn with_closed(redirection: &str, arguments: &str) -> Command {
-    let mut command = Command::new("sh");
-    let program = env!("CARGO_BIN_EXE_echo-reactor");
-    command
-        .arg("-c")
-        .arg(format!("exec '{program}' serve {arguments} {redirection}"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
-#[test]
-fn without_standard_error_it_serves_and_ends_in_order() {
-    for redirection in ["2>&-", "2>/dev/full"] {
-        for model in ["reactor", "threads"] {
-            let arguments = format!("{TCP} -vv --model {model}");
-            let server = Serve::start_command(&mut with_closed(redirection, &arguments), 1);
-            for number in 0..20 {
-                server.connect().is_echoed(&noise(number, 1_000));
-            }
-            server.signal(Signal::SIGUSR1);
-            server.signal(Signal::SIGHUP);
-            server.connect().is_echoed(b"alive");
-            assert_eq!(
-                server.stop(Signal::SIGTERM).code,
-                0,
-                "{redirection} {model}"
-            );
-        }
-    }
-}
-
-#[test]
-fn without_standard_output_it_serves_and_ends_in_order() {
-    for redirection in [">&-", ">/dev/full"] {
-        let directory = Dir::new();
-        let address = directory.address("unix", "s");
-        let server = Serve::spawn(&mut with_closed(redirection, &address));
-        wait_until("it listens", || exists(&directory.path("s")));
-        let endpoint = Endpoint::Unix(echo_reactor::net::UnixName::Path(directory.path("s")));
-        crate::support::connect(&endpoint).is_echoed(b"served");
-        server.says("stop with Ctrl-C");
-        assert_eq!(server.stop(Signal::SIGTERM).code, 0, "{redirection}");
-    }
-}
-
-#[test]
-fn a_standard_error_that_nobody_reads_does_not_hold_up_an_echo() {
-    for model in ["reactor", "threads"] {
-        let mut command = program();
-        command.args(["serve", TCP, "-vv", "--model", model]);
-        command.stderr(unread());
-        let server = Serve::start_command(&mut command, 1);
-        let client = server.connect();
-        // Each makes a line at least, and a pipe holds some hundred of them: it is full long before the end.
-        for number in 0..5_000_u64 {
-            client.is_echoed(&noise(number, 64));
-        }
-        drop(client);
-        assert_eq!(server.stop(Signal::SIGTERM).code, 0, "{model}");
-    }
-}
-
-/// The writing end of a pipe that nobody reads, though somebody could.
-fn unread() -> Stdio {
-    let (reader, writer) = nix::unistd::pipe().unwrap();
-    // It lives as long as this process, which is what a reader who never reads is.
-    std::mem::forget(reader);
-    writer.into()
+    // And what became of the sandbox, if there is to be one.
+    let lines = err.lines().filter(|line| !line.contains("sandbox: "));
+    assert_eq!(lines.count(), 3, "start, draining, end: {err}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::OnceLock;
 
 /// The server answers from now on.
 pub(super) fn ready() {
@@ -34,13 +35,32 @@ pub(super) fn succeeded_by(process: u32) {
     tell(&format!("MAINPID={process}\nREADY=1"));
 }
 
+/// Whether the manager's socket is one with a name beside the file system.
+pub(super) fn is_abstract() -> bool {
+    std::env::var_os(VARIABLE).is_some_and(|manager| manager.as_bytes().starts_with(b"@"))
+}
+
+/// Opens the way to the manager now, so that nothing has to be opened later.
+pub(super) fn prepare() {
+    let _ = SOCKET.get_or_init(|| std::env::var_os(VARIABLE).and_then(|_| socket().ok()));
+}
+
+const VARIABLE: &str = "NOTIFY_SOCKET";
+static SOCKET: OnceLock<Option<UnixDatagram>> = OnceLock::new();
+
 fn tell(what: &str) {
-    let Some(manager) = std::env::var_os("NOTIFY_SOCKET") else {
+    let Some(manager) = std::env::var_os(VARIABLE) else {
         return;
     };
     if let Err(error) = send(&manager, what) {
         log::warn!("the service manager at NOTIFY_SOCKET cannot be told {what:?}: {error}");
     }
+}
+
+fn socket() -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 fn send(manager: &OsStr, what: &str) -> io::Result<()> {
@@ -51,9 +71,11 @@ fn send(manager: &OsStr, what: &str) -> io::Result<()> {
         }
         _ => SocketAddr::from_pathname(manager)?,
     };
-    let socket = UnixDatagram::unbound()?;
-    socket.set_nonblocking(true)?;
-    socket.send_to_addr(what.as_bytes(), &address).map(drop)
+    let sent = match SOCKET.get() {
+        Some(Some(open)) => open.send_to_addr(what.as_bytes(), &address),
+        _ => socket()?.send_to_addr(what.as_bytes(), &address),
+    };
+    sent.map(drop)
 }
 
 #[cfg(test)]

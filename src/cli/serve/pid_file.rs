@@ -4,29 +4,51 @@
 //! the one who has left does not remove it: it is removed only by the process that it names.
 
 use crate::cli::exit::{Class, Failure};
-use std::fs;
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// A file with our number in it, for as long as this lives.
+/// A file with our number in it, for as long as this lives. It stays open: inside a sandbox nothing could open it again.
 #[derive(Debug)]
-pub(super) struct PidFile(PathBuf);
+pub(super) struct PidFile {
+    path: PathBuf,
+    file: File,
+}
 
 impl PidFile {
     /// Writes it, in place of an older one. Whoever reads finds one number or the other, and never half of one.
     pub(super) fn write(path: &Path) -> Result<Self, Failure> {
         let unborn = unborn(path);
-        fs::write(&unborn, content())
-            .and_then(|()| fs::rename(&unborn, path))
-            .map_err(|error| failure(path, &error))?;
-        Ok(Self(path.to_owned()))
+        let write = || {
+            let mut file = (OpenOptions::new().read(true).write(true))
+                .create(true)
+                .truncate(true)
+                .open(&unborn)?;
+            file.write_all(content().as_bytes())?;
+            fs::rename(&unborn, path).map(|()| file)
+        };
+        let file = write().map_err(|error| failure(path, &error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+        })
+    }
+
+    /// Whether the name still leads to our file, and our number is still in it.
+    fn is_still_ours(&self) -> io::Result<bool> {
+        let (there, ours) = (fs::symlink_metadata(&self.path)?, self.file.metadata()?);
+        let mut now = [0; 16];
+        let length = self.file.read_at(&mut now, 0)?;
+        let same = (there.dev(), there.ino()) == (ours.dev(), ours.ino());
+        Ok(same && now[..length] == *content().as_bytes())
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if fs::read_to_string(&self.0).is_ok_and(|now| now == content()) {
-            let _ = fs::remove_file(&self.0);
+        if self.is_still_ours().unwrap_or(false) {
+            let _ = fs::remove_file(&self.path);
         }
     }
 }

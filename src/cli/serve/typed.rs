@@ -4,6 +4,7 @@
 //! function [`Typed::limits`] names every field, so that a new limit without a flag does not compile. What may live in
 //! this file: flags, their help, and their translation. What may not: acting on them.
 
+use super::sandbox::Sandbox;
 use crate::cli::DEFAULT_ADDRESS;
 use crate::cli::logging::Verbosity;
 use crate::cli::units::{Auto, Bytes, Count, Most, Off, Or, Time};
@@ -65,6 +66,11 @@ pub(in crate::cli) struct Typed {
     /// End with the parent, which has this number: for servers that are started for a measurement
     #[arg(long, value_name = "PID", hide = true)]
     pub(super) end_with: Option<u32>,
+
+    /// Give up, before the first client, all that serving does not need: files, programs, other sockets (seccomp, Landlock)
+    #[arg(long, value_name = "HOW", value_enum, default_value_t, num_args = 0..=1, require_equals = true,
+        default_missing_value = "try")]
+    pub(super) sandbox: Sandbox,
 
     #[command(flatten)]
     output: Output,

@@ -8,6 +8,7 @@ use socket2::Socket;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,27 @@ pub(crate) fn program() -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
+}
+
+/// The program with one system call answered by strace instead of the kernel (`inject` of strace(1)); `None`, and said,
+/// where there is no strace. The tracer is a grandchild (`-D`), so that the process that is started is the program itself.
+#[track_caller]
+pub(crate) fn strace(call: &str, answer: &str) -> Option<Command> {
+    if !super::has_tool("strace") {
+        return None;
+    }
+    let plain = program();
+    let mut command = Command::new("strace");
+    command
+        .args(["-D", "-f", "-qq", "-o", "/dev/null"])
+        .args(["-e", &format!("trace={call}")])
+        .args(["-e", &format!("inject={call}:{answer}")])
+        .arg(plain.get_program())
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Some(command)
 }
 
 /// How a run of the program ended.
@@ -78,6 +100,9 @@ impl Serve {
     /// The same for a command of one's own that will tell of so many addresses.
     #[track_caller]
     pub(crate) fn start_command(command: &mut Command, addresses: usize) -> Self {
+        if std::env::var_os("ECHO_SANDBOX").is_some() {
+            confine(command);
+        }
         let mut serve = Self::spawn(command);
         for _ in 0..addresses {
             let endpoint = serve.next_line();
@@ -204,6 +229,26 @@ impl Serve {
         }
     }
 
+    /// Waits for the end by a signal, and says which it was.
+    #[track_caller]
+    pub(crate) fn killed_by(mut self) -> Option<i32> {
+        let mut status = None;
+        wait_until("the program is killed", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.and_then(|status| status.signal())
+    }
+
+    /// Whether it comes to listen, or ends before.
+    pub(crate) fn listens(&self) -> bool {
+        let line = self
+            .out
+            .as_ref()
+            .and_then(|out| out.recv_timeout(DEADLINE).ok());
+        line.is_some_and(|line| line.starts_with("listening "))
+    }
+
     // --- What the system tells of it ---
 
     /// The numbers of its open descriptors, sorted.
@@ -233,6 +278,21 @@ impl Serve {
         let (_, fields) = stat.rsplit_once(')').unwrap();
         let fields: Vec<&str> = fields.split_whitespace().collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+}
+
+/// Adds `--sandbox`, which `ECHO_SANDBOX=1` asks for in every server that can have one: whatever the tests ask of it, it
+/// must be able to do inside.
+fn confine(command: &mut Command) {
+    let line: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    let serves = line.first().is_some_and(|first| first == "serve");
+    let is_told = |name: &str| line.iter().any(|argument| argument == name);
+    let is_reactor = !is_told("--model") || is_told("reactor");
+    let is_confined = line
+        .iter()
+        .any(|word| word.to_string_lossy().starts_with("--sandbox"));
+    if serves && is_reactor && !is_confined {
+        command.arg("--sandbox");
     }
 }
 
