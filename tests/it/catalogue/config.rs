@@ -363,9 +363,7 @@ fn g4_exposure_has_to_be_asked_for() {
     let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
     datagrams.connect(("127.0.0.1", port)).unwrap();
     datagrams.send(b"UDP is not").unwrap();
-    datagrams
-        .set_read_timeout(Some(crate::support::DEADLINE))
-        .unwrap();
+    datagrams.set_read_timeout(Some(DEADLINE)).unwrap();
     let error = datagrams.recv(&mut [0; 16]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
