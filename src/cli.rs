@@ -9,7 +9,7 @@
 //! for a server to die.
 
 #[cfg(feature = "bench")]
-mod bench;
+pub(crate) mod bench;
 #[cfg(feature = "bench")]
 mod compare;
 mod doctor;
@@ -18,7 +18,7 @@ mod footprint;
 mod logging;
 mod send;
 mod serve;
-mod units;
+pub(crate) mod units;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};

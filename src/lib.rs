@@ -158,8 +158,9 @@ pub mod load;
 pub mod net;
 pub mod reactor;
 pub mod stats;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod testing;
 
 pub use limits::Limits;
 pub use stats::Stats;

@@ -1,4 +1,5 @@
-//! What the tests stand on: a scripted socket, exhaustive choices, and a simulated network. Only there under `cfg(test)`.
+//! What the tests stand on: a scripted socket, exhaustive choices, and a simulated network. Only there under `cfg(test)`, and part of
+//! it for the fuzzer (`cfg(fuzzing)`).
 //!
 //! - [`script`]: a socket that does what a list says: short reads, short writes, `WouldBlock`, a reset. For one
 //!   connection.
@@ -6,14 +7,24 @@
 //!   next, a connection is taken through everything that can happen to it.
 //! - [`network`]: a whole operating system's worth of sockets, in memory, from a seed. The server runs in it unchanged.
 //! - [`simulation`]: clients of all manners, the oracle that knows what each must get, and the seeds.
+//! - [`fuzzed`]: laws that must hold of any bytes, for the fuzzer to break, with the corpus that it has found.
 //! - [`time`]: who is closed when.
 //! - [`catalogue`]: rows of the fault catalogue that no real kernel shows on demand.
 //! - [`torture`]: every call fails once, in every way, at every place.
 
+// The fuzzer has no use for the tests themselves.
+#![cfg_attr(fuzzing, allow(dead_code))]
+
+#[cfg(test)]
 mod catalogue;
 mod choices;
+pub mod fuzzed;
+#[cfg(test)]
 mod network;
 mod script;
+#[cfg(test)]
 mod simulation;
+#[cfg(test)]
 mod time;
+#[cfg(test)]
 mod torture;

@@ -15,7 +15,7 @@ mod search;
 mod svg;
 mod text;
 mod typed;
-mod wire;
+pub(crate) mod wire;
 
 pub(super) use typed::Typed;
 

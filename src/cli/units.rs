@@ -254,8 +254,12 @@ impl FromStr for Time {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
+        let nanoseconds = Kind::Time.read(text)?;
+        if nanoseconds % 1_000 != 0 {
+            return Err(Kind::Time.error(Problem::NotWhole)); // in microseconds, the smallest unit that can be written
+        }
         // 584 years are in 64 bits of nanoseconds; nobody waits longer.
-        u64::try_from(Kind::Time.read(text)?)
+        u64::try_from(nanoseconds)
             .map(|nanoseconds| Self(Duration::from_nanos(nanoseconds)))
             .map_err(|_| Kind::Time.error(Problem::TooLarge))
     }
@@ -447,6 +451,7 @@ mod tests {
         refuses::<Time>("5S", "'S' is no unit");
         refuses::<Time>("-5s", "it is negative");
         refuses::<Time>("1.0000000001s", "does not come out even");
+        refuses::<Time>("0.0005ms", "does not come out even");
         refuses::<Time>("18446744073709551615d", "it is too large");
         refuses::<Time>(
             "18446744073709551615d18446744073709551615d",

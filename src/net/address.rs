@@ -208,9 +208,9 @@ impl HostPort {
     fn parse(text: &str) -> Result<Self, Problem> {
         let (host, port) = text.rsplit_once(':').ok_or(Problem::NoPort)?;
         let host = match host.strip_prefix('[') {
-            Some(rest) => rest.strip_suffix(']').ok_or(Problem::Brackets)?,
+            Some(rest) => Self::parse_ipv6(rest)?,
             // `::1` would be read as the host `:` with port 1: surely not what was meant.
-            None if host.contains([':', ']']) => return Err(Problem::Brackets),
+            None if host.contains([':', '[', ']']) => return Err(Problem::Brackets),
             None => host,
         };
         // `parse` alone would take "+1" for a port.
@@ -222,6 +222,16 @@ impl HostPort {
             }),
             _ if port.is_empty() => Err(Problem::NoPort),
             _ => Err(Problem::Port(port.to_owned())),
+        }
+    }
+
+    /// What follows an opening bracket: an IPv6 address, perhaps with a zone (`fe80::1%eth0`), and the closing one.
+    fn parse_ipv6(rest: &str) -> Result<&str, Problem> {
+        let host = rest.strip_suffix(']').ok_or(Problem::Brackets)?;
+        let (address, zone) = host.split_once('%').unwrap_or((host, ""));
+        match address.parse::<Ipv6Addr>() {
+            Ok(_) if !zone.contains(['[', ']']) => Ok(host),
+            _ => Err(Problem::Brackets),
         }
     }
 }
@@ -325,6 +335,7 @@ mod tests {
         check("127.0.0.1:50007", "tcp://127.0.0.1:50007");
         check("tcp://[::1]:7", "tcp://[::1]:7");
         check("[::]:0", "tcp://[::]:0");
+        check("[fe80::1%eth0]:7", "tcp://[fe80::1%eth0]:7");
         check(":50007", "tcp://:50007");
         check("udp://example.org:65535", "udp://example.org:65535");
         check("unix:///tmp/echo.sock", "unix:///tmp/echo.sock");
@@ -342,6 +353,9 @@ mod tests {
         check("localhost:65536", "'65536' is no port");
         check("::1:7", "in brackets");
         check("[::1:7", "in brackets");
+        check("[[::1]:7", "in brackets");
+        check("[localhost]:7", "in brackets");
+        check("a[b:7", "in brackets");
         check(
             "http://localhost:80",
             "use tcp://, udp://, unix:// or unixgram://",

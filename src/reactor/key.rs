@@ -39,11 +39,11 @@ impl Key {
         }
     }
 
-    pub(super) fn token(self) -> Token {
+    pub(crate) fn token(self) -> Token {
         Token((self.serial as usize) << HALF | self.slot as usize)
     }
 
-    pub(super) fn from_token(token: Token) -> Self {
+    pub(crate) fn from_token(token: Token) -> Self {
         Self {
             slot: (token.0 & (usize::MAX >> HALF)) as u32,
             serial: (token.0 >> HALF) as u32,

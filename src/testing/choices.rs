@@ -21,6 +21,15 @@ impl Choices {
         }
     }
 
+    /// One path alone: each byte is a decision, as far as it fits.
+    pub(crate) fn given(bytes: &[u8]) -> Self {
+        Self {
+            depth: bytes.len(),
+            path: bytes.iter().map(|&byte| (byte.into(), 256)).collect(),
+            asked: 0,
+        }
+    }
+
     /// A number below `ways`.
     pub(crate) fn choose(&mut self, ways: usize) -> usize {
         if self.asked == self.depth {
@@ -31,7 +40,7 @@ impl Choices {
         }
         let (taken, _) = self.path[self.asked];
         self.asked += 1;
-        taken
+        taken % ways
     }
 
     /// Whether this run has come to where every decision is the first.

@@ -112,7 +112,12 @@ impl Stream for Socket {
 const SCRATCH_BYTES: usize = 3;
 
 /// Takes one connection along one path, from its first event to its end, and checks the laws after every step.
-fn run(choices: Choices, readiness: Readiness, short_read_empties: bool, goodbye: bool) -> Choices {
+pub(super) fn run(
+    choices: Choices,
+    readiness: Readiness,
+    short_read_empties: bool,
+    goodbye: bool,
+) -> Choices {
     let socket = Socket(Rc::new(RefCell::new(Script {
         choices,
         received: 0,

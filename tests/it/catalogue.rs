@@ -15,3 +15,4 @@ mod network;
 mod stop;
 mod udp;
 mod unix;
+mod whole;

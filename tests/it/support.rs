@@ -10,7 +10,7 @@ pub(crate) mod fault;
 pub(crate) mod schema;
 
 #[cfg(feature = "cli")]
-pub(crate) use child::{Ended, Serve, ended, program, strace};
+pub(crate) use child::{Ended, Serve, ended, program, strace, wrapped};
 
 use echo_reactor::echo::{self, Config, Server, Turn};
 use echo_reactor::net::{Address, Endpoint, UnixName};

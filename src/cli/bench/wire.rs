@@ -105,7 +105,7 @@ fn company_from(value: &Value) -> Option<Company> {
     })
 }
 
-pub(super) fn message_to_json(message: &Message) -> Value {
+pub(crate) fn message_to_json(message: &Message) -> Value {
     match message {
         Message::Opening(open) => json!({"opening": open}),
         Message::Opened(open, took) => json!({"opened": open, "took": took}),
@@ -162,7 +162,7 @@ fn final_to_json(end: &Final) -> Value {
     })
 }
 
-pub(super) fn message_from(line: &str) -> Option<Message> {
+pub(crate) fn message_from(line: &str) -> Option<Message> {
     let value: Value = serde_json::from_str(line).ok()?;
     if let Some(open) = value["opened"].as_u64() {
         return Some(Message::Opened(open, value["took"].as_u64()?));
@@ -212,12 +212,16 @@ fn final_from(value: &Value) -> Option<Final> {
         switches_forced: value[4].as_u64().unwrap_or(0),
         threads: value[5].as_u64().unwrap_or(0),
     };
-    let server = value["server"].as_array().map(|samples| ServerFigures {
-        before: sample(&samples[0]),
-        opened: sample(&samples[1]),
-        begin: sample(&samples[2]),
-        end: sample(&samples[3]),
-    });
+    let server = match value["server"].as_array().map(Vec::as_slice) {
+        None => None,
+        Some([before, opened, begin, end]) => Some(ServerFigures {
+            before: sample(before),
+            opened: sample(opened),
+            begin: sample(begin),
+            end: sample(end),
+        }),
+        Some(_) => return None,
+    };
     Some(Final {
         ledger: Ledger::from_counters(|name| value["ledger"][name].as_u64().unwrap_or(0)),
         faults,

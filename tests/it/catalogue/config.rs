@@ -2,7 +2,7 @@
 
 use crate::support::{
     DEADLINE, Dir, Serve, Talk, ended, has_ipv6, has_tool, ip, noise, program, skip, strace,
-    try_connect,
+    try_connect, wrapped,
 };
 use nix::sys::signal::Signal;
 use std::fs;
@@ -10,7 +10,6 @@ use std::io::ErrorKind;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
@@ -379,18 +378,4 @@ fn has_sandbox() -> bool {
         skip("this machine or this build has no complete sandbox");
     }
     has
-}
-
-/// The program behind another one that sets something up and becomes it.
-fn wrapped(tool: &str, arguments: &[&str]) -> Command {
-    let plain = program();
-    let mut command = Command::new(tool);
-    command
-        .args(arguments)
-        .arg(plain.get_program())
-        .env_remove("RUST_LOG")
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
-    command
 }

@@ -32,18 +32,32 @@ pub(crate) fn strace(call: &str, answer: &str) -> Option<Command> {
     if !super::has_tool("strace") {
         return None;
     }
-    let plain = program();
-    let mut command = Command::new("strace");
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{answer}"));
+    let options = [
+        "-D",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        &trace,
+        "-e",
+        &inject,
+    ];
+    Some(wrapped("strace", &options))
+}
+
+/// The program behind another one that sets something up and becomes it, or watches it.
+pub(crate) fn wrapped(tool: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(tool);
     command
-        .args(["-D", "-f", "-qq", "-o", "/dev/null"])
-        .args(["-e", &format!("trace={call}")])
-        .args(["-e", &format!("inject={call}:{answer}")])
-        .arg(plain.get_program())
+        .args(arguments)
+        .arg(program().get_program())
         .env_remove("RUST_LOG")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    Some(command)
+    command
 }
 
 /// How a run of the program ended.

@@ -1,0 +1,4 @@
+//! See `testing::fuzzed::units`, which has the law and the reason.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| echo_reactor::testing::fuzzed::units(bytes));

@@ -1,0 +1,129 @@
+//! Laws that must hold of any bytes at all: one function for each target of the fuzzer, which is in `fuzz/`.
+//!
+//! A target there is one line, which calls one of these; so what is fuzzed is compiled, linted and tested like
+//! everything else. Whatever the fuzzer has found worth keeping is in `tests/corpus`, a folder for each target, and the
+//! ordinary tests go through it. What may live in this file: such functions, and that test.
+//!
+//! ```sh
+//! cargo install cargo-fuzz && cargo +nightly fuzz run address -- -max_total_time=60
+//! ```
+
+use super::choices::Choices;
+use super::script;
+use crate::net::{Address, Prefix};
+use crate::reactor::{Key, Readiness, Token};
+use std::fmt::Display;
+use std::str::FromStr;
+
+/// What reads as a value prints as one that reads as the same; what does not is told on one line that has no control
+/// characters in it.
+fn reads_and_prints<T: FromStr<Err: Display> + Display + PartialEq>(text: &str) {
+    match text.parse::<T>() {
+        Ok(value) => {
+            let printed = value.to_string();
+            let again = printed.parse::<T>().ok();
+            assert!(again == Some(value), "{text:?} prints as {printed:?}");
+        }
+        Err(error) => {
+            let told = error.to_string();
+            assert!(!told.chars().any(char::is_control), "{text:?}: {told:?}");
+        }
+    }
+}
+
+/// Addresses of sockets, and prefixes of networks.
+pub fn address(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    reads_and_prints::<Address>(text);
+    reads_and_prints::<Prefix>(text);
+}
+
+/// Counts, bytes, times, and the words that may stand for them.
+#[cfg(feature = "cli")]
+pub fn units(bytes: &[u8]) {
+    use crate::cli::units::{Auto, Bytes, Count, Most, Off, Or, Time};
+
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    reads_and_prints::<Count>(text);
+    reads_and_prints::<Bytes>(text);
+    reads_and_prints::<Time>(text);
+    reads_and_prints::<Or<Count, Most>>(text);
+    reads_and_prints::<Or<Bytes, Auto>>(text);
+    reads_and_prints::<Or<Time, Off>>(text);
+}
+
+/// One connection over a scripted socket: the first byte is what kind of socket it is, every other one what a call comes
+/// to. The laws are those of [`script`], which goes through all scripts of six calls; these may be longer.
+pub fn connection(bytes: &[u8]) {
+    let Some((kind, calls)) = bytes.split_first() else {
+        return;
+    };
+    let readiness = match kind & 1 {
+        0 => Readiness::Plain,
+        _ => Readiness::Special,
+    };
+    script::run(
+        Choices::given(calls),
+        readiness,
+        kind & 2 != 0,
+        kind & 4 != 0,
+    );
+}
+
+/// A token from the kernel becomes a key and a key a token, and nothing is lost on the way, whatever it was.
+pub fn key(bytes: &[u8]) {
+    let Ok(number) = bytes.try_into().map(usize::from_le_bytes) else {
+        return;
+    };
+    let key = Key::from_token(Token(number));
+    assert_eq!(key.token(), Token(number));
+}
+
+/// A line that a worker of `bench` has written: what reads as a message writes as a line that reads as the same.
+#[cfg(all(feature = "cli", feature = "bench"))]
+pub fn wire(bytes: &[u8]) {
+    use crate::cli::bench::wire::{message_from, message_to_json};
+
+    let Some(message) = std::str::from_utf8(bytes).ok().and_then(message_from) else {
+        return;
+    };
+    let line = message_to_json(&message).to_string();
+    let again = message_from(&line).map(|message| message_to_json(&message).to_string());
+    assert_eq!(again, Some(line));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    /// Everything that the fuzzer has kept for one target.
+    fn replay(target: &str, law: fn(&[u8])) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/corpus")
+            .join(target);
+        let mut count = 0;
+        for entry in fs::read_dir(folder).unwrap() {
+            law(&fs::read(entry.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count > 0, "{target} has no corpus");
+        println!("{target}: {count} files");
+    }
+
+    #[test]
+    fn what_the_fuzzer_has_found_holds() {
+        replay("address", address);
+        replay("connection", connection);
+        replay("key", key);
+        #[cfg(feature = "cli")]
+        replay("units", units);
+        #[cfg(all(feature = "cli", feature = "bench"))]
+        replay("wire", wire);
+    }
+}
