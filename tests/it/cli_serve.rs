@@ -4,7 +4,7 @@
 //! asked elsewhere; how it ends by signals, in `stop`.
 
 use crate::support::{
-    DEADLINE, Dir, Serve, Talk, ended, exists, has_ipv6, ip, noise, program, skip, wait_until,
+    DEADLINE, Dir, Serve, Talk, ended, has_ipv6, ip, noise, program, skip, wait_until,
 };
 use echo_reactor::net::Endpoint;
 use nix::sys::signal::Signal;
