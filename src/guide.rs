@@ -121,6 +121,21 @@
 //! last echoes among them. So a connection that *we* end says FIN first and reads on for a while, to throw away
 //! ([`Wait::Lingering`](crate::echo::connection::Wait::Lingering)).
 //!
+//! ## Closing a descriptor that has a copy
+//! epoll watches the open file, not the number that we know it by. While anybody has a copy, a child between fork and exec
+//! or a successor, closing ours takes nothing out of the event queue, and it goes on telling of a token that is nobody's
+//! (epoll(7), the sixth question). So what is handed over is taken out by hand
+//! ([`Reactor::release`](crate::reactor::Reactor::release)). *Test:* `e4_a_socket_that_lives_on_elsewhere_raises_no_event_here`.
+//!
+//! ## Closing the door to open it again
+//! A server that is stopped and started anew refuses everybody in between, and resets those who stood in the accept queue.
+//! A second listener with SO_REUSEPORT does not help: it has a queue of its own, and the first one's dies with it. The
+//! socket itself must live on: the successor gets a copy, and the accept queue is never without an owner
+//! ([`Server::share`](crate::echo::Server::share), [`Server::leave`](crate::echo::Server::leave)). Two things are easily
+//! got wrong. The leaving one must not unlink a Unix socket's file, nor empty the queue first. And the new one must accept
+//! nobody before the old one has said that it may: else giving up on a successor that comes too late would cut its clients.
+//! *Here:* `cli/serve/succession.rs`. *Tests:* `s6_...` and `s7_...` in `tests/it/catalogue/stop.rs`.
+//!
 //! ## Answering every datagram
 //! A UDP source address is a claim. Two echo servers that are told they wrote to each other will talk for ever
 //! ([`guard`](crate::echo::guard)).

@@ -98,6 +98,31 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # On sockets that exist already, and over to another server
+//!
+//! A service manager's sockets, or those of a server that is to be replaced: [`net::Bound::adopt`] takes them as owned
+//! descriptors. The accept queue belongs to the socket, so that nobody is refused while one server takes over from another,
+//! in this process or, as `echo-reactor serve` does on SIGUSR2, in a new one.
+//!
+//! ```
+//! use echo_reactor::{Limits, echo::{Server, Turn}, net::Bound};
+//!
+//! let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+//! let address = listener.local_addr()?;
+//! let mut old = Server::with_sockets(vec![Bound::adopt(listener)?], Limits::default())?;
+//!
+//! let sockets = old.share()?.into_iter().map(|(copy, _)| Bound::adopt(copy)).collect::<Result<_, _>>()?;
+//! let mut new = Server::with_sockets(sockets, Limits::default())?;
+//! old.leave(); // it serves on whoever is inside, and accepts nobody more
+//! assert_eq!(old.turn(None)?, Turn::Finished);
+//!
+//! let _client = std::net::TcpStream::connect(address)?;
+//! while new.stats().accepted == 0 {
+//!     new.turn(None)?;
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # The rooms, in reading order
 //!
 //! | room | what may live there |
