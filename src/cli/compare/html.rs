@@ -107,7 +107,7 @@ fn head(out: &mut String, record: &Record, title: &str) -> std::fmt::Result {
         date(record.started_unix),
         escape(title),
         escape(&format!(
-            "The same load on each, as processes of their own, in {} with a new order each; every byte that came back \
+            "The same load on each, as processes of their own, in {}, each in an order of its own; every byte that came back \
              was verified. {} of {}, {} of memory, Linux {}.",
             plural(record.rounds, "round"),
             plural(machine.processors, "processor"),
@@ -217,7 +217,9 @@ fn overview(out: &mut String, record: &Record) -> std::fmt::Result {
     out.write_str("<h2 id=\"overview\">At a glance</h2>\n")?;
     let (wide, height) = (620.0, 0.0);
     let Some((svg, tall, description)) = overview::draw(record, wide) else {
-        return out.write_str("<p>There is nothing to compare.</p>\n");
+        return out.write_str(
+            "<p>Nothing here can be called ahead or behind: that takes three rounds in which two models took part.</p>\n",
+        );
     };
     let first = record
         .models
