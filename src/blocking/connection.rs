@@ -43,11 +43,16 @@ impl Stream {
                 stall.map(|time| stream.set_write_timeout(Some(time))),
                 // Linux hands TCP_NODELAY down from the listener, which saves this call for every connection.
                 (!cfg!(target_os = "linux")).then(|| stream.set_nodelay(true)),
+                None,
             ],
             Self::Unix(stream) => [
                 idle.map(|time| stream.set_read_timeout(Some(time))),
                 stall.map(|time| stream.set_write_timeout(Some(time))),
-                None,
+                // Unix sockets inherit no buffers.
+                (limits.send_buffer_bytes)
+                    .map(|bytes| SockRef::from(stream).set_send_buffer_size(bytes)),
+                (limits.receive_buffer_bytes)
+                    .map(|bytes| SockRef::from(stream).set_recv_buffer_size(bytes)),
             ],
         };
         results

@@ -133,10 +133,11 @@ impl Bound {
         if address.is_ipv6() {
             socket.set_only_v6(options.ipv6_only)?;
         }
+        let mut option_errors = 0;
         if kind == Type::STREAM {
             // A server that starts again must not wait for the TIME_WAIT of its former life. (On UDP the same option
             // would let a second server steal the port.)
-            socket.set_reuse_address(true)?;
+            option_errors += failed("SO_REUSEADDR", socket.set_reuse_address(true));
         }
         socket.bind(&SockAddr::from(address))?;
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
@@ -148,7 +149,7 @@ impl Bound {
             socket,
             endpoint,
             file: None,
-            option_errors: 0,
+            option_errors,
         })
     }
 

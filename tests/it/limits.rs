@@ -10,6 +10,7 @@ use echo_reactor::Limits;
 use echo_reactor::stats::Reason;
 use socket2::Socket;
 use std::io::{ErrorKind, Read};
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 const TCP: &str = "tcp://127.0.0.1:0";
@@ -222,6 +223,32 @@ fn a_stalled_peer_is_reset_even_if_it_has_sent_nothing_more() {
     assert_eq!(server.stats().closed(Reason::WriteStall), 1);
     let error = (&stuck).read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+/// A Unix socket's unsent bytes lie in its peer's queue, as many as its own send buffer allows; and it inherits no buffer
+/// from its listener, as TCP's do.
+#[test]
+fn a_unix_connection_has_the_buffers_that_were_asked_for() {
+    let directory = Dir::new();
+    for model in [Model::Reactor, Model::Threads] {
+        let waiting = |send_buffer_bytes| {
+            let limits = Limits {
+                send_buffer_bytes,
+                ..Limits::default()
+            };
+            let server = Running::start(model, &[&directory.address("unix", "echo")], limits);
+            let client = [server.connect()];
+            stuff(&client);
+            // What is there without asking the server for more: a read makes room, so only the first one counts.
+            let mut queue = vec![MaybeUninit::uninit(); 1 << 20];
+            let waiting = client[0].peek(&mut queue).unwrap();
+            server.stop();
+            waiting
+        };
+        let (small, plain) = (waiting(Some(4 << 10)), waiting(None));
+        assert!(small <= 16 << 10, "{model:?}: {small}");
+        assert!(plain > 2 * small, "{model:?}: {plain} and {small}");
+    }
 }
 
 #[test]

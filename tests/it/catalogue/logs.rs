@@ -209,6 +209,13 @@ fn l5_mistakes_are_named_on_one_line_with_the_value() {
         &["udp://127.0.0.1:0", "reactor"],
     );
     refused(&[TCP, TCP, "--model", "one-at-a-time"], &["one"]);
+    refused(
+        &["--allow", "10.0.0.1/8"],
+        &["'10.0.0.1/8'", "--allow", "10.0.0.0/8"],
+    );
+    refused(&["--deny", "host"], &["'host'", "--deny", "no IP address"]);
+    refused(&["--max-per-prefix", "0"], &["per prefix of 0"]);
+    refused(&["--at-limit", "drop"], &["'drop'", "wait, reject"]);
 }
 
 #[test]
