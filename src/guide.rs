@@ -116,6 +116,14 @@
 //! clients have sent meanwhile waits unread. So deadlines are judged by the last moment of which everything is known: the
 //! clock as it was *before* the kernel was asked (`judged_ms` in [`Reactor`](crate::reactor::Reactor)).
 //!
+//! ## Waiting for those who cannot say goodbye
+//! A peer whose power fails sends neither FIN nor reset, and on a connection over which nothing moves no timer runs: it
+//! stays open for ever. Three ways of being gone take three remedies. Silent and owed nothing:
+//! [`keepalive`](crate::Limits::keepalive) probes. Silent and owed bytes: probes do not run then, and TCP repeats itself
+//! for a quarter of an hour, unless [`user_timeout`](crate::Limits::user_timeout) ends it earlier. Alive, with its window
+//! shut: it acknowledges whatever it is asked, so nothing of TCP's ends it, and we must, by a reset
+//! ([`write_stall_timeout`](crate::Limits::write_stall_timeout)). *Tests:* `tests/it/catalogue/network.rs`.
+//!
 //! ## Closing with unread input
 //! `close` on a socket that has unread bytes sends a reset, and a reset can destroy what the peer has not read yet, the
 //! last echoes among them. So a connection that *we* end says FIN first and reads on for a while, to throw away

@@ -56,7 +56,9 @@ pub fn judge(error: &io::Error) -> Verdict {
     #[cfg(target_os = "linux")]
     match error.raw_os_error() {
         Some(errno::EMFILE) => {
-            return Verdict::Pause("this process has no descriptors left; raise `ulimit -n`");
+            return Verdict::Pause(
+                "this process has no descriptors left; raise its limit (`ulimit -n`, LimitNOFILE= of systemd)",
+            );
         }
         Some(errno::ENFILE) => {
             return Verdict::Pause(
@@ -68,7 +70,11 @@ pub fn judge(error: &io::Error) -> Verdict {
                 "the system has no socket buffers left; see `sysctl net.ipv4.tcp_mem`",
             );
         }
-        Some(errno::ENOMEM) => return Verdict::Pause("the system has no memory left"),
+        Some(errno::ENOMEM) => {
+            return Verdict::Pause(
+                "the system has no memory left; see `free -m`, and hold fewer connections",
+            );
+        }
         Some(errno::EBADF | errno::EINVAL | errno::ENOTSOCK | errno::EFAULT) => {
             return Verdict::Fatal;
         }

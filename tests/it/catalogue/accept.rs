@@ -219,6 +219,7 @@ fn a8_at_the_limit_they_wait_or_are_rejected() {
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 
     let server = Serve::start(&[TCP], &["--connections", "100", "--at-limit", "reject"]);
+    let before = server.descriptors();
     let clients: Vec<Socket> = (0..150).map(|_| server.connect()).collect();
     let rejected = clients.iter().filter(|client| is_rejected(client)).count();
     assert_eq!(rejected, 50);
@@ -232,6 +233,7 @@ fn a8_at_the_limit_they_wait_or_are_rejected() {
     );
     drop(clients);
     wait_until("all are gone", || server.counter("live") == 0);
+    assert_eq!(server.descriptors(), before);
     server.connect().is_echoed(b"there is room again");
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
