@@ -8,8 +8,10 @@ mod accept;
 mod backpressure;
 #[cfg(feature = "bench")]
 mod clients;
+mod closing;
 mod config;
 mod edges;
+mod fairness;
 mod logs;
 mod network;
 mod stop;

@@ -4,13 +4,10 @@
 //! the threads, where the kernel does not make the difference). Bounds are asserted by the ledger and by what the system
 //! tells of a child, never by how long something took.
 
-use crate::support::{
-    Dir, Model, Running, Talk, bind, connect, noise, stuff, turn_until, wait_until,
-};
+use crate::support::{Dir, Running, Talk, bind, connect, noise, stuff, turn_until, wait_until};
 use echo_reactor::Limits;
 use echo_reactor::stats::Reason;
 use socket2::Socket;
-use std::thread;
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
@@ -59,67 +56,7 @@ fn unix_clients_that_never_read_are_owed_a_scratch_each_at_most() {
     check_never_reading(&directory.address("unix", "echo"));
 }
 
-#[track_caller]
-fn check_slow_reader(model: Model, address: &str) {
-    let limits = Limits {
-        send_buffer_bytes: Some(256 << 10), // far less than is sent
-        ..Limits::default()
-    };
-    let server = Running::start(model, &[address], limits);
-    let sent = noise(2, 8 << 20);
-    let client = server.connect();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            client.say(&sent);
-            client.finish();
-        });
-        // It reads when the server has got stuck with it, or (with threads, who tell nothing before the end) at once.
-        if model == Model::Reactor {
-            wait_until("the server owes it bytes", || server.stats().owed > 0);
-            serves_others(&server);
-        }
-        crate::support::assert_same(&client.hear_all(), &sent);
-    });
-    let stats = server.drain();
-    assert_eq!(stats.closed(Reason::Finished), stats.accepted);
-    assert_eq!((stats.bytes_in, stats.discarded), (stats.bytes_out, 0));
-}
-
-#[test]
-fn a_reader_that_was_stuck_and_reads_on_gets_everything_over_tcp() {
-    check_slow_reader(Model::Reactor, TCP);
-    check_slow_reader(Model::Threads, TCP);
-}
-
-#[test]
-fn a_reader_that_was_stuck_and_reads_on_gets_everything_over_unix() {
-    let directory = Dir::new();
-    check_slow_reader(Model::Reactor, &directory.address("unix", "reactor"));
-    check_slow_reader(Model::Threads, &directory.address("unix", "threads"));
-}
-
 // --- Peers that leave --------------------------------------------------------------------------------------------------
-
-#[track_caller]
-fn check_reset_mid_stream(model: Model) {
-    let server = Running::start(model, &[TCP], Limits::default());
-    let client = server.connect();
-    client.is_echoed(b"so far so good");
-    client.push();
-    client.reset();
-    wait_until("the reset is seen", || server.stats().live == 0);
-    serves_others(&server);
-    let stats = server.drain();
-    assert_eq!(stats.closed(Reason::Reset), 1, "{stats}");
-    assert_eq!(stats.closed(Reason::Finished), 1);
-}
-
-#[test]
-fn a_reset_in_the_middle_ends_that_client_alone() {
-    check_reset_mid_stream(Model::Reactor);
-    check_reset_mid_stream(Model::Threads);
-    check_reset_mid_stream(Model::OneAtATime);
-}
 
 #[test]
 fn a_client_that_resets_before_it_is_accepted_is_read_counted_and_forgotten() {
@@ -196,7 +133,7 @@ fn a_peer_that_says_fin_and_stays_is_let_go() {
 #[cfg(feature = "cli")]
 mod child {
     use super::TCP;
-    use crate::support::{Dir, Serve, Talk, noise, skip, stuff, wait_until};
+    use crate::support::{Serve, Talk, noise, skip, stuff, wait_until};
     use echo_reactor::Limits;
     use nix::sys::signal::Signal;
     use socket2::Socket;
@@ -213,34 +150,6 @@ mod child {
         let grown = server.status("VmRSS").saturating_sub(before);
         assert!(grown < 30 * 64, "{grown} KiB for 30 clients");
         assert!(server.counter("owed") <= 30 * Limits::default().scratch_bytes as u64);
-    }
-
-    #[test]
-    fn two_thousand_who_connect_and_leave_take_no_descriptor_with_them() {
-        for model in ["reactor", "threads", "one-at-a-time"] {
-            let directory = Dir::new();
-            let json = directory.path("stats.json");
-            let flags = ["--model", model, "--stats-json", json.to_str().unwrap()];
-            let server = Serve::start(&[TCP], &flags);
-            server.connect().is_echoed(b"the first");
-            wait_until("the first is gone", || server.counter("live") == 0);
-            let before = server.descriptors();
-            for number in 0..2_000 {
-                let client = server.connect();
-                match number % 4 {
-                    0 => client.reset(),
-                    1 => client.say(b"bye"),
-                    _ => drop(client),
-                }
-            }
-            wait_until("all were seen and are gone", || {
-                let ledger = server.ledger();
-                ledger["accepted"] == 2_001 && ledger["live"] == 0
-            });
-            assert_eq!(server.descriptors(), before, "{model}");
-            let ended = server.stop(Signal::SIGTERM);
-            assert_eq!(ended.code, 0, "{}", ended.err);
-        }
     }
 
     /// SIGSTOP is what a paused machine looks like from outside.

@@ -1,8 +1,57 @@
-//! E: what the kernel says is ready, and what it turns out to be.
+//! E: what the kernel says is ready, and what it turns out to be. What no kernel does on demand (events for nothing, for
+//! those who have left, twice in one batch) is in `src/testing/catalogue.rs`.
 
-use crate::support::{Talk, bind, connect, turn_until};
+use crate::support::fault::{can, figure, is_over, traced};
+use crate::support::{
+    Dir, Running, Serve, Talk, assert_same, bind, connect, noise, turn_until, wait_until,
+};
 use echo_reactor::Limits;
-use std::time::Duration;
+use echo_reactor::echo::Server;
+use echo_reactor::stats::Reason;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use socket2::Socket;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const TCP: &str = "tcp://127.0.0.1:0";
+
+/// Two bytes to and fro, by turns that are given by hand.
+#[track_caller]
+fn is_echoed_by(server: &mut Server, client: &Socket) {
+    client.say(b"in");
+    turn_until(server, "it is echoed", |stats| stats.bytes_out >= 2);
+    assert_eq!(client.hear(2), b"in");
+}
+
+/// Data and FIN in one edge: the read is short, and the end is still to be seen.
+#[test]
+fn e5_data_and_fin_in_one_edge() {
+    let directory = Dir::new();
+    for address in [TCP, &directory.address("unix", "echo")] {
+        let mut server = bind(&[address], Limits::default());
+        let endpoint = server.addresses()[0].clone();
+        let inside = connect(&endpoint);
+        is_echoed_by(&mut server, &inside);
+        let newcomer = connect(&endpoint);
+        // Both before the server's next turn: one who is inside, and one who is not yet accepted.
+        for client in [&inside, &newcomer] {
+            client.say(&noise(5, 100));
+            client.finish();
+        }
+        let began = Instant::now();
+        turn_until(&mut server, "both have ended", |stats| {
+            stats.closed(Reason::Finished) == 2
+        });
+        for client in [&inside, &newcomer] {
+            assert_same(&client.hear_all(), &noise(5, 100));
+        }
+        figure(&format!("e5: {:.2?} over {address}", began.elapsed()));
+        let stats = server.stats();
+        assert_eq!((stats.bytes_in, stats.bytes_out), (202, 202));
+    }
+}
 
 /// epoll knows an open socket and not a descriptor: while anybody has a copy, closing ours takes nothing out of our event
 /// queue, and events go on coming under a key that is nobody's. So a door that is handed over is taken out by hand.
@@ -33,4 +82,173 @@ fn e4_a_socket_that_lives_on_elsewhere_raises_no_event_here() {
     assert_eq!((stats.stale_events, stats.accepted), (0, 1), "{stats}");
     assert_eq!(stats.datagrams_in, 0);
     drop((outside, copies));
+}
+
+/// A signal every millisecond: each interrupts the wait, and neither echoes nor deadlines suffer.
+#[test]
+fn e7_a_storm_of_signals() {
+    let server = Serve::start(&[TCP], &["--idle-timeout", "1s"]);
+    let idle = server.connect();
+    idle.is_echoed(b"the last word");
+    let spoke = Instant::now();
+    let process = Pid::from_raw(i32::try_from(server.pid()).unwrap());
+    thread::scope(|scope| {
+        let storm = scope.spawn(|| {
+            let mut signals = 0;
+            while !is_over(&idle) {
+                kill(process, Signal::SIGUSR1).unwrap();
+                signals += 1;
+                thread::sleep(Duration::from_millis(1));
+            }
+            (signals, spoke.elapsed())
+        });
+        let active = server.connect();
+        while !storm.is_finished() {
+            active.is_echoed(b"not disturbed");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let (signals, lasted) = storm.join().unwrap();
+        figure(&format!(
+            "e7: {signals} signals; who was silent for 1 s was closed after {lasted:.2?} (at most a sixteenth late)"
+        ));
+        assert!(
+            signals > 20 && lasted >= Duration::from_millis(990),
+            "{lasted:?}"
+        );
+    });
+    wait_until("both are gone", || server.counter("live") == 0);
+    assert_eq!(server.stop(Signal::SIGTERM).code, 0);
+}
+
+/// Every second wait is interrupted, and says nothing else.
+#[test]
+fn e7_epoll_wait_is_interrupted() {
+    if !can(&["strace"]) {
+        return;
+    }
+    let directory = Dir::new();
+    let inject = ["-e", "inject=epoll_wait:error=EINTR:when=1+2"];
+    let log = directory.path("calls");
+    let traced = traced(&log, "epoll_wait", &inject, &[TCP], &[]);
+    let client = traced.serve.connect();
+    for number in 0..50 {
+        client.is_echoed(&noise(number, 1_000));
+    }
+    drop(client);
+    let interrupted = |text: &str| text.contains("EINTR") && text.contains("INJECTED");
+    let calls = traced.calls();
+    let count = calls.iter().filter(|call| interrupted(&call.text)).count();
+    figure(&format!("e7: {count} of {} waits interrupted", calls.len()));
+    assert!(count >= 20);
+    assert_eq!(traced.serve.stop(Signal::SIGTERM).code, 0);
+}
+
+/// Nothing can be served without the event queue: so say which call failed, and end; never spin.
+#[test]
+fn e8_the_event_queue_breaks() {
+    if !can(&["strace"]) {
+        return;
+    }
+    for errno in ["EBADF", "EFAULT", "EINVAL"] {
+        let directory = Dir::new();
+        let inject = format!("inject=epoll_wait:error={errno}:when=3+");
+        let log = directory.path("calls");
+        let traced = traced(&log, "epoll_wait", &["-e", &inject], &[TCP], &[]);
+        let clients: Vec<Socket> = (0..3).map(|_| traced.serve.connect()).collect();
+        clients.iter().for_each(|client| {
+            let _ = client.send(b"is anybody there?");
+        });
+        let ended = traced.serve.wait();
+        assert_eq!(ended.code, 71, "{}", ended.err);
+        assert!(ended.err.contains("echo-reactor: error: "), "{}", ended.err);
+        figure(&format!(
+            "e8: {errno}: exit code {}: {}",
+            ended.code,
+            ended.err.lines().last().unwrap_or("")
+        ));
+    }
+}
+
+/// More connections are ready than one wait can tell of (1,024), in every turn. Each turn serves others, in the order of
+/// the kernel's list, so that nobody falls behind.
+#[test]
+fn e9_more_are_ready_than_a_wait_can_tell() {
+    const CLIENTS: usize = 3_000;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    if hard < 3 * CLIENTS as u64 {
+        return crate::support::skip("the hard limit of descriptors is below 9,000");
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let directory = Dir::new();
+    let mut server = bind(&[&directory.address("unix", "echo")], Limits::default());
+    let endpoint = server.addresses()[0].clone();
+    let mut clients = Vec::new();
+    while clients.len() < CLIENTS {
+        clients.extend((0..100).map(|_| connect(&endpoint)));
+        let inside = clients.len() as u64;
+        turn_until(&mut server, "they are inside", |stats| {
+            stats.accepted == inside
+        });
+    }
+    let mut served = vec![0_u32; CLIENTS];
+    clients.iter().for_each(|client| client.say(b"x"));
+    for _ in 0..15 {
+        let before = server.stats().bytes_out;
+        server.turn(Some(Duration::ZERO)).unwrap();
+        assert!(server.stats().bytes_out - before <= 1_024, "one batch");
+        for (client, served) in clients.iter().zip(&mut served) {
+            if !client.hears_nothing() {
+                client.hear(1);
+                *served += 1;
+                client.say(b"x"); // ready again at once
+            }
+        }
+    }
+    let (least, most) = (served.iter().min().unwrap(), served.iter().max().unwrap());
+    figure(&format!(
+        "e9: {CLIENTS} clients, served {least} to {most} times each"
+    ));
+    assert!(*least > 0 && *most <= 2 * least, "{least} to {most}");
+}
+
+/// What came before the reset is read, and counted; its echo is not owed to anybody any more.
+#[test]
+fn e10_bytes_and_then_a_reset() {
+    let mut server = bind(&[TCP], Limits::default());
+    let endpoint = server.addresses()[0].clone();
+    let client = connect(&endpoint);
+    is_echoed_by(&mut server, &client);
+    client.say(&noise(1, 500));
+    client.reset();
+    turn_until(&mut server, "it is gone", |stats| stats.live == 0);
+    let stats = server.stats();
+    assert_eq!(stats.closed(Reason::Reset), 1, "{stats}");
+    assert_eq!(
+        (stats.bytes_in, stats.bytes_out, stats.discarded),
+        (502, 2, 500)
+    );
+    assert_eq!(stats.balance(), Ok(()));
+}
+
+/// The smallest send buffer there is, and a reader that comes late: every write is a partial one.
+#[test]
+fn e11_partial_writes_into_a_small_buffer() {
+    let limits = Limits {
+        send_buffer_bytes: Some(4_096),
+        ..Limits::default()
+    };
+    let server = Running::reactor(&[TCP], limits);
+    let client = server.connect();
+    client.set_recv_buffer_size(4_096).unwrap();
+    let sent = noise(11, 1 << 20);
+    thread::scope(|scope| {
+        scope.spawn(|| client.say(&sent));
+        wait_until("the server owes it bytes", || server.stats().owed > 0);
+        assert_same(&client.hear(sent.len()), &sent);
+    });
+    client.finish();
+    assert_same(&client.hear_all(), &[]);
+    let stats = server.drain();
+    assert_eq!((stats.bytes_out, stats.discarded), (1 << 20, 0));
+    assert!(stats.owed_peak <= Limits::default().scratch_bytes as u64);
 }

@@ -1,10 +1,13 @@
-//! T: the server as a whole, under tools that see what no test asks.
+//! T: the whole of it, under tools that see what no test asks. T1's matrix over the simulated network is
+//! `src/testing/torture.rs`, T2 is `src/testing/simulation.rs`; here are those of the program on the real kernel.
 
-use crate::support::{DEADLINE, Dir, Serve, Talk, connect, has_tool, ip, noise, wrapped};
+use crate::support::fault::figure;
+use crate::support::{DEADLINE, Dir, Serve, Talk, connect, has_tool, ip, noise, program, wrapped};
 use nix::sys::signal::Signal;
 use socket2::Socket;
 use std::fs;
 use std::net::UdpSocket;
+use std::process::Command;
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
@@ -54,4 +57,24 @@ fn t3_valgrind_finds_no_leak_and_no_error() {
         .lines()
         .filter(|line| line.contains("total heap usage") || line.contains("still reachable"));
     told.for_each(|line| println!("{line}"));
+}
+
+/// The real soak takes half an hour and more; this one shows that it works, and that six seconds are good.
+#[test]
+fn t4_a_short_soak() {
+    if !has_tool("python3") {
+        return;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/soak");
+    let binary = program();
+    let output = Command::new("python3")
+        .args([script, "--minutes", "0.1", "--binary"])
+        .arg(binary.get_program())
+        .output()
+        .unwrap();
+    let out = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{out}{err}");
+    assert!(out.contains("soak: good"), "{out}");
+    figure(&format!("t4: {}", out.lines().last().unwrap_or_default()));
 }

@@ -5,11 +5,14 @@
 
 use super::{Serve, has_tool, program, skip};
 use echo_reactor::net::Endpoint;
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddrV4;
+use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -218,6 +221,15 @@ pub(crate) fn kept(endpoint: &Endpoint) -> Vec<Kept> {
     }
     all.retain(|kept| kept.state != "LISTEN");
     all
+}
+
+/// Whether the peer has ended this connection, in order or not. Nothing is read, and nobody waits.
+pub(crate) fn is_over(socket: &Socket) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    match recv(socket.as_raw_fd(), &mut [0], flags) {
+        Ok(count) => count == 0,
+        Err(errno) => errno != Errno::EAGAIN,
+    }
 }
 
 // --- System calls ------------------------------------------------------------------------------------------------------
