@@ -263,6 +263,27 @@ fn nothing_is_unsafe_and_the_compiler_sees_to_it() {
     assert_eq!(unsafe_ones.count(), 0);
 }
 
+/// A planted bug without a place would survive every test, and a place without a name could not be chosen.
+#[test]
+fn every_planted_bug_has_a_place_and_every_place_a_name() {
+    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/mutants.rs");
+    let list = fs::read_to_string(list).unwrap();
+    let name = |text: &str| text.split('"').next().unwrap().to_owned();
+    let listed: BTreeSet<String> = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("    (\""))
+        .map(name)
+        .collect();
+    let mut placed = BTreeSet::new();
+    for source in sources() {
+        for (_, line) in source.code.iter().filter(|_| source.room != "mutants") {
+            placed.extend(behind(line, "planted!(\"").map(name));
+        }
+    }
+    assert!(listed.len() > 25, "the list is found");
+    assert_eq!(listed, placed);
+}
+
 /// They panic when the stream is gone.
 #[test]
 fn nobody_prints_by_a_macro() {

@@ -1,13 +1,221 @@
 //! T: the whole of it, under tools that see what no test asks. T1's matrix over the simulated network is
 //! `src/testing/torture.rs`, T2 is `src/testing/simulation.rs`; here are those of the program on the real kernel.
 
-use crate::support::fault::figure;
+use crate::support::fault::{can, figure};
 use crate::support::{DEADLINE, Dir, Serve, Talk, connect, has_tool, ip, noise, program, wrapped};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use socket2::Socket;
 use std::fs;
-use std::net::UdpSocket;
-use std::process::Command;
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Every system call that the server makes on its sockets, queues and files, from its start to its end, and the errnos
+/// that their pages name and that can come to pass. (EFAULT would be a bug of the kernel's or of std's; writing to standard output and error is
+/// L's business.)
+const CALLS: [(&str, &str); 21] = [
+    ("socket", "EMFILE ENFILE ENOBUFS ENOMEM EACCES EAFNOSUPPORT"),
+    ("setsockopt", "EINVAL ENOPROTOOPT ENOMEM EPERM"),
+    ("bind", "EADDRINUSE EACCES EADDRNOTAVAIL ENOENT EROFS"),
+    ("listen", "EADDRINUSE EOPNOTSUPP"),
+    ("getsockname", "ENOBUFS EINVAL"),
+    ("getsockopt", "EINVAL ENOPROTOOPT"),
+    ("fcntl", "EINVAL EACCES"),
+    ("ioctl", "EINVAL ENOTTY"),
+    ("epoll_create1", "EMFILE ENFILE ENOMEM"),
+    ("eventfd2", "EMFILE ENFILE ENOMEM"),
+    ("epoll_ctl", "ENOSPC ENOMEM EPERM EEXIST EINVAL"),
+    ("epoll_wait", "EINTR EBADF EINVAL"),
+    (
+        "accept4",
+        "EINTR EMFILE ENFILE ENOBUFS ENOMEM ECONNABORTED EPROTO EPERM ENETDOWN EHOSTUNREACH EINVAL",
+    ),
+    (
+        "recvfrom",
+        "EINTR ENOMEM ECONNRESET ECONNABORTED ETIMEDOUT EHOSTUNREACH EIO ECONNREFUSED",
+    ),
+    (
+        "sendto",
+        "EINTR EAGAIN EPIPE ECONNRESET ENOBUFS ENOMEM ETIMEDOUT EHOSTUNREACH EACCES EPERM EMSGSIZE",
+    ),
+    ("getpeername", "ENOTCONN ENOBUFS"),
+    ("shutdown", "ENOTCONN EINVAL"),
+    ("close", "EINTR EIO EDQUOT"),
+    ("openat", "EMFILE EACCES ENOSPC EROFS EIO"),
+    ("unlink", "ENOENT EPERM EROFS"),
+    ("rename", "EACCES ENOSPC EROFS"),
+];
+/// The so-many-th call that fails. The first few are those of the start; later ones meet clients.
+const PLACES: [u32; 3] = [1, 3, 8];
+/// The program's loader comes first, and opens and closes files of its own.
+const LOADER: u32 = 7;
+
+/// Each call fails once, in each way, at each place, in a process of its own: it never panics, never hangs, and never
+/// loses count; what it cannot do without, it names and ends.
+#[test]
+fn t1_every_system_call_fails_on_the_real_kernel() {
+    if !can(&["strace"]) {
+        return;
+    }
+    let cases: Vec<(&str, &str, u32)> = CALLS
+        .iter()
+        .flat_map(|(call, errnos)| errnos.split(' ').map(move |errno| (*call, errno)))
+        .flat_map(|(call, errno)| PLACES.map(|place| (call, errno, place)))
+        .collect();
+    let (next, struck, served) = (
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+    );
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some(&(call, errno, place)) =
+                    cases.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    let fate = torture(call, errno, place);
+                    struck.fetch_add(usize::from(fate.has_struck), Ordering::Relaxed);
+                    served.fetch_add(
+                        usize::from(fate.has_struck && fate.has_served),
+                        Ordering::Relaxed,
+                    );
+                }
+            });
+        }
+    });
+    let (struck, served) = (struck.into_inner(), served.into_inner());
+    figure(&format!(
+        "t1: {struck} faults in {} system calls of the program; it served and ended in order {served} times",
+        CALLS.len()
+    ));
+    assert!(struck > 150, "only {struck} faults");
+    assert!(served > struck / 3, "only {served} of {struck}");
+}
+
+struct Fate {
+    has_struck: bool,
+    has_served: bool,
+}
+
+fn torture(call: &str, errno: &str, place: u32) -> Fate {
+    let what = format!("{call} fails with {errno}, number {place}");
+    let directory = Dir::new();
+    let (log, json) = (directory.path("calls"), directory.path("stats.json"));
+    let unix = directory.address("unix", "echo");
+    let mut command = Command::new("strace");
+    command.args(["-D", "-f", "-o", log.to_str().unwrap()]);
+    command.args(["-e", &format!("trace={call}")]);
+    let when = if call == "close" {
+        LOADER + place
+    } else {
+        place
+    };
+    command.args(["-e", &format!("inject={call}:error={errno}:when={when}")]);
+    if call == "openat" {
+        command.args(["-P", json.to_str().unwrap()]);
+    }
+    command.arg(program().get_program());
+    command.args(["serve", "tcp://127.0.0.1:0", "udp://127.0.0.1:0", &unix]);
+    command.args([
+        "--drain-timeout",
+        "2s",
+        "--stats-json",
+        json.to_str().unwrap(),
+    ]);
+    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut serve = Serve::spawn(&mut command);
+    if serve.comes_to_listen(3) {
+        use_it(&serve, &directory);
+        serve.signal(Signal::SIGTERM);
+        if call == "sendto" {
+            // The handler of signals writes to itself by sendto too, so it may have been this signal that was lost.
+            thread::sleep(Duration::from_millis(500));
+            serve.signal(Signal::SIGTERM);
+        }
+    }
+    let ended = serve.wait();
+    let documented = [0, 3, 64, 69, 70, 71, 73, 74, 77];
+    assert!(
+        documented.contains(&ended.code),
+        "{what}: exit code {}: {}",
+        ended.code,
+        ended.err
+    );
+    assert!(!ended.err.contains("panicked"), "{what}: {}", ended.err);
+    if ended.code != 0 && ended.code != 3 {
+        assert!(
+            ended.err.contains("echo-reactor: error: "),
+            "{what}: {}",
+            ended.err
+        );
+    }
+    let report = fs::read_to_string(&json).unwrap_or_default();
+    if let Ok(report) = serde_json::from_str::<Value>(&report) {
+        assert_balanced(&report, &what);
+    }
+    let log = fs::read_to_string(&log).unwrap_or_default();
+    Fate {
+        has_struck: log.contains("(INJECTED)"),
+        has_served: ended.code == 0,
+    }
+}
+
+/// What clients do. Whether they get what they ask for depends on what fails; that they get it in time or not at all does
+/// not.
+fn use_it(serve: &Serve, directory: &Dir) {
+    let patience = Some(Duration::from_secs(1));
+    let talk = |stream: &mut dyn ReadWrite| {
+        let mut echoed = [0; 1_000];
+        let _ = stream
+            .write_all(&[7; 1_000])
+            .and_then(|()| stream.read_exact(&mut echoed));
+    };
+    let (tcp, udp) = (ip(&serve.endpoints[0]), ip(&serve.endpoints[1]));
+    for _ in 0..3 {
+        if let Ok(mut stream) = TcpStream::connect(tcp) {
+            stream.set_read_timeout(patience).unwrap();
+            talk(&mut stream);
+        }
+        if let Ok(mut stream) = UnixStream::connect(directory.path("echo")) {
+            stream.set_read_timeout(patience).unwrap();
+            talk(&mut stream);
+        }
+    }
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(patience).unwrap();
+    let _ = client
+        .send_to(b"a datagram", udp)
+        .and_then(|_| client.recv(&mut [0; 16]));
+}
+
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
+
+/// The three equations of the ledger.
+#[track_caller]
+fn assert_balanced(report: &Value, what: &str) {
+    let number = |name: &str| report[name].as_u64().unwrap();
+    let sum = |family: &str| {
+        let counts = report[family].as_object().unwrap().values();
+        counts.map(|count| count.as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!(
+        number("accepted"),
+        number("live") + sum("closed"),
+        "{what}: {report}"
+    );
+    let accounted = number("bytes_out") + number("owed") + number("discarded");
+    assert_eq!(number("bytes_in"), accounted, "{what}: {report}");
+    let answered = number("datagrams_out") + sum("dropped");
+    assert_eq!(number("datagrams_in"), answered, "{what}: {report}");
+    assert_eq!((number("live"), number("owed")), (0, 0), "{what}: {report}");
+}
 
 const TCP: &str = "tcp://127.0.0.1:0";
 

@@ -127,6 +127,21 @@ impl Serve {
         serve
     }
 
+    /// Whether a command that was spawned comes to tell of so many addresses, rather than to its end.
+    pub(crate) fn comes_to_listen(&mut self, addresses: usize) -> bool {
+        let mut lines = self.out.iter();
+        let out = lines.next().expect("its output leads here");
+        (0..addresses).all(|_| match out.recv_timeout(DEADLINE) {
+            Ok(line) => {
+                let address = line.strip_prefix("listening ").expect("an address");
+                let address: Address = address.parse().unwrap();
+                self.endpoints.push(address.resolve().unwrap().remove(0));
+                true
+            }
+            Err(_) => false,
+        })
+    }
+
     #[track_caller]
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
