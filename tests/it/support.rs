@@ -308,12 +308,12 @@ impl Talk for Socket {
 }
 
 /// Makes a client of a Unix socket one who is owed bytes and takes none: more is under way than the server and the way
-/// back can hold, so that the server is stuck with it, or will be as soon as it looks.
+/// back can hold, so that the server is stuck with it, or will be as soon as it looks. How many bytes that were.
 ///
 /// Over TCP nobody could tell: a full window drops the acknowledgements of the other direction too, and both sides stand
 /// still until a timer of the kernel's goes off, though neither is full.
 #[track_caller]
-pub(crate) fn stick(client: &Socket) {
+pub(crate) fn stick(client: &Socket) -> usize {
     let way_back = client.send_buffer_size().unwrap(); // the server's has the same
     let enough = way_back + Limits::default().scratch_bytes;
     let mut pushed = 0;
@@ -321,6 +321,7 @@ pub(crate) fn stick(client: &Socket) {
         pushed += client.push();
         pushed > enough
     });
+    pushed
 }
 
 /// Lets clients that never read push until nothing moves any more.

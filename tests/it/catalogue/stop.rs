@@ -182,7 +182,9 @@ fn s3_at_the_deadline_who_is_stuck_is_cut_and_told_of() {
     let directory = Dir::new();
     let server = Serve::start(&[&directory.address("unix", "s")], &flags);
     let stuck: Vec<Socket> = (0..STUCK).map(|_| server.connect()).collect();
-    stuck.iter().for_each(stick);
+    for client in &stuck {
+        stick(client);
+    }
     let begun = Instant::now();
     let ended = server.stop(Signal::SIGTERM);
     let took = begun.elapsed();
