@@ -60,6 +60,8 @@ enum Command {
     Doctor(Box<doctor::Typed>),
     #[cfg(feature = "bench")]
     Bench(Box<bench::Typed>),
+    #[cfg(feature = "bench")]
+    Compare(Box<compare::Typed>),
 }
 
 /// Runs the program on its own command line, and says how it should exit.
@@ -81,6 +83,8 @@ fn run() -> Exit {
         Command::Doctor(typed) => doctor::run(&typed),
         #[cfg(feature = "bench")]
         Command::Bench(typed) => bench::run(&typed),
+        #[cfg(feature = "bench")]
+        Command::Compare(typed) => compare::run(&typed),
     };
     result.unwrap_or_else(|failure| {
         logging::say(&failure.to_string());

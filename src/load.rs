@@ -37,6 +37,7 @@ pub use company::Company;
 pub use datagram::HEADER_BYTES;
 pub use fit::Sources;
 pub use pace::Arrivals;
+pub use pattern::Random;
 pub use record::{FaultKind, Faults, Latencies, Ledger, Part, Shares, Slice, latencies};
 pub use total::Total;
 
@@ -143,7 +144,7 @@ pub struct Final {
     pub interrupted: bool,
 }
 
-/// The server at four moments.
+/// The server at five moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ServerFigures {
     /// Before the first connection.
@@ -154,6 +155,22 @@ pub struct ServerFigures {
     pub begin: ServerSample,
     /// When it ended.
     pub end: ServerSample,
+    /// When nothing was under way any more. This sample and `opened` have looked at every thread, however many there are:
+    /// context switches are those between these two, and of all echoes between them.
+    pub drained: ServerSample,
+}
+
+impl ServerFigures {
+    /// Context switches while the load was on, voluntary and forced; warm-up and drain are part of it.
+    #[must_use]
+    pub fn switches(&self) -> (u64, u64) {
+        let (first, last) = (&self.opened, &self.drained);
+        (
+            last.switches_voluntary
+                .saturating_sub(first.switches_voluntary),
+            last.switches_forced.saturating_sub(first.switches_forced),
+        )
+    }
 }
 
 /// What others may tell a worker while it runs.

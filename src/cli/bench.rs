@@ -4,16 +4,16 @@
 //! that is started if none was named in [`child`]; running a plan, in this process or in several, in [`crew`]; what is
 //! seen meanwhile in [`progress`]; the forms of the report in [`text`], [`json`], [`csv`], [`hdr`] and [`svg`].
 
-mod child;
-mod crew;
+pub(super) mod child;
+pub(super) mod crew;
 mod csv;
 mod hdr;
-mod host;
+pub(super) mod host;
 mod json;
 mod progress;
 mod search;
 mod svg;
-mod text;
+pub(super) mod text;
 mod typed;
 pub(crate) mod wire;
 
@@ -72,9 +72,6 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         .serve()
         .map(|address| child::Server::start(&address))
         .transpose()?;
-    if let Some(server) = &server {
-        server.separate();
-    }
     let targets = match &server {
         Some(server) => resolve(std::slice::from_ref(&server.address), typed.resolving())?,
         None => resolve(typed.addresses(), typed.resolving())?,
@@ -130,7 +127,6 @@ pub(super) struct Bench<'a> {
 impl Bench<'_> {
     /// Runs a plan, and judges it.
     pub(super) fn run(&mut self, plan: Plan) -> Result<Run, Failure> {
-        let before = KernelCounters::read();
         self.progress.begin(&plan);
         let (progress, log) = (&mut *self.progress, &mut self.log);
         let mut trouble = None;
@@ -153,20 +149,13 @@ impl Bench<'_> {
                 }
             }
         };
-        let total = crew::run(&plan, self.workers, self.stop, told)?;
+        let stop = || self.stop.load(Ordering::Relaxed);
+        let mut run = measure(plan.clone(), self.workers, &stop, told)?;
         if let Some(failure) = trouble {
             return Err(failure);
         }
-        let kernel = KernelCounters::read().since(before);
-        let verdict = judge(&plan, self.workers, &total, &kernel);
-        Ok(Run {
-            plan,
-            workers: self.workers,
-            total,
-            kernel,
-            verdict,
-            memory: ladder.map_or_else(Vec::new, |ladder| ladder.rows().to_vec()),
-        })
+        run.memory = ladder.map_or_else(Vec::new, |ladder| ladder.rows().to_vec());
+        Ok(run)
     }
 
     /// Whether somebody has said that it is enough.
@@ -175,9 +164,30 @@ impl Bench<'_> {
     }
 }
 
+/// Runs a plan, and judges it. `stop` is asked twenty times a second, `told` hears of what goes on.
+pub(super) fn measure(
+    plan: Plan,
+    workers: usize,
+    stop: &dyn Fn() -> bool,
+    told: impl FnMut(Told<'_>),
+) -> Result<Run, Failure> {
+    let before = KernelCounters::read();
+    let total = crew::run(&plan, workers, stop, told)?;
+    let kernel = KernelCounters::read().since(before);
+    let verdict = judge(&plan, workers, &total, &kernel);
+    Ok(Run {
+        plan,
+        workers,
+        total,
+        kernel,
+        verdict,
+        memory: Vec::new(),
+    })
+}
+
 /// SIGINT and SIGTERM end the run, with a report. A second one hurries nothing: the end is a second away at most, and
 /// whoever left at once would leave the server and the workers behind.
-fn listen_to_signals() -> Result<Arc<AtomicBool>, Failure> {
+pub(super) fn listen_to_signals() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))
@@ -187,7 +197,7 @@ fn listen_to_signals() -> Result<Arc<AtomicBool>, Failure> {
 }
 
 /// Raises the soft limit of descriptors to the hard one, and returns how many there may be now.
-fn raise_descriptors() -> u64 {
+pub(super) fn raise_descriptors() -> u64 {
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((_, hard)) if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() => hard,
         Ok((soft, _)) => soft,
@@ -199,7 +209,10 @@ fn raise_descriptors() -> u64 {
 ///
 /// The resolver knows no deadline of ours (getaddrinfo(3) has none, and resolv.conf(5) is not ours to change), so it is
 /// asked in a thread of its own, which is left behind where it takes too long: the end of the process ends it too.
-fn resolve(addresses: &[crate::net::Address], timeout: Duration) -> Result<Vec<Endpoint>, Failure> {
+pub(super) fn resolve(
+    addresses: &[crate::net::Address],
+    timeout: Duration,
+) -> Result<Vec<Endpoint>, Failure> {
     let (sender, receiver) = mpsc::channel();
     let (asked, theirs) = (Instant::now(), addresses.to_vec());
     thread::Builder::new()
@@ -255,7 +268,7 @@ fn reachable(endpoint: Endpoint) -> Endpoint {
 }
 
 /// Writes the report. Whoever closed our standard output does not want it.
-fn write_out(report: &str) -> Result<(), Failure> {
+pub(super) fn write_out(report: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(report.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

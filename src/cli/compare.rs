@@ -1,10 +1,259 @@
 //! `echo-reactor compare`: the event loop against its blocking twins, and against anybody else's server.
 //!
-//! What may live in this file: the order of the steps. The data of a comparison is in [`record`].
+//! What may live in this file: the order of the steps, and the exit code. What was typed is in [`typed`]; who is compared
+//! in [`contender`]; at what and how often in [`menu`]; one measurement in [`sample`], all of them in [`rounds`]; system
+//! calls in [`strace`]; what the figures allow to say in [`judge`]; what is kept in [`record`], and shown in [`text`] and
+//! [`progress`].
 
-// Until the command is wired to it, tests alone use it.
-#[allow(dead_code)]
+mod contender;
 mod html;
-// The same.
-#[allow(dead_code)]
-mod record;
+pub(super) mod judge;
+mod menu;
+mod progress;
+pub(super) mod record;
+mod rounds;
+mod sample;
+mod strace;
+pub(super) mod text;
+mod typed;
+
+pub(super) use typed::Typed;
+
+use super::bench::child::Processors;
+use super::bench::host::Host;
+use super::bench::{listen_to_signals, raise_descriptors, write_out};
+use super::exit::{Class, Exit, Failure};
+use super::units::plural;
+use crate::load::Random;
+use crate::load::machine::line_of;
+use contender::Contender;
+use menu::{Course, Load};
+use progress::Progress;
+use record::{Machine, Record, Scenario};
+use rounds::{Brought, Rounds};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Connections at which system calls are counted: one that waits for each answer, and many that are ready together.
+const COUNTED_AT: [usize; 2] = [1, 100];
+
+pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
+    let (contenders, loads, course) = (typed.contenders()?, typed.loads()?, typed.course()?);
+    let mut json = Report::create("--json", typed.json())?;
+    let mut html = Report::create("--html", typed.html())?;
+    let stop = listen_to_signals()?;
+    let descriptors = raise_descriptors();
+    check_descriptors(&loads, descriptors)?;
+    let host = Host::look(descriptors);
+    // The load is one thread, and has one processor; the servers may use all the others.
+    let processors = Processors::look(|all| all - 1);
+    let models: Vec<_> = contenders.iter().map(Contender::model).collect();
+    let names = models.iter().map(|model| model.name.clone()).collect();
+    let mut progress = Progress::new(typed.quiet(), names, course.rounds, loads.len());
+    progress.tell(&announcement(&contenders, &loads, &course));
+    let began = Instant::now();
+    let mut rounds = Rounds {
+        contenders: &contenders,
+        loads: &loads,
+        course,
+        processors: processors.as_ref(),
+        stop: &stop,
+        progress: &mut progress,
+        random: Random::new(typed.seed()),
+    };
+    let mut brought = rounds.run(began)?;
+    let mut notes = notes(&contenders, &course, &brought, &stop);
+    if typed.counts_system_calls() {
+        progress.counting();
+        let counted = count(
+            &contenders,
+            &loads,
+            processors.as_ref(),
+            &stop,
+            &mut brought,
+        )?;
+        notes.extend(counted);
+    }
+    progress.finish();
+    let mut record = Record {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_unix: host.started,
+        seconds: began.elapsed().as_secs_f64(),
+        seed: typed.seed(),
+        rounds: brought.rounds,
+        window_seconds: course.window.as_secs_f64(),
+        interrupted: stop.load(Ordering::Relaxed),
+        machine: machine(&host),
+        command: host.command,
+        models,
+        cells: brought.cells,
+        notes,
+    };
+    judge::judge(&mut record);
+    json.write(|| format!("{:#}\n", record.to_json()))?;
+    html.write(|| html::page(&record))?;
+    write_out(&text::report(&record))?;
+    Ok(match brought.wrong {
+        true => Exit::Mismatch,
+        false => Exit::Ok,
+    })
+}
+
+/// A load that does not fit is refused before anything is measured: a quarter of an hour later it would be a pity.
+fn check_descriptors(loads: &[Load], descriptors: u64) -> Result<(), Failure> {
+    const OURS: u64 = 64;
+    let most = loads.iter().map(|load| load.connections as u64).max();
+    match most.filter(|most| most + OURS > descriptors) {
+        Some(most) => {
+            let text = format!(
+                "{} need as many descriptors, and this process may have {descriptors}; raise the hard limit \
+                 (ulimit -Hn, or LimitNOFILE= of a unit), or ask for fewer by --connections",
+                plural(most, "connection")
+            );
+            Err(Failure::new(Class::Usage, text))
+        }
+        None => Ok(()),
+    }
+}
+
+/// How long it will take.
+fn announcement(contenders: &[Contender], loads: &[Load], course: &Course) -> String {
+    let round: Duration = (loads.iter())
+        .map(|load| {
+            let able = contenders.iter().filter(|one| one.excuse(load).is_none());
+            course.length_of(load) * able.count() as u32
+        })
+        .sum();
+    let all = (round * course.rounds as u32).as_secs();
+    let time = match all {
+        0..90 => plural(all.max(1), "second"),
+        _ => plural(all.div_ceil(60), "minute"),
+    };
+    format!(
+        "{}, {}, {} of {:?} each: about {time}; Ctrl-C ends it with a report of what there is by then",
+        plural(loads.len() as u64, "load"),
+        plural(contenders.len() as u64, "model"),
+        plural(course.rounds, "round"),
+        course.window
+    )
+}
+
+fn machine(host: &Host) -> Machine {
+    let memory = line_of("/proc/meminfo").and_then(|line| {
+        let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kilobytes * 1024)
+    });
+    Machine {
+        name: host.name.clone(),
+        kernel: host.kernel.clone(),
+        processor: host.processor.clone(),
+        processors: host.processors,
+        memory_bytes: memory.unwrap_or(0),
+        descriptors: host.descriptors,
+    }
+}
+
+/// What is to be known of the course, in sentences.
+fn notes(
+    contenders: &[Contender],
+    course: &Course,
+    brought: &Brought,
+    stop: &AtomicBool,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    if stop.load(Ordering::Relaxed) {
+        let whole = plural(brought.rounds, "whole round");
+        notes.push(format!(
+            "it was ended early, after {whole} of {}",
+            course.rounds
+        ));
+    } else if brought.rounds < course.rounds {
+        notes.push(format!(
+            "{} of {} were measured: the time was over, this machine is slower than was thought",
+            brought.rounds,
+            plural(course.rounds, "round")
+        ));
+    }
+    if brought.rounds < 3 {
+        notes
+            .push("with fewer than 3 rounds there are no intervals, and so no verdicts".to_owned());
+    }
+    if contenders
+        .iter()
+        .any(|one| matches!(one, Contender::Running(_)))
+    {
+        notes.push(
+            "of a server that somebody else has started, neither processor nor memory is known, and it kept its memory \
+             and its place from round to round"
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+/// System calls of each model, at some of the loads. Returns why there are none, where there are none.
+fn count(
+    contenders: &[Contender],
+    loads: &[Load],
+    processors: Option<&Processors>,
+    stop: &AtomicBool,
+    brought: &mut Brought,
+) -> Result<Vec<String>, Failure> {
+    let mut notes = Vec::new();
+    let smallest = loads.iter().map(|load| load.size).min();
+    for (model, contender) in contenders.iter().enumerate() {
+        for (load, cell) in loads.iter().zip(&mut brought.cells) {
+            let is_counted = load.scenario == Scenario::RequestResponse
+                && Some(load.size) == smallest
+                && COUNTED_AT.contains(&load.connections);
+            let entry = &mut cell.entries[model];
+            if !is_counted || entry.samples.is_empty() || stop.load(Ordering::Relaxed) {
+                continue;
+            }
+            match strace::count(contender, load, processors, stop)? {
+                Ok(calls) => entry.system_calls = Some(calls),
+                Err(why) => {
+                    let name = contender.model().name;
+                    notes.push(format!("system calls of {name} were not counted: {why}"));
+                    break;
+                }
+            }
+        }
+    }
+    Ok(notes)
+}
+
+/// A file that is made at the start, since a wrong path is better told before anything is measured.
+struct Report {
+    flag: &'static str,
+    file: Option<(PathBuf, File)>,
+}
+
+impl Report {
+    fn create(flag: &'static str, path: Option<&PathBuf>) -> Result<Self, Failure> {
+        let create = |path: &PathBuf| {
+            let file = File::create(path).map_err(|error| {
+                let text = format!("{flag}: cannot write '{}': {error}", path.display());
+                Failure::new(Class::Create, text)
+            })?;
+            Ok((path.clone(), file))
+        };
+        let file = path.map(create).transpose()?;
+        Ok(Self { flag, file })
+    }
+
+    fn write(&mut self, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        let Some((path, file)) = &mut self.file else {
+            return Ok(());
+        };
+        let failure = |error: std::io::Error, path: &Path| {
+            let text = format!("{}: '{}' failed: {error}", self.flag, path.display());
+            Failure::new(Class::Io, text)
+        };
+        file.write_all(text().as_bytes())
+            .map_err(|error| failure(error, path))
+    }
+}

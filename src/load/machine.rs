@@ -3,6 +3,8 @@
 //!
 //! All of it is read from /proc (proc(5)), as text. What may live in this file: reading. What may not: judging.
 
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -53,6 +55,10 @@ fn usage(schedstat: &Path) -> io::Result<Usage> {
     })
 }
 
+/// With more threads than this a server is seen only from outside while the load is on. To look at each of ten thousand
+/// takes half a second, in which the generator would answer nobody, and measure that.
+const THREADS_SEEN: u64 = 64;
+
 /// A server process at one moment: sums over its threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServerSample {
@@ -69,29 +75,43 @@ pub struct ServerSample {
 }
 
 impl ServerSample {
-    /// Looks at a process.
+    /// Looks at a process, at each of its threads if there are few.
     ///
     /// # Errors
     /// That there is none of this number, or that its state is not ours to read.
     pub fn take(pid: u32) -> io::Result<Self> {
+        Self::look(pid, THREADS_SEEN)
+    }
+
+    fn look(pid: u32, threads_seen: u64) -> io::Result<Self> {
         let process = Path::new("/proc").join(pid.to_string());
+        let status = fs::read_to_string(process.join("status"))?;
         let mut sample = Self {
-            rss: 1024 * field(&fs::read_to_string(process.join("status"))?, "VmRSS"),
+            rss: 1024 * field(&status, "VmRSS"),
+            threads: field(&status, "Threads"),
             ..Self::default()
         };
+        if sample.threads <= threads_seen {
+            sample.add_threads(&process)?;
+        }
+        // The clock of the process knows what its threads used that have ended, and they do not.
+        sample.usage.cpu = cpu_clock(pid).unwrap_or(sample.usage.cpu);
+        Ok(sample)
+    }
+
+    fn add_threads(&mut self, process: &Path) -> io::Result<()> {
         for task in fs::read_dir(process.join("task"))? {
             let task = task?.path();
             // A thread may end while we look.
             let Ok(usage) = usage(&task.join("schedstat")) else {
                 continue;
             };
-            sample.usage = sample.usage.plus(usage);
-            sample.threads += 1;
+            self.usage = self.usage.plus(usage);
             let status = fs::read_to_string(task.join("status")).unwrap_or_default();
-            sample.switches_voluntary += field(&status, "voluntary_ctxt_switches");
-            sample.switches_forced += field(&status, "nonvoluntary_ctxt_switches");
+            self.switches_voluntary += field(&status, "voluntary_ctxt_switches");
+            self.switches_forced += field(&status, "nonvoluntary_ctxt_switches");
         }
-        Ok(sample)
+        Ok(())
     }
 
     /// Those of several processes; they are seen as one server.
@@ -99,9 +119,21 @@ impl ServerSample {
     /// # Errors
     /// As above, of the first that cannot be seen.
     pub fn take_all(pids: &[u32]) -> io::Result<Self> {
+        Self::look_at_all(pids, THREADS_SEEN)
+    }
+
+    /// The same with every thread, however many there are. Not to be used while the load is on.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn take_all_threads(pids: &[u32]) -> io::Result<Self> {
+        Self::look_at_all(pids, u64::MAX)
+    }
+
+    fn look_at_all(pids: &[u32], threads_seen: u64) -> io::Result<Self> {
         let mut sum = Self::default();
         for &pid in pids {
-            let one = Self::take(pid)?;
+            let one = Self::look(pid, threads_seen)?;
             sum.usage = sum.usage.plus(one.usage);
             sum.rss += one.rss;
             sum.switches_voluntary += one.switches_voluntary;
@@ -110,6 +142,13 @@ impl ServerSample {
         }
         Ok(sum)
     }
+}
+
+/// Nanoseconds that a process has used, in all threads that it has or had (clock_getcpuclockid(3)).
+fn cpu_clock(pid: u32) -> Option<u64> {
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid).ok()?)).ok()?;
+    let time = clock_gettime(clock).ok()?;
+    Some(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
 }
 
 /// The number behind a name in a table such as /proc/PID/status.
@@ -219,6 +258,10 @@ mod tests {
         let sample = ServerSample::take(std::process::id()).unwrap();
         assert!(sample.rss > 100_000 && sample.threads >= 1, "{sample:?}");
         assert!(ServerSample::take(u32::MAX).is_err());
+        let pids = [std::process::id()];
+        assert!(ServerSample::take_all_threads(&pids).unwrap().usage.cpu >= sample.usage.cpu);
+        let outside = ServerSample::look(pids[0], 0).unwrap();
+        assert!(outside.usage.cpu > 0 && outside.threads >= 1 && outside.switches_voluntary == 0);
         let (first, last) = port_range();
         assert!(first < last);
     }

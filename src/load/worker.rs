@@ -116,9 +116,10 @@ impl<'a> Worker<'a> {
 
     pub(super) fn run(mut self) -> io::Result<Final> {
         let look = |plan: &Plan| ServerSample::take_all(&plan.servers).ok();
+        let look_closely = |plan: &Plan| ServerSample::take_all_threads(&plan.servers).ok();
         let before = look(self.plan);
         self.open_all()?;
-        let opened = look(self.plan);
+        let opened = look_closely(self.plan);
         let began = self.desk.read_clock();
         let open = self.opening.open as u64;
         let _ = self
@@ -140,8 +141,9 @@ impl<'a> Worker<'a> {
         let window = ended_at - self.desk.window.0;
         let interrupted = self.orders.must_stop();
         self.drain(ended_at)?;
-        let server = match (before, opened, begin, end) {
-            (Some(before), Some(opened), Some(begin), Some(end))
+        let drained = look_closely(self.plan);
+        let server = match (before, opened, begin, end, drained) {
+            (Some(before), Some(opened), Some(begin), Some(end), Some(drained))
                 if !self.plan.servers.is_empty() =>
             {
                 Some(ServerFigures {
@@ -149,6 +151,7 @@ impl<'a> Worker<'a> {
                     opened,
                     begin,
                     end,
+                    drained,
                 })
             }
             _ => None,

@@ -1,13 +1,20 @@
-//! A server of our own, for whoever has named none: this very program, as another process.
+//! Servers as children of ours: one of our own for whoever has named none, and what every such child needs.
+//!
+//! What may live in this file: starting a process, where it runs, and that it ends with its owner. What may not: load.
 
 use crate::cli::exit::{Class, Failure};
 use crate::net::Address;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a child may take for its end before it is killed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `echo-reactor serve`, for as long as this lives.
 #[derive(Debug)]
@@ -16,72 +23,148 @@ pub(super) struct Server {
     pub(super) address: Address,
 }
 
-/// A process that ends with its owner.
-#[derive(Debug)]
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // The first signal drains and the second stops at once: a clean end, which removes a socket's file.
-        if let Ok(pid) = i32::try_from(self.0.id()) {
-            for _ in 0..2 {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-            }
-        }
-        let _ = self.0.wait();
-    }
-}
-
 impl Server {
-    /// Starts it, and waits until it says where it listens.
+    /// Starts it on a processor of its own, and waits until it says where it listens.
     pub(super) fn start(address: &str) -> Result<Self, Failure> {
         let failure = |text: String| Failure::new(Class::System, text);
-        let program = std::env::current_exe()
-            .map_err(|error| failure(format!("this program cannot be found: {error}")))?;
-        let child = Command::new(program)
-            .args(["serve", address, "--quiet"])
-            // What is measured is the server, and not its guard against other people's servers.
-            .args(["--udp-rate", "off", "--udp-rate-per-source", "off"])
-            .arg(format!("--end-with={}", std::process::id()))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .process_group(0) // Ctrl-C is for us; the server is to see the end of the load first
-            .spawn()
+        let mut command = serve(address)?;
+        command.arg("--quiet");
+        let processors = Processors::look(|_| 1);
+        let mut process = Process::start(&mut command, processors.as_ref())
             .map_err(|error| failure(format!("no server can be started: {error}")))?;
-        let mut process = Process(child);
-        let mut line = String::new();
-        if let Some(out) = process.0.stdout.take() {
-            let _ = BufReader::new(out).read_line(&mut line);
-        }
-        match line.trim().strip_prefix("listening ").map(str::parse) {
-            Some(Ok(address)) => Ok(Self { process, address }),
+        match process.listens() {
+            Some(address) => Ok(Self { process, address }),
             _ => Err(failure(format!("the server on {address} has not started"))),
         }
     }
 
-    /// Gives the server a processor of its own, and the load the others, if there is more than one. Left alone, the
-    /// scheduler likes to put two that talk to each other on the same one, and then each waits for the other: what is
-    /// measured is neither.
-    pub(super) fn separate(&self) {
-        let ourselves = Pid::from_raw(0);
-        let Ok(allowed) = sched_getaffinity(ourselves) else {
-            return;
-        };
-        let mut processors = (0..CpuSet::count()).filter(|&at| allowed.is_set(at) == Ok(true));
-        let (mut theirs, mut ours) = (CpuSet::new(), CpuSet::new());
-        let first = processors.next().map(|at| theirs.set(at));
-        let others = processors.map(|at| ours.set(at)).count();
-        let Ok(pid) = i32::try_from(self.pid()) else {
-            return;
-        };
-        if first.is_some() && others > 0 {
-            // Where it is not allowed, the verdict will see what comes of that.
-            let _ = sched_setaffinity(Pid::from_raw(pid), &theirs);
-            let _ = sched_setaffinity(ourselves, &ours);
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+/// This very program as a server: the command, which says by a line on its standard output where it listens.
+pub(in crate::cli) fn serve(address: &str) -> Result<Command, Failure> {
+    let program = std::env::current_exe().map_err(|error| {
+        let text = format!("this program cannot be found: {error}");
+        Failure::new(Class::System, text)
+    })?;
+    let mut command = Command::new(program);
+    command
+        .args(["serve", address])
+        // What is measured is the server, and not its guard against other people's servers.
+        .args(["--udp-rate", "off", "--udp-rate-per-source", "off"])
+        .arg(format!("--end-with={}", std::process::id()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    Ok(command)
+}
+
+/// A process that ends with its owner, and with it whatever it has started.
+#[derive(Debug)]
+pub(in crate::cli) struct Process(Child);
+
+impl Process {
+    /// Starts it on the processors that are for servers. It has a process group of its own: Ctrl-C is for us, and a
+    /// server is to see the end of the load first.
+    pub(in crate::cli) fn start(
+        command: &mut Command,
+        processors: Option<&Processors>,
+    ) -> io::Result<Self> {
+        // A child inherits the processors of whoever starts it, and so does every thread that it starts in turn. To set
+        // them between fork and exec would be shorter, and needs `unsafe`.
+        if let Some(processors) = processors {
+            use_only(&processors.theirs);
         }
+        let child = command.process_group(0).spawn();
+        if let Some(processors) = processors {
+            use_only(&processors.ours);
+        }
+        child.map(Self)
     }
 
-    pub(super) fn pid(&self) -> u32 {
-        self.process.0.id()
+    /// Where a server of ours listens; `None` if it ends without a word.
+    pub(in crate::cli) fn listens(&mut self) -> Option<Address> {
+        let mut line = String::new();
+        let out = self.0.stdout.take()?;
+        BufReader::new(out).read_line(&mut line).ok()?;
+        line.trim().strip_prefix("listening ")?.parse().ok()
     }
+
+    pub(in crate::cli) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// What it writes to standard error, if that was asked for and has not been taken.
+    pub(in crate::cli) fn stderr(&mut self) -> Option<std::process::ChildStderr> {
+        self.0.stderr.take()
+    }
+
+    /// How it ended, if it has.
+    pub(in crate::cli) fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().ok().flatten()
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Ok(pid) = i32::try_from(self.id()) {
+            let _ = killpg(Pid::from_raw(pid), signal);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Of ours, the first signal drains and the second stops at once: a clean end, which removes a socket's file.
+        for _ in 0..2 {
+            self.signal(Signal::SIGTERM);
+        }
+        let patience = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(1);
+        while self.ended().is_none() {
+            if Instant::now() > patience {
+                self.signal(Signal::SIGKILL);
+                let _ = self.0.wait();
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The processors, divided between servers and load. Left alone, the scheduler likes to put two that talk to each other
+/// on the same one, and then each waits for the other: what is measured is neither.
+#[derive(Debug)]
+pub(in crate::cli) struct Processors {
+    theirs: CpuSet,
+    ours: CpuSet,
+}
+
+impl Processors {
+    /// So many of all that we may use for the servers, and the rest for the load; `None` where there is but one, or the
+    /// system does not tell. To be asked once: afterwards we may use our own alone.
+    pub(in crate::cli) fn look(for_servers: impl Fn(usize) -> usize) -> Option<Self> {
+        let allowed = sched_getaffinity(Pid::from_raw(0)).ok()?;
+        let all: Vec<usize> = (0..CpuSet::count())
+            .filter(|&at| allowed.is_set(at) == Ok(true))
+            .collect();
+        if all.len() < 2 {
+            return None;
+        }
+        let (mut theirs, mut ours) = (CpuSet::new(), CpuSet::new());
+        let count = for_servers(all.len()).clamp(1, all.len() - 1);
+        for (place, &at) in all.iter().enumerate() {
+            let set = if place < count {
+                &mut theirs
+            } else {
+                &mut ours
+            };
+            set.set(at).ok()?;
+        }
+        Some(Self { theirs, ours })
+    }
+}
+
+/// Where it is not allowed, the verdict will see what comes of that.
+fn use_only(processors: &CpuSet) {
+    let _ = sched_setaffinity(Pid::from_raw(0), processors);
 }

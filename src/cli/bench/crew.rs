@@ -11,7 +11,6 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(50);
 
 /// What is told while a run lasts.
-pub(super) enum Told<'a> {
+pub(in crate::cli) enum Told<'a> {
     /// So many connections are open.
     Open(u64),
     /// A second has passed.
@@ -37,7 +36,7 @@ trait Crew {
 pub(super) fn run(
     plan: &Plan,
     workers: usize,
-    stop: &AtomicBool,
+    stop: &dyn Fn() -> bool,
     mut told: impl FnMut(Told<'_>),
 ) -> Result<Total, Failure> {
     let (sender, receiver) = mpsc::channel();
@@ -67,7 +66,7 @@ fn system(what: &str, error: &io::Error) -> Failure {
 fn collect(
     messages: &Receiver<(usize, Message)>,
     workers: usize,
-    stop: &AtomicBool,
+    stop: &dyn Fn() -> bool,
     crew: &mut dyn Crew,
     told: &mut impl FnMut(Told<'_>),
 ) -> Result<Total, Failure> {
@@ -94,7 +93,7 @@ fn collect(
             gone = true;
             crew.go();
         }
-        if stop.load(Ordering::Relaxed) {
+        if stop() {
             crew.stop();
         }
     }

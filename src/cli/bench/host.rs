@@ -6,20 +6,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// See the page above.
 #[derive(Debug)]
-pub(super) struct Host {
-    pub(super) command: Vec<String>,
-    pub(super) name: String,
-    pub(super) kernel: String,
-    pub(super) processors: u64,
-    pub(super) processor: String,
-    pub(super) descriptors: u64,
-    pub(super) ports: (u16, u16),
-    pub(super) somaxconn: Option<u64>,
-    pub(super) started: u64,
+pub(in crate::cli) struct Host {
+    pub(in crate::cli) command: Vec<String>,
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) kernel: String,
+    pub(in crate::cli) processors: u64,
+    pub(in crate::cli) processor: String,
+    pub(in crate::cli) descriptors: u64,
+    pub(in crate::cli) ports: (u16, u16),
+    pub(in crate::cli) somaxconn: Option<u64>,
+    pub(in crate::cli) started: u64,
 }
 
 impl Host {
-    pub(super) fn look(descriptors: u64) -> Self {
+    pub(in crate::cli) fn look(descriptors: u64) -> Self {
         let line = |path: &str| line_of(path).unwrap_or_default();
         let processor = std::fs::read_to_string("/proc/cpuinfo")
             .ok()
@@ -44,7 +44,7 @@ impl Host {
         }
     }
 
-    pub(super) fn to_json(&self) -> Value {
+    pub(in crate::cli) fn to_json(&self) -> Value {
         json!({
             "name": self.name,
             "kernel": self.kernel,

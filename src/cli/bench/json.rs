@@ -174,8 +174,8 @@ fn server(run: &Run, server: &ServerFigures) -> Value {
         "cpu_ns_per_echo": used.cpu as f64 / run.total.echoes.max(1) as f64,
         "rss_bytes": server.end.rss,
         "rss_bytes_per_connection": grown / run.total.opened.0.max(1) as f64,
-        "switches_voluntary": server.end.switches_voluntary.saturating_sub(server.begin.switches_voluntary),
-        "switches_forced": server.end.switches_forced.saturating_sub(server.begin.switches_forced),
+        "switches_voluntary": server.switches().0,
+        "switches_forced": server.switches().1,
         "threads": server.end.threads,
     })
 }

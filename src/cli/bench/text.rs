@@ -127,7 +127,7 @@ fn row(out: &mut String, name: &str, latencies: &Latencies) -> std::fmt::Result 
 }
 
 /// Three digits, and a unit.
-fn time(nanoseconds: u64) -> String {
+pub(in crate::cli) fn time(nanoseconds: u64) -> String {
     let digits = |value: f64, unit: &str| match value {
         _ if value < 9.995 => format!("{value:.2}{unit}"),
         _ if value < 99.95 => format!("{value:.1}{unit}"),
@@ -250,16 +250,14 @@ fn figures(out: &mut String, run: &Run) -> std::fmt::Result {
 fn server(out: &mut String, run: &Run, server: &ServerFigures) -> std::fmt::Result {
     let used = server.end.usage.since(server.begin.usage);
     let grown = server.opened.rss.saturating_sub(server.before.rss);
-    let switches = |sample: &crate::load::machine::ServerSample| {
-        sample.switches_voluntary + sample.switches_forced
-    };
+    let (voluntary, forced) = server.switches();
     writeln!(
         out,
         "  server     {} of CPU an echo, {:.0} % busy; {} RSS a connection; {} context switches; {}",
         time((used.cpu as f64 / run.total.echoes.max(1) as f64) as u64),
         used.cpu as f64 / run.total.end.window.max(1) as f64 * 100.0,
         plural(grown / run.total.opened.0.max(1), "byte"),
-        grouped(switches(&server.end).saturating_sub(switches(&server.begin))),
+        grouped(voluntary + forced),
         plural(server.end.threads, "thread"),
     )
 }

@@ -140,7 +140,14 @@ fn final_to_json(end: &Final) -> Value {
         .collect();
     let shares = &end.shares;
     let server = end.server.map(|server| {
-        [server.before, server.opened, server.begin, server.end].map(|sample| {
+        let moments = [
+            server.before,
+            server.opened,
+            server.begin,
+            server.end,
+            server.drained,
+        ];
+        moments.map(|sample| {
             json!([
                 sample.usage.cpu,
                 sample.usage.waited,
@@ -214,11 +221,12 @@ fn final_from(value: &Value) -> Option<Final> {
     };
     let server = match value["server"].as_array().map(Vec::as_slice) {
         None => None,
-        Some([before, opened, begin, end]) => Some(ServerFigures {
+        Some([before, opened, begin, end, drained]) => Some(ServerFigures {
             before: sample(before),
             opened: sample(opened),
             begin: sample(begin),
             end: sample(end),
+            drained: sample(drained),
         }),
         Some(_) => return None,
     };

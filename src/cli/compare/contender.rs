@@ -1,0 +1,335 @@
+//! Whoever is compared: our own three models, any other command, or a server that somebody else has started.
+//!
+//! What may live in this file: names, commands, starting a server and waiting until it answers. What may not: load.
+
+use super::menu::Load;
+use super::record::{Model, Scenario};
+use crate::cli::bench::child::{Process, Processors, serve};
+use crate::cli::bench::resolve;
+use crate::cli::exit::{Class, Failure};
+use crate::cli::units::grouped;
+use crate::load::machine::line_of;
+use crate::net::{Address, Endpoint};
+use clap::ValueEnum;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What stands for the port in a command.
+pub(super) const PORT: &str = "{port}";
+/// How long a foreign server may take until it answers.
+const START: Duration = Duration::from_secs(10);
+
+/// Our own models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Own {
+    /// One thread, one event loop
+    Reactor,
+    /// A thread for each connection
+    Threads,
+    /// One client after another
+    OneAtATime,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Contender {
+    Own(Own),
+    /// A shell's words, with [`PORT`] in them.
+    Command(String),
+    /// Somebody else has started it.
+    Running(Address),
+}
+
+/// A server that answers.
+#[derive(Debug)]
+pub(super) struct Server {
+    process: Option<Process>,
+    pub(super) endpoint: Endpoint,
+    complaint: Arc<Mutex<Option<String>>>,
+}
+
+impl Own {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reactor => "reactor",
+            Self::Threads => "threads",
+            Self::OneAtATime => "one-at-a-time",
+        }
+    }
+
+    fn note(self) -> String {
+        match self {
+            Self::Reactor => "one thread, one event loop".to_owned(),
+            Self::OneAtATime => "one thread, one client after another".to_owned(),
+            Self::Threads => match threads_max() {
+                Some((most, why)) => {
+                    let most = grouped(most);
+                    format!(
+                        "a thread for each connection, at most about {most} on this machine ({why})"
+                    )
+                }
+                None => "a thread for each connection".to_owned(),
+            },
+        }
+    }
+}
+
+/// About how many threads a process can have here, and what says so. A thread needs four places in the process's map of
+/// memory: its stack and the page that guards it, and the same again for the stack on which signals are handled.
+fn threads_max() -> Option<(u64, &'static str)> {
+    const MAPS_OF_A_THREAD: u64 = 4;
+    let number = |path: &str| line_of(path)?.parse::<u64>().ok();
+    let bounds = [
+        (
+            number("/proc/sys/vm/max_map_count").map(|maps| maps / MAPS_OF_A_THREAD),
+            "vm.max_map_count",
+        ),
+        (number("/proc/sys/kernel/threads-max"), "kernel.threads-max"),
+        (number("/proc/sys/kernel/pid_max"), "kernel.pid_max"),
+    ];
+    let bounds = bounds
+        .into_iter()
+        .filter_map(|(most, why)| Some((most?, why)));
+    bounds.min_by_key(|&(most, _)| most)
+}
+
+impl Contender {
+    pub(super) fn model(&self) -> Model {
+        let (name, command, note) = match self {
+            Self::Own(own) => (
+                own.name().to_owned(),
+                format!("echo-reactor serve --model {}", own.name()),
+                own.note(),
+            ),
+            Self::Command(command) => (
+                short_name(command),
+                command.clone(),
+                "named by --against-command".to_owned(),
+            ),
+            Self::Running(address) => (
+                address.to_string(),
+                String::new(),
+                "named by --against, and started by somebody else".to_owned(),
+            ),
+        };
+        Model {
+            name,
+            command,
+            note,
+            overall: Vec::new(),
+        }
+    }
+
+    /// Why it cannot take part in a load, if that is known beforehand.
+    pub(super) fn excuse(&self, load: &Load) -> Option<&'static str> {
+        let alone = load.connections == 1 && load.scenario != Scenario::SlowReader;
+        match self {
+            // Where they come and go, they take turns.
+            Self::Own(Own::OneAtATime) if !alone && load.scenario != Scenario::Churn => {
+                Some("it serves one connection after another, and these are open at the same time")
+            }
+            _ => None,
+        }
+    }
+
+    /// Starts it, if it is to be started, and waits until it answers.
+    ///
+    /// # Errors
+    /// What kept it, as a sentence.
+    pub(super) fn start(&self, processors: Option<&Processors>) -> Result<Server, String> {
+        let complaint = Arc::default();
+        match self {
+            Self::Own(own) => {
+                let mut command = serve("tcp://127.0.0.1:0").map_err(|failure| failure.text)?;
+                command.args(["--model", own.name()]).stderr(Stdio::piped());
+                let mut process = start(&mut command, processors)?;
+                let address = process.listens();
+                listen_to(&mut process, &complaint);
+                match address.map(|address| resolve(&[address], START)) {
+                    Some(Ok(endpoints)) if !endpoints.is_empty() => Ok(Server {
+                        process: Some(process),
+                        endpoint: endpoints[0].clone(),
+                        complaint,
+                    }),
+                    _ => Err("the server has not started".to_owned()),
+                }
+            }
+            Self::Command(command) => start_foreign(command, processors, complaint),
+            Self::Running(address) => {
+                let endpoints = resolve(std::slice::from_ref(address), START);
+                let endpoint = endpoints
+                    .map_err(|failure| failure.text)?
+                    .into_iter()
+                    .next();
+                Ok(Server {
+                    process: None,
+                    endpoint: endpoint.ok_or("its name has no address")?,
+                    complaint,
+                })
+            }
+        }
+    }
+}
+
+/// The last part of the program's path, and of what it runs, without the port.
+fn short_name(command: &str) -> String {
+    let words = command.split_whitespace().filter(|word| {
+        let is_option = word.starts_with('-');
+        !(is_option || word.contains(PORT) || word.contains('='))
+    });
+    let names: Vec<&str> = words
+        .map(|word| word.rsplit('/').next().unwrap_or(word))
+        .take(2)
+        .collect();
+    match names.is_empty() {
+        true => command.to_owned(),
+        false => names.join(" "),
+    }
+}
+
+fn start(command: &mut Command, processors: Option<&Processors>) -> Result<Process, String> {
+    Process::start(command, processors).map_err(|error| format!("it cannot be started: {error}"))
+}
+
+fn start_foreign(
+    command: &str,
+    processors: Option<&Processors>,
+    complaint: Arc<Mutex<Option<String>>>,
+) -> Result<Server, String> {
+    let port = free_port().map_err(|failure| failure.text)?;
+    let words = command.replace(PORT, &port.to_string());
+    // The shell splits the words, and then is no more: the process that is measured is the server.
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &format!("exec {words}")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut process = start(&mut shell, processors)?;
+    listen_to(&mut process, &complaint);
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let late = Instant::now() + START;
+    while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
+        let said = || match said(&complaint) {
+            Some(text) => format!("; it said: {text}"),
+            None => String::new(),
+        };
+        if let Some(status) = process.ended() {
+            // What it said may come a moment after its end.
+            thread::sleep(Duration::from_millis(50));
+            return Err(format!("it ended before it answered ({status}){}", said()));
+        }
+        if Instant::now() > late {
+            return Err(format!(
+                "nobody answered on port {port} after {START:?}{}",
+                said()
+            ));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(Server {
+        process: Some(process),
+        endpoint: Endpoint::Tcp(address),
+        complaint,
+    })
+}
+
+/// A port that is free now. Between this and the server's bind somebody else might take it; then the server says so.
+fn free_port() -> Result<u16, Failure> {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
+    port.map(|address| address.port())
+        .map_err(|error| Failure::new(Class::System, format!("no free port: {error}")))
+}
+
+/// Reads what it writes to standard error, as long as it does, so that it never waits for us; the last warning is kept.
+fn listen_to(process: &mut Process, complaint: &Arc<Mutex<Option<String>>>) {
+    let Some(stderr) = process.stderr() else {
+        return;
+    };
+    let complaint = Arc::clone(complaint);
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let is_idle_talk = line.contains(" INFO ") || line.trim().is_empty();
+            if !is_idle_talk {
+                *complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+            }
+        }
+    });
+}
+
+fn said(complaint: &Mutex<Option<String>>) -> Option<String> {
+    complaint
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
+}
+
+impl Server {
+    /// Its processes: all of its group, since many a server is several.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        let Some(leader) = self.process.as_ref().map(Process::id) else {
+            return Vec::new();
+        };
+        let mut pids = vec![leader];
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.extend(numbers.filter(|&pid| pid != leader && group_of(pid) == Some(leader)));
+        pids
+    }
+
+    /// The last thing that it has complained of.
+    pub(super) fn complaint(&self) -> Option<String> {
+        said(&self.complaint)
+    }
+}
+
+/// The process group of a process: the third field behind its name, which may have anything in it (proc(5)).
+fn group_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(2)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_has_a_short_name() {
+        let names = [
+            ("python3 /opt/echo.py {port}", "python3 echo.py"),
+            ("./target/release/slowed --port={port}", "slowed"),
+            ("socat -b 65536 tcp-l:{port},fork exec:cat", "socat 65536"),
+            ("{port}", "{port}"),
+        ];
+        for (command, name) in names {
+            assert_eq!(short_name(command), name);
+        }
+    }
+
+    #[test]
+    fn who_serves_one_at_a_time_takes_part_where_that_is_enough() {
+        let load = |scenario, connections| Load {
+            scenario,
+            connections,
+            size: 64,
+        };
+        let excuse = |own, load| Contender::Own(own).excuse(&load);
+        let one = Own::OneAtATime;
+        assert_eq!(excuse(one, load(Scenario::RequestResponse, 1)), None);
+        assert_eq!(excuse(one, load(Scenario::Churn, 100)), None);
+        assert!(excuse(one, load(Scenario::RequestResponse, 2)).is_some());
+        assert!(excuse(one, load(Scenario::SlowReader, 1)).is_some());
+        assert_eq!(excuse(Own::Threads, load(Scenario::SlowReader, 10)), None);
+    }
+
+    #[test]
+    fn the_group_of_a_process_is_found() {
+        assert!(group_of(std::process::id()).is_some_and(|group| group > 0));
+        assert_eq!(group_of(u32::MAX), None);
+    }
+}

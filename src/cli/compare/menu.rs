@@ -1,0 +1,215 @@
+//! What is measured: which loads, for how long, how often, and how long all of it will take.
+//!
+//! What may live in this file: choices, each with its reason. What may not: acting on them.
+//!
+//! Many short measurements, not few long ones. What makes two measurements of the same server differ is hardly ever the
+//! number of echoes in them; it is the process (where its memory lies, which of its buckets collide) and the minute (what
+//! else the machine does). More of the same minute tells nothing of either, so every round starts its servers anew.
+
+use super::record::Scenario;
+use crate::load::{Company, Mode, Plan};
+use crate::net::Endpoint;
+use std::time::Duration;
+
+/// Requests under way on each connection where they are pipelined.
+pub(super) const PIPELINE_DEPTH: usize = 16;
+/// Of so many connections one is active where most are idle: 80 % are silent.
+const IDLE_SHARE: usize = 5;
+
+/// One load: a row of the comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) scenario: Scenario,
+    pub(super) connections: usize,
+    pub(super) size: usize,
+}
+
+/// How often and for how long each is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Course {
+    pub(super) rounds: u64,
+    pub(super) warm_up: Duration,
+    pub(super) window: Duration,
+    /// No further round is begun that would end after this.
+    pub(super) budget: Option<Duration>,
+}
+
+/// Half an hour was promised.
+const FULL: Course = Course {
+    rounds: 10,
+    warm_up: Duration::from_millis(400),
+    window: Duration::from_millis(1_500),
+    budget: Some(Duration::from_secs(29 * 60)),
+};
+
+/// A minute was promised.
+const QUICK: Course = Course {
+    rounds: 6,
+    warm_up: Duration::from_millis(80),
+    window: Duration::from_millis(250),
+    budget: Some(Duration::from_secs(54)),
+};
+
+/// Every point of the curve over connections with small requests; with larger ones, the points that tell of copying; and
+/// of each other way to use a server the sizes at which it shows.
+const FULL_MENU: [(Scenario, &[usize], usize); 7] = [
+    (
+        Scenario::RequestResponse,
+        &[1, 10, 100, 1_000, 5_000, 10_000],
+        64,
+    ),
+    (Scenario::RequestResponse, &[1, 100, 1_000, 10_000], 4_096),
+    (Scenario::RequestResponse, &[1, 10, 100, 1_000], 65_536),
+    (Scenario::Pipelined, &[1, 100, 1_000], 64),
+    (Scenario::Churn, &[1, 100], 64),
+    (Scenario::MostlyIdle, &[100, 1_000, 10_000], 64),
+    (Scenario::SlowReader, &[10, 100], 64),
+];
+
+const QUICK_MENU: [(Scenario, &[usize], usize); 4] = [
+    (Scenario::RequestResponse, &[1, 10, 100, 1_000], 64),
+    (Scenario::RequestResponse, &[10], 65_536),
+    (Scenario::Churn, &[10], 64),
+    (Scenario::MostlyIdle, &[1_000], 64),
+];
+
+impl Course {
+    pub(super) fn of(quick: bool) -> Self {
+        if quick { QUICK } else { FULL }
+    }
+
+    /// How long one measurement takes, roughly: a server is started, connections are opened, and closed again.
+    pub(super) fn length_of(&self, load: &Load) -> Duration {
+        const START_AND_END: Duration = Duration::from_millis(90);
+        const CONNECTION: Duration = Duration::from_micros(180);
+        self.warm_up + self.window + START_AND_END + CONNECTION * load.connections as u32
+    }
+}
+
+/// The loads of the full comparison, or of the quick one.
+pub(super) fn menu(quick: bool) -> Vec<Load> {
+    let rows: &[_] = if quick { &QUICK_MENU } else { &FULL_MENU };
+    let loads = rows.iter().flat_map(|&(scenario, connections, size)| {
+        connections.iter().map(move |&connections| Load {
+            scenario,
+            connections,
+            size,
+        })
+    });
+    loads.collect()
+}
+
+/// Every combination of what was asked for.
+pub(super) fn combine(scenarios: &[Scenario], connections: &[usize], sizes: &[usize]) -> Vec<Load> {
+    let mut loads = Vec::new();
+    for &scenario in scenarios {
+        for &size in sizes {
+            loads.extend(connections.iter().map(|&connections| Load {
+                scenario,
+                connections,
+                size,
+            }));
+        }
+    }
+    loads
+}
+
+impl Load {
+    /// The plan of it, against a server at `target` in processes of these numbers.
+    pub(super) fn plan(&self, course: &Course, target: Endpoint, servers: &[u32]) -> Plan {
+        let is = |scenario| self.scenario == scenario;
+        Plan {
+            targets: vec![target],
+            sources: None,
+            worker: 0,
+            first_number: 0,
+            connections: self.connections,
+            active: match self.scenario {
+                Scenario::MostlyIdle => self.connections.div_ceil(IDLE_SHARE),
+                _ => self.connections,
+            },
+            company: Company {
+                slow_readers: usize::from(is(Scenario::SlowReader)),
+                ..Company::default()
+            },
+            size: self.size,
+            depth: if is(Scenario::Pipelined) {
+                PIPELINE_DEPTH
+            } else {
+                1
+            },
+            mode: match self.scenario {
+                // Closed by FIN, a hundred thousand tuples would rest for a minute each, and soon there would be no more.
+                Scenario::Churn => Mode::Churn { reset: true },
+                _ => Mode::Closed,
+            },
+            warm_up: course.warm_up,
+            duration: course.window,
+            requests: None,
+            ramp: Duration::ZERO,
+            opening: 64,
+            timeout: Duration::from_secs(5),
+            interval: course.window,
+            seed: 1,
+            servers: servers.to_vec(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the promise of half an hour and of a minute rests on: three models, of which the third takes part where there
+    /// is one connection, or where they come and go.
+    fn estimate(quick: bool) -> Duration {
+        let course = Course::of(quick);
+        let one_round: Duration = (menu(quick).iter())
+            .map(|load| {
+                let alone = load.connections == 1 || load.scenario == Scenario::Churn;
+                course.length_of(load) * if alone { 3 } else { 2 }
+            })
+            .sum();
+        one_round * course.rounds as u32
+    }
+
+    #[test]
+    fn the_promised_times_are_kept_with_room_to_spare() {
+        let (quick, full) = (estimate(true).as_secs(), estimate(false).as_secs());
+        assert!((25..48).contains(&quick), "{quick} s");
+        assert!((15 * 60..25 * 60).contains(&full), "{full} s");
+    }
+
+    #[test]
+    fn a_plan_is_what_the_scenario_says() {
+        let plan = |scenario| {
+            let load = Load {
+                scenario,
+                connections: 12,
+                size: 64,
+            };
+            let target = Endpoint::Tcp("127.0.0.1:7".parse().unwrap());
+            load.plan(&FULL, target, &[7])
+        };
+        assert_eq!(plan(Scenario::MostlyIdle).active, 3);
+        assert_eq!(plan(Scenario::SlowReader).company.slow_readers, 1);
+        assert_eq!(plan(Scenario::Pipelined).depth, PIPELINE_DEPTH);
+        assert_eq!(plan(Scenario::Churn).mode, Mode::Churn { reset: true });
+        let plain = plan(Scenario::RequestResponse);
+        assert_eq!(
+            (plain.active, plain.company.slow_readers, plain.depth),
+            (12, 0, 1)
+        );
+    }
+
+    #[test]
+    fn combinations_are_all_of_them() {
+        let loads = combine(
+            &[Scenario::RequestResponse, Scenario::Churn],
+            &[1, 10, 100],
+            &[64],
+        );
+        assert_eq!(loads.len(), 6);
+        assert_eq!(loads[5].connections, 100);
+    }
+}

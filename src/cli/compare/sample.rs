@@ -1,0 +1,158 @@
+//! One measurement: a server is started, put under one load, and ended; what came of it, as a sample.
+//!
+//! What may live in this file: the figures of one run, and why a run is none. What may not: repeating it.
+
+use super::contender::{Contender, Server};
+use super::menu::{Course, Load};
+use super::record::{Figure, Sample, Scenario};
+use crate::cli::bench::child::Processors;
+use crate::cli::bench::crew::Told;
+use crate::cli::bench::{Run, measure};
+use crate::cli::exit::Failure;
+use crate::cli::units::grouped;
+use crate::load::{FaultKind, Latencies};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// From so many connections on, the memory of each can be told: memory comes in pages of 4 KiB, and a server that takes
+/// one more of them for three connections has not used a kilobyte for each.
+const CONNECTIONS_WEIGHED: usize = 100;
+
+/// What came of a measurement.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Measured(Box<Sample>, Box<Latencies>),
+    /// It cannot do this, for a reason; it may have echoed something wrong, which is worse than nothing.
+    LeftOut {
+        why: String,
+        wrong: bool,
+    },
+    /// Somebody has said that it is enough.
+    Stopped,
+}
+
+/// Measures once.
+///
+/// # Errors
+/// That we could not measure, whoever it was.
+pub(super) fn take(
+    contender: &Contender,
+    load: &Load,
+    course: &Course,
+    processors: Option<&Processors>,
+    round: u64,
+    stop: &AtomicBool,
+) -> Result<Outcome, Failure> {
+    let mut server = match contender.start(processors) {
+        Ok(server) => server,
+        Err(why) => return Ok(Outcome::LeftOut { why, wrong: false }),
+    };
+    let run = put_under_load(&server, load, course, stop)?;
+    if stop.load(Ordering::Relaxed) {
+        return Ok(Outcome::Stopped);
+    }
+    if let Some((why, wrong)) = refusal(&run, load, &mut server) {
+        return Ok(Outcome::LeftOut { why, wrong });
+    }
+    let sample = sample(&run, load, round);
+    Ok(Outcome::Measured(
+        Box::new(sample),
+        Box::new(run.total.actual),
+    ))
+}
+
+fn put_under_load(
+    server: &Server,
+    load: &Load,
+    course: &Course,
+    stop: &AtomicBool,
+) -> Result<Run, Failure> {
+    let plan = load.plan(course, server.endpoint.clone(), &server.pids());
+    // Connections that do not come about within this never will: whoever has room for no more keeps them waiting.
+    let limit = Duration::from_secs(6) + Duration::from_millis(1) * load.connections as u32;
+    let late = Instant::now() + limit;
+    let is_open = Cell::new(load.scenario == Scenario::Churn);
+    let enough = || stop.load(Ordering::Relaxed) || (!is_open.get() && Instant::now() > late);
+    measure(plan, 1, &enough, |told| {
+        if let Told::Slice(_, total) = told {
+            is_open.set(is_open.get() || total.is_open());
+        }
+    })
+}
+
+/// Why a run is no measurement, and whether it is because of what came back.
+fn refusal(run: &Run, load: &Load, server: &mut Server) -> Option<(String, bool)> {
+    let faults = &run.total.end.faults;
+    let opened = run.total.opened.0;
+    let planned = load.connections as u64;
+    let few = load.scenario != Scenario::Churn && opened < planned;
+    if faults.total() == 0 && !few && run.total.echoes > 0 {
+        return None;
+    }
+    let mut why = match few {
+        true => format!(
+            "{} of {} connections came about",
+            grouped(opened),
+            grouped(planned)
+        ),
+        false if faults.total() == 0 => "nothing came back".to_owned(),
+        false => format!("{} faults", grouped(faults.total())),
+    };
+    if let Some((kind, _, first)) = faults.iter().next() {
+        why.push_str(&format!("; the first: {}, {first}", kind.name()));
+    }
+    if let Some(complaint) = server.complaint() {
+        why.push_str(&format!("; the server said: {complaint}"));
+    }
+    let wrong = [FaultKind::Mismatch, FaultKind::Extra]
+        .iter()
+        .any(|&kind| faults.count(kind) > 0);
+    Some((why, wrong))
+}
+
+fn sample(run: &Run, load: &Load, round: u64) -> Sample {
+    let total = &run.total;
+    let mut sample = Sample::new(round);
+    sample.invalid.clone_from(&run.verdict.invalid);
+    sample.set(Figure::Throughput, total.rate());
+    let quantiles = [
+        (Figure::P50, 0.5),
+        (Figure::P90, 0.9),
+        (Figure::P99, 0.99),
+        (Figure::P999, 0.999),
+        (Figure::P9999, 0.9999),
+    ];
+    for (figure, quantile) in quantiles {
+        // Of a hundred answers there is no thousandth.
+        if total.actual.len() as f64 * (1.0 - quantile) >= 1.0 {
+            sample.set(figure, total.actual.value_at_quantile(quantile) as f64);
+        }
+    }
+    let Some(server) = &total.end.server else {
+        return sample;
+    };
+    let used = server.end.usage.since(server.begin.usage);
+    sample.set(
+        Figure::CpuPerEcho,
+        used.cpu as f64 / total.echoes.max(1) as f64,
+    );
+    sample.set(Figure::Threads, server.end.threads as f64);
+    sample.set(Figure::Rss, server.end.rss as f64);
+    // Where connections come and go, threads may too, and each takes its count of switches with it.
+    if load.scenario != Scenario::Churn {
+        let (voluntary, forced) = server.switches();
+        let ledger = &total.end.ledger;
+        let echoes = ledger.echoed.saturating_sub(total.opened.0).max(1);
+        let switches = (voluntary + forced) as f64 / echoes as f64;
+        sample.set(Figure::SwitchesPerEcho, switches);
+        if load.connections >= CONNECTIONS_WEIGHED {
+            let grown = server.opened.rss.saturating_sub(server.before.rss) as f64;
+            sample.set(
+                Figure::RssPerConnection,
+                grown / total.opened.0.max(1) as f64,
+            );
+        }
+    }
+    sample
+}
