@@ -16,6 +16,8 @@ mod doctor;
 mod exit;
 mod footprint;
 mod logging;
+#[cfg(feature = "bench")]
+mod report;
 mod send;
 mod serve;
 pub(crate) mod units;
@@ -62,6 +64,8 @@ enum Command {
     Bench(Box<bench::Typed>),
     #[cfg(feature = "bench")]
     Compare(Box<compare::Typed>),
+    #[cfg(feature = "bench")]
+    Report(report::Typed),
 }
 
 /// Runs the program on its own command line, and says how it should exit.
@@ -85,6 +89,8 @@ fn run() -> Exit {
         Command::Bench(typed) => bench::run(&typed),
         #[cfg(feature = "bench")]
         Command::Compare(typed) => compare::run(&typed),
+        #[cfg(feature = "bench")]
+        Command::Report(typed) => report::run(&typed),
     };
     result.unwrap_or_else(|failure| {
         logging::say(&failure.to_string());

@@ -12,6 +12,7 @@ pub(crate) enum Exit {
     Ok,
     Cut,
     Invalid,
+    Worse,
     Short,
     Usage,
     Mismatch,
@@ -26,7 +27,7 @@ pub(crate) enum Exit {
 }
 
 /// The table of exit codes: code, name, meaning. The help prints it, and nothing else knows the numbers.
-const TABLE: [(Exit, u8, &str, &str); 14] = [
+const TABLE: [(Exit, u8, &str, &str); 15] = [
     (
         Exit::Ok,
         0,
@@ -44,6 +45,12 @@ const TABLE: [(Exit, u8, &str, &str); 14] = [
         4,
         "invalid",
         "the measurement is not valid; the report says why",
+    ),
+    (
+        Exit::Worse,
+        5,
+        "worse",
+        "the second record is worse than the first, says report",
     ),
     (
         Exit::Short,

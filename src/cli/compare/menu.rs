@@ -47,7 +47,7 @@ const QUICK: Course = Course {
     rounds: 6,
     warm_up: Duration::from_millis(80),
     window: Duration::from_millis(250),
-    budget: Some(Duration::from_secs(54)),
+    budget: Some(Duration::from_secs(50)),
 };
 
 /// Every point of the curve over connections with small requests; with larger ones, the points that tell of copying; and

@@ -140,6 +140,7 @@ pub(in crate::cli) enum Figure {
 }
 
 /// In what a figure is counted.
+#[allow(dead_code)] // it is for the page
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Unit {
     PerSecond,
@@ -245,6 +246,7 @@ impl Figure {
         }
     }
 
+    #[allow(dead_code)] // it is for the page
     pub(in crate::cli) fn unit(self) -> Unit {
         match self {
             Self::Throughput => Unit::PerSecond,

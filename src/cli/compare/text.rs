@@ -50,7 +50,7 @@ pub(super) fn scenario_title(scenario: Scenario) -> &'static str {
 }
 
 /// A load in a few words.
-pub(super) fn load_name(scenario: Scenario, connections: u64, size: u64) -> String {
+pub(in crate::cli) fn load_name(scenario: Scenario, connections: u64, size: u64) -> String {
     format!(
         "{}, {} x {}",
         scenario.name(),

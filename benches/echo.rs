@@ -1,0 +1,38 @@
+//! The event loop against its blocking twins, in a minute: `echo-reactor compare`, for `cargo bench`.
+//!
+//! `cargo bench --bench echo` runs `compare --quick`, with whatever stands behind `--` as its further arguments; run as a
+//! test (`cargo test --benches`, CI) it measures each load once, for a moment, to see that it can. Everything that there is
+//! to say of the measurement is said there, `echo-reactor compare --help`.
+
+use std::process::{Command, ExitCode};
+
+fn main() -> ExitCode {
+    let typed: Vec<String> = std::env::args().skip(1).collect();
+    let mut compare = Command::new(env!("CARGO_BIN_EXE_echo-reactor"));
+    compare.arg("compare");
+    // cargo says `--bench` for itself where it is to be measured.
+    if typed.iter().any(|word| word == "--bench") {
+        compare.arg("--quick");
+    } else {
+        compare.args([
+            "-c",
+            "1,10",
+            "--rounds",
+            "1",
+            "--window",
+            "20ms",
+            "--warm-up",
+            "5ms",
+        ]);
+    }
+    // What it says to libtest's harness is not for us.
+    let ours = |word: &&String| !["--bench", "--test"].contains(&word.as_str());
+    match compare.args(typed.iter().filter(ours)).status() {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("echo-reactor cannot be started: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
