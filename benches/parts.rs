@@ -110,11 +110,12 @@ fn tail_is_kept_and_paid(bencher: Bencher<'_, '_>, bytes: usize) {
     });
 }
 
-/// A kernel that says of everybody that they are ready.
+/// A kernel that says of everybody that they are ready; or, if it is silent, nothing at all.
 #[derive(Debug)]
 struct Everybody {
     tokens: RefCell<Vec<Token>>,
     now: Instant,
+    silent: bool,
 }
 
 struct Anybody;
@@ -151,10 +152,12 @@ impl Selector for Everybody {
         _: Option<Duration>,
         mut report: impl FnMut(Token, Readiness),
     ) -> io::Result<bool> {
-        self.tokens
-            .borrow()
-            .iter()
-            .for_each(|&token| report(token, Readiness::Plain));
+        if !self.silent {
+            self.tokens
+                .borrow()
+                .iter()
+                .for_each(|&token| report(token, Readiness::Plain));
+        }
         Ok(true)
     }
 
@@ -163,10 +166,11 @@ impl Selector for Everybody {
     }
 }
 
-fn reactor(sources: usize) -> Reactor<Anybody, Everybody> {
+fn reactor(sources: usize, silent: bool) -> Reactor<Anybody, Everybody> {
     let mut reactor = Reactor::new(Everybody {
         tokens: RefCell::default(),
         now: Instant::now(),
+        silent,
     });
     let lane = reactor.lane(Some(Duration::from_secs(60)));
     for _ in 0..sources {
@@ -182,7 +186,7 @@ fn reactor(sources: usize) -> Reactor<Anybody, Everybody> {
 /// A turn in which everybody is ready: keys, the run queue and the deadlines, without bytes.
 #[divan::bench(args = [1, 50, 1_000])]
 fn turn_of_the_reactor(bencher: Bencher<'_, '_>, sources: usize) {
-    let mut reactor = reactor(sources);
+    let mut reactor = reactor(sources, false);
     bencher
         .counter(divan::counter::ItemsCount::new(sources))
         .bench_local(|| {
@@ -195,10 +199,43 @@ fn turn_of_the_reactor(bencher: Bencher<'_, '_>, sources: usize) {
         });
 }
 
+/// Everybody has spent their budget and queues up again: keys and the run queue, with a kernel that has nothing to say.
+#[divan::bench(args = [1, 50, 1_000])]
+fn run_queue_goes_round(bencher: Bencher<'_, '_>, sources: usize) {
+    let mut reactor = reactor(sources, true);
+    for key in reactor.keys() {
+        reactor.again(key, Readiness::Plain);
+    }
+    bencher
+        .counter(divan::counter::ItemsCount::new(sources))
+        .bench_local(|| {
+            reactor.wait(None).expect("a wait in memory");
+            while let Some(event) = reactor.next_event() {
+                if let Event::Ready(key, readiness) = event {
+                    reactor.again(black_box(key), readiness);
+                }
+            }
+        });
+}
+
+/// A key is looked up among a thousand: its slot, and whether its serial is that of the tenant.
+#[divan::bench]
+fn key_is_looked_up(bencher: Bencher<'_, '_>) {
+    let mut reactor = reactor(1_000, true);
+    let keys = reactor.keys();
+    bencher
+        .counter(divan::counter::ItemsCount::new(keys.len()))
+        .bench_local(|| {
+            for &key in &keys {
+                black_box(reactor.get_mut(black_box(key)).is_some());
+            }
+        });
+}
+
 /// A source comes and goes: slot, serial, deadline.
 #[divan::bench]
 fn slot_is_taken_and_freed(bencher: Bencher<'_, '_>) {
-    let mut reactor = reactor(1_000);
+    let mut reactor = reactor(1_000, true);
     bencher.bench_local(|| {
         let want = Want {
             interest: Interest::Read,
@@ -208,4 +245,29 @@ fn slot_is_taken_and_freed(bencher: Bencher<'_, '_>) {
             black_box(reactor.close(key));
         }
     });
+}
+
+/// Latencies are recorded, as the load generator does it for every answer.
+#[cfg(feature = "bench")]
+#[divan::bench]
+fn latency_is_recorded(bencher: Bencher<'_, '_>) {
+    let mut latencies = echo_reactor::load::latencies();
+    let mut random = echo_reactor::load::Random::new(1);
+    let values: Vec<u64> = (0..1_000).map(|_| random.next() % 10_000_000).collect();
+    bencher
+        .counter(divan::counter::ItemsCount::new(values.len()))
+        .bench_local(|| {
+            for &value in &values {
+                latencies.saturating_record(black_box(value));
+            }
+        });
+}
+
+/// A percentile is read, as a report does it for each that it prints.
+#[cfg(feature = "bench")]
+#[divan::bench]
+fn percentile_is_read(bencher: Bencher<'_, '_>) {
+    let mut latencies = echo_reactor::load::latencies();
+    (1..=100_000).for_each(|value| latencies.saturating_record(value * 100));
+    bencher.bench_local(|| black_box(latencies.value_at_quantile(black_box(0.99))));
 }

@@ -65,6 +65,39 @@ use std::io;
 use std::sync::Arc;
 use std::thread::{self, Scope};
 
+/// About how many threads this process can have, and what says so; `None` where the system does not tell.
+///
+/// A thread needs four places in the process's map of memory: its stack and the page that guards it, and the same again
+/// for the stack on which signals are handled. The map has 65,530 places unless somebody has changed that (sysctl
+/// vm.max_map_count), so most machines stop at 16,000 threads, whatever memory they have; and std cannot do without the
+/// second stack: a thread that does not get it takes the process with it. So the bound must be kept, not tried.
+#[must_use]
+pub fn threads_max() -> Option<(usize, &'static str)> {
+    const MAPS_OF_A_THREAD: usize = 4;
+    // The program, its libraries, and the heaps that many threads make the allocator open.
+    const OTHER_MAPS: usize = 1_024;
+    let number = |path: &str| {
+        std::fs::read_to_string(path)
+            .ok()?
+            .trim()
+            .parse::<usize>()
+            .ok()
+    };
+    let maps = number("/proc/sys/vm/max_map_count");
+    let bounds = [
+        (
+            maps.map(|maps| maps.saturating_sub(OTHER_MAPS) / MAPS_OF_A_THREAD),
+            "vm.max_map_count",
+        ),
+        (number("/proc/sys/kernel/threads-max"), "kernel.threads-max"),
+        (number("/proc/sys/kernel/pid_max"), "kernel.pid_max"),
+    ];
+    let bounds = bounds
+        .into_iter()
+        .filter_map(|(most, why)| Some((most?, why)));
+    bounds.min_by_key(|&(most, _)| most)
+}
+
 /// How clients share the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Model {

@@ -94,7 +94,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         is_hold: typed.is_hold(),
     };
     let runs = match typed.steps() {
-        Steps::Once => vec![bench.run(plan)?],
+        Steps::Once => vec![bench.run(&plan)?],
         Steps::Rates(rates) => search::steps(&mut bench, &plan, &rates, typed.arrivals())?,
         Steps::Find(bound) => search::find_max(&mut bench, &plan, bound, typed.arrivals())?,
     };
@@ -126,14 +126,14 @@ pub(super) struct Bench<'a> {
 
 impl Bench<'_> {
     /// Runs a plan, and judges it.
-    pub(super) fn run(&mut self, plan: Plan) -> Result<Run, Failure> {
-        self.progress.begin(&plan);
+    pub(super) fn run(&mut self, plan: &Plan) -> Result<Run, Failure> {
+        self.progress.begin(plan);
         let (progress, log) = (&mut *self.progress, &mut self.log);
         let mut trouble = None;
         let mut ladder = self.is_hold.then(|| Ladder::new(&plan.servers));
         let told = |told: Told<'_>| match told {
             Told::Open(open) => {
-                progress.opening(open, &plan);
+                progress.opening(open, plan);
                 let all = plan.connections as u64;
                 if let Some(ladder) = &mut ladder {
                     // At every power of ten, and at the end of the way.

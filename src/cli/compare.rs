@@ -2,8 +2,8 @@
 //!
 //! What may live in this file: the order of the steps, and the exit code. What was typed is in [`typed`]; who is compared
 //! in [`contender`]; at what and how often in [`menu`]; one measurement in [`sample`], all of them in [`rounds`]; system
-//! calls in [`strace`]; what the figures allow to say in [`judge`]; what is kept in [`record`], and shown in [`text`] and
-//! [`progress`].
+//! calls in [`strace`]; what the figures allow to say in [`judge`]; what is kept in [`record`], and shown in [`text`],
+//! [`html`](mod@html) and [`progress`].
 
 mod contender;
 mod html;
@@ -44,6 +44,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     let (contenders, loads, course) = (typed.contenders()?, typed.loads()?, typed.course()?);
     let mut json = Report::create("--json", typed.json())?;
     let mut html = Report::create("--html", typed.html())?;
+    let mut svg = Report::create("--svg", typed.svg())?;
     let stop = listen_to_signals()?;
     let descriptors = raise_descriptors();
     check_descriptors(&loads, descriptors)?;
@@ -93,8 +94,15 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         notes,
     };
     judge::judge(&mut record);
-    json.write(|| format!("{:#}\n", record.to_json()))?;
+    json.write(|| {
+        format!(
+            "{:#}
+",
+            record.to_json()
+        )
+    })?;
     html.write(|| html::page(&record))?;
+    svg.write(|| html::drawing(&record))?;
     write_out(&text::report(&record))?;
     Ok(match brought.wrong {
         true => Exit::Mismatch,

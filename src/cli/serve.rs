@@ -23,7 +23,7 @@ use super::exit::{Class, Exit, Failure};
 use super::footprint::{Held, Ladder, Row};
 use super::logging;
 use super::units::{Time, grouped, plural};
-use crate::blocking;
+use crate::blocking::{self, threads_max};
 use crate::echo::{Access, Config, Server, StartError, Turn};
 use crate::limits::{AtLimit, Limits};
 use crate::net::{Address, Bound, Endpoint, bind_all};
@@ -168,13 +168,21 @@ fn fit(typed: &Typed) -> Result<(Limits, String), Failure> {
         .map_err(|error| Failure::new(Class::Usage, error.to_string()))?;
     let asked = limits.connections_max as u64;
     let descriptors = raise_descriptors();
-    let lowered = limits.fit_descriptors(descriptors);
-    let fits = limits.connections_max as u64;
-    let room = format!(
+    let mut lowered = limits.fit_descriptors(descriptors);
+    let mut room = format!(
         "{} descriptors, {} kept in reserve",
         grouped(descriptors),
         grouped(limits.descriptors_reserved as u64)
     );
+    if typed.model == Model::Threads {
+        if let Some((most, why)) = threads_max().filter(|&(most, _)| most < limits.connections_max)
+        {
+            limits.connections_max = most;
+            room = format!("{} threads, by {why}", grouped(most as u64));
+            lowered = true;
+        }
+    }
+    let fits = limits.connections_max as u64;
     if lowered && typed.asked_for_connections() {
         let text = format!(
             "--connections {} is more than fits: there is room for {} ({room}); raise the hard limit \

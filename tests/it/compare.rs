@@ -79,8 +79,12 @@ fn the_invented_record_fits_the_schema() {
 #[test]
 fn three_models_are_measured_in_rounds() {
     let dir = Dir::new();
-    let html = dir.path("page.html");
-    let words = format!("-c 1,3 {SHORT} --html {}", html.display());
+    let (html, svg) = (dir.path("page.html"), dir.path("drawing.svg"));
+    let words = format!(
+        "-c 1,3 {SHORT} --html {} --svg {}",
+        html.display(),
+        svg.display()
+    );
     let compared = compare(&words, &[]);
     assert_eq!(compared.code, 0, "{}", compared.err);
     assert!(
@@ -118,6 +122,7 @@ fn three_models_are_measured_in_rounds() {
             .contains("threads against reactor, all cells together")
     );
     assert!(fs::read_to_string(html).unwrap().contains("reactor"));
+    assert!(fs::read_to_string(svg).unwrap().contains("</svg>"));
 }
 
 #[test]

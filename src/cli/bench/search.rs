@@ -24,7 +24,7 @@ pub(super) fn steps(
         if bench.must_stop() {
             break;
         }
-        runs.push(bench.run(at(plan, rate, arrivals))?);
+        runs.push(bench.run(&at(plan, rate, arrivals))?);
     }
     Ok(runs)
 }
@@ -44,7 +44,7 @@ pub(super) fn find_max(
     bound: Duration,
     arrivals: Arrivals,
 ) -> Result<Vec<Run>, Failure> {
-    let closed = bench.run(plan.clone())?;
+    let closed = bench.run(plan)?;
     let (mut low, mut high) = (0.0, closed.total.rate().max(2.0));
     let mut runs = vec![closed];
     let mut best = None;
@@ -53,7 +53,7 @@ pub(super) fn find_max(
             true => f64::midpoint(low, high),
             false => high * 0.7,
         };
-        let run = bench.run(at(plan, rate.round(), arrivals))?;
+        let run = bench.run(&at(plan, rate.round(), arrivals))?;
         if keeps(&run, rate, bound) {
             low = rate;
             best = Some(runs.len());

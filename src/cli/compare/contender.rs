@@ -4,11 +4,11 @@
 
 use super::menu::Load;
 use super::record::{Model, Scenario};
+use crate::blocking::threads_max;
 use crate::cli::bench::child::{Process, Processors, serve};
 use crate::cli::bench::resolve;
 use crate::cli::exit::{Class, Failure};
 use crate::cli::units::grouped;
-use crate::load::machine::line_of;
 use crate::net::{Address, Endpoint};
 use clap::ValueEnum;
 use std::fs;
@@ -67,7 +67,7 @@ impl Own {
             Self::OneAtATime => "one thread, one client after another".to_owned(),
             Self::Threads => match threads_max() {
                 Some((most, why)) => {
-                    let most = grouped(most);
+                    let most = grouped(most as u64);
                     format!(
                         "a thread for each connection, at most about {most} on this machine ({why})"
                     )
@@ -76,25 +76,6 @@ impl Own {
             },
         }
     }
-}
-
-/// About how many threads a process can have here, and what says so. A thread needs four places in the process's map of
-/// memory: its stack and the page that guards it, and the same again for the stack on which signals are handled.
-fn threads_max() -> Option<(u64, &'static str)> {
-    const MAPS_OF_A_THREAD: u64 = 4;
-    let number = |path: &str| line_of(path)?.parse::<u64>().ok();
-    let bounds = [
-        (
-            number("/proc/sys/vm/max_map_count").map(|maps| maps / MAPS_OF_A_THREAD),
-            "vm.max_map_count",
-        ),
-        (number("/proc/sys/kernel/threads-max"), "kernel.threads-max"),
-        (number("/proc/sys/kernel/pid_max"), "kernel.pid_max"),
-    ];
-    let bounds = bounds
-        .into_iter()
-        .filter_map(|(most, why)| Some((most?, why)));
-    bounds.min_by_key(|&(most, _)| most)
 }
 
 impl Contender {

@@ -18,7 +18,6 @@ mod tables;
 use super::record::{Figure, Record, Scenario};
 use crate::cli::units::{grouped, plural};
 use charts::{by_percentile, over_connections, sizes, telling_cells};
-#[allow(unused_imports)]
 pub(super) use drawing::drawing;
 use figures::memory;
 use sentences::{Sentence, Tone};

@@ -111,6 +111,10 @@ struct Output {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
+    /// Draw throughput and p99 over connections into this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+
     /// Say nothing while it runs
     #[arg(short, long)]
     quiet: bool,
@@ -231,6 +235,10 @@ impl Typed {
 
     pub(super) fn html(&self) -> Option<&PathBuf> {
         self.output.html.as_ref()
+    }
+
+    pub(super) fn svg(&self) -> Option<&PathBuf> {
+        self.output.svg.as_ref()
     }
 
     pub(super) fn quiet(&self) -> bool {
