@@ -327,10 +327,10 @@ impl Kernel {
         }
         fault.has_struck = true;
         let error = io::Error::from_raw_os_error(fault.errno);
-        if error.kind() == ErrorKind::WouldBlock
-            && let Some(socket) = self.sockets.get_mut(&number)
-        {
-            socket.edge = true; // the kernel says so only if it will tell again
+        if error.kind() == ErrorKind::WouldBlock {
+            if let Some(socket) = self.sockets.get_mut(&number) {
+                socket.edge = true; // the kernel says so only if it will tell again
+            }
         }
         Err(error)
     }
