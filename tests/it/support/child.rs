@@ -280,11 +280,18 @@ impl Serve {
 
     // --- What the system tells of it ---
 
-    /// The numbers of its open descriptors, sorted.
+    /// The numbers of its open descriptors, sorted. Without the files of `/proc` that it reads for a moment, when it is asked
+    /// for its ledger and tells its memory with it.
     pub(crate) fn descriptors(&self) -> Vec<u32> {
-        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
-        let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
-        let mut numbers: Vec<u32> = entries.flatten().filter_map(number).collect();
+        let folder = format!("/proc/{}/fd", self.pid());
+        let number = |entry: std::io::Result<fs::DirEntry>| {
+            let path = entry.unwrap().path();
+            let target = fs::read_link(&path).ok()?; // it may be closed by now
+            let passing = target.starts_with("/proc") || target.starts_with("/sys");
+            let name = path.file_name()?.to_str()?.parse().ok();
+            name.filter(|_| !passing)
+        };
+        let mut numbers: Vec<u32> = fs::read_dir(folder).unwrap().filter_map(number).collect();
         numbers.sort_unstable();
         numbers
     }
