@@ -15,7 +15,7 @@
 //! position. **Time is taken from the plan**: an open loop counts from the moment when a request was due, however late
 //! it could be sent. **The generator measures itself**: how late it was, and whether it was the bottleneck.
 //!
-//! In reading order: this page, `pattern`, `pace`, `record`, `flight`, `stream`, `datagram`, `worker`, `opening`,
+//! In reading order: this page, `pattern`, `pace`, `record`, `flight`, `stream`, `datagram`, `worker`, `opening`, `leaving`,
 //! `chores`, `company`, [`machine`], [`fit`], [`verdict`].
 
 mod chores;
@@ -23,6 +23,7 @@ mod company;
 mod datagram;
 pub mod fit;
 mod flight;
+mod leaving;
 pub mod machine;
 mod opening;
 mod pace;

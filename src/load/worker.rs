@@ -45,7 +45,7 @@ pub(super) enum Client {
 /// See the page above.
 pub(super) struct Worker<'a> {
     pub(super) plan: &'a Plan,
-    orders: &'a Orders,
+    pub(super) orders: &'a Orders,
     pub(super) report: &'a Sender<(usize, Message)>,
     pub(super) reactor: Reactor<Outgoing<Client>>,
     timer: Timer,
@@ -157,6 +157,7 @@ impl<'a> Worker<'a> {
             _ => None,
         };
         let shares = self.settle(ended_at);
+        self.disperse()?;
         Ok(Final {
             ledger: self.desk.ledger,
             faults: self.desk.faults,

@@ -1,0 +1,93 @@
+//! How very many connections end: no more at once than came at once.
+//!
+//! A few thousand sockets may simply be dropped. A process that drops a million sends a million FINs in one go: the
+//! loopback's queue overflows, what is lost is sent again and again (five million retransmissions were seen), and the
+//! server learns for minutes that somebody has left; a queue that is long enough takes the machine's memory instead. So a
+//! crowd leaves as it came: each says FIN, and the next one goes when the server has said its own.
+
+use super::worker::{Client, Worker, nanoseconds};
+use crate::net::Stream;
+use crate::net::connect::{ClientSocket, Outgoing};
+use crate::reactor::{Event, Key};
+use std::io::{self, ErrorKind, Read};
+use std::time::Duration;
+
+/// Fewer than this may leave in one go.
+const CROWD: usize = 10_000;
+/// The longest wait for anybody of those who are leaving; then the rest is dropped as it is.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Worker<'_> {
+    /// Ends all connections, once all that there is to know of them is known.
+    ///
+    /// # Errors
+    /// Those of epoll_wait(2).
+    pub(super) fn disperse(&mut self) -> io::Result<()> {
+        let mut members = self.opening.members().into_iter();
+        if members.len() < CROWD {
+            return Ok(()); // dropping the reactor is enough
+        }
+        let (mut leaving, mut progress) = (0, self.desk.read_clock());
+        loop {
+            for (_, key) in members.by_ref() {
+                leaving += usize::from(self.says_goodbye(key));
+                if leaving >= self.plan.opening {
+                    break;
+                }
+            }
+            if leaving == 0 || self.orders.must_stop() {
+                return Ok(());
+            }
+            self.reactor.wait(Some(PATIENCE))?;
+            let before = leaving;
+            while let Some(event) = self.reactor.next_event() {
+                if let Event::Ready(key, readiness) = event {
+                    if self.reactor.admit(key, readiness).is_some() && self.has_left(key) {
+                        self.reactor.close(key);
+                        leaving -= 1;
+                    }
+                }
+            }
+            let now = self.desk.read_clock();
+            if leaving < before {
+                progress = now;
+            } else if now >= progress + nanoseconds(PATIENCE) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Says FIN. Whether there is somebody who will hear of the end.
+    fn says_goodbye(&mut self, key: Key) -> bool {
+        match self.reactor.get_mut(key) {
+            Some(Outgoing {
+                socket: ClientSocket::Stream(stream),
+                state: Client::Stream(_),
+            }) if stream.finish().is_ok() => true,
+            _ => {
+                self.reactor.close(key);
+                false
+            }
+        }
+    }
+
+    /// Whether the server has said FIN too, or the connection is broken. What it says before that is thrown away.
+    fn has_left(&mut self, key: Key) -> bool {
+        let Some(Outgoing {
+            socket: ClientSocket::Stream(stream),
+            ..
+        }) = self.reactor.get_mut(key)
+        else {
+            return false;
+        };
+        loop {
+            match stream.read(&mut self.desk.scratch) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return true,
+            }
+        }
+    }
+}
