@@ -4,7 +4,7 @@
 //! which tests notice. It builds them once with `RUSTFLAGS="--cfg mutants"`, and runs them with `ECHO_MUTANT=name` for
 //! each name in the list. The lines that go wrong say so where they stand:
 //!
-//! ```ignore
+//! ```text
 //! if budget == 0 && !planted!("no-budget") {
 //! ```
 //!

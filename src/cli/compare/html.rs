@@ -1,7 +1,7 @@
 //! A comparison as a page: one file, which needs no network and no script.
 //!
 //! What may live in this file: the order of what is on the page. The sentences are in [`sentences`]; what the charts show
-//! in [`charts`] and [`overview`], and how they are drawn in [`svg`]; figures as people read them in [`figures`]; the tables
+//! in [`charts`] and [`mod@overview`], and how they are drawn in [`svg`]; figures as people read them in [`figures`]; the tables
 //! in [`tables`]; the image for README in [`drawing`](mod@drawing); colours and sizes in the two style sheets beside them.
 //!
 //! Everything comes from the record, and every text of it goes through [`escape`]: names of models and reasons are words
