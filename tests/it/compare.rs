@@ -162,6 +162,9 @@ fn every_scenario_runs_on_both_models() {
 
 #[test]
 fn another_command_takes_part_and_ends() {
+    if !example("slowed").exists() {
+        return crate::support::skip("the example 'slowed' is not built; 'cargo test' builds it");
+    }
     let command = format!("{} {{port}} 200", example("slowed").display());
     let words = format!("-c 4 --models reactor {SHORT} --no-strace");
     let compared = compare(&words, &["--against-command", &command]);
