@@ -4,8 +4,9 @@
 //! Ready(key)    a listener: let newcomers in       a connection: advance it       a datagram socket: answer
 //! Expired(key)  idle or stalled: end it            draining and quiet: say goodbye
 //! Alarm         try to accept again                the next stage of draining
-//! Woken         another thread gave an order, or a foreign source has something
 //! ```
+//!
+//! Before them all come orders: another thread gave one, or a foreign source (signals) has something.
 //!
 //! This room decides whose bytes go where, and who is refused. How a socket is read is `net`'s business, who is ready is
 //! the reactor's. Four rules:
@@ -59,8 +60,9 @@ pub enum Turn {
     Finished,
 }
 
-/// A turn with no more events than this, and no newcomer, is not looked at when the longest is sought.
-const QUICK_TURN: u32 = 8;
+/// A turn with no more who are ready than this, and nothing beside their echoes, is not looked at when the longest is
+/// sought.
+const QUICK_TURN: usize = 8;
 
 /// An echo server on one thread. Make one with [`Server::bind`], then [`run`](Server::run) it, or give it one
 /// [`turn`](Server::turn) after the other.
@@ -90,6 +92,8 @@ pub struct Server<W: World = System> {
     door_line: Throttle,
     /// The longest turn so far: [`Stats::turn_us_max`] before it is rounded.
     longest_turn: Duration,
+    /// Whether somebody came in this turn, or somebody's time was over: things that take longer than an echo.
+    is_long_turn: bool,
 }
 
 /// How far the server has come with stopping.
@@ -151,6 +155,7 @@ impl<W: World> Server<W> {
             reject_line: Throttle::new(Duration::from_secs(5)),
             door_line: Throttle::new(Duration::from_secs(1)),
             longest_turn: Duration::ZERO,
+            is_long_turn: false,
             stats: Stats::default(),
             limits,
             reactor,
@@ -178,33 +183,37 @@ impl<W: World> Server<W> {
         if self.is_finished() {
             return Ok(Turn::Finished); // it was told so between two turns, and there is nothing to wait for
         }
-        self.reactor.wait(max_wait)?;
+        let is_woken = self.reactor.wait(max_wait)?;
         self.stats.turns += 1;
         // Orders come first, and whoever drives us is told before the others have had their turn: with a thousand who are
         // ready that may take a while, and "nobody new" is meant at once. The next call goes on with them.
-        if self.reactor.take_woken() {
+        let end = if is_woken {
             self.on_woken();
-            return self.end_turn(Turn::Woken);
-        }
-        let (mut events, accepted) = (0_u32, self.stats.accepted);
+            Turn::Woken
+        } else {
+            self.serve_this_turn();
+            Turn::Serving
+        };
+        self.end_turn(end)
+    }
+
+    fn serve_this_turn(&mut self) {
         while let Some(event) = self.reactor.next_event() {
-            events += 1;
             match event {
                 Event::Ready(key, readiness) => self.on_ready(key, readiness),
                 Event::Expired(key) => self.on_expired(key),
                 Event::Alarm => self.on_alarm(),
-                Event::Woken => {} // not here: it was taken above
             }
         }
-        if events > QUICK_TURN || self.stats.accepted != accepted {
+        if self.reactor.served() > QUICK_TURN || self.is_long_turn {
             self.look_at_the_clock();
         }
-        self.end_turn(Turn::Serving)
     }
 
-    /// Notes how long this turn took, if none was longer. A turn of a few who are ready, and no newcomer, is as short as
+    /// Notes how long this turn took, if none was longer. A turn of a few who are ready, and nothing else, is as short as
     /// turns get, and is not worth a second reading of the clock.
     fn look_at_the_clock(&mut self) {
+        self.is_long_turn = false;
         let busy = self.reactor.busy();
         if busy > self.longest_turn {
             self.longest_turn = busy;
@@ -245,6 +254,7 @@ impl<W: World> Server<W> {
     }
 
     /// Does what a connection's outcome asks for.
+    #[inline(never)]
     fn after(&mut self, key: Key, readiness: Readiness, outcome: Outcome) {
         match outcome {
             Outcome::Drained => {}
@@ -266,7 +276,9 @@ impl<W: World> Server<W> {
     }
 
     /// Somebody's time is over. What that means depends on what they were waiting for.
+    #[inline(never)]
     fn on_expired(&mut self, key: Key) {
+        self.is_long_turn = true;
         let Some(Socket::Connection(connection)) = self.reactor.get_mut(key) else {
             return;
         };
@@ -278,7 +290,9 @@ impl<W: World> Server<W> {
         }
     }
 
+    #[inline(never)]
     fn on_alarm(&mut self) {
+        self.is_long_turn = true;
         let now = self.reactor.now();
         if self.governor.retry_at().is_some_and(|at| at <= now) {
             self.open_doors();
@@ -296,6 +310,7 @@ impl<W: World> Server<W> {
         self.set_alarm();
     }
 
+    #[inline(never)]
     fn on_woken(&mut self) {
         match self.orders.take() {
             start::Order::None => {}
@@ -321,7 +336,9 @@ impl<W: World> Server<W> {
     // ---- coming ----
 
     /// Lets newcomers in, as many as one turn allows.
+    #[inline(never)]
     fn accept(&mut self, key: Key, readiness: Readiness) {
+        self.is_long_turn = true;
         let budget = if planted!("newcomers-without-budget") {
             usize::MAX
         } else {
@@ -439,6 +456,7 @@ impl<W: World> Server<W> {
         }
     }
 
+    #[cold]
     fn count_waiting(&mut self) {
         let waited = self.governor.waited(self.reactor.now()).as_millis();
         self.stats.accept_paused_ms = u64::try_from(waited).unwrap_or(u64::MAX);
@@ -446,6 +464,7 @@ impl<W: World> Server<W> {
 
     // ---- datagrams ----
 
+    #[inline(never)]
     fn answer(&mut self, key: Key, readiness: Readiness) {
         let now = self.reactor.now();
         let Some(Socket::Datagrams(socket)) = self.reactor.get_mut(key) else {

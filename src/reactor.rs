@@ -56,8 +56,6 @@ pub enum Event {
     Expired(Key),
     /// The time set by [`Reactor::set_alarm`] has come.
     Alarm,
-    /// A [`Waker`] or a foreign source has something.
-    Woken,
 }
 
 /// What the kernel said of a source that is ready. A hint: only trying tells.
@@ -161,7 +159,6 @@ pub struct Reactor<S, P = Epoll> {
     /// before anybody is called idle.
     judged_ms: u32,
     alarm: Option<Instant>,
-    woken: bool,
     stale_events: u64,
 }
 
@@ -199,7 +196,6 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             turn_began: now,
             judged_ms: 0,
             alarm: None,
-            woken: false,
             stale_events: 0,
         }
     }
@@ -216,24 +212,23 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// deadline comes. It does not wait at all while there is work left from the last turn; one that was left in the middle
     /// simply goes on.
     ///
+    /// Says whether a [`Waker`] or a foreign source has something. That is said once, and before those who are ready have
+    /// their turn, so that whoever looks after it need not wait for them.
+    ///
     /// # Errors
     /// Those of epoll_wait(2), but for an interruption by a signal, which is merely an early end. None of them can be
     /// mended by trying again.
-    pub fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<()> {
+    pub fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<bool> {
         if self.served < self.turn.len() {
-            return Ok(()); // it was left in the middle, and goes on
+            return Ok(false); // it was left in the middle, and goes on
         }
         let timeout = sooner(max_wait, self.timeout());
         self.begin_turn();
-        let Self {
-            selector,
-            turn,
-            woken,
-            ..
-        } = self;
+        let mut woken = false;
+        let Self { selector, turn, .. } = self;
         let complete = selector.wait(timeout, |token, readiness| {
             if token == WAKE {
-                *woken = true;
+                woken = true;
             } else {
                 turn.push((Key::from_token(token), readiness));
             }
@@ -252,7 +247,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         if planted!("idle-before-heard") {
             self.judged_ms = self.now_ms;
         }
-        Ok(())
+        Ok(woken)
     }
 
     /// Those who queued up come first.
@@ -274,20 +269,11 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         }
     }
 
-    /// Whether a waker or a foreign source has something, asked before everything else in a turn; it is not said again
-    /// then. Whoever does not ask is told at the end of the turn, by [`Event::Woken`].
-    pub fn take_woken(&mut self) -> bool {
-        std::mem::take(&mut self.woken)
-    }
-
     /// The next thing to do in this turn; `None` ends it. First those who are ready, then those whose time is over.
     pub fn next_event(&mut self) -> Option<Event> {
         if let Some(&(key, readiness)) = self.turn.get(self.served) {
             self.served += 1;
             return Some(Event::Ready(key, readiness));
-        }
-        if std::mem::take(&mut self.woken) {
-            return Some(Event::Woken);
         }
         if let Some(key) = self.deadlines.expired(&self.slots, self.judged_ms) {
             self.deadlines
@@ -317,11 +303,17 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             .should_move(&slot.place, slot.want.lane, self.now_ms)
             && !planted!("deadline-not-moved")
         {
-            self.deadlines
-                .move_to_back(&mut self.slots, key, self.now_ms);
-            return self.get_mut(key);
+            return self.admit_anew(key);
         }
         // Said twice, so that here, where nothing has happened since, the compiler need not look for the slot again.
+        self.get_mut(key)
+    }
+
+    /// Admits a source that has not been active for a while: its deadline moves.
+    #[cold]
+    fn admit_anew(&mut self, key: Key) -> Option<&mut S> {
+        self.deadlines
+            .move_to_back(&mut self.slots, key, self.now_ms);
         self.get_mut(key)
     }
 
@@ -329,22 +321,28 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// own. `None` is without end.
     pub fn timeout(&self) -> Option<Duration> {
         let has_work = !self.queue.is_empty() || self.served < self.turn.len();
-        if (has_work && !planted!("sleeps-over-the-queue")) || self.woken {
+        if has_work && !planted!("sleeps-over-the-queue") {
             return Some(Duration::ZERO);
         }
         let alarm = self
             .alarm
             .map(|alarm| alarm.saturating_duration_since(self.now));
-        let deadline = self.deadlines.until_next(self.now_ms);
+        let deadline = self.deadlines.until_next();
         sooner(alarm, deadline)
     }
 
     /// Reads the clock anew. A turn does so by itself; this is for what is done between two turns, which may lie far
     /// apart where somebody else's loop drives this one.
+    #[inline]
     pub fn read_clock(&mut self) -> Instant {
         self.now = self.selector.now();
         self.now_ms = self.deadlines.milliseconds(self.now);
         self.now
+    }
+
+    /// How many had their turn in this one so far.
+    pub fn served(&self) -> usize {
+        self.served
     }
 
     /// How long this turn has taken so far, its wait left out. This reads the clock: a second time in a turn, which is
@@ -505,7 +503,7 @@ impl<S: Source> Reactor<S> {
         self.selector.waker()
     }
 
-    /// Watches a foreign source, signals for example: when it becomes readable, [`Event::Woken`] is said. Whose it was
+    /// Watches a foreign source, signals for example: when it becomes readable, [`Reactor::wait`] says so. Whose it was
     /// is not said; look after all of them.
     ///
     /// # Errors

@@ -325,7 +325,8 @@ impl<'a> Worker<'a> {
     /// One turn of the loop, which waits until `until` at most.
     fn turn(&mut self, until: u64) -> io::Result<()> {
         let wait = self.wait_time(until)?;
-        self.reactor.wait(Some(Duration::from_nanos(wait)))?;
+        // That the timer rang, or a waker did, is all that they have to say.
+        let _ = self.reactor.wait(Some(Duration::from_nanos(wait)))?;
         self.desk.now = self.desk.clock.at(self.reactor.now());
         if self.pace.is_some() {
             self.arrive();

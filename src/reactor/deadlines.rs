@@ -57,6 +57,9 @@ pub(super) struct Deadlines {
     /// Nobody is due before this. It may be early, when the one who was due then has been active or has left since; it
     /// is only looked into when the time has come, and so the common turn costs a comparison.
     nobody_before_ms: Option<u32>,
+    /// The time until then. Every turn asks for it, and it is worked out anew only when the millisecond or the one who is
+    /// due next has changed.
+    until_next: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +97,7 @@ impl Deadlines {
             queues: [Queue::new(None); LANES],
             lanes: 1, // the first is Lane::PATIENT
             nobody_before_ms: None,
+            until_next: None,
         }
     }
 
@@ -110,13 +114,20 @@ impl Deadlines {
 
     /// The time as the lanes count it. A busy loop has many turns in a millisecond, so it is worked out anew only when
     /// the next one has begun.
+    #[inline]
     pub(super) fn milliseconds(&mut self, now: Instant) -> u32 {
         if now >= self.next_ms_at {
-            let passed_ms = now.saturating_duration_since(self.start).as_millis() as u64;
-            self.now_ms = passed_ms as u32;
-            self.next_ms_at = self.start + Duration::from_millis(passed_ms + 1);
+            self.begin_millisecond(now);
         }
         self.now_ms
+    }
+
+    #[cold]
+    fn begin_millisecond(&mut self, now: Instant) {
+        let passed_ms = now.saturating_duration_since(self.start).as_millis() as u64;
+        self.now_ms = passed_ms as u32;
+        self.next_ms_at = self.start + Duration::from_millis(passed_ms + 1);
+        self.look_ahead(self.nobody_before_ms);
     }
 
     /// Puts a slot at the back of a lane.
@@ -132,12 +143,6 @@ impl Deadlines {
             return;
         };
         let due_ms = now_ms.wrapping_add(timeout_ms + queue.grain_ms);
-        if self
-            .nobody_before_ms
-            .is_none_or(|before_ms| is_past(due_ms, before_ms))
-        {
-            self.nobody_before_ms = Some(due_ms);
-        }
         let behind = std::mem::replace(&mut queue.tail, key.slot);
         match behind {
             NOBODY => queue.head = key.slot,
@@ -148,6 +153,12 @@ impl Deadlines {
             next: NOBODY,
             moved_ms: now_ms,
         };
+        if self
+            .nobody_before_ms
+            .is_none_or(|before_ms| is_past(due_ms, before_ms))
+        {
+            self.look_ahead(Some(due_ms));
+        }
     }
 
     /// Takes a slot out of its lane.
@@ -188,16 +199,24 @@ impl Deadlines {
             .heads(slots)
             .min_by_key(|&(_, due_ms)| due_ms.wrapping_sub(judged_ms) as i32)
             .unzip();
-        self.nobody_before_ms = due_ms;
+        self.look_ahead(due_ms);
         is_past(due_ms?, judged_ms)
             .then_some(slot?)
             .map(|slot| Key::new(slot as usize, slots.at(slot).serial))
     }
 
     /// The time until somebody may expire.
-    pub(super) fn until_next(&self, now_ms: u32) -> Option<Duration> {
-        let left_ms = self.nobody_before_ms?.wrapping_sub(now_ms) as i32;
-        Some(Duration::from_millis(left_ms.max(0) as u64))
+    pub(super) fn until_next(&self) -> Option<Duration> {
+        self.until_next
+    }
+
+    /// Nobody is due before this, as things are now.
+    fn look_ahead(&mut self, nobody_before_ms: Option<u32>) {
+        self.nobody_before_ms = nobody_before_ms;
+        self.until_next = nobody_before_ms.map(|before_ms| {
+            let left_ms = before_ms.wrapping_sub(self.now_ms) as i32;
+            Duration::from_millis(left_ms.max(0) as u64)
+        });
     }
 
     /// The head of each lane that has one, and when it is due.

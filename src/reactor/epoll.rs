@@ -131,7 +131,7 @@ impl AsRawFd for Epoll {
     }
 }
 
-/// Ends the wait of a reactor from another thread; it then says [`super::Event::Woken`].
+/// Ends the wait of a reactor from another thread; [`super::Reactor::wait`] then says so.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<mio::Waker>);
 
