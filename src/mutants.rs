@@ -87,6 +87,7 @@ const BUGS: &[(&str, &str)] = &[
     // Time
     ("deadline-not-moved", "activity does not give a connection its full time again"),
     ("idle-before-heard", "the idle are judged before those are heard who spoke meanwhile"),
+    ("rounds-forgotten", "nobody is judged while more are ready than one wait tells of"),
     ("deadline-of-the-old-kind", "who waits to write keeps the deadline of a reader"),
     ("stalled-ends-in-order", "who takes nothing is closed by FIN, and its bytes stay in the kernel"),
     // Going

@@ -158,8 +158,19 @@ pub struct Reactor<S, P = Epoll> {
     /// it rather than by the clock: if this process was stopped for a minute, all those who spoke meanwhile are heard
     /// before anybody is called idle.
     judged_ms: u32,
+    /// The round that the kernel is on, while more are ready than one wait has room for.
+    round: Option<Round>,
     alarm: Option<Instant>,
     stale_events: u64,
+}
+
+/// A time in which no wait had room for all who were ready. The kernel goes round its list of them, and who becomes ready
+/// joins at its end; so it has spoken of all who were in it at the beginning when it has spoken of as many as there are.
+#[derive(Debug)]
+struct Round {
+    began_ms: u32,
+    /// How many events are still to come.
+    left: usize,
 }
 
 /// One registered source. Its size is what an idle connection costs; `echo` asserts it.
@@ -195,6 +206,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             now_ms: 0,
             turn_began: now,
             judged_ms: 0,
+            round: None,
             alarm: None,
             stale_events: 0,
         }
@@ -224,7 +236,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         }
         let timeout = sooner(max_wait, self.timeout());
         self.begin_turn();
-        let mut woken = false;
+        let (mut woken, queued) = (false, self.turn.len());
         let Self { selector, turn, .. } = self;
         let complete = selector.wait(timeout, |token, readiness| {
             if token == WAKE {
@@ -237,7 +249,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             // What was ready when we asked is in the queue now; so up to the last reading of the clock, which was
             // before we asked, everything is known.
             Ok(true) => self.judged_ms = self.now_ms,
-            Ok(false) => {}
+            Ok(false) => self.go_round(self.turn.len() - queued),
             Err(error)
                 if error.kind() == io::ErrorKind::Interrupted
                     && !planted!("eintr-ends-the-loop") => {}
@@ -248,6 +260,27 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             self.judged_ms = self.now_ms;
         }
         Ok(woken)
+    }
+
+    /// Not everybody who is ready was reported, but `reported` were. Where that is so in every turn, deadlines are judged
+    /// all the same, once a round.
+    #[cold]
+    fn go_round(&mut self, reported: usize) {
+        let is_newer = |began_ms: u32| began_ms.wrapping_sub(self.judged_ms) as i32 > 0;
+        let mut round = match self.round.take() {
+            Some(round) if is_newer(round.began_ms) => round,
+            // Twice as many as there are: events for nobody take room, too.
+            _ => Round {
+                began_ms: self.now_ms,
+                left: 2 * self.slots.len(),
+            },
+        };
+        round.left = round.left.saturating_sub(reported);
+        if round.left == 0 && !planted!("rounds-forgotten") {
+            self.judged_ms = round.began_ms;
+        } else {
+            self.round = Some(round);
+        }
     }
 
     /// Those who queued up come first.

@@ -341,6 +341,43 @@ fn f4_nobody_is_called_idle_before_they_are_heard() {
     );
 }
 
+#[test]
+fn f4_who_is_idle_is_known_beside_more_who_are_ready_than_one_wait_tells_of() {
+    const BUSY: usize = 100;
+    let knobs = Knobs {
+        events_max: 8,
+        ..roomy()
+    };
+    let limits = Limits {
+        idle_timeout: Some(Duration::from_secs(30)),
+        ..Limits::default()
+    };
+    let mut stage = Stage::in_world(limits, knobs);
+    let sockets = stage.connect(BUSY + 1);
+    let (idle, busy) = sockets.split_first().unwrap();
+    let step = Duration::from_millis(100);
+    for turn in 0..400 {
+        // Every wait is cut short, so that there is never a moment at which everybody is known to be heard.
+        for &socket in busy {
+            stage.send(socket, 1);
+        }
+        stage.turn();
+        stage.pass(step);
+        let is_open = stage.sockets().contains(idle);
+        let silent = step * turn;
+        assert!(
+            is_open || silent >= Duration::from_secs(30),
+            "early: {silent:?}"
+        );
+        // A sixteenth late, as ever, and two rounds of a hundred, eight a turn.
+        assert!(
+            !is_open || silent < Duration::from_secs(37),
+            "never: {silent:?}"
+        );
+    }
+    assert_eq!(stage.closed(Reason::Idle), 1, "the busy are not idle");
+}
+
 // --- What the stage needs for these ---------------------------------------------------------------------------------------
 
 impl Stage {

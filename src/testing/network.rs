@@ -12,6 +12,7 @@ use crate::net::{Accepted, Datagrams, Listener, Peer, Stream};
 use crate::reactor::{Interest, Readiness, Selector, Source};
 use mio::Token;
 use std::cell::{RefCell, RefMut};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -120,6 +121,8 @@ pub(crate) struct Socket {
     registered: Option<(Token, Interest)>,
     /// Something has happened since the event queue last told of this socket.
     edge: bool,
+    /// How many waits had no room for it since then.
+    passed_over: u32,
 }
 
 #[derive(Debug)]
@@ -230,6 +233,7 @@ impl Kernel {
                 kind,
                 registered: None,
                 edge: false,
+                passed_over: 0,
             },
         );
         self.next
@@ -362,9 +366,13 @@ impl Kernel {
                 ready.push(number);
             }
         }
-        let mut told = 0;
+        // Who has waited for longest is told of first, as in the kernel's list; who has waited equally long, in any order.
+        let waited = |number: &usize| Reverse(self.sockets[number].passed_over);
+        ready.sort_by_key(waited);
+        let next = ready.len().min(knobs.events_max);
+        let later = ready.split_off(next);
         let mut twice = Vec::new();
-        while !ready.is_empty() && told < knobs.events_max {
+        while !ready.is_empty() {
             let number = ready.swap_remove(self.random.below(ready.len()));
             if self.random.happens(knobs.late_event) {
                 continue; // the edge stays, for a later wait
@@ -374,6 +382,7 @@ impl Kernel {
                 .get_mut(&number)
                 .expect("it was there just now");
             socket.edge = false;
+            socket.passed_over = 0;
             let (token, _) = socket.registered.expect("it was registered just now");
             let special = match &socket.kind {
                 Kind::Stream(wire) => wire.client_finished || wire.broken.is_some(),
@@ -385,7 +394,6 @@ impl Kernel {
                 Readiness::Plain
             };
             tell(token, readiness);
-            told += 1;
             if self.random.happens(knobs.double_event) {
                 twice.push((token, readiness));
             }
@@ -393,7 +401,12 @@ impl Kernel {
         for (token, readiness) in twice {
             tell(token, readiness);
         }
-        let everything = ready.is_empty();
+        for number in &later {
+            self.sockets
+                .get_mut(number)
+                .expect("it is ready")
+                .passed_over += 1;
+        }
         if self.random.happens(knobs.spurious_event) {
             let registered: Vec<Token> = self
                 .sockets
@@ -417,7 +430,7 @@ impl Kernel {
             assert!(!in_use, "no two registrations share a token");
             tell(old, Readiness::Special);
         }
-        everything
+        later.is_empty()
     }
 }
 
