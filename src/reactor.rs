@@ -42,9 +42,16 @@ pub use timer::Timer;
 use deadlines::{Deadlines, Place};
 use key::WAKE;
 use slots::Slots;
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
+
+/// How many take part in a turn at most: so many of those who queued up, and so many of those of whom the kernel speaks.
+/// This bounds the time for which an order, a deadline or a newcomer has to wait. Whoever finds no room has it in the next
+/// turn, since both lists go round. A turn's own cost (a call of `epoll_wait`, a clock) is divided by as many, and is lost in
+/// theirs.
+const SOURCES_PER_TURN: usize = 128;
 
 /// Something to do, said by [`Reactor::next_event`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +149,7 @@ pub struct Reactor<S, P = Epoll> {
     /// The serial of the next tenant.
     serial: u32,
     /// Who queued up for the next turn, by [`Reactor::again`].
-    queue: Vec<Key>,
+    queue: VecDeque<Key>,
     /// The run queue of this turn, and how many in it had theirs: first those who queued up, then those of whom the
     /// kernel spoke. One queue for both, so that there is one rule of fairness: first come, first served, and only once
     /// a turn.
@@ -198,7 +205,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             selector,
             slots: Slots::new(),
             serial: 0,
-            queue: Vec::new(),
+            queue: VecDeque::new(),
             turn: Vec::new(),
             served: 0,
             deadlines: Deadlines::new(now),
@@ -291,7 +298,8 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         if self.queue.is_empty() {
             return; // nearly always
         }
-        for key in self.queue.drain(..) {
+        let count = self.queue.len().min(SOURCES_PER_TURN);
+        for key in self.queue.drain(..count) {
             if let Some(slot) = tenant(&mut self.slots, key) {
                 slot.queued = false;
                 self.turn.push((
@@ -463,7 +471,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             }
             if !slot.queued {
                 slot.queued = true;
-                self.queue.push(key);
+                self.queue.push_back(key);
             }
         }
     }

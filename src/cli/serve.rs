@@ -40,6 +40,8 @@ use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithRawSiginfo;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use succession::{Predecessor, Program, Succession};
@@ -269,6 +271,13 @@ fn serve_by_events(
     // Signals come first: whoever reads that we listen may signal at once. The actions of a signal run in the order of
     // their registration, so that by the time the loop wakes, the order is there to be read.
     let mut signals = listen_to_signals()?;
+    // The bell ends a wait. In the list of those who are ready it may stand behind thousands, a turn's worth at a time; so
+    // there is a flag beside it, to be looked at after every turn.
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in SIGNALS {
+        signal_hook::flag::register(signal, Arc::clone(&flag))
+            .map_err(|error| explain::system("no signal handlers", &error))?;
+    }
     let mut bell = signal_hook_mio::v1_0::Signals::new(SIGNALS)
         .map_err(|error| explain::system("no signal handlers", &error))?;
     let mut orders = Orders::new(plan.config.limits.drain_timeout);
@@ -283,31 +292,39 @@ fn serve_by_events(
     let addresses = server.addresses().to_vec();
     let mut wait = None;
     loop {
-        match server.turn(wait) {
-            Ok(Turn::Serving) => wait = None,
-            Ok(Turn::Woken) => {
-                bell.pending().for_each(drop);
-                for signal in signals.pending() {
-                    match signal.si_signo {
-                        SIGUSR2 if is_confined => log::warn!(
-                            "SIGUSR2 is refused: in a sandbox no other process can be started; \
-                             a supervisor can pass the sockets by LISTEN_FDS"
-                        ),
-                        SIGUSR2 if orders.stopping.is_none() => succession.begin(&mut server),
-                        SIGUSR2 => log::warn!("SIGUSR2 comes too late: this process is stopping"),
-                        other => orders.follow(other, &mut server),
-                    }
-                }
-                if orders.stopping.is_some() {
-                    succession.give_up();
-                }
-                // What a signal has ended raises no event, so the next turn must not wait for one.
-                wait = Some(Duration::ZERO);
-            }
-            Ok(Turn::Finished) => break,
-            Err(error) => return Err(explain::system("the event loop failed", &error)),
+        let turn = server
+            .turn(wait)
+            .map_err(|error| explain::system("the event loop failed", &error))?;
+        let is_due = orders.ladder.is_due(server.stats().live);
+        let is_woken = turn == Turn::Woken || flag.load(Ordering::Relaxed);
+        if turn == Turn::Serving && !is_woken && !is_due && wait.is_none() {
+            continue; // nearly always
         }
-        if orders.ladder.is_due(server.stats().live) {
+        if turn == Turn::Finished {
+            break;
+        }
+        wait = None;
+        if is_woken {
+            flag.store(false, Ordering::Relaxed); // first, so that a signal that comes meanwhile is not missed
+            bell.pending().for_each(drop);
+            for signal in signals.pending() {
+                match signal.si_signo {
+                    SIGUSR2 if is_confined => log::warn!(
+                        "SIGUSR2 is refused: in a sandbox no other process can be started; \
+                         a supervisor can pass the sockets by LISTEN_FDS"
+                    ),
+                    SIGUSR2 if orders.stopping.is_none() => succession.begin(&mut server),
+                    SIGUSR2 => log::warn!("SIGUSR2 comes too late: this process is stopping"),
+                    other => orders.follow(other, &mut server),
+                }
+            }
+            if orders.stopping.is_some() {
+                succession.give_up();
+            }
+            // What a signal has ended raises no event, so the next turn must not wait for one.
+            wait = Some(Duration::ZERO);
+        }
+        if is_due {
             orders.ladder.climb(server.held());
         }
         if succession.is_under_way() {

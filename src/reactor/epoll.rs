@@ -3,16 +3,12 @@
 //! All that the reactor asks of an operating system is on this page, and this is the only file that says it in mio's
 //! words. (On other Unixes mio puts kqueue in epoll's place; nothing changes here.)
 
-use super::{Interest, Readiness, Selector, Source, key::WAKE};
+use super::{Interest, Readiness, SOURCES_PER_TURN, Selector, Source, key::WAKE};
 use mio::{Events, Poll, Registry, Token};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Events that one call of `epoll_wait` may report: 12 KiB of memory. More would only lengthen the turn; what is ready
-/// and finds no room here is reported by the next call, since the kernel goes round its list of the ready.
-const EVENTS_PER_TURN: usize = 1024;
 
 /// The event queue of the operating system.
 #[derive(Debug)]
@@ -32,7 +28,7 @@ impl Epoll {
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
         Ok(Self {
             poll,
-            events: Events::with_capacity(EVENTS_PER_TURN),
+            events: Events::with_capacity(SOURCES_PER_TURN),
             waker,
         })
     }
@@ -66,7 +62,7 @@ impl Selector for Epoll {
             report(event.token(), readiness(event));
             reported += 1;
         }
-        Ok(reported < EVENTS_PER_TURN)
+        Ok(reported < SOURCES_PER_TURN)
     }
 
     fn now(&self) -> Instant {

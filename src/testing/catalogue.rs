@@ -158,6 +158,40 @@ fn e9_more_events_than_there_is_room_for() {
     assert!(stats.turns - turns >= (CLIENTS / 64) as u64);
 }
 
+/// However many have more than their budget, a turn takes in only so many of them; and all have their turn.
+#[test]
+fn e9_a_turn_has_an_end_however_many_queue_up() {
+    const CLIENTS: usize = 1_000;
+    const EACH: usize = 20;
+    const PER_TURN: u64 = 2 * 128; // of those who queued up, and of those of whom the kernel speaks
+    let knobs = Knobs {
+        events_max: 128,
+        ..roomy()
+    };
+    let limits = Limits {
+        scratch_bytes: 8, // so that three reads, and three turns, are needed
+        turn_bytes: 8,
+        ..Limits::default()
+    };
+    let mut stage = Stage::in_world(limits, knobs);
+    let sockets = stage.connect(CLIENTS);
+    for &socket in &sockets {
+        stage.send_pattern(socket, 0, EACH);
+    }
+    let mut turns = 0;
+    while stage.server.stats().bytes_out < (CLIENTS * EACH) as u64 {
+        let before = stage.server.stats().bytes_in;
+        stage.turn();
+        let read = stage.server.stats().bytes_in - before;
+        assert!(read <= PER_TURN * 8, "{read} bytes in a turn");
+        turns += 1;
+        assert!(turns < 100, "somebody waits for ever");
+    }
+    for &socket in &sockets {
+        stage.has_echo(socket, 0, EACH);
+    }
+}
+
 #[test]
 fn e11_a_partial_write_goes_on_at_the_right_place() {
     const MESSAGE: usize = 20_000;
