@@ -43,6 +43,7 @@ pub use record::{FaultKind, Faults, Latencies, Ledger, Part, Shares, Slice, late
 pub use total::Total;
 
 use crate::net::Endpoint;
+use crate::net::connect::Trigger;
 use machine::{ServerSample, Usage};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,6 +73,8 @@ pub struct Plan {
     pub depth: usize,
     /// When requests are sent.
     pub mode: Mode,
+    /// When the kernel says that an answer is there, which decides whose is read first.
+    pub trigger: Trigger,
     /// Time under load before anything counts.
     pub warm_up: Duration,
     /// Time that is measured.

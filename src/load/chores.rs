@@ -74,7 +74,7 @@ impl Worker<'_> {
     /// A last look for bytes that nobody asked for.
     pub(super) fn listen_once(&mut self) {
         for (_, key) in self.opening.members() {
-            let Some(Outgoing { socket, state }) = self.reactor.get_mut(key) else {
+            let Some(Outgoing { socket, state, .. }) = self.reactor.get_mut(key) else {
                 continue;
             };
             if let (ClientSocket::Stream(stream), Client::Stream(client)) = (socket, state) {

@@ -10,7 +10,7 @@
 use super::flight::Desk;
 use super::record::Fault;
 use super::worker::{Client, SCRATCH_BYTES, TICK, Worker, nanoseconds};
-use crate::net::connect::{ClientSocket, Outgoing};
+use crate::net::connect::{ClientSocket, Outgoing, Trigger};
 use crate::net::{Stream, StreamSocket};
 use crate::reactor::{Interest, Key};
 use std::io::{self, ErrorKind, Read, Write};
@@ -167,7 +167,14 @@ impl Worker<'_> {
         let state = Client::Bad(place as u32);
         let registered = ClientSocket::connect(target, &options)
             // The first event, as soon as it is writable, sets it going.
-            .and_then(|socket| self.register(Outgoing { socket, state }, Interest::Write));
+            .and_then(|socket| {
+                let outgoing = Outgoing {
+                    socket,
+                    state,
+                    trigger: Trigger::Edge, // most of them do not look after what they are told of
+                };
+                self.register(outgoing, Interest::Write)
+            });
         match registered {
             Ok(key) => self.company[place].key = Some(key),
             // A Unix server whose queue is full.

@@ -198,6 +198,7 @@ fn check_tuples(plan: &Plan, all: u64, ports: u64) -> Result<(), String> {
 pub(super) mod tests {
     use super::*;
     use crate::load::Company;
+    use crate::net::connect::Trigger;
     use std::time::Duration;
 
     pub(in crate::load) fn plan(target: Endpoint) -> Plan {
@@ -212,6 +213,7 @@ pub(super) mod tests {
             size: 64,
             depth: 1,
             mode: Mode::Closed,
+            trigger: Trigger::Edge,
             warm_up: Duration::ZERO,
             duration: Duration::from_millis(200),
             requests: None,

@@ -63,6 +63,7 @@ impl Worker<'_> {
             Some(Outgoing {
                 socket: ClientSocket::Stream(stream),
                 state: Client::Stream(_),
+                ..
             }) if stream.finish().is_ok() => true,
             _ => {
                 self.reactor.close(key);

@@ -216,7 +216,15 @@ impl Worker<'_> {
                 (Client::Datagram(client), Interest::Read)
             }
         };
-        self.register(Outgoing { socket, state }, interest)
+        let trigger = self.plan.trigger;
+        self.register(
+            Outgoing {
+                socket,
+                state,
+                trigger,
+            },
+            interest,
+        )
     }
 
     pub(super) fn register(
@@ -233,7 +241,7 @@ impl Worker<'_> {
 
     /// What is connected at once is proved at once.
     fn begin(&mut self, key: Key) {
-        let Some(Outgoing { socket, state }) = self.reactor.get_mut(key) else {
+        let Some(Outgoing { socket, state, .. }) = self.reactor.get_mut(key) else {
             return;
         };
         let sent = match (socket, &mut *state) {
@@ -255,7 +263,7 @@ impl Worker<'_> {
 
     /// A socket that was connecting has become writable: it is connected, or it is clear why not.
     pub(super) fn on_connected(&mut self, key: Key) {
-        let Some(Outgoing { socket, state }) = self.reactor.get_mut(key) else {
+        let Some(Outgoing { socket, state, .. }) = self.reactor.get_mut(key) else {
             return;
         };
         let Client::Stream(client) = state else {
@@ -309,7 +317,10 @@ impl Worker<'_> {
             }
             return;
         };
-        let Some(Outgoing { socket, mut state }) = self.reactor.close(key) else {
+        let Some(Outgoing {
+            socket, mut state, ..
+        }) = self.reactor.close(key)
+        else {
             return;
         };
         if let (true, ClientSocket::Stream(stream)) = (reset, &socket) {

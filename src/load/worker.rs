@@ -373,7 +373,7 @@ impl<'a> Worker<'a> {
     /// Somebody has something.
     #[inline]
     fn on_ready(&mut self, key: Key, readiness: Readiness) {
-        let Some(Outgoing { socket, state }) = self.reactor.admit(key, readiness) else {
+        let Some(Outgoing { socket, state, .. }) = self.reactor.admit(key, readiness) else {
             return;
         };
         let (step, blocked) = match (socket, state) {
@@ -437,7 +437,7 @@ impl<'a> Worker<'a> {
 
     /// Sends a request over a connection, as planned.
     pub(super) fn issue(&mut self, key: Key, planned: u64) {
-        let Some(Outgoing { socket, state }) = self.reactor.get_mut(key) else {
+        let Some(Outgoing { socket, state, .. }) = self.reactor.get_mut(key) else {
             return;
         };
         let flight = Flight {
@@ -520,7 +520,7 @@ impl<'a> Worker<'a> {
 
     /// Ends a connection for a fault. What it had under way is lost.
     pub(super) fn end(&mut self, key: Key, fault: &Fault) {
-        let Some(Outgoing { socket, state }) = self.reactor.close(key) else {
+        let Some(Outgoing { socket, state, .. }) = self.reactor.close(key) else {
             return;
         };
         self.desk.ledger.lost += state.in_flight() as u64;

@@ -12,10 +12,12 @@ use super::{Endpoint, StreamSocket, UnixName};
 use mio::event::Source;
 use mio::net::{TcpStream, UdpSocket, UnixDatagram, UnixStream};
 use mio::{Interest, Registry, Token};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// A socket that was, or is being, connected.
 #[derive(Debug)]
@@ -137,6 +139,17 @@ impl ClientSocket {
     }
 }
 
+impl AsFd for ClientSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Stream(StreamSocket::Tcp(stream)) => stream.as_fd(),
+            Self::Stream(StreamSocket::Unix(stream)) => stream.as_fd(),
+            Self::Datagrams(Connected::Udp(socket)) => socket.as_fd(),
+            Self::Datagrams(Connected::Unix(socket)) => socket.as_fd(),
+        }
+    }
+}
+
 const IN_PROGRESS: i32 = nix::errno::Errno::EINPROGRESS as i32;
 
 fn open_ip(
@@ -179,6 +192,48 @@ pub struct Outgoing<T> {
     pub socket: ClientSocket,
     /// What belongs to it.
     pub state: T,
+    /// When the kernel is to say that it is ready.
+    pub trigger: Trigger,
+}
+
+/// When the kernel says that a socket is ready (epoll(7)). It decides who is served first.
+///
+/// With edges that is the order of arrival. A level-triggered queue keeps another one without meaning to: the kernel puts
+/// everybody whom it has just reported back on its list, since there may be more; and who is answered at once then stands
+/// before those whose answers have waited for longer. On average nothing changes, but the lucky are served again and
+/// again while the others wait: the median falls a little, and the p99 rises by a fifth, for the same server at the same
+/// rate. Whoever compares figures with those of a tool whose loop is level-triggered, as most are, should have the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trigger {
+    /// Once, when it becomes so. Whoever is told reads until nothing is left.
+    #[default]
+    Edge,
+    /// As long as it is so.
+    Level,
+}
+
+impl Trigger {
+    /// Watches a socket that mio has just registered, which it does for edges alone, as this says. The event queue is the
+    /// same, and so are the token and the list in which it is reported.
+    fn apply(
+        self,
+        socket: &ClientSocket,
+        registry: &Registry,
+        token: Token,
+        interests: Interest,
+    ) -> io::Result<()> {
+        if self == Self::Edge {
+            return Ok(());
+        }
+        let mut flags = EpollFlags::EPOLLRDHUP;
+        flags.set(EpollFlags::EPOLLIN, interests.is_readable());
+        flags.set(EpollFlags::EPOLLPRI, interests.is_priority());
+        flags.set(EpollFlags::EPOLLOUT, interests.is_writable());
+        // A copy of the descriptor for the time of the call, since nix would own it.
+        let queue = Epoll(registry.as_fd().try_clone_to_owned()?);
+        let mut event = EpollEvent::new(flags, usize::from(token) as u64);
+        Ok(queue.modify(socket, &mut event)?)
+    }
 }
 
 /// Who waits for room to write goes on hearing of what there is to read: a client that stopped taking answers while it
@@ -198,8 +253,10 @@ impl<T> Source for Outgoing<T> {
         token: Token,
         interests: Interest,
     ) -> io::Result<()> {
+        let interests = both(interests);
         let source = self.socket.source();
-        source.register(registry, token, both(interests))
+        source.register(registry, token, interests)?;
+        self.trigger.apply(&self.socket, registry, token, interests)
     }
 
     fn reregister(
@@ -208,8 +265,10 @@ impl<T> Source for Outgoing<T> {
         token: Token,
         interests: Interest,
     ) -> io::Result<()> {
+        let interests = both(interests);
         let source = self.socket.source();
-        source.reregister(registry, token, both(interests))
+        source.reregister(registry, token, interests)?;
+        self.trigger.apply(&self.socket, registry, token, interests)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
@@ -220,9 +279,13 @@ impl<T> Source for Outgoing<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mio::event::Event;
+    use mio::{Events, Poll};
+    use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram as StdDatagram};
+    use std::time::Duration;
 
     #[test]
     fn a_connection_comes_from_the_source_that_was_asked_for() {
@@ -236,6 +299,43 @@ mod tests {
         let (stream, peer) = listener.accept().unwrap();
         assert_eq!(peer.ip().to_string(), "127.0.7.7");
         assert!(stream.local_addr().is_ok());
+    }
+
+    #[test]
+    fn an_edge_is_told_once_and_a_level_as_long_as_it_lasts() {
+        for (trigger, second) in [(Trigger::Edge, 0), (Trigger::Level, 1)] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
+            let mut outgoing = Outgoing {
+                socket: ClientSocket::connect(&endpoint, &ConnectOptions::default()).unwrap(),
+                state: (),
+                trigger,
+            };
+            let (mut peer, _) = listener.accept().unwrap();
+            let mut poll = Poll::new().unwrap();
+            // As a client begins, and then goes on.
+            let registry = poll.registry();
+            outgoing
+                .register(registry, Token(7), Interest::WRITABLE)
+                .unwrap();
+            outgoing
+                .reregister(registry, Token(7), Interest::READABLE)
+                .unwrap();
+            peer.write_all(b"an answer").unwrap();
+            let mut told = |patience: Duration| {
+                let mut events = Events::with_capacity(8);
+                poll.poll(&mut events, Some(patience)).unwrap();
+                let ours = |event: &&Event| event.token() == Token(7) && event.is_readable();
+                events.iter().filter(ours).count()
+            };
+            assert_eq!(told(Duration::from_secs(60)), 1, "{trigger:?}");
+            assert_eq!(told(Duration::ZERO), second, "{trigger:?}, unread");
+            let ClientSocket::Stream(stream) = &mut outgoing.socket else {
+                panic!("TCP was asked for");
+            };
+            assert_eq!(stream.read(&mut [0; 64]).unwrap(), 9);
+            assert_eq!(told(Duration::ZERO), 0, "{trigger:?}, read");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use crate::support::schema::fits_schema;
 use crate::support::wait_until;
 use serde_json::Value;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener};
@@ -159,6 +159,11 @@ fn every_mode_is_right_about_a_right_server_over_tcp() {
         "--workers 2",
         "--workers 2 -r 500",
         "--source 127.0.9.1-127.0.9.3",
+        "--trigger level",
+        "--trigger level -s 1MiB --pipeline 2",
+        "--trigger level -r 500",
+        "--trigger level --churn fin --workers 2",
+        "--trigger level --slow-readers 1 --bad-clients half-closers=2",
     ] {
         let ended = bench(&format!("{server} {SHORT} {mode}"));
         ended.was_right();
@@ -176,6 +181,7 @@ fn every_family_is_measured() {
         }
     });
     bench(&format!("unix://@{stream} {SHORT} --pipeline 4")).was_right();
+    bench(&format!("unix://@{stream} {SHORT} --trigger level")).was_right();
 
     let datagrams = name();
     let address = UnixAddr::from_abstract_name(&datagrams).unwrap();
@@ -348,13 +354,18 @@ fn a_server_that_stops_is_seen_in_the_planned_latencies_and_not_in_the_actual_on
 #[test]
 fn an_interrupted_run_reports() {
     let server = tcp(|_, _| {});
-    let child = Command::new(env!("CARGO_BIN_EXE_echo-reactor"))
-        .args(["bench", "--format", "json", "-q", "-d", "1h", &server])
+    let mut child = Command::new(env!("CARGO_BIN_EXE_echo-reactor"))
+        .args(["bench", "--format", "json", "-d", "60s", "--warm-up", "0"])
+        .args(["--interval", "100ms", &server])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    thread::sleep(Duration::from_millis(1500));
+    // In the middle of the window, however long it takes to get there.
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = stderr.lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.trim_start().starts_with("window")));
+    let drain = thread::spawn(move || lines.for_each(drop));
     let pid = child.id().to_string();
     assert!(
         Command::new("kill")
@@ -364,6 +375,7 @@ fn an_interrupted_run_reports() {
             .success()
     );
     let output = child.wait_with_output().unwrap();
+    drain.join().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     fits_schema(&report, include_str!("../../src/cli/bench/schema.json"));
     assert_eq!(report["interrupted"], true);

@@ -6,6 +6,7 @@ use crate::cli::footprint::Row;
 use crate::load::machine::KERNEL_COUNTERS;
 use crate::load::verdict::handshakes_retried;
 use crate::load::{Arrivals, Company, Latencies, Mode, ServerFigures};
+use crate::net::connect::Trigger;
 use serde_json::{Map, Value, json};
 
 /// The percentiles that are told, by their names.
@@ -105,6 +106,10 @@ fn plan(run: &Run) -> Value {
             Arrivals::Constant => "constant",
             Arrivals::Poisson => "poisson",
         }),
+        "trigger": match plan.trigger {
+            Trigger::Edge => "edge",
+            Trigger::Level => "level",
+        },
         "size": plan.size,
         "pipeline": plan.depth,
         "slow_readers": plan.company.slow_readers,

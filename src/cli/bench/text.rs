@@ -6,6 +6,7 @@ use crate::cli::units::{grouped, plural};
 use crate::load::machine::KERNEL_COUNTERS;
 use crate::load::verdict::handshakes_retried;
 use crate::load::{Latencies, Mode, ServerFigures};
+use crate::net::connect::Trigger;
 use std::fmt::Write;
 
 pub(super) fn report(host: &Host, runs: &[Run]) -> String {
@@ -60,7 +61,11 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
         Mode::Churn { reset: true } => "churn, closed by reset".to_owned(),
         Mode::Churn { reset: false } => "churn, closed by FIN".to_owned(),
     };
-    writeln!(out, "{}  {what}", targets.join(" "))?;
+    let trigger = match run.plan.trigger {
+        Trigger::Edge => "",
+        Trigger::Level => ", level-triggered",
+    };
+    writeln!(out, "{}  {what}{trigger}", targets.join(" "))?;
     writeln!(
         out,
         "  {}, {} of them active; {} under way on each; {} a request",

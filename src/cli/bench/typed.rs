@@ -5,6 +5,7 @@
 use crate::cli::exit::{Class, Failure};
 use crate::cli::units::{Bytes, Count, Time};
 use crate::load::{Arrivals, Company, Mode, Plan, Sources};
+use crate::net::connect::Trigger;
 use crate::net::{Address, Endpoint};
 use clap::{Args, ValueEnum};
 use std::fmt;
@@ -136,6 +137,10 @@ struct Course {
     #[arg(long, value_name = "TIME")]
     timeout: Option<Time>,
 
+    /// When the kernel tells of an answer, which decides whose is read first of those that are there together
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Told::Edge)]
+    trigger: Told,
+
     /// Addresses of ours to come from: one, a range, or a network
     #[arg(long, value_name = "RANGE")]
     source: Option<Sources>,
@@ -188,6 +193,16 @@ enum Following {
     Constant,
     /// At random, as those of many people do
     Poisson,
+}
+
+/// When the kernel tells of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Told {
+    /// Once: first come, first read
+    Edge,
+    /// As long as it is there, which puts whoever was read a moment ago before the others: to compare with the figures
+    /// of a tool whose loop does that
+    Level,
 }
 
 /// How a connection is closed.
@@ -393,6 +408,10 @@ impl Typed {
             size: self.size.0,
             depth: size(self.load.pipeline),
             mode: self.mode(),
+            trigger: match self.course.trigger {
+                Told::Edge => Trigger::Edge,
+                Told::Level => Trigger::Level,
+            },
             warm_up: self.course.warm_up.map_or(warm_up, |time| time.0),
             duration: self.duration.map_or(
                 if by_count {

@@ -6,6 +6,7 @@ use crate::load::{
     Arrivals, Company, FaultKind, Faults, Final, Latencies, Ledger, Message, Mode, Part, Plan,
     ServerFigures, Shares, Slice, latencies,
 };
+use crate::net::connect::Trigger;
 use crate::net::{Address, Endpoint};
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde_json::{Map, Value, json};
@@ -31,6 +32,7 @@ pub(super) fn plan_to_json(plan: &Plan) -> Value {
         "size": plan.size,
         "depth": plan.depth,
         "mode": mode,
+        "level_triggered": plan.trigger == Trigger::Level,
         "warm_up": plan.warm_up.as_nanos() as u64,
         "duration": plan.duration.as_nanos() as u64,
         "requests": plan.requests,
@@ -79,6 +81,10 @@ pub(super) fn plan_from(line: &str) -> Option<Plan> {
         size: size("size")?,
         depth: size("depth")?,
         mode,
+        trigger: match value["level_triggered"].as_bool()? {
+            true => Trigger::Level,
+            false => Trigger::Edge,
+        },
         warm_up: time("warm_up")?,
         duration: time("duration")?,
         requests: number("requests"),
@@ -283,6 +289,7 @@ mod tests {
         for line in [
             "-r 5k --arrivals poisson",
             "--churn reset -n 5",
+            "--trigger level",
             "--source 127.0.0.0/16",
             "--slow-readers 1 --bad-clients resetters=2,dribblers=3,half-closers=4",
         ] {

@@ -9,6 +9,7 @@
 use super::record::Scenario;
 use crate::load::{Company, Mode, Plan};
 use crate::net::Endpoint;
+use crate::net::connect::Trigger;
 use std::time::Duration;
 
 /// Requests under way on each connection where they are pipelined.
@@ -143,6 +144,7 @@ impl Load {
                 Scenario::Churn => Mode::Churn { reset: true },
                 _ => Mode::Closed,
             },
+            trigger: Trigger::Edge,
             warm_up: course.warm_up,
             duration: course.window,
             requests: None,
