@@ -7,7 +7,7 @@
 //! could not do what was planned, or a machine that got in between.
 
 use super::machine::KernelCounters;
-use super::{Mode, Plan, Total};
+use super::{FaultKind, Mode, Plan, Total};
 use std::time::Duration;
 
 /// An open loop must not be later than this, for 99 of 100 requests, by its own fault.
@@ -51,6 +51,7 @@ pub fn judge(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounters
             .push("nothing came back in the window".into());
         return verdict;
     }
+    judge_limits(&mut verdict, total);
     judge_generator(&mut verdict, plan, workers, total);
     judge_pace(&mut verdict, plan, total);
     judge_machine(&mut verdict, plan, kernel);
@@ -66,6 +67,30 @@ pub fn judge(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounters
         verdict.notes.push(text);
     }
     verdict
+}
+
+/// Was it a limit of our own that was met? Then fewer were sent than was meant, and the server is not to blame.
+fn judge_limits(verdict: &mut Verdict, total: &Total) {
+    let limits = [
+        (
+            FaultKind::NoPort,
+            "connect, since no port of ours was free",
+            "--source names more addresses, and --churn reset leaves none resting",
+        ),
+        (
+            FaultKind::NoDescriptor,
+            "be opened for want of a descriptor",
+            "raise the limit (ulimit -n), or use --workers",
+        ),
+    ];
+    for (kind, what, remedy) in limits {
+        let count = total.end.faults.count(kind);
+        if count > 0 {
+            verdict.invalid.push(format!(
+                "the generator met a limit of its own: {count} times a connection could not {what}; {remedy}"
+            ));
+        }
+    }
 }
 
 /// Was it the generator that was measured?
@@ -236,6 +261,17 @@ mod tests {
         assert!(judged(open, &late).invalid[0].contains("late itself"));
         late.echoes = 5_000;
         assert!(judged(open, &late).notes[0].contains("50.0 %"));
+    }
+
+    #[test]
+    fn a_limit_of_our_own_is_no_result_of_the_servers() {
+        let mut short = total(500_000_000, 0);
+        short.end.faults.add(FaultKind::Refused, 1, "refused");
+        assert!(judged(Mode::Closed, &short).is_valid(), "that is a result");
+        short.end.faults.add(FaultKind::NoPort, 3, "no port");
+        let verdict = judged(Mode::Churn { reset: false }, &short);
+        assert!(verdict.invalid[0].contains("3 times a connection could not connect"));
+        assert!(verdict.invalid[0].contains("--source"), "{verdict:?}");
     }
 
     #[test]

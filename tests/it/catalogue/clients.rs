@@ -48,6 +48,10 @@ fn k1_too_few_ports() {
         assert!(met > 0 && cycles <= 100, "{met} {cycles}");
         assert!(timed <= cycles, "{timed} latencies of {cycles} answers");
         assert!(ended.err.contains("no-port"), "{}", ended.err);
+        assert_eq!(
+            ended.report["valid"], false,
+            "that is the generator's limit"
+        );
         ended.balances();
     });
 }
