@@ -225,7 +225,7 @@ pub struct Stats {
     /// Turns of the loop.
     pub turns: u64,
     /// The longest turn, from the end of its wait to its own end (microseconds): for so long, somebody who was ready may
-    /// have had to wait. Turns of up to eight events without a newcomer are not looked at. Zero where there is no loop.
+    /// have had to wait. Turns of up to eight who are ready, and nobody else, are not looked at. Zero where there is no loop.
     pub turn_us_max: u64,
     /// Events for a connection that was gone by then.
     pub stale_events: u64,
