@@ -18,11 +18,13 @@
 //!   there is some.
 //! - **Nobody takes the whole turn.** Each source has a budget, and queues up again when it is spent.
 //!
-//! In reading order: this page, [`connection`], [`tail`], [`governor`], [`admission`], [`exchange`], [`guard`], [`world`], `start`.
+//! In reading order: this page, [`connection`], [`tail`], `coming`, [`governor`], [`admission`], `going`, [`exchange`], [`guard`], [`world`], `start`.
 
 pub mod admission;
+mod coming;
 pub mod connection;
 pub mod exchange;
+mod going;
 pub mod governor;
 pub mod guard;
 mod start;
@@ -34,13 +36,12 @@ pub use admission::Access;
 pub use start::{Config, Handle, StartError};
 pub use world::{System, World};
 
-use crate::limits::{AtLimit, Limits};
-use crate::net::accept::{self, Verdict};
-use crate::net::{Accepted, Endpoint, Listener, SocketFile, Stream, wire};
+use crate::limits::Limits;
+use crate::net::{Endpoint, SocketFile};
 use crate::reactor::{Event, Interest, Key, Lane, Reactor, Readiness, Want};
-use crate::stats::{Reason, Rejected, Stats};
+use crate::stats::{Reason, Stats};
 use admission::Admission;
-use connection::{Connection, Outcome, Wait};
+use connection::{Outcome, Wait};
 use governor::Governor;
 use guard::Guard;
 use start::Orders;
@@ -333,135 +334,6 @@ impl<W: World> Server<W> {
         self.reactor.set_alarm(at);
     }
 
-    // ---- coming ----
-
-    /// Lets newcomers in, as many as one turn allows.
-    #[inline(never)]
-    fn accept(&mut self, key: Key, readiness: Readiness) {
-        self.is_long_turn = true;
-        let budget = if planted!("newcomers-without-budget") {
-            usize::MAX
-        } else {
-            self.limits.turn_accepts
-        };
-        for _ in 0..budget {
-            let is_full = self.stats.live >= self.limits.connections_max as u64
-                && !planted!("no-connection-limit");
-            if is_full && self.limits.at_limit == AtLimit::Wait {
-                return self.hold_newcomers();
-            }
-            if self.governor.holds() {
-                return;
-            }
-            let Some(Socket::Listener(listener)) = self.reactor.get_mut(key) else {
-                return;
-            };
-            match listener.accept() {
-                Ok(accepted) if planted!("accept-once") => return self.welcome(accepted),
-                Ok(accepted) => self.welcome(accepted),
-                Err(error) => match accept::judge(&error) {
-                    Verdict::Empty => return,
-                    Verdict::Next => self.stats.accept_error(&error),
-                    Verdict::Pause(remedy) => return self.pause_newcomers(&error, remedy),
-                    Verdict::Fatal => return self.lose_door(key, error),
-                },
-            }
-        }
-        self.stats.budget_yields += 1;
-        self.reactor.again(key, readiness);
-    }
-
-    fn welcome(&mut self, accepted: Accepted<W::Stream>) {
-        if let Err(why) = self.admission.judge(&accepted.peer, self.stats.live) {
-            return self.reject(&accepted, why);
-        }
-        self.stats.open();
-        self.stats.option_errors += u64::from(accepted.option_errors);
-        wire::connected(&accepted.peer);
-        let connection = Socket::Connection(Connection::new(accepted.stream));
-        let want = self.waits.of(Wait::Reading, self.phase);
-        match self.reactor.add(connection, want) {
-            Ok(key) => self.admission.enter(&accepted.peer, key.slot()),
-            Err((socket, error)) => {
-                log::debug!("{} cannot be watched: {error}", accepted.peer);
-                if !planted!("unregistered-uncounted") {
-                    self.stats.close(Reason::Unregistered, 0);
-                }
-                drop(socket);
-            }
-        }
-    }
-
-    /// Sends a newcomer away, by a reset: who is told at once can try elsewhere, and nothing of them stays in the kernel.
-    fn reject(&mut self, accepted: &Accepted<W::Stream>, why: Rejected) {
-        self.stats.reject(why);
-        accepted.stream.abort_on_close();
-        if self
-            .reject_line
-            .allows(self.reactor.now(), &mut self.stats.log_suppressed)
-        {
-            log::warn!("{} is rejected: {}", accepted.peer, why.text());
-        }
-    }
-
-    fn hold_newcomers(&mut self) {
-        if !self.governor.holds() {
-            self.stats.accept_pauses += 1;
-        }
-        self.governor.hold(self.reactor.now());
-        if self
-            .pause_line
-            .allows(self.reactor.now(), &mut self.stats.log_suppressed)
-        {
-            log::warn!(
-                "{} connections are open, which is the limit; newcomers wait until one closes (see --connections)",
-                self.limits.connections_max
-            );
-        }
-    }
-
-    fn pause_newcomers(&mut self, error: &io::Error, remedy: &str) {
-        self.stats.accept_error(error);
-        self.stats.accept_pauses += 1;
-        if planted!("emfile-spins") {
-            return self
-                .doors
-                .iter()
-                .for_each(|&key| self.reactor.again(key, Readiness::Plain));
-        }
-        self.governor
-            .pause(self.reactor.now(), self.limits.accept_retry);
-        self.set_alarm();
-        if self
-            .pause_line
-            .allows(self.reactor.now(), &mut self.stats.log_suppressed)
-        {
-            log::warn!(
-                "cannot accept beside {} open connections: {error}: {remedy}",
-                self.stats.live
-            );
-        }
-    }
-
-    /// Lets newcomers in again. Their edge is long past, so the listeners are queued by hand.
-    fn open_doors(&mut self) {
-        if self.governor.release(self.reactor.now()) {
-            self.count_waiting();
-            for &key in &self.doors {
-                if !planted!("hope-for-an-edge") {
-                    self.reactor.again(key, Readiness::Plain);
-                }
-            }
-            self.set_alarm();
-        }
-    }
-
-    #[cold]
-    fn count_waiting(&mut self) {
-        let waited = self.governor.waited(self.reactor.now()).as_millis();
-        self.stats.accept_paused_ms = u64::try_from(waited).unwrap_or(u64::MAX);
-    }
-
     // ---- datagrams ----
 
     #[inline(never)]
@@ -486,150 +358,6 @@ impl<W: World> Server<W> {
             }
             Err(error) => self.lose_door(key, error),
         }
-    }
-
-    // ---- going ----
-
-    /// The one way out: whatever ends a connection ends it here.
-    fn end(&mut self, key: Key, reason: Reason) {
-        let Some(Socket::Connection(connection)) = self.reactor.close(key) else {
-            return;
-        };
-        self.stats.close(reason, connection.owed());
-        self.admission.leave(key.slot());
-        if matches!(reason, Reason::WriteStall | Reason::Cut) && !planted!("stalled-ends-in-order")
-        {
-            // In good order, the kernel would go on offering the unsent bytes for as long as the peer likes.
-            connection.stream().abort_on_close();
-        }
-        drop(connection); // before the doors open: the newcomer may need its descriptor
-        if !planted!("close-wakes-nobody") {
-            self.open_doors();
-        }
-    }
-
-    /// Tells a connection goodbye, in good order.
-    fn part_with(&mut self, key: Key) {
-        if let Some(Socket::Connection(connection)) = self.reactor.get_mut(key) {
-            connection.finish();
-            self.reactor.again(key, Readiness::Special);
-        }
-    }
-
-    /// A listener or a datagram socket is broken beyond use.
-    fn lose_door(&mut self, key: Key, error: io::Error) {
-        if self
-            .door_line
-            .allows(self.reactor.now(), &mut self.stats.log_suppressed)
-        {
-            log::error!("a listening socket is broken, and closed: {error}");
-        }
-        if matches!(self.reactor.release(key), Some(Socket::Listener(_))) {
-            self.stats.accept_error(&error);
-        }
-        if let Some(place) = self.doors.iter().position(|&door| door == key) {
-            self.doors.remove(place);
-            if place < self.endpoints.len() {
-                self.endpoints.remove(place);
-            }
-        }
-        if self.doors.is_empty() && self.phase == Phase::Serving {
-            log::error!("no listening socket is left; those who are connected may finish");
-            self.failure = Some(error);
-            self.drain();
-        }
-    }
-
-    /// Begins to stop: no newcomers; whoever is in the middle of something may finish it; everybody is told goodbye,
-    /// and what is left when `drain_timeout` is over is cut. Saying it twice changes nothing.
-    pub fn drain(&mut self) {
-        if !matches!(self.phase, Phase::Serving | Phase::Leaving) {
-            return;
-        }
-        let now = self.reactor.read_clock();
-        let cut = now
-            + if planted!("drain-without-end") {
-                Duration::from_secs(86_400)
-            } else {
-                self.limits.drain_timeout
-            };
-        let goodbye = now
-            + self
-                .limits
-                .drain_timeout
-                .saturating_sub(self.limits.linger_timeout);
-        self.phase = Phase::Draining { goodbye, cut };
-        self.close_doors();
-        if planted!("drain-cuts") {
-            return self.stop();
-        }
-        for key in self.connections() {
-            if let Some(Socket::Connection(connection)) = self.reactor.get_mut(key) {
-                let wait = connection.wants();
-                self.after(key, Readiness::Plain, Outcome::Wait(wait));
-            }
-        }
-        self.set_alarm();
-    }
-
-    /// Leaves the doors to somebody else who has copies of them ([`Server::share`]), and serves on whoever is inside, for
-    /// as long as they like; it is finished when the last one has gone. [`Server::drain`] still asks them to.
-    ///
-    /// Nobody notices: the accept queue belongs to the socket, not to us, and what waits there, connections and datagrams
-    /// alike, is left to the other. That is also why nobody more is let in here, as a drain would do. Files of Unix
-    /// sockets stay where they are.
-    pub fn leave(&mut self) {
-        if self.phase != Phase::Serving {
-            return;
-        }
-        self.phase = Phase::Leaving;
-        for file in self.files.drain(..) {
-            file.leave();
-        }
-        for key in std::mem::take(&mut self.doors) {
-            self.reactor.release(key);
-        }
-        let now = self.reactor.now();
-        self.governor.release(now);
-        self.count_waiting();
-        self.set_alarm();
-    }
-
-    /// Stops at once. Whoever is still connected is cut, and counted so.
-    pub fn stop(&mut self) {
-        if self.phase == Phase::Serving {
-            self.drain();
-        }
-        self.phase = Phase::Stopped;
-        for key in self.connections() {
-            self.end(key, Reason::Cut);
-        }
-    }
-
-    /// Nobody finds us any more. Who is in the accept queue already is let in first, as far as one turn allows: they
-    /// were told that they are connected.
-    fn close_doors(&mut self) {
-        self.files.clear();
-        let now = self.reactor.now();
-        self.governor.release(now);
-        for key in std::mem::take(&mut self.doors) {
-            if !planted!("drain-forgets-the-queue") {
-                self.accept(key, Readiness::Plain);
-            }
-            self.reactor.release(key);
-        }
-        self.governor.release(now);
-        self.count_waiting();
-    }
-
-    fn is_finished(&self) -> bool {
-        self.phase != Phase::Serving && self.stats.live == 0
-    }
-
-    fn connections(&self) -> Vec<Key> {
-        // Once the doors are closed, whatever is registered is a connection.
-        debug_assert!(self.doors.is_empty());
-        self.reactor.keys()
     }
 
     // ---- asking ----

@@ -94,7 +94,7 @@
 //! ## Accepting once
 //! A listener is edge-triggered too: a hundred clients that arrive together are one event. So `accept` until it would
 //! block. But not for ever: a flood of newcomers would starve those who are connected, so after
-//! [`turn_accepts`](crate::Limits::turn_accepts) the listener queues up again. *Here:* `Server::accept` in `echo.rs`.
+//! [`turn_accepts`](crate::Limits::turn_accepts) the listener queues up again. *Here:* `Server::accept` in `echo/coming.rs`.
 //!
 //! ## Running out of descriptors
 //! `accept` fails with `EMFILE`, and the client stays in the queue. A level-triggered loop now spins at full speed; an

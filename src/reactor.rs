@@ -18,7 +18,7 @@
 //! What may live in this room: keys, readiness, turns, deadlines. What may not: bytes, connections, addresses, or any
 //! opinion on who deserves to be served. It imports nothing of ours.
 //!
-//! In reading order: this page, `key`, `slots`, `deadlines`, `epoll`; and `timer`, which the load generator alone needs.
+//! In reading order: this page, `words`, `key`, `slots`, `deadlines`, `epoll`; and `timer`, which the load generator alone needs.
 
 mod deadlines;
 mod epoll;
@@ -26,6 +26,7 @@ mod key;
 mod slots;
 #[cfg(feature = "bench")]
 mod timer;
+mod words;
 
 pub use deadlines::Lane;
 pub use epoll::{Epoll, Waker};
@@ -38,6 +39,7 @@ pub use mio::event::Source as ForeignSource;
 pub use mio::unix::SourceFd as ForeignDescriptor;
 #[cfg(feature = "bench")]
 pub use timer::Timer;
+pub use words::{Event, Interest, Readiness, Selector, Source, Want};
 
 use deadlines::{Deadlines, Place};
 use key::WAKE;
@@ -52,94 +54,6 @@ use std::time::{Duration, Instant};
 /// turn, since both lists go round. A turn's own cost (a call of `epoll_wait`, a clock) is divided by as many, and is lost in
 /// theirs.
 const SOURCES_PER_TURN: usize = 128;
-
-/// Something to do, said by [`Reactor::next_event`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A source is ready, or queued up for this turn. [`Reactor::admit`] tells whether it is still there.
-    Ready(Key, Readiness),
-    /// A source did nothing for as long as its lane allows. If nothing comes of it, it is said again when that time has
-    /// passed once more.
-    Expired(Key),
-    /// The time set by [`Reactor::set_alarm`] has come.
-    Alarm,
-}
-
-/// What the kernel said of a source that is ready. A hint: only trying tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Readiness {
-    /// That it is, for what it waits for, and nothing else.
-    Plain,
-    /// That there is more than meets the eye: the peer has said FIN, or the connection is broken, or there is urgent
-    /// data, at which a read stops early. A read that finds fewer bytes than it has room for has then not found all.
-    Special,
-}
-
-/// What the kernel is asked to watch for: one thing at a time.
-///
-/// Asking for both would save the change when a peer turns slow, and on TCP it would cost nothing; on Unix and UDP
-/// sockets it doubles the wake-ups, since every message that leaves makes the socket "writable" again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interest {
-    /// Bytes, connections, datagrams, or an end.
-    Read,
-    /// Room for more bytes.
-    Write,
-}
-
-/// What a source waits for, and how long at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Want {
-    /// What for.
-    pub interest: Interest,
-    /// How long.
-    pub lane: Lane,
-}
-
-/// The side of the operating system: who is ready, and what time it is. [`Epoll`] is the real one; the tests bring one
-/// of their own, with a clock that they turn by hand.
-pub trait Selector {
-    /// What a source is registered with.
-    type Registry: ?Sized;
-
-    /// Where sources are registered.
-    fn registry(&self) -> &Self::Registry;
-
-    /// Waits for something to become ready, at most for `timeout`, and reports what did, by its token. Returns whether
-    /// that was everything, or there may be more for which there was no room.
-    ///
-    /// # Errors
-    /// Those of epoll_wait(2). `Interrupted` only means that it is time to ask again.
-    fn wait(
-        &mut self,
-        timeout: Option<Duration>,
-        report: impl FnMut(Token, Readiness),
-    ) -> io::Result<bool>;
-
-    /// The time.
-    fn now(&self) -> Instant;
-}
-
-/// What can be registered. Everything that mio can register is one.
-pub trait Source<R: ?Sized = mio::Registry> {
-    /// Begins to watch.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2).
-    fn register(&mut self, registry: &R, token: Token, interest: Interest) -> io::Result<()>;
-
-    /// Watches for something else from now on; what is ready already is reported once more.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2).
-    fn reregister(&mut self, registry: &R, token: Token, interest: Interest) -> io::Result<()>;
-
-    /// Stops watching.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2).
-    fn deregister(&mut self, registry: &R) -> io::Result<()>;
-}
 
 /// See the page above. `S` is what is registered; `P` is who tells what is ready.
 #[derive(Debug)]

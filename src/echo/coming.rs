@@ -1,0 +1,143 @@
+//! How connections come: accepted, refused, or left to wait.
+//!
+//! What may live in this file: what is done with a newcomer and with an `accept` that failed. When accepting rests is the
+//! [`governor`](super::governor)'s to say, who may come the [`admission`](super::admission)'s.
+
+use super::Server;
+use super::connection::{Connection, Wait};
+use super::world::{Socket, World};
+use crate::limits::AtLimit;
+use crate::net::accept::{self, Verdict};
+use crate::net::{Accepted, Listener, Stream, wire};
+use crate::reactor::{Key, Readiness};
+use crate::stats::{Reason, Rejected};
+use std::io;
+
+impl<W: World> Server<W> {
+    /// Lets newcomers in, as many as one turn allows.
+    #[inline(never)]
+    pub(super) fn accept(&mut self, key: Key, readiness: Readiness) {
+        self.is_long_turn = true;
+        let budget = if planted!("newcomers-without-budget") {
+            usize::MAX
+        } else {
+            self.limits.turn_accepts
+        };
+        for _ in 0..budget {
+            let is_full = self.stats.live >= self.limits.connections_max as u64
+                && !planted!("no-connection-limit");
+            if is_full && self.limits.at_limit == AtLimit::Wait {
+                return self.hold_newcomers();
+            }
+            if self.governor.holds() {
+                return;
+            }
+            let Some(Socket::Listener(listener)) = self.reactor.get_mut(key) else {
+                return;
+            };
+            match listener.accept() {
+                Ok(accepted) if planted!("accept-once") => return self.welcome(accepted),
+                Ok(accepted) => self.welcome(accepted),
+                Err(error) => match accept::judge(&error) {
+                    Verdict::Empty => return,
+                    Verdict::Next => self.stats.accept_error(&error),
+                    Verdict::Pause(remedy) => return self.pause_newcomers(&error, remedy),
+                    Verdict::Fatal => return self.lose_door(key, error),
+                },
+            }
+        }
+        self.stats.budget_yields += 1;
+        self.reactor.again(key, readiness);
+    }
+
+    fn welcome(&mut self, accepted: Accepted<W::Stream>) {
+        if let Err(why) = self.admission.judge(&accepted.peer, self.stats.live) {
+            return self.reject(&accepted, why);
+        }
+        self.stats.open();
+        self.stats.option_errors += u64::from(accepted.option_errors);
+        wire::connected(&accepted.peer);
+        let connection = Socket::Connection(Connection::new(accepted.stream));
+        let want = self.waits.of(Wait::Reading, self.phase);
+        match self.reactor.add(connection, want) {
+            Ok(key) => self.admission.enter(&accepted.peer, key.slot()),
+            Err((socket, error)) => {
+                log::debug!("{} cannot be watched: {error}", accepted.peer);
+                if !planted!("unregistered-uncounted") {
+                    self.stats.close(Reason::Unregistered, 0);
+                }
+                drop(socket);
+            }
+        }
+    }
+
+    /// Sends a newcomer away, by a reset: who is told at once can try elsewhere, and nothing of them stays in the kernel.
+    fn reject(&mut self, accepted: &Accepted<W::Stream>, why: Rejected) {
+        self.stats.reject(why);
+        accepted.stream.abort_on_close();
+        if self
+            .reject_line
+            .allows(self.reactor.now(), &mut self.stats.log_suppressed)
+        {
+            log::warn!("{} is rejected: {}", accepted.peer, why.text());
+        }
+    }
+
+    fn hold_newcomers(&mut self) {
+        if !self.governor.holds() {
+            self.stats.accept_pauses += 1;
+        }
+        self.governor.hold(self.reactor.now());
+        if self
+            .pause_line
+            .allows(self.reactor.now(), &mut self.stats.log_suppressed)
+        {
+            log::warn!(
+                "{} connections are open, which is the limit; newcomers wait until one closes (see --connections)",
+                self.limits.connections_max
+            );
+        }
+    }
+
+    fn pause_newcomers(&mut self, error: &io::Error, remedy: &str) {
+        self.stats.accept_error(error);
+        self.stats.accept_pauses += 1;
+        if planted!("emfile-spins") {
+            return self
+                .doors
+                .iter()
+                .for_each(|&key| self.reactor.again(key, Readiness::Plain));
+        }
+        self.governor
+            .pause(self.reactor.now(), self.limits.accept_retry);
+        self.set_alarm();
+        if self
+            .pause_line
+            .allows(self.reactor.now(), &mut self.stats.log_suppressed)
+        {
+            log::warn!(
+                "cannot accept beside {} open connections: {error}: {remedy}",
+                self.stats.live
+            );
+        }
+    }
+
+    /// Lets newcomers in again. Their edge is long past, so the listeners are queued by hand.
+    pub(super) fn open_doors(&mut self) {
+        if self.governor.release(self.reactor.now()) {
+            self.count_waiting();
+            for &key in &self.doors {
+                if !planted!("hope-for-an-edge") {
+                    self.reactor.again(key, Readiness::Plain);
+                }
+            }
+            self.set_alarm();
+        }
+    }
+
+    #[cold]
+    pub(super) fn count_waiting(&mut self) {
+        let waited = self.governor.waited(self.reactor.now()).as_millis();
+        self.stats.accept_paused_ms = u64::try_from(waited).unwrap_or(u64::MAX);
+    }
+}
