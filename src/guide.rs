@@ -2,7 +2,7 @@
 //! lesson names the lines that do it.
 //!
 //! Read this page, then [`reactor`](crate::reactor), then [`echo`](crate::echo) and
-//! [`echo::connection`](crate::echo::connection): about a thousand lines, half of them prose. Then run the server with
+//! [`echo::connection`](crate::echo::connection): some twelve hundred lines, half of them prose. Then run the server with
 //! `-v`, connect `nc 127.0.0.1 50007`, and type.
 //!
 //! # Why a loop at all
