@@ -188,7 +188,8 @@ impl<W: World> Server<W> {
         self.stats.turns += 1;
         // Orders come first, and whoever drives us is told before the others have had their turn: with a thousand who are
         // ready that may take a while, and "nobody new" is meant at once. The next call goes on with them.
-        let end = if is_woken || self.orders.is_given() {
+        let is_ordered = self.orders.is_given() && !planted!("orders-stand-in-line");
+        let end = if is_woken || is_ordered {
             self.on_woken();
             Turn::Woken
         } else {

@@ -158,6 +158,8 @@
 //!   anew only when that changes ([`reactor::Want`]).
 //! - **Every edge is drained, or queued**: nobody will report it again ([`reactor`]).
 //! - **A key that is outdated harms nobody** ([`reactor::Key`]).
+//! - **A turn has an end**: so many sources, and so many bytes of each. No order, newcomer or deadline waits for longer
+//!   ([`reactor`]).
 //! - **A limit slows, it never switches the service off** ([`echo::governor`]).
 //! - **An error ends one connection**, in one place, with one reason ([`stats::Reason`]).
 //! - **Time is read once a turn**, and nobody is called idle before what they had sent is heard ([`reactor::Reactor`]).

@@ -87,10 +87,12 @@ const BUGS: &[(&str, &str)] = &[
     // Time
     ("deadline-not-moved", "activity does not give a connection its full time again"),
     ("idle-before-heard", "the idle are judged before those are heard who spoke meanwhile"),
+    ("turn-without-end", "however many have queued up, all of them take part in the next turn"),
     ("rounds-forgotten", "nobody is judged while more are ready than one wait tells of"),
     ("deadline-of-the-old-kind", "who waits to write keeps the deadline of a reader"),
     ("stalled-ends-in-order", "who takes nothing is closed by FIN, and its bytes stay in the kernel"),
     // Going
+    ("orders-stand-in-line", "an order is seen when the event of its waker has come to the front"),
     ("drain-cuts", "SIGTERM cuts those who are owed bytes"),
     ("drain-forgets-the-queue", "who stands in the accept queue when the drain begins is reset"),
     ("drain-without-end", "what is left at the end of the drain is not cut"),

@@ -286,3 +286,41 @@ impl Orders {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::echo::Turn;
+    use std::io::Write;
+    use std::net::TcpStream;
+
+    /// More are ready than the kernel speaks of at once, and the waker's event stands behind them.
+    #[test]
+    fn s2_an_order_is_followed_before_those_who_are_ready() {
+        const CLIENTS: u64 = 300;
+        let mut server =
+            Server::bind(&["127.0.0.1:0".parse().unwrap()], Limits::default()).unwrap();
+        let Endpoint::Tcp(address) = server.addresses()[0] else {
+            panic!("TCP was asked for");
+        };
+        let connect = |_| TcpStream::connect(address).unwrap();
+        let mut clients: Vec<TcpStream> = (0..CLIENTS).map(connect).collect();
+        while server.stats().live < CLIENTS {
+            server.turn(None).unwrap();
+        }
+        for client in &mut clients {
+            client.write_all(b"ready").unwrap();
+        }
+        server.handle().drain();
+        assert_eq!(server.turn(None).unwrap(), Turn::Woken);
+        assert_eq!(
+            server.stats().bytes_out,
+            0,
+            "they have their turn after that"
+        );
+        assert!(TcpStream::connect(address).is_err(), "nobody new");
+        while server.stats().bytes_out < 5 * CLIENTS {
+            server.turn(None).unwrap();
+        }
+    }
+}
