@@ -3,9 +3,10 @@
 //! What may live in this file: the order of those steps, for the event loop and for its blocking twins. What was typed
 //! and what it means is in [`typed`]; who could reach it in [`exposure`]; why a start failed in [`explain`]; the ledger as
 //! JSON in [`report`]; sockets that we were born with in [`inherit`], and how they are handed over in [`succession`];
-//! [`notify`] and [`pid_file`] tell others; whose end is ours too in [`parent`]; what the process gives up once everything
-//! is open in [`sandbox`].
+//! [`notify`] and [`pid_file`] tell others; signals reach the loop by [`bell`]; whose end is ours too in [`parent`]; what
+//! the process gives up once everything is open in [`sandbox`].
 
+mod bell;
 mod explain;
 mod exposure;
 mod inherit;
@@ -28,6 +29,7 @@ use crate::echo::{Access, Config, Server, StartError, Turn};
 use crate::limits::{AtLimit, Limits};
 use crate::net::{Address, Bound, Endpoint, bind_all};
 use crate::stats::{Reason, Stats};
+use bell::Bell;
 use inherit::Inherited;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -36,19 +38,12 @@ use pid_file::PidFile;
 use report::Target;
 use sandbox::Sandbox;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::SignalsInfo;
-use signal_hook::iterator::exfiltrator::WithRawSiginfo;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use succession::{Predecessor, Program, Succession};
 use typed::Model;
-
-/// The signals that the server looks after. SIGPIPE is not among them: Rust ignores it, and a write says EPIPE.
-const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP];
 
 pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     // First of all: nothing of ours may be at the numbers of what we were born with.
@@ -257,38 +252,20 @@ fn reserve_descriptors(limits: &Limits, descriptors: u64) {
     }
 }
 
-/// Signals with their siginfo are counted one by one, where plain flags would melt two of a kind into one: the second
-/// SIGTERM must not be lost because it came right behind the first.
-fn listen_to_signals() -> Result<SignalsInfo<WithRawSiginfo>, Failure> {
-    SignalsInfo::new(SIGNALS).map_err(|error| explain::system("no signal handlers", &error))
-}
-
 fn serve_by_events(
     plan: Plan<'_>,
     inherited: Inherited,
     mut succession: Succession,
 ) -> Result<End, Failure> {
-    // Signals come first: whoever reads that we listen may signal at once. The actions of a signal run in the order of
-    // their registration, so that by the time the loop wakes, the order is there to be read.
-    let mut signals = listen_to_signals()?;
-    // The bell ends a wait. In the list of those who are ready it may stand behind thousands, a turn's worth at a time; so
-    // there is a flag beside it, to be looked at after every turn.
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in SIGNALS {
-        signal_hook::flag::register(signal, Arc::clone(&flag))
-            .map_err(|error| explain::system("no signal handlers", &error))?;
-    }
-    let mut bell = signal_hook_mio::v1_0::Signals::new(SIGNALS)
-        .map_err(|error| explain::system("no signal handlers", &error))?;
+    // Signals come first: whoever reads that we listen may signal at once.
+    let mut bell = Bell::hang()?;
     let mut orders = Orders::new(plan.config.limits.drain_timeout);
     let is_confined = plan.sandbox != Sandbox::Off;
     let Opened {
         mut server,
         _pid_file,
     } = open(plan, inherited)?;
-    server
-        .watch(&mut bell)
-        .map_err(|error| explain::system("no signals in the event loop", &error))?;
+    bell.be_watched_by(&server)?;
     let addresses = server.addresses().to_vec();
     let mut wait = None;
     loop {
@@ -296,7 +273,7 @@ fn serve_by_events(
             .turn(wait)
             .map_err(|error| explain::system("the event loop failed", &error))?;
         let is_due = orders.ladder.is_due(server.stats().live);
-        let is_woken = turn == Turn::Woken || flag.load(Ordering::Relaxed);
+        let is_woken = turn == Turn::Woken || bell.has_rung();
         if turn == Turn::Serving && !is_woken && !is_due && wait.is_none() {
             continue; // nearly always
         }
@@ -305,10 +282,8 @@ fn serve_by_events(
         }
         wait = None;
         if is_woken {
-            flag.store(false, Ordering::Relaxed); // first, so that a signal that comes meanwhile is not missed
-            bell.pending().for_each(drop);
-            for signal in signals.pending() {
-                match signal.si_signo {
+            for signal in bell.take() {
+                match signal {
                     SIGUSR2 if is_confined => log::warn!(
                         "SIGUSR2 is refused: in a sandbox no other process can be started; \
                          a supervisor can pass the sockets by LISTEN_FDS"
@@ -394,7 +369,7 @@ fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, Failure> {
 }
 
 fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, Failure> {
-    let mut signals = listen_to_signals()?;
+    let mut signals = bell::signals()?;
     let mut orders = Orders::new(plan.config.limits.drain_timeout);
     let options = plan.config.bind_options();
     let server = blocking::Server::bind(model, &plan.addresses, plan.config.limits, &options)
