@@ -407,6 +407,13 @@ impl Kernel {
                 .expect("it is ready")
                 .passed_over += 1;
         }
+        self.report_nonsense(&mut tell);
+        later.is_empty()
+    }
+
+    /// Events that mean nothing: for somebody who is not ready, or who has left.
+    fn report_nonsense(&mut self, tell: &mut impl FnMut(Token, Readiness)) {
+        let knobs = self.knobs.clone();
         if self.random.happens(knobs.spurious_event) {
             let registered: Vec<Token> = self
                 .sockets
@@ -430,7 +437,6 @@ impl Kernel {
             assert!(!in_use, "no two registrations share a token");
             tell(old, Readiness::Special);
         }
-        later.is_empty()
     }
 }
 
