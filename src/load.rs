@@ -46,8 +46,6 @@ use crate::net::Endpoint;
 use crate::net::connect::Trigger;
 use machine::{ServerSample, Usage};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 /// What is to be done to a server.
@@ -117,7 +115,7 @@ pub enum Mode {
 /// What a worker tells while it runs.
 #[derive(Debug)]
 pub enum Message {
-    /// The connections are open: so many of them, after so many nanoseconds. The load waits for [`Orders::go`].
+    /// The connections are open: so many of them, after so many nanoseconds. The load waits for the order to go.
     Opened(u64, u64),
     /// So many connections are open, and more are to come: told now and then, and at every power of ten.
     Opening(u64),
@@ -177,11 +175,26 @@ impl ServerFigures {
     }
 }
 
-/// What others may tell a worker while it runs.
-#[derive(Debug, Default)]
+/// What a worker has been told by now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Orders {
-    go: AtomicBool,
-    stop: AtomicBool,
+    /// The load may begin: all the other workers are ready too.
+    pub go: bool,
+    /// End now, with a report.
+    pub stop: bool,
+}
+
+/// The line to whoever ordered a run: orders come in on it, and messages go out.
+///
+/// Both ends of it are called in the middle of the loop, so neither may wait: meanwhile no answer is read, and the load
+/// would measure itself. A worker could leave both to a second thread, and for a while it did. But where a process has
+/// two threads every system call costs more, in libc (which must then expect to be cancelled in the middle of it) and in
+/// the kernel (which must then count the users of a descriptor): here that was two to four per cent of the load.
+pub trait Line {
+    /// All orders that have come by now. Asked fifty times a second.
+    fn orders(&mut self) -> Orders;
+    /// Sends a message.
+    fn tell(&mut self, message: &Message);
 }
 
 impl Plan {
@@ -224,37 +237,12 @@ impl Plan {
     }
 }
 
-impl Orders {
-    /// The load may begin: all the other workers are ready too.
-    pub fn go(&self) {
-        self.go.store(true, Ordering::Relaxed);
-    }
-
-    /// End now, with a report.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-
-    fn may_go(&self) -> bool {
-        self.go.load(Ordering::Relaxed)
-    }
-
-    /// Whether the end was ordered.
-    #[must_use]
-    pub fn must_stop(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-}
-
-/// Runs a plan on the calling thread. Everything that there is to know of it goes to `report`, and the last message is
+/// Runs a plan on the calling thread. Everything that there is to know of it goes out on the line, and the last message is
 /// [`Message::Done`] or [`Message::Failed`].
-pub fn run(plan: &Plan, orders: &Orders, report: &Sender<(usize, Message)>) {
-    let ended: io::Result<Final> =
-        worker::Worker::new(plan, orders, report).and_then(worker::Worker::run);
-    let message = match ended {
+pub fn run(plan: &Plan, line: &mut dyn Line) {
+    let ended: io::Result<Final> = worker::Worker::new(plan, line).and_then(worker::Worker::run);
+    line.tell(&match ended {
         Ok(end) => Message::Done(Box::new(end)),
         Err(error) => Message::Failed(error.to_string()),
-    };
-    // Whoever does not listen any more does not want to know.
-    let _ = report.send((plan.worker, message));
+    });
 }

@@ -1,7 +1,7 @@
 //! `echo-reactor bench`: puts a server under load, and reports what came of it, and whether to believe it.
 //!
 //! What may live in this file: the order of those steps, and the exit code. What was typed is in [`typed`]; the server
-//! that is started if none was named in [`child`]; running a plan, in this process or in several, in [`crew`]; what is
+//! that is started if none was named in [`child`]; running a plan, in a process or several, in [`crew`] and [`worker`]; what is
 //! seen meanwhile in [`progress`]; the forms of the report in [`text`], [`json`], [`csv`], [`hdr`] and [`svg`].
 
 pub(super) mod child;
@@ -16,6 +16,7 @@ mod svg;
 pub(super) mod text;
 mod typed;
 pub(crate) mod wire;
+mod worker;
 
 pub(super) use typed::Typed;
 
@@ -63,7 +64,7 @@ impl Run {
 
 pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     if typed.as_worker {
-        return crew::work();
+        return worker::work();
     }
     let stop = listen_to_signals()?;
     let descriptors = raise_descriptors();

@@ -1,4 +1,4 @@
-//! What a worker does beside sending and taking: slices, those that wait too long, and a last look.
+//! What a worker does beside sending and taking: orders, slices, those that wait too long, and a last look.
 //!
 //! None of it is urgent, and all of it is done in small parts: whoever looks after ten thousand connections at once
 //! holds up the next answer, and measures himself.
@@ -16,6 +16,7 @@ impl Worker<'_> {
             self.rotate(self.desk.slice.part, now);
             self.next_slice += nanoseconds(self.plan.interval);
         }
+        self.orders = self.line.orders();
         self.opening.retry();
         self.tell_opening();
         self.look_for_the_late(now);

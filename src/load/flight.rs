@@ -59,7 +59,7 @@ pub(super) struct Desk {
     pub(super) pattern: Pattern,
     /// The one buffer that everything is read into.
     pub(super) scratch: Box<[u8]>,
-    pub(super) slice: Slice,
+    pub(super) slice: Box<Slice>,
     pub(super) ledger: Ledger,
     pub(super) faults: Faults,
     /// Bytes of a request.

@@ -35,7 +35,8 @@ impl Worker<'_> {
                     break;
                 }
             }
-            if leaving == 0 || self.orders.must_stop() {
+            self.orders = self.line.orders();
+            if leaving == 0 || self.orders.stop {
                 return Ok(());
             }
             self.reactor.wait(Some(PATIENCE))?;

@@ -340,7 +340,7 @@ impl Worker<'_> {
         if self.opening.open > self.opening.told && !self.opening.is_over() {
             self.opening.told = self.opening.open;
             let message = Message::Opening(self.opening.open as u64);
-            let _ = self.report.send((self.plan.worker, message));
+            self.line.tell(&message);
         }
     }
 

@@ -3,8 +3,8 @@
 //! What may live in this file: counters and how they are added up. What may not: judging them (`verdict` does), or
 //! showing them to anybody.
 //!
-//! The hot path records into the slice of the current second alone, and hands it over whole: whoever adds slices up,
-//! computes percentiles or draws lines does so on another thread, where it delays no request.
+//! The hot path records into the slice of the current second alone, and sends it away whole: whoever adds slices up,
+//! computes percentiles or draws lines does so in another process, where it delays no request.
 
 use hdrhistogram::Histogram;
 use std::fmt;
@@ -96,6 +96,22 @@ impl Slice {
             planned: latencies(),
             lag: latencies(),
             connect: latencies(),
+        }
+    }
+
+    /// Empties it, for another second.
+    pub(super) fn begin(&mut self, part: Part, start: u64) {
+        (self.part, self.start, self.end) = (part, start, start);
+        (self.echoes, self.open, self.faults) = (0, 0, 0);
+        for latencies in [
+            &mut self.actual,
+            &mut self.planned,
+            &mut self.lag,
+            &mut self.connect,
+        ] {
+            if !latencies.is_empty() {
+                latencies.reset();
+            }
         }
     }
 }

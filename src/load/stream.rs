@@ -205,7 +205,13 @@ impl StreamClient {
             self.verify(count, desk)?;
             let all = self.verified == self.sent;
             if self.verified >= self.boundary {
-                self.complete(desk);
+                desk.read_clock();
+            }
+            while self.verified >= self.boundary {
+                let Some(flight) = self.flights.pop() else {
+                    break;
+                };
+                self.complete(flight, desk);
             }
             // A short read may hide a FIN that came along with the data, of which the event has told. And where all has
             // come that was asked for, asking the kernel for more would be a call in vain; should there be more all the
@@ -232,26 +238,18 @@ impl StreamClient {
         Ok(())
     }
 
-    /// Counts the requests that have come back whole, and in a closed loop puts as many on their way.
-    #[inline]
-    fn complete(&mut self, desk: &mut Desk) {
-        let now = desk.read_clock();
-        while self.verified >= self.boundary {
-            let Some(flight) = self.flights.pop() else {
-                return;
+    /// Counts the oldest request, which has come back whole, and in a closed loop puts another on its way.
+    fn complete(&mut self, flight: Flight, desk: &mut Desk) {
+        let now = desk.now;
+        self.boundary += desk.size as u64;
+        self.tally.count(now);
+        desk.answered(flight);
+        if desk.again && self.phase == Phase::Ready && desk.may_send() {
+            let next = Flight {
+                planned: now,
+                sent: now,
             };
-            self.boundary += desk.size as u64;
-            self.tally.count(now);
-            desk.answered(flight);
-            if desk.again && self.phase == Phase::Ready && desk.may_send() {
-                self.issue(
-                    Flight {
-                        planned: now,
-                        sent: now,
-                    },
-                    desk,
-                );
-            }
+            self.issue(next, desk);
         }
     }
 

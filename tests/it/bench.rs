@@ -6,11 +6,12 @@
 use crate::support::schema::fits_schema;
 use crate::support::wait_until;
 use serde_json::Value;
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -260,14 +261,14 @@ fn a_log_and_a_drawing_are_made() {
         svg.display()
     ))
     .was_right();
-    let log = std::fs::read_to_string(&hdr).unwrap();
+    let log = fs::read_to_string(&hdr).unwrap();
     assert!(
         log.contains("Tag=planned,") && log.contains("Tag=actual,"),
         "{log}"
     );
-    assert!(std::fs::read_to_string(&svg).unwrap().contains("</svg>"));
-    std::fs::remove_file(hdr).unwrap();
-    std::fs::remove_file(svg).unwrap();
+    assert!(fs::read_to_string(&svg).unwrap().contains("</svg>"));
+    fs::remove_file(hdr).unwrap();
+    fs::remove_file(svg).unwrap();
 }
 
 // --- Mutants ---------------------------------------------------------------------------------------------------------
@@ -350,36 +351,57 @@ fn a_server_that_stops_is_seen_in_the_planned_latencies_and_not_in_the_actual_on
     ended.balances();
 }
 
-/// Ctrl-C asks for the report, and does not do away with it.
-#[test]
-fn an_interrupted_run_reports() {
-    let server = tcp(|_, _| {});
+/// A bench that is in the middle of its window, the lines that it goes on to say, and its worker.
+fn in_the_window(server: &str) -> (Child, thread::JoinHandle<Vec<String>>, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_echo-reactor"))
         .args(["bench", "--format", "json", "-d", "60s", "--warm-up", "0"])
-        .args(["--interval", "100ms", &server])
+        .args(["--interval", "100ms", server])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // In the middle of the window, however long it takes to get there.
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let mut lines = stderr.lines().map_while(Result::ok);
+    // However long it takes to get there.
     assert!(lines.any(|line| line.trim_start().starts_with("window")));
-    let drain = thread::spawn(move || lines.for_each(drop));
-    let pid = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    let said = thread::spawn(move || lines.collect());
+    let children = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap();
+    let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+    let workers: String = tasks.map(|task| children(task.unwrap())).collect();
+    (child, said, workers.trim().to_owned())
+}
+
+fn kill(signal: &str, pid: &str) {
+    let status = Command::new("kill").args([signal, pid]).status();
+    assert!(status.unwrap().success());
+}
+
+/// Ctrl-C asks for the report, and does not do away with it.
+#[test]
+fn an_interrupted_run_reports() {
+    let (child, said, _) = in_the_window(&tcp(|_, _| {}));
+    kill("-INT", &child.id().to_string());
     let output = child.wait_with_output().unwrap();
-    drain.join().unwrap();
+    said.join().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     fits_schema(&report, include_str!("../../src/cli/bench/schema.json"));
     assert_eq!(report["interrupted"], true);
     assert!(report["echoes"].as_u64().unwrap() > 0);
+}
+
+/// A second thread would make every system call of the load dearer. And a worker that is killed, for want of memory for
+/// example, is not waited for.
+#[test]
+fn a_worker_has_one_thread_and_its_death_is_told() {
+    let (child, said, worker) = in_the_window(&tcp(|_, _| {}));
+    let threads = fs::read_dir(format!("/proc/{worker}/task")).unwrap();
+    assert_eq!(threads.count(), 1, "of the worker {worker}");
+    kill("-KILL", &worker);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(71));
+    let said = said.join().unwrap().join("\n");
+    let told = "no load: worker 0 has ended without a report (signal: 9 (SIGKILL))";
+    assert!(said.contains(told), "{said}");
 }
 
 #[test]
@@ -427,20 +449,20 @@ fn a_server_that_drops_its_debt_at_a_half_close_is_found_out_by_bad_company() {
 /// The processes that this one has started, as far as they are alive.
 fn children(parent: u32) -> Vec<u32> {
     let alive = |pid: u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let (_, rest) = stat.rsplit_once(") ")?;
         let mut fields = rest.split(' ');
         let is_zombie = fields.next() == Some("Z");
         (!is_zombie && fields.next() == Some(&parent.to_string())).then_some(pid)
     };
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let entries = fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(alive).collect()
 }
 
 /// Whether it still runs: one that nobody has buried is dead all the same.
 fn runs(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
 

@@ -1,16 +1,17 @@
-//! Running a plan: on a thread of this process, or in several processes whose figures are added up.
+//! Running a plan: in a process of its own, or in several whose figures are added up.
 //!
-//! Processes and not threads, since what limits a load of many connections is first of all the number of descriptors
-//! that one process may have. A worker is this program with `--as-worker`: its plan comes as a line on standard input,
-//! its messages go as lines to standard output, both in the words of [`super::wire`].
+//! Processes and not threads, for three reasons. What limits a load of many connections is first of all the number of
+//! descriptors that one process may have. A process with one thread makes cheaper system calls (see
+//! [`Line`](crate::load::Line)). And whoever adds figures up, draws and prints here delays no request there. What the
+//! worker does is in [`super::worker`].
 
 use super::wire;
-use crate::cli::exit::{Class, Exit, Failure};
-use crate::load::{self, Message, Orders, Plan, Slice, Total};
+use super::worker::{GO, STOP};
+use crate::cli::exit::{Class, Failure};
+use crate::load::{Message, Plan, Slice, Total};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -26,12 +27,6 @@ pub(in crate::cli) enum Told<'a> {
     Slice(&'a Slice, &'a Total),
 }
 
-/// Whoever does the work.
-trait Crew {
-    fn go(&mut self);
-    fn stop(&mut self);
-}
-
 /// Runs a plan to its end, and tells of every second of it.
 pub(super) fn run(
     plan: &Plan,
@@ -40,23 +35,12 @@ pub(super) fn run(
     mut told: impl FnMut(Told<'_>),
 ) -> Result<Total, Failure> {
     let (sender, receiver) = mpsc::channel();
-    if workers == 1 {
-        let orders = Arc::new(Orders::default());
-        let (plan, theirs) = (plan.clone(), Arc::clone(&orders));
-        let thread = thread::Builder::new()
-            .name("load".to_owned())
-            .spawn(move || load::run(&plan, &theirs, &sender))
-            .map_err(|error| system("no thread for the load", &error))?;
-        let total = collect(&receiver, 1, stop, &mut Thread(orders), &mut told);
-        let _ = thread.join();
-        return total;
-    }
-    let mut crew = Processes(Vec::new());
+    let mut crew = Crew(Vec::new());
     for plan in plan.divide(workers) {
         crew.0.push(start(&plan, sender.clone())?);
     }
     drop(sender);
-    collect(&receiver, workers, stop, &mut crew, &mut told)
+    collect(&receiver, stop, &mut crew, &mut told)
 }
 
 fn system(what: &str, error: &io::Error) -> Failure {
@@ -65,13 +49,12 @@ fn system(what: &str, error: &io::Error) -> Failure {
 
 fn collect(
     messages: &Receiver<(usize, Message)>,
-    workers: usize,
     stop: &dyn Fn() -> bool,
-    crew: &mut dyn Crew,
+    crew: &mut Crew,
     told: &mut impl FnMut(Told<'_>),
 ) -> Result<Total, Failure> {
-    let mut total = Total::new(workers);
-    let mut gone = false;
+    let mut total = Total::new(crew.0.len());
+    let (mut gone, mut stopped) = (false, false);
     while !total.is_over() {
         match messages.recv_timeout(LOOK) {
             Ok((worker, message)) => {
@@ -80,7 +63,7 @@ fn collect(
                     Ok(Some(slice)) => told(Told::Slice(&slice, &total)),
                     Ok(None) if opens => told(Told::Open(total.opening())),
                     Ok(None) => {}
-                    Err(why) => return Err(Failure::new(Class::System, format!("no load: {why}"))),
+                    Err(why) => return Err(crew.failure(worker, &why)),
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -91,51 +74,38 @@ fn collect(
         }
         if total.is_open() && !gone {
             gone = true;
-            crew.go();
+            crew.say(GO);
         }
-        if stop() {
-            crew.stop();
+        if stop() && !stopped {
+            stopped = true;
+            crew.say(STOP);
         }
     }
     Ok(total)
 }
 
-/// A thread of this process.
-struct Thread(Arc<Orders>);
-
-impl Crew for Thread {
-    fn go(&mut self) {
-        self.0.go();
-    }
-
-    fn stop(&mut self) {
-        self.0.stop();
-    }
-}
-
 /// Processes, and the pipes that lead to them.
-struct Processes(Vec<(Child, ChildStdin)>);
+struct Crew(Vec<(Child, ChildStdin)>);
 
-impl Processes {
-    fn say(&mut self, word: &[u8]) {
+impl Crew {
+    fn say(&mut self, order: &str) {
         for (_, pipe) in &mut self.0 {
             // One that has ended needs no orders.
-            let _ = pipe.write_all(word).and_then(|()| pipe.flush());
+            let _ = writeln!(pipe, "{order}");
         }
     }
+
+    /// Why there is no load, and how the worker ended if it did not say so itself.
+    fn failure(&mut self, worker: usize, why: &str) -> Failure {
+        let how = match self.0[worker].0.wait() {
+            Ok(status) if !status.success() => format!(" ({status})"),
+            _ => String::new(),
+        };
+        Failure::new(Class::System, format!("no load: {why}{how}"))
+    }
 }
 
-impl Crew for Processes {
-    fn go(&mut self) {
-        self.say(b"go\n");
-    }
-
-    fn stop(&mut self) {
-        self.say(b"stop\n");
-    }
-}
-
-impl Drop for Processes {
+impl Drop for Crew {
     fn drop(&mut self) {
         for (mut child, pipe) in self.0.drain(..) {
             drop(pipe); // without anybody to give orders a worker ends
@@ -176,34 +146,4 @@ fn start(plan: &Plan, sender: Sender<(usize, Message)>) -> Result<(Child, ChildS
         let _ = sender.send((worker, Message::Failed(text)));
     });
     Ok((child, pipe))
-}
-
-/// The whole life of a worker process.
-pub(super) fn work() -> Result<Exit, Failure> {
-    super::raise_descriptors();
-    let mut input = BufReader::new(io::stdin());
-    let mut line = String::new();
-    let _ = input.read_line(&mut line);
-    let plan = wire::plan_from(&line)
-        .ok_or_else(|| Failure::new(Class::Usage, "--as-worker is for this program's own use"))?;
-    let orders = Arc::new(Orders::default());
-    let listener = Arc::clone(&orders);
-    thread::spawn(move || {
-        for word in input.lines().map_while(Result::ok) {
-            match word.as_str() {
-                "go" => listener.go(),
-                _ => listener.stop(),
-            }
-        }
-        listener.stop(); // whoever gave orders is gone
-    });
-    let (sender, receiver) = mpsc::channel();
-    let thread = thread::spawn(move || load::run(&plan, &orders, &sender));
-    let mut out = io::stdout().lock();
-    for (_, message) in receiver {
-        let line = format!("{}\n", wire::message_to_json(&message));
-        let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-    }
-    let _ = thread.join();
-    Ok(Exit::Ok)
 }

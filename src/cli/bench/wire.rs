@@ -111,6 +111,13 @@ fn company_from(value: &Value) -> Option<Company> {
     })
 }
 
+/// Appends a message, as a line.
+pub(super) fn write_message(message: &Message, line: &mut Vec<u8>) {
+    // Writing to memory cannot fail.
+    let _ = serde_json::to_writer(&mut *line, &message_to_json(message));
+    line.push(b'\n');
+}
+
 pub(crate) fn message_to_json(message: &Message) -> Value {
     match message {
         Message::Opening(open) => json!({"opening": open}),
@@ -261,7 +268,11 @@ fn to_hex(histogram: &Latencies) -> String {
     let mut bytes = Vec::new();
     // Writing to memory cannot fail.
     let _ = V2Serializer::new().serialize(histogram, &mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+    let digits = bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+    digits.collect()
 }
 
 fn from_hex(text: &str) -> Option<Latencies> {
@@ -282,10 +293,16 @@ fn from_hex(text: &str) -> Option<Latencies> {
 mod tests {
     use super::super::typed::tests::typed;
     use super::*;
+    use crate::net::UnixName;
 
     #[test]
     fn a_plan_survives_the_pipe() {
-        let target = Endpoint::Tcp("127.0.0.1:7".parse().unwrap());
+        let targets = [
+            Endpoint::Tcp("127.0.0.1:7".parse().unwrap()),
+            Endpoint::Udp("[fe80::7%1]:7".parse().unwrap()),
+            Endpoint::Unix(UnixName::Path("/tmp/a b%c\"ü.sock".into())),
+            Endpoint::UnixDatagram(UnixName::Abstract("a b%c\"ü".into())),
+        ];
         for line in [
             "-r 5k --arrivals poisson",
             "--churn reset -n 5",
@@ -294,7 +311,7 @@ mod tests {
             "--slow-readers 1 --bad-clients resetters=2,dribblers=3,half-closers=4",
         ] {
             let arguments: Vec<&str> = line.split(' ').collect();
-            let plan = typed(&arguments).plan(vec![target.clone()], &[5]).unwrap();
+            let plan = typed(&arguments).plan(targets.to_vec(), &[5]).unwrap();
             let back = plan_from(&plan_to_json(&plan).to_string()).unwrap();
             assert_eq!(format!("{back:?}"), format!("{plan:?}"));
         }

@@ -1,0 +1,200 @@
+//! A worker process: this program again, with `--as-worker`, which has one thread and does nothing but the load.
+//!
+//! Its plan comes as a line on standard input, and orders after it; its messages go as lines to standard output, all in
+//! the words of [`super::wire`]. What may live in this file: those two pipes. What may not: figures.
+//!
+//! Neither pipe is ever waited for while the load is on. Orders are looked for, and are nearly never there. A message
+//! that the pipe has no room for, since whoever reads it was stopped or is slow, is kept, and goes later.
+
+use super::wire;
+use crate::cli::exit::{Class, Exit, Failure};
+use crate::load::{self, Line, Message, Orders};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::os::fd::AsFd;
+
+/// All workers are ready: begin.
+pub(super) const GO: &str = "go";
+/// End now, with a report.
+pub(super) const STOP: &str = "stop";
+
+/// The whole life of a worker process.
+pub(super) fn work() -> Result<Exit, Failure> {
+    super::raise_descriptors();
+    let mut pipes = Pipes::new(io::stdin(), io::stdout()).map_err(|error| broken(&error))?;
+    let mut line = String::new();
+    let _ = pipes.orders.read_line(&mut line);
+    let plan = wire::plan_from(&line)
+        .ok_or_else(|| Failure::new(Class::Usage, "--as-worker is for this program's own use"))?;
+    pipes.never_wait().map_err(|error| broken(&error))?;
+    load::run(&plan, &mut pipes);
+    pipes.settle();
+    Ok(Exit::Ok)
+}
+
+fn broken(error: &io::Error) -> Failure {
+    Failure::new(Class::System, format!("a worker has no pipes: {error}"))
+}
+
+fn set_flags(pipe: &File, flags: OFlag) -> io::Result<()> {
+    fcntl(pipe, FcntlArg::F_SETFL(flags))?;
+    Ok(())
+}
+
+/// Standard input and standard output, as files that can say that they would have to wait.
+#[derive(Debug)]
+struct Pipes {
+    orders: BufReader<File>,
+    messages: File,
+    /// An order that has not come whole.
+    begun: Vec<u8>,
+    so_far: Orders,
+    /// What the pipe had no room for yet.
+    unsent: Vec<u8>,
+}
+
+impl Pipes {
+    fn new(orders: impl AsFd, messages: impl AsFd) -> io::Result<Self> {
+        Ok(Self {
+            orders: BufReader::new(orders.as_fd().try_clone_to_owned()?.into()),
+            messages: messages.as_fd().try_clone_to_owned()?.into(),
+            begun: Vec::new(),
+            so_far: Orders::default(),
+            unsent: Vec::new(),
+        })
+    }
+
+    fn never_wait(&self) -> io::Result<()> {
+        set_flags(self.orders.get_ref(), OFlag::O_NONBLOCK)?;
+        set_flags(&self.messages, OFlag::O_NONBLOCK)
+    }
+
+    /// Sends what there is room for.
+    fn send(&mut self) {
+        while !self.unsent.is_empty() {
+            match self.messages.write(&self.unsent) {
+                Ok(count) => drop(self.unsent.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Nobody listens any more; that the orders have ended, too, will be seen soon.
+                Err(_) => self.unsent.clear(),
+            }
+        }
+    }
+
+    /// Sends the rest, for as long as that takes: the load is over.
+    fn settle(&mut self) {
+        let waits = set_flags(&self.messages, OFlag::empty());
+        // Whoever does not listen any more does not want to know.
+        let _ = waits.and_then(|()| self.messages.write_all(&self.unsent));
+    }
+}
+
+impl Line for Pipes {
+    fn orders(&mut self) -> Orders {
+        self.send();
+        loop {
+            match self.orders.read_until(b'\n', &mut self.begun) {
+                Ok(_) if self.begun.ends_with(b"\n") => {
+                    match self.begun.trim_ascii_end() == GO.as_bytes() {
+                        true => self.so_far.go = true,
+                        false => self.so_far.stop = true,
+                    }
+                    self.begun.clear();
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return self.so_far,
+                // Whoever gave orders is gone. (An interruption is not among the errors: the call is repeated.)
+                Ok(_) | Err(_) => {
+                    self.so_far.stop = true;
+                    return self.so_far;
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, message: &Message) {
+        wire::write_message(message, &mut self.unsent);
+        self.send();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::Shutdown;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    /// A worker's pipes, and the other ends.
+    fn pipes() -> (Pipes, UnixStream, UnixStream) {
+        let (orders, master) = UnixStream::pair().unwrap();
+        let (messages, reader) = UnixStream::pair().unwrap();
+        let pipes = Pipes::new(orders, messages).unwrap();
+        pipes.never_wait().unwrap();
+        (pipes, master, reader)
+    }
+
+    #[test]
+    fn orders_are_taken_as_they_come_and_their_end_is_one() {
+        let (mut pipes, mut master, _reader) = pipes();
+        let none = Orders::default();
+        assert_eq!(pipes.orders(), none);
+        master.write_all(b"g").unwrap();
+        assert_eq!(pipes.orders(), none, "half of an order is none");
+        master.write_all(b"o\n").unwrap();
+        let go = Orders {
+            go: true,
+            stop: false,
+        };
+        assert_eq!((pipes.orders(), pipes.orders()), (go, go));
+        drop(master);
+        assert!(pipes.orders().stop, "whoever gave orders is gone");
+    }
+
+    #[test]
+    fn a_stop_may_come_together_with_a_go() {
+        let (mut pipes, mut master, _reader) = pipes();
+        writeln!(master, "{GO}\n{STOP}").unwrap();
+        let both = Orders {
+            go: true,
+            stop: true,
+        };
+        assert_eq!(pipes.orders(), both);
+    }
+
+    #[test]
+    fn messages_wait_for_room_while_the_worker_does_not() {
+        let (mut pipes, _master, mut reader) = pipes();
+        let count = 50_000;
+        for open in 0..count {
+            pipes.tell(&Message::Opening(open));
+        }
+        assert!(!pipes.unsent.is_empty(), "more than the pipe has room for");
+        let reading = thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            text
+        });
+        pipes.settle();
+        UnixStream::from(OwnedFd::from(pipes.messages))
+            .shutdown(Shutdown::Write)
+            .unwrap();
+        let text = reading.join().unwrap();
+        let told = text.lines().map(|line| match wire::message_from(line) {
+            Some(Message::Opening(open)) => open,
+            other => panic!("{other:?}"),
+        });
+        assert!(told.eq(0..count), "every one, once, and in order");
+    }
+
+    #[test]
+    fn who_hangs_up_is_told_nothing_more() {
+        let (mut pipes, _master, reader) = pipes();
+        drop(reader);
+        pipes.tell(&Message::Opening(1));
+        assert!(pipes.unsent.is_empty());
+    }
+}
