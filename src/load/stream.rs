@@ -206,12 +206,9 @@ impl StreamClient {
             let all = self.verified == self.sent;
             if self.verified >= self.boundary {
                 desk.read_clock();
-            }
-            while self.verified >= self.boundary {
-                let Some(flight) = self.flights.pop() else {
-                    break;
-                };
-                self.complete(flight, desk);
+                while self.verified >= self.boundary && self.flights.len() > 0 {
+                    self.complete(desk);
+                }
             }
             // A short read may hide a FIN that came along with the data, of which the event has told. And where all has
             // come that was asked for, asking the kernel for more would be a call in vain; should there be more all the
@@ -239,7 +236,12 @@ impl StreamClient {
     }
 
     /// Counts the oldest request, which has come back whole, and in a closed loop puts another on its way.
-    fn complete(&mut self, flight: Flight, desk: &mut Desk) {
+    // Kept out of line: inlined into two loops, it makes the compiler carry half of the desk about on the stack.
+    #[inline(never)]
+    fn complete(&mut self, desk: &mut Desk) {
+        let Some(flight) = self.flights.pop() else {
+            return;
+        };
         let now = desk.now;
         self.boundary += desk.size as u64;
         self.tally.count(now);
