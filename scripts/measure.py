@@ -5,6 +5,7 @@ usage: scripts/measure.py [--check] [--binary PATH] NAME...
 
   syscalls      system calls of one echo, in steady state        (needs strace)
   instructions  user-space instructions of one echo              (needs valgrind)
+  generator     the same of `bench`, which must not be the bottleneck (needs valgrind)
   memory        resident bytes of one idle connection, over many
   pushers       growth by clients that send and never read
   burst         the slowest of 3,000 connects at once
@@ -168,6 +169,29 @@ def instructions():
     verdict("instructions", shared <= 200,
             f"{an_echo:.0f} user-space instructions an echo, and {a_turn:.0f} a turn, which all share who are ready: {shared:.0f} "
             f"an echo where eight are ({total / echoes:.0f} here, where {echoes / turns:.1f} were)", "at most 200 where eight are")
+
+
+def generator():
+    """What an echo costs `bench`: a short run and a long one, each of so many requests, and the difference."""
+    connections = 50
+
+    def counted(server, requests):
+        with tempfile.TemporaryDirectory() as folder:
+            command = ["valgrind", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={folder}/%p",
+                       options.binary, "bench", f"tcp://127.0.0.1:{server.address[1]}", "-c", str(connections),
+                       "-n", str(requests), "-d", f"{DEADLINE}s", "--warm-up", "0", "-q"]
+            # Under valgrind it is the bottleneck, and says so by its exit code; what it counts is all the same.
+            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=DEADLINE)
+            profiles = [open(os.path.join(folder, name)).read() for name in os.listdir(folder)]
+        worker = next(text for text in profiles if re.search(r"^cmd: .*--as-worker", text, re.M))
+        return int(re.search(r"^(?:totals|summary): (\d+)", worker, re.M).group(1))
+
+    scale = 1 if options.check else 5
+    few, many = 2_000, 2_000 + 8_000 * scale
+    with Server() as server:
+        an_echo = (counted(server, many) - counted(server, few)) / (many - few)
+    verdict("generator", an_echo <= 600,
+            f"{an_echo:.0f} user-space instructions of `bench` an echo, over {connections} connections", "at most 600")
 
 
 def connect_many(server, count):
@@ -337,8 +361,8 @@ def idle_cost():
             f"({min(ratios):.3f} to {max(ratios):.3f} in {rounds} rounds of {seconds} s each)", "at most 1.10")
 
 
-TOOLS = {"syscalls": "strace", "instructions": "valgrind", "descriptors": "prlimit"}
-MEASURES = [syscalls, instructions, memory, pushers, burst, descriptors, idle_cost]
+TOOLS = {"syscalls": "strace", "instructions": "valgrind", "generator": "valgrind", "descriptors": "prlimit"}
+MEASURES = [syscalls, instructions, generator, memory, pushers, burst, descriptors, idle_cost]
 
 if __name__ == "__main__":
     names = [measure.__name__.replace("_", "-") for measure in MEASURES]

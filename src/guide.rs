@@ -129,7 +129,8 @@
 //! With edges, whoever becomes ready joins the end of the list: first come, first served. A level-triggered queue puts all
 //! whom it has reported back on the list, in case there is more, and so ahead of those who become ready meanwhile.
 //! Whoever is answered at once is then served again and again while others wait. The mean is the same, the p99 is not.
-//! *Here:* edges; `bench --trigger level` shows the difference.
+//! *Here:* edges, in the server. The load generator has either, for the reason that `net::connect::Trigger` gives;
+//! `bench --trigger edge` shows the difference.
 //!
 //! ## Waiting for those who cannot say goodbye
 //! A peer whose power fails sends neither FIN nor reset, and on a connection over which nothing moves no timer runs: it

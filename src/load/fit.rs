@@ -213,7 +213,7 @@ pub(super) mod tests {
             size: 64,
             depth: 1,
             mode: Mode::Closed,
-            trigger: Trigger::Edge,
+            trigger: Trigger::default(),
             warm_up: Duration::ZERO,
             duration: Duration::from_millis(200),
             requests: None,

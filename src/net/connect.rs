@@ -202,13 +202,17 @@ pub struct Outgoing<T> {
 /// everybody whom it has just reported back on its list, since there may be more; and who is answered at once then stands
 /// before those whose answers have waited for longer. On average nothing changes, but the lucky are served again and
 /// again while the others wait: the p99 rises by a quarter or more at fifty connections, for the same server at the same
-/// rate. Whoever compares figures with those of a tool whose loop is level-triggered, as most are, should have the same.
+/// rate.
+///
+/// The level is what a client has if nobody chooses, although the server itself has edges. Nearly every load generator is
+/// level-triggered, and a figure that cannot be held against theirs is believed by nobody; and of two p99 of which neither
+/// is wrong, it is the higher one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trigger {
     /// Once, when it becomes so. Whoever is told reads until nothing is left.
-    #[default]
     Edge,
     /// As long as it is so.
+    #[default]
     Level,
 }
 

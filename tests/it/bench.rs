@@ -160,11 +160,11 @@ fn every_mode_is_right_about_a_right_server_over_tcp() {
         "--workers 2",
         "--workers 2 -r 500",
         "--source 127.0.9.1-127.0.9.3",
-        "--trigger level",
-        "--trigger level -s 1MiB --pipeline 2",
-        "--trigger level -r 500",
-        "--trigger level --churn fin --workers 2",
-        "--trigger level --slow-readers 1 --bad-clients half-closers=2",
+        "--trigger edge",
+        "--trigger edge -s 1MiB --pipeline 2",
+        "--trigger edge -r 500",
+        "--trigger edge --churn fin --workers 2",
+        "--trigger edge --slow-readers 1 --bad-clients half-closers=2",
     ] {
         let ended = bench(&format!("{server} {SHORT} {mode}"));
         ended.was_right();
@@ -182,7 +182,7 @@ fn every_family_is_measured() {
         }
     });
     bench(&format!("unix://@{stream} {SHORT} --pipeline 4")).was_right();
-    bench(&format!("unix://@{stream} {SHORT} --trigger level")).was_right();
+    bench(&format!("unix://@{stream} {SHORT} --trigger edge")).was_right();
 
     let datagrams = name();
     let address = UnixAddr::from_abstract_name(&datagrams).unwrap();

@@ -62,8 +62,8 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
         Mode::Churn { reset: false } => "churn, closed by FIN".to_owned(),
     };
     let trigger = match run.plan.trigger {
-        Trigger::Edge => "",
-        Trigger::Level => ", level-triggered",
+        Trigger::Edge => ", edge-triggered",
+        Trigger::Level => "",
     };
     writeln!(out, "{}  {what}{trigger}", targets.join(" "))?;
     writeln!(

@@ -306,7 +306,7 @@ mod tests {
         for line in [
             "-r 5k --arrivals poisson",
             "--churn reset -n 5",
-            "--trigger level",
+            "--trigger edge",
             "--source 127.0.0.0/16",
             "--slow-readers 1 --bad-clients resetters=2,dribblers=3,half-closers=4",
         ] {

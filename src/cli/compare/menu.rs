@@ -144,7 +144,7 @@ impl Load {
                 Scenario::Churn => Mode::Churn { reset: true },
                 _ => Mode::Closed,
             },
-            trigger: Trigger::Edge,
+            trigger: Trigger::default(),
             warm_up: course.warm_up,
             duration: course.window,
             requests: None,
