@@ -102,16 +102,40 @@ fn line(slice: &Slice, lasted: f64) -> String {
         );
     }
     let latency = slice.latency();
+    // While an open loop warms up nothing is recorded, and none of its answers took "0.0 us".
+    let at = |quantile| match latency.is_empty() {
+        true => "-".to_owned(),
+        false => format!("{:.1}", latency.value_at_quantile(quantile) as f64 / 1e3),
+    };
     let mut line = format!(
-        "{:>8}  {:>10} echoes/s   p50 {:>9.1} us   p99 {:>9.1} us   {} open",
+        "{:>8}  {:>10} echoes/s   p50 {:>9} us   p99 {:>9} us   {} open",
         slice.part.name(),
         grouped((slice.echoes as f64 / lasted) as u64),
-        latency.value_at_quantile(0.5) as f64 / 1e3,
-        latency.value_at_quantile(0.99) as f64 / 1e3,
+        at(0.5),
+        at(0.99),
         grouped(slice.open)
     );
     if slice.faults > 0 {
         line.push_str(&format!("   {} faults", grouped(slice.faults)));
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_without_latencies_claims_none() {
+        let mut slice = Slice::new(Part::WarmUp, 0);
+        slice.echoes = 500;
+        let said = line(&slice, 0.5);
+        assert!(said.contains("1,000 echoes/s   p50         - us"), "{said}");
+        slice.actual.saturating_record(1_500);
+        let said = line(&slice, 0.5);
+        assert!(
+            said.contains("p50       1.5 us   p99       1.5 us"),
+            "{said}"
+        );
+    }
 }
