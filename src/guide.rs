@@ -125,6 +125,13 @@
 //! and an order raises a flag as well, which is looked at between any two turns. *Here:* `Server::turn` in `echo.rs`;
 //! `serve_by_events` in `cli/serve.rs` for signals.
 //!
+//! ## The thread that only sleeps
+//! A second thread makes every system call of the first dearer, even one that sleeps all the while. libc has to expect
+//! that somebody cancels the call (pthreads(7)), which is fifty instructions more for a `recv` and fifty for a `send`. And
+//! the kernel, which need not count the users of a descriptor as long as its table belongs to one task alone, counts them
+//! in every call. To the load generator, which had such a thread for signals and for drawing, that was two to four per
+//! cent. *Here:* `serve` has one thread, and so has a worker of `bench`: what draws is another process.
+//!
 //! ## Who is served first
 //! With edges, whoever becomes ready joins the end of the list: first come, first served. A level-triggered queue puts all
 //! whom it has reported back on the list, in case there is more, and so ahead of those who become ready meanwhile.
