@@ -14,6 +14,8 @@ use std::time::Duration;
 const LAG_MAX: Duration = Duration::from_millis(1);
 /// The share of a processor from which a worker counts as busy without pause.
 const BUSY: f64 = 0.97;
+/// The share from which a server counts as busy beside such a worker: it could not have done more than a twentieth more.
+const SERVER_BUSY: f64 = 0.95;
 /// The share of the window for which a worker may be kept waiting for a processor.
 const WAITED_MAX: f64 = 0.10;
 /// Answers below which the hundredth of them is an anecdote.
@@ -46,9 +48,13 @@ pub fn judge(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounters
         );
     }
     if total.echoes == 0 {
-        verdict
-            .invalid
-            .push("nothing came back in the window".into());
+        let all = plan.requests.filter(|&all| total.end.ledger.echoed >= all);
+        verdict.invalid.push(match all {
+            Some(all) => format!(
+                "all {all} requests had come back before the window began; ask for more (-n), or use --warm-up 0"
+            ),
+            None => "nothing came back in the window".into(),
+        });
         return verdict;
     }
     judge_limits(&mut verdict, total);
@@ -110,31 +116,45 @@ fn judge_generator(verdict: &mut Verdict, plan: &Plan, workers: usize, total: &T
     if matches!(plan.mode, Mode::Open { .. }) {
         return;
     }
-    // A generator without pause is what limits, unless the server has no pause either.
+    if cpu > BUSY {
+        judge_busy(verdict, plan, workers, total, cpu);
+    }
+}
+
+/// A generator without pause is what limits, unless the server has no pause either.
+fn judge_busy(verdict: &mut Verdict, plan: &Plan, workers: usize, total: &Total, cpu: f64) {
     let server = total.end.server.map(|server| {
         let used = server.end.usage.since(server.begin.usage);
         (used.cpu + used.waited) as f64 / total.end.window as f64
     });
-    if cpu > BUSY && server.is_none_or(|server| server < BUSY) {
-        let seen = match server {
-            Some(server) => format!("the server only {:.0} %", server * 100.0),
-            None => "nothing is known of the server's (--server-pid would tell)".to_owned(),
-        };
-        let remedy = match plan.mode {
-            // The kernel looks for a port whose tuple does not rest, and looks the longer the more of them do.
-            Mode::Churn { reset: false } => {
-                "; closed by FIN, each tuple rests for a minute, and finding a free one takes long: --source names \
-                 more of them, --churn reset leaves none behind"
-            }
-            _ => "",
-        };
-        verdict.invalid.push(format!(
-            "the generator was busy {:.0} % of the time, and {seen}: it may have been the bottleneck; use \
-             --workers {}{remedy}",
-            cpu * 100.0,
-            workers + 1
-        ));
-    }
+    let seen = match server {
+        Some(server) if server >= BUSY => return,
+        Some(server) if server >= SERVER_BUSY => {
+            verdict.notes.push(format!(
+                "the generator was busy {:.0} % of the time and the server {:.0} %, which might have done {:.0} % more",
+                cpu * 100.0,
+                server * 100.0,
+                (1.0 / server - 1.0) * 100.0
+            ));
+            return;
+        }
+        Some(server) => format!("the server only {:.0} %", server * 100.0),
+        None => "nothing is known of the server's (--server-pid would tell)".to_owned(),
+    };
+    let remedy = match plan.mode {
+        // The kernel looks for a port whose tuple does not rest, and looks the longer the more of them do.
+        Mode::Churn { reset: false } => {
+            "; closed by FIN, each tuple rests for a minute, and finding a free one takes long: --source names \
+             more of them, --churn reset leaves none behind"
+        }
+        _ => "",
+    };
+    verdict.invalid.push(format!(
+        "the generator was busy {:.0} % of the time, and {seen}: it may have been the bottleneck; use \
+         --workers {}{remedy}",
+        cpu * 100.0,
+        workers + 1
+    ));
 }
 
 /// Was an open loop as open as planned?
@@ -212,7 +232,7 @@ pub fn handshakes_retried(total: &Total) -> [(u32, u64); 3] {
 #[cfg(test)]
 mod tests {
     use super::super::fit::tests::plan;
-    use super::super::{Arrivals, Final};
+    use super::super::{Arrivals, Final, ServerFigures};
     use super::*;
     use crate::load::machine::Usage;
     use crate::net::Endpoint;
@@ -250,6 +270,23 @@ mod tests {
     }
 
     #[test]
+    fn beside_a_server_that_is_as_busy_it_is_believed() {
+        let beside = |server: u64| {
+            let mut total = total(990_000_000, 0);
+            let mut figures = ServerFigures::default();
+            figures.end.usage.cpu = server;
+            total.end.server = Some(figures);
+            judged(Mode::Closed, &total)
+        };
+        assert_eq!(beside(980_000_000), Verdict::default());
+        let nearly = beside(955_000_000);
+        assert!(nearly.is_valid(), "{nearly:?}");
+        assert!(nearly.notes[0].ends_with("might have done 5 % more"));
+        let idle = beside(900_000_000);
+        assert!(idle.invalid[0].contains("only 90 %"), "{idle:?}");
+    }
+
+    #[test]
     fn an_open_loop_that_was_late_by_itself_is_not() {
         let open = Mode::Open {
             rate: 10_000.0,
@@ -276,6 +313,13 @@ mod tests {
 
     #[test]
     fn nothing_is_no_measurement() {
-        assert!(!judged(Mode::Closed, &Total::new(1)).is_valid());
+        let mut nothing = Total::new(1);
+        let verdict = judged(Mode::Closed, &nothing);
+        assert_eq!(verdict.invalid, ["nothing came back in the window"]);
+        let mut plan = plan(Endpoint::Tcp("127.0.0.1:7".parse().unwrap()));
+        plan.requests = Some(500);
+        (nothing.end.ledger.sent, nothing.end.ledger.echoed) = (500, 500);
+        let verdict = judge(&plan, 1, &nothing, &KernelCounters::default());
+        assert!(verdict.invalid[0].contains("--warm-up 0"), "{verdict:?}");
     }
 }
