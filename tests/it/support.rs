@@ -223,6 +223,17 @@ pub(crate) fn connect(endpoint: &Endpoint) -> Socket {
     }
 }
 
+/// What came of connecting to a server that may send us away: `None` if its reset was here before connect(2) returned,
+/// which then says so, as happens where we are kept from the processor for a moment.
+#[track_caller]
+pub(crate) fn unless_reset(connected: io::Result<Socket>) -> Option<Socket> {
+    match connected {
+        Ok(socket) => Some(socket),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
+        Err(error) => panic!("cannot connect: {error}"),
+    }
+}
+
 /// What clients do.
 pub(crate) trait Talk {
     /// Writes all of it.

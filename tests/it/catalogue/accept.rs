@@ -3,7 +3,9 @@
 use crate::support::fault::{
     allow, can, exhaust, figure, in_own_network, leave, seconds_now, traced,
 };
-use crate::support::{DEADLINE, Dir, Serve, Talk, has_tool, ip, wait_until};
+use crate::support::{
+    DEADLINE, Dir, Serve, Talk, has_tool, ip, sock_addr, try_connect, unless_reset, wait_until,
+};
 use nix::sys::signal::Signal;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{ErrorKind, Read};
@@ -220,9 +222,11 @@ fn a8_at_the_limit_they_wait_or_are_rejected() {
 
     let server = Serve::start(&[TCP], &["--connections", "100", "--at-limit", "reject"]);
     let before = server.descriptors();
-    let clients: Vec<Socket> = (0..150).map(|_| server.connect()).collect();
-    let rejected = clients.iter().filter(|client| is_rejected(client)).count();
-    assert_eq!(rejected, 50);
+    let address = sock_addr(&server.endpoints[0]);
+    let clients = (0..150).map(|_| unless_reset(try_connect(&address)));
+    let clients: Vec<Option<Socket>> = clients.collect();
+    let is_outside = |client: &&Option<Socket>| client.as_ref().is_none_or(is_rejected);
+    assert_eq!(clients.iter().filter(is_outside).count(), 50);
     let ledger = server.ledger();
     assert_eq!((ledger["accepted"], ledger["rejected{limit}"]), (100, 50));
     assert_eq!(ledger["accept_pauses"], 0);
@@ -238,26 +242,29 @@ fn a8_at_the_limit_they_wait_or_are_rejected() {
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// A client with a source address of its own choice.
+/// A client with a source address of its own choice, unless it is sent away at once.
 #[track_caller]
-fn connect_from(source: &str, server: SocketAddr) -> Socket {
+fn connect_from(source: &str, server: SocketAddr) -> Option<Socket> {
     let source: IpAddr = source.parse().unwrap();
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     socket
         .bind(&SockAddr::from(SocketAddr::new(source, 0)))
         .unwrap();
-    socket.connect(&SockAddr::from(server)).unwrap();
-    socket
+    unless_reset(socket.connect(&SockAddr::from(server)).map(|()| socket))
 }
 
 /// How many of these sources' connections are rejected, which stay open until the end if they are not.
 #[track_caller]
 fn rejected_from(sources: &[&str], server: SocketAddr, open: &mut Vec<Socket>) -> usize {
     let clients = sources.iter().map(|source| connect_from(source, server));
-    let (rejected, inside): (Vec<_>, Vec<_>) = clients.partition(is_rejected);
+    let inside: Vec<Socket> = clients
+        .flatten()
+        .filter(|client| !is_rejected(client))
+        .collect();
+    let rejected = sources.len() - inside.len();
     open.extend(inside);
-    rejected.len()
+    rejected
 }
 
 #[test]
@@ -443,10 +450,10 @@ fn a9_thousands_connect_beside_one_who_is_served() {
     let server = Serve::start(&[TCP], &[]);
     let pinger = server.connect();
     pinger.is_echoed(b"in");
-    let address = crate::support::sock_addr(&server.endpoints[0]);
+    let address = sock_addr(&server.endpoints[0]);
     let (pings, clients) = thread::scope(|scope| {
         let burst = scope.spawn(|| {
-            let connect = |_| crate::support::try_connect(&address).unwrap();
+            let connect = |_| try_connect(&address).unwrap();
             (0..5_000).map(connect).collect::<Vec<_>>()
         });
         let mut pings = Vec::new();
@@ -498,7 +505,7 @@ fn a10_whoever_found_the_queue_full_is_served_in_the_end() {
         // Of the thread's network, as it is the thread that opens it.
         std::fs::write("/proc/sys/net/core/somaxconn", "16").unwrap();
         let server = Serve::start(&[TCP], &[]);
-        let address = crate::support::sock_addr(&server.endpoints[0]);
+        let address = sock_addr(&server.endpoints[0]);
         server.signal(Signal::SIGSTOP);
         let before = listen_overflows();
         thread::scope(|scope| {
@@ -506,7 +513,7 @@ fn a10_whoever_found_the_queue_full_is_served_in_the_end() {
                 let address = &address;
                 scope.spawn(move || {
                     thread::sleep(number * Duration::from_millis(4));
-                    let client = crate::support::try_connect(address).unwrap();
+                    let client = try_connect(address).unwrap();
                     client.is_echoed(b"at last");
                 })
             };

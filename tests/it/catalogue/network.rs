@@ -4,7 +4,8 @@ use crate::support::fault::{
     LittleMemory, can, cut_off, figure, in_own_network, kept, lose, sh, vanish,
 };
 use crate::support::{
-    Model, Running, Serve, Talk, assert_same, bind, connect, noise, turn_until, wait_until,
+    Model, Running, Serve, Talk, assert_same, bind, connect, noise, sock_addr, try_connect,
+    turn_until, unless_reset, wait_until,
 };
 use echo_reactor::Limits;
 use echo_reactor::stats::Reason;
@@ -253,7 +254,9 @@ fn n7_thousands_who_say_next_to_nothing() {
         "2s",
     ];
     let server = Serve::start(&[TCP], &flags);
-    let clients: Vec<Socket> = (0..80).map(|_| server.connect()).collect();
+    let address = sock_addr(&server.endpoints[0]);
+    let clients = (0..80).map(|_| unless_reset(try_connect(&address)));
+    let clients: Vec<Option<Socket>> = clients.collect();
     wait_until("thirty are rejected", || {
         server.counter("rejected{prefix}") == 30
     });
