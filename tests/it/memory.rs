@@ -80,7 +80,11 @@ fn the_reserve_makes_the_kernels_table_too() {
         (descriptors, size)
     };
     let (open, size) = table(&[]);
-    assert!(size < 700, "{size}");
+    // A child begins with a table like its parent's, and ours has grown if other tests have opened many connections.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ours = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+    let ours: u64 = ours.unwrap().trim().parse().unwrap();
+    assert!(size < 700.max(ours + 1), "{size}, and ours is {ours}");
     let (open_reserved, size) = table(&["--reserve", "700", "--connections", "700"]);
     assert!(size >= 700, "{size}");
     assert_eq!(
