@@ -141,7 +141,8 @@
 //!
 //! ## Waiting for those who cannot say goodbye
 //! A peer whose power fails sends neither FIN nor reset, and on a connection over which nothing moves no timer runs: it
-//! stays open for ever. Three ways of being gone take three remedies. Silent and owed nothing:
+//! stays open for ever. (Nor is a reset safe: where the kernel has no memory left for TCP it is dropped like any other
+//! segment, and a reset is never repeated.) Three ways of being gone take three remedies. Silent and owed nothing:
 //! [`keepalive`](crate::Limits::keepalive) probes. Silent and owed bytes: probes do not run then, and TCP repeats itself
 //! for a quarter of an hour, unless [`user_timeout`](crate::Limits::user_timeout) ends it earlier. Alive, with its window
 //! shut: it acknowledges whatever it is asked, so nothing of TCP's ends it, and we must, by a reset
