@@ -102,6 +102,11 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
             let _ = writeln!(notes, "note: {}: {doubt}", path.display());
         }
     }
+    if let (File::Bench(before), File::Bench(after)) = (&before, &after) {
+        for difference in differences(&before["plan"], &after["plan"]) {
+            let _ = writeln!(notes, "note: not the same was asked for: {difference}");
+        }
+    }
     write_out(&format!("{report}{notes}"))?;
     match questions.is_empty() {
         true => {
@@ -211,6 +216,17 @@ fn of_runs(before: &Value, after: &Value) -> Vec<Question> {
         Question::new("the run", figure, before, after, false)
     });
     questions.collect()
+}
+
+/// What was asked for differently in two runs. Their servers may be at any address, and each run may have its own seed.
+fn differences(before: &Value, after: &Value) -> Vec<String> {
+    let members = before.as_object().into_iter().flatten();
+    members
+        .filter(|(name, value)| {
+            !["targets", "seed"].contains(&name.as_str()) && after[name.as_str()] != **value
+        })
+        .map(|(name, value)| format!("{name} {value} and {}", after[name.as_str()]))
+        .collect()
 }
 
 impl Question {
@@ -394,6 +410,16 @@ mod tests {
         let (text, exit) = verdict(&slower);
         assert_eq!(exit, Exit::Worse, "{text}");
         assert!(text.contains("0.90 ("), "{text}");
+    }
+
+    #[test]
+    fn runs_of_different_plans_are_named() {
+        let plan = |trigger| json!({"seed": 1, "size": 64, "targets": [], "trigger": trigger});
+        let mut level = plan("level");
+        level["seed"] = 2.into();
+        assert_eq!(differences(&plan("level"), &level), [""; 0]);
+        let told = differences(&plan("edge"), &level);
+        assert_eq!(told, [r#"trigger "edge" and "level""#]);
     }
 
     #[test]

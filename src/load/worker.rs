@@ -62,7 +62,7 @@ pub(super) struct Worker<'a> {
     listed: Vec<bool>,
     pub(super) next_tick: u64,
     pub(super) next_slice: u64,
-    /// The slice that is filled next.
+    /// The slice that is filled next. None before the first has been told of.
     spare: Option<Box<Slice>>,
     /// The connection at which the search for those that wait too long goes on.
     pub(super) cursor: usize,
@@ -311,10 +311,8 @@ impl<'a> Worker<'a> {
     /// Tells of the slice, and begins another. There are two of them, which take turns: to make a new one, a megabyte of
     /// zeros, took half a millisecond out of every second.
     pub(super) fn rotate(&mut self, part: Part, now: u64) {
-        let mut next = match self.spare.take() {
-            Some(spare) => spare,
-            None => Box::new(Slice::new(part, now)),
-        };
+        let spare = self.spare.take();
+        let mut next = spare.unwrap_or_else(|| Box::new(Slice::new(part, now)));
         next.begin(part, now);
         let mut slice = std::mem::replace(&mut self.desk.slice, next);
         slice.end = now;

@@ -140,7 +140,6 @@ pub(in crate::cli) enum Figure {
 }
 
 /// In what a figure is counted.
-#[allow(dead_code)] // it is for the page
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Unit {
     PerSecond,
@@ -246,7 +245,6 @@ impl Figure {
         }
     }
 
-    #[allow(dead_code)] // it is for the page
     pub(in crate::cli) fn unit(self) -> Unit {
         match self {
             Self::Throughput => Unit::PerSecond,
