@@ -15,7 +15,7 @@
 //! position. **Time is taken from the plan**: an open loop counts from the moment when a request was due, however late
 //! it could be sent. **The generator measures itself**: how late it was, and whether it was the bottleneck.
 //!
-//! In reading order: this page, `pattern`, `pace`, `record`, `flight`, `stream`, `datagram`, `worker`, `opening`, `leaving`,
+//! In reading order: this page, `pattern`, `pace`, `latencies`, `record`, `flight`, `stream`, `datagram`, `worker`, `opening`, `leaving`,
 //! `chores`, `company`, [`machine`], [`fit`], [`verdict`].
 
 mod chores;
@@ -23,6 +23,7 @@ mod company;
 mod datagram;
 pub mod fit;
 mod flight;
+mod latencies;
 mod leaving;
 pub mod machine;
 mod opening;
@@ -37,9 +38,10 @@ mod worker;
 pub use company::Company;
 pub use datagram::HEADER_BYTES;
 pub use fit::Sources;
+pub use latencies::{LATENCY_RANGE_NS, Latencies, latencies};
 pub use pace::Arrivals;
 pub use pattern::Random;
-pub use record::{FaultKind, Faults, Latencies, Ledger, Part, Shares, Slice, latencies};
+pub use record::{FaultKind, Faults, Ledger, Part, Shares, Slice};
 pub use total::Total;
 
 use crate::net::Endpoint;

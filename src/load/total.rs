@@ -1,7 +1,6 @@
 //! The sum of what workers have told.
 
-use super::record::{add, latencies};
-use super::{Final, Latencies, Message, Part, Slice};
+use super::{Final, Latencies, Message, Part, Slice, latencies};
 use std::time::Duration;
 
 /// A second of the window, as it is drawn and listed.
@@ -199,12 +198,12 @@ impl Total {
 
     fn add(&mut self, slice: &Slice) {
         if slice.part != Part::WarmUp {
-            add(&mut self.connect, &slice.connect);
+            self.connect.add(&slice.connect);
         }
         if matches!(slice.part, Part::Window | Part::Drain) {
-            add(&mut self.planned, &slice.planned);
-            add(&mut self.lag, &slice.lag);
-            add(&mut self.actual, &slice.actual);
+            self.planned.add(&slice.planned);
+            self.lag.add(&slice.lag);
+            self.actual.add(&slice.actual);
         }
         if slice.part == Part::Window {
             self.echoes += slice.echoes;
@@ -242,10 +241,10 @@ fn merge(sum: &mut Slice, more: &Slice) {
     sum.echoes += more.echoes;
     sum.open += more.open;
     sum.faults += more.faults;
-    add(&mut sum.actual, &more.actual);
-    add(&mut sum.planned, &more.planned);
-    add(&mut sum.lag, &more.lag);
-    add(&mut sum.connect, &more.connect);
+    sum.actual.add(&more.actual);
+    sum.planned.add(&more.planned);
+    sum.lag.add(&more.lag);
+    sum.connect.add(&more.connect);
 }
 
 #[cfg(test)]

@@ -51,7 +51,8 @@ impl Log {
         {
             for (tag, latencies) in [("planned", &slice.planned), ("actual", &slice.actual)] {
                 if !latencies.is_empty() {
-                    let _ = writer.write_histogram(latencies, start, lasted, Tag::new(tag));
+                    let _ =
+                        writer.write_histogram(latencies.histogram(), start, lasted, Tag::new(tag));
                 }
             }
         }

@@ -146,6 +146,7 @@ fn latency(latencies: &Latencies) -> Value {
         object.insert(name.into(), json!(latencies.value_at_quantile(quantile)));
     }
     object.insert("max".into(), json!(latencies.max()));
+    object.insert("beyond_range".into(), json!(latencies.beyond_range()));
     Value::Object(object)
 }
 

@@ -128,7 +128,15 @@ fn row(out: &mut String, name: &str, latencies: &Latencies) -> std::fmt::Result 
     for quantile in [0.5, 0.9, 0.99, 0.999, 0.9999] {
         write!(out, "  {:>8}", time(latencies.value_at_quantile(quantile)))?;
     }
-    writeln!(out, "  {:>8}", time(latencies.max()))
+    writeln!(out, "  {:>8}", time(latencies.max()))?;
+    match latencies.beyond_range() {
+        0 => Ok(()),
+        count => writeln!(
+            out,
+            "    {} longer than an hour, where percentiles tell none apart; the maximum is exact",
+            grouped(count)
+        ),
+    }
 }
 
 /// Three digits, and a unit.

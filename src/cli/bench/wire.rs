@@ -4,10 +4,11 @@
 use crate::load::machine::{ServerSample, Usage};
 use crate::load::{
     Arrivals, Company, FaultKind, Faults, Final, Latencies, Ledger, Message, Mode, Part, Plan,
-    ServerFigures, Shares, Slice, latencies,
+    ServerFigures, Shares, Slice,
 };
 use crate::net::connect::Trigger;
 use crate::net::{Address, Endpoint};
+use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -129,10 +130,10 @@ pub(crate) fn message_to_json(message: &Message) -> Value {
             "echoes": slice.echoes,
             "open": slice.open,
             "faults": slice.faults,
-            "actual": to_hex(&slice.actual),
-            "planned": to_hex(&slice.planned),
-            "lag": to_hex(&slice.lag),
-            "connect": to_hex(&slice.connect),
+            "actual": latencies_to_json(&slice.actual),
+            "planned": latencies_to_json(&slice.planned),
+            "lag": latencies_to_json(&slice.lag),
+            "connect": latencies_to_json(&slice.connect),
         }}),
         Message::Done(end) => json!({"done": final_to_json(end)}),
         Message::Failed(why) => json!({"failed": why}),
@@ -197,7 +198,7 @@ pub(crate) fn message_from(line: &str) -> Option<Message> {
         return Some(Message::Done(Box::new(final_from(&value["done"])?)));
     }
     let slice = &value["slice"];
-    let histogram = |name: &str| slice[name].as_str().and_then(from_hex);
+    let histogram = |name: &str| latencies_from(&slice[name]);
     Some(Message::Slice(Box::new(Slice {
         part: Part::from_name(slice["part"].as_str()?)?,
         start: slice["start"].as_u64()?,
@@ -264,7 +265,18 @@ fn final_from(value: &Value) -> Option<Final> {
     })
 }
 
-fn to_hex(histogram: &Latencies) -> String {
+/// The histogram in digits, and what it does not hold: the exact maximum, and the count beyond its range.
+fn latencies_to_json(latencies: &Latencies) -> Value {
+    let digits = to_hex(latencies.histogram());
+    json!([digits, latencies.max(), latencies.beyond_range()])
+}
+
+fn latencies_from(value: &Value) -> Option<Latencies> {
+    let histogram = from_hex(value[0].as_str()?)?;
+    Latencies::from_parts(&histogram, value[1].as_u64()?, value[2].as_u64()?)
+}
+
+fn to_hex(histogram: &Histogram<u64>) -> String {
     let mut bytes = Vec::new();
     // Writing to memory cannot fail.
     let _ = V2Serializer::new().serialize(histogram, &mut bytes);
@@ -275,18 +287,13 @@ fn to_hex(histogram: &Latencies) -> String {
     digits.collect()
 }
 
-fn from_hex(text: &str) -> Option<Latencies> {
+fn from_hex(text: &str) -> Option<Histogram<u64>> {
     let digit = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
     let bytes: Vec<u8> = (0..text.len())
         .step_by(2)
         .map(digit)
         .collect::<Option<_>>()?;
-    let read: Latencies = Deserializer::new()
-        .deserialize(&mut bytes.as_slice())
-        .ok()?;
-    let mut histogram = latencies(); // with the bounds that all of them have
-    histogram.add(&read).ok()?;
-    Some(histogram)
+    Deserializer::new().deserialize(&mut bytes.as_slice()).ok()
 }
 
 #[cfg(test)]
@@ -321,6 +328,7 @@ mod tests {
     fn messages_survive_the_pipe() {
         let mut slice = Slice::new(Part::Window, 5);
         (1..1000).for_each(|n| slice.actual.saturating_record(n * n * 1000));
+        slice.actual.saturating_record(u64::MAX); // beyond the range
         slice.echoes = 999;
         let mut end = Final::default();
         end.ledger.lost = 3;

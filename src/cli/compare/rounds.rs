@@ -109,8 +109,7 @@ impl Rounds<'_> {
                 Outcome::Measured(sample, latencies) => {
                     self.progress.measured(round, load, model, &sample);
                     brought.cells[cell].entries[model].samples.push(*sample);
-                    // Histograms with the same bounds can always be added.
-                    let _ = brought.latencies[cell][model].add(*latencies);
+                    brought.latencies[cell][model].add(&latencies);
                 }
                 Outcome::LeftOut { why, wrong } => {
                     brought.wrong |= wrong;
