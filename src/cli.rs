@@ -16,6 +16,7 @@ mod doctor;
 mod exit;
 mod footprint;
 mod logging;
+mod own_program;
 #[cfg(feature = "bench")]
 mod report;
 mod send;

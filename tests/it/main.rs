@@ -16,6 +16,7 @@ mod stop;
 // The program alone.
 #[cfg(all(feature = "cli", feature = "bench"))]
 mod bench;
+mod bench_output;
 #[cfg(feature = "cli")]
 mod cli_send;
 #[cfg(feature = "cli")]

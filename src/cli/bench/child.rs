@@ -3,6 +3,7 @@
 //! What may live in this file: starting a process, where it runs, and that it ends with its owner. What may not: load.
 
 use crate::cli::exit::{Class, Failure};
+use crate::cli::own_program;
 use crate::net::Address;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, killpg};
@@ -45,11 +46,10 @@ impl Server {
 
 /// This very program as a server: the command, which says by a line on its standard output where it listens.
 pub(in crate::cli) fn serve(address: &str) -> Result<Command, Failure> {
-    let program = std::env::current_exe().map_err(|error| {
+    let mut command = own_program::command().map_err(|error| {
         let text = format!("this program cannot be found: {error}");
         Failure::new(Class::System, text)
     })?;
-    let mut command = Command::new(program);
     command
         .args(["serve", address])
         // What is measured is the server, and not its guard against other people's servers.

@@ -8,10 +8,11 @@
 use super::wire;
 use super::worker::{GO, STOP};
 use crate::cli::exit::{Class, Failure};
+use crate::cli::own_program;
 use crate::load::{Message, Plan, Slice, Total};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -115,9 +116,8 @@ impl Drop for Crew {
 }
 
 fn start(plan: &Plan, sender: Sender<(usize, Message)>) -> Result<(Child, ChildStdin), Failure> {
-    let program =
-        std::env::current_exe().map_err(|error| system("this program cannot be found", &error))?;
-    let mut child = Command::new(program)
+    let mut child = own_program::command()
+        .map_err(|error| system("this program cannot be found", &error))?
         .args(["bench", "--as-worker"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -8,6 +8,7 @@
 
 use super::wire;
 use crate::cli::exit::{Class, Exit, Failure};
+use crate::cli::own_program;
 use crate::load::{self, Line, Message, Orders};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::File;
@@ -21,6 +22,7 @@ pub(super) const STOP: &str = "stop";
 
 /// The whole life of a worker process.
 pub(super) fn work() -> Result<Exit, Failure> {
+    own_program::restore_name();
     super::raise_descriptors();
     let mut pipes = Pipes::new(io::stdin(), io::stdout()).map_err(|error| broken(&error))?;
     let mut line = String::new();

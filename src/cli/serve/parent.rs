@@ -14,6 +14,7 @@ use nix::unistd::{Pid, getppid};
 #[cfg(target_os = "linux")]
 pub(super) fn end_with(parent: u32) -> bool {
     use nix::sys::{prctl, signal::Signal};
+    crate::cli::own_program::restore_name();
     // It can fail for a wrong signal alone. What ended before the call sends nothing, so we look afterwards.
     let _ = prctl::set_pdeathsig(Signal::SIGTERM);
     i32::try_from(parent).is_ok_and(|parent| getppid() == Pid::from_raw(parent))
