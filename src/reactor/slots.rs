@@ -6,13 +6,15 @@
 //! nothing ever moves, and the most that one newcomer can cost is the allocation of one page.
 //!
 //! ```text
-//!   pages   [ slab of 4,096 ] [ slab of 4,096 ] [ gone  ] [ slab of 4,096 ]
-//!   open      ── the pages that have a vacancy, the one to use next at the end ──
+//!   pages   [ slab of 4,096 ] [ slab of 4,096 ] [ no memory ] [ slab of 4,096 ]
+//!   open      ── the pages with memory and a vacancy, the one to use next at the end ──
+//!   bare      ── the pages without memory ──
 //! ```
 //!
 //! The number of a slot is its page and its place there, side by side: finding it costs one load more than in a single
-//! vector. A page that everybody has left is given back, but for the last one: after a million have gone, their memory
-//! goes too, as far as the allocator hands it on. (One connection that stays keeps its page of 192 KiB: slots cannot
+//! vector. A page that becomes empty is given back, if another one is empty already, and what was reserved stays: after a
+//! million have gone, their memory goes too, as far as the allocator hands it on; and no connection that comes and goes
+//! makes and frees a page each time, since between two pages lies a whole page of connections. (One connection that stays keeps its page of 192 KiB: slots cannot
 //! move, since their numbers are in the kernel's books.)
 //!
 //! What may live in this file: slots, by number. What may not: who lives in them.
@@ -28,8 +30,14 @@ const PAGE_BITS: u32 = 12;
 #[derive(Debug)]
 pub(super) struct Slots<T> {
     pages: Vec<Slab<T>>,
-    /// Pages that have a vacancy, each once.
+    /// Pages with memory and a vacancy, each once.
     open: Vec<u32>,
+    /// Pages without memory.
+    bare: Vec<u32>,
+    /// How many of the open pages are empty.
+    empty: usize,
+    /// Pages that are never given back (count).
+    reserved: usize,
     len: usize,
 }
 
@@ -38,22 +46,40 @@ impl<T> Slots<T> {
         Self {
             pages: Vec::new(),
             open: Vec::new(),
+            bare: Vec::new(),
+            empty: 0,
+            reserved: 0,
             len: 0,
         }
     }
 
-    /// Makes pages for so many tenants in all. Their memory is ours from now on; the kernel still hands it out when it is
-    /// first written to.
+    /// Makes pages for so many tenants in all. Their memory is ours from now on, and stays; the kernel still hands it out
+    /// when it is first written to.
     pub(super) fn reserve(&mut self, count: usize) {
-        let wanted = count.div_ceil(PAGE);
-        for place in self.pages.len()..wanted {
-            self.pages.push(Slab::with_capacity(PAGE));
-            self.open.push(place as u32);
+        self.reserved = self.reserved.max(count.div_ceil(PAGE));
+        while self.pages.len() - self.bare.len() < self.reserved {
+            self.make_page();
         }
-        // The list of pages that are given back must not be what moves, either.
-        self.open.reserve(wanted);
+        // The lists of pages must not be what moves, either.
+        self.open.reserve(self.pages.len());
+        self.bare.reserve(self.pages.len());
         // The first page is to be used first.
         self.open.sort_unstable_by(|one, other| other.cmp(one));
+    }
+
+    /// Opens a page with memory of its own, and returns its place.
+    fn make_page(&mut self) -> usize {
+        let page = match self.bare.pop() {
+            Some(page) => page as usize,
+            None => {
+                self.pages.push(Slab::new());
+                self.pages.len() - 1
+            }
+        };
+        self.pages[page].reserve_exact(PAGE);
+        self.open.push(page as u32);
+        self.empty += 1;
+        page
     }
 
     /// The number that the next tenant will have.
@@ -67,8 +93,10 @@ impl<T> Slots<T> {
         let page = self.open_page();
         let slots = &mut self.pages[page];
         let place = slots.insert(tenant);
-        if slots.len() == PAGE {
-            self.open.pop();
+        match slots.len() {
+            1 => self.empty -= 1,
+            PAGE => drop(self.open.pop()),
+            _ => {}
         }
         self.len += 1;
         number(page, place)
@@ -76,19 +104,10 @@ impl<T> Slots<T> {
 
     /// A page with a vacancy, the one that had its last leaver last; a new one if there is none.
     fn open_page(&mut self) -> usize {
-        let page = match self.open.last() {
+        match self.open.last() {
             Some(&page) => page as usize,
-            None => {
-                self.open.push(self.pages.len() as u32);
-                self.pages.push(Slab::new());
-                self.pages.len() - 1
-            }
-        };
-        let slots = &mut self.pages[page];
-        if slots.capacity() == 0 {
-            slots.reserve_exact(PAGE);
+            None => self.make_page(),
         }
-        page
     }
 
     /// Lets a tenant out.
@@ -102,11 +121,23 @@ impl<T> Slots<T> {
         self.len -= 1;
         if slots.len() + 1 == PAGE {
             self.open.push(page as u32);
-        } else if slots.is_empty() && self.open.len() > 1 {
-            // Nobody lives here, and there is room elsewhere. An event that is still under way finds nobody, too.
-            *slots = Slab::new();
+        } else if slots.is_empty() {
+            self.empty += 1;
+            if self.empty > 1 && self.pages.len() - self.bare.len() > self.reserved {
+                self.give_back(page);
+            }
         }
         tenant
+    }
+
+    /// Frees the memory of an empty page. An event that is still under way finds no tenant, as in any other slot that
+    /// is free.
+    #[cold]
+    fn give_back(&mut self, page: usize) {
+        self.pages[page] = Slab::new();
+        self.empty -= 1;
+        self.open.retain(|&open| open as usize != page);
+        self.bare.push(page as u32);
     }
 
     #[inline]
@@ -227,6 +258,43 @@ mod tests {
         assert_eq!(slots.capacity(), 2 * PAGE);
         slots.reserve(1);
         assert_eq!(slots.capacity(), 2 * PAGE, "there is room for one already");
+    }
+
+    #[test]
+    fn what_is_reserved_stays_whoever_comes_and_goes() {
+        let mut slots = Slots::new();
+        slots.reserve(3 * PAGE);
+        let numbers: Vec<usize> = (0..5 * PAGE).map(|tenant| slots.insert(tenant)).collect();
+        assert_eq!(slots.capacity(), 5 * PAGE);
+        for number in numbers {
+            slots.remove(number);
+        }
+        assert_eq!(slots.capacity(), 3 * PAGE);
+        let visitor = slots.insert(0);
+        slots.remove(visitor);
+        assert_eq!(slots.capacity(), 3 * PAGE);
+    }
+
+    /// Whatever the order in which pages fill and empty: a few connections that come and go make no page anew each time.
+    #[test]
+    fn coming_and_going_across_pages_allocates_nothing() {
+        let mut slots = Slots::new();
+        let numbers: Vec<usize> = (0..2 * PAGE).map(|tenant| slots.insert(tenant)).collect();
+        slots.remove(numbers[0]);
+        // The second page is the one that was used last, and nothing is left in it.
+        for &number in &numbers[PAGE..] {
+            slots.remove(number);
+        }
+        let (mut changes, mut before) = (0, slots.capacity());
+        for round in 0..100 {
+            let visitors: Vec<usize> = (0..1 + round % 3).map(|_| slots.insert(0)).collect();
+            for visitor in visitors {
+                slots.remove(visitor);
+            }
+            changes += usize::from(slots.capacity() != before);
+            before = slots.capacity();
+        }
+        assert_eq!(changes, 0);
     }
 
     /// Against the simplest thing that could be right, with comings and goings at random.
