@@ -36,7 +36,7 @@ pub use admission::Access;
 pub use start::{Config, Handle, StartError};
 pub use world::{System, World};
 
-use crate::limits::Limits;
+use crate::limits::{CONNECTIONS_CEILING, Limits};
 use crate::net::{Endpoint, SocketFile};
 use crate::reactor::{Event, Interest, Key, Lane, Reactor, Readiness, Want};
 use crate::stats::{Reason, Stats};
@@ -434,6 +434,9 @@ impl Waits {
         }
     }
 }
+
+/// Every connection that may be asked for has a key, and some are left for listeners.
+const _: () = assert!(CONNECTIONS_CEILING + 1_024 <= Reactor::<Socket<System>>::SOURCES_MAX);
 
 /// What an idle connection costs us, in bytes: its slot, and nothing else. (mio's sockets are larger in debug builds, in
 /// which they remember their event queue.)

@@ -204,8 +204,8 @@ impl Limits {
 }
 
 /// The most connections that can be asked for: four times what a single process may have descriptors for by default
-/// (`fs.nr_open`), and well below the number of slots that a key can name.
-const CONNECTIONS_CEILING: usize = 4_000_000;
+/// (`fs.nr_open`); on a 32-bit machine not quite as many, since a key cannot name more slots.
+pub(crate) const CONNECTIONS_CEILING: usize = if usize::BITS < 64 { 1_000_000 } else { 4_000_000 };
 /// The longest deadline. The loop counts milliseconds in 32 bits, and compares them by their distance.
 const TIMEOUT_CEILING: Duration = Duration::from_secs(20 * 24 * 60 * 60);
 /// The largest scratch. Beyond it a read only evicts from the cache what the write wants next.

@@ -42,7 +42,7 @@ pub use timer::Timer;
 pub use words::{Event, Interest, Readiness, Selector, Source, Want};
 
 use deadlines::{Deadlines, Place};
-use key::WAKE;
+use key::{FIRST_SERIAL, SLOTS_MAX, WAKE};
 use slots::Slots;
 use std::collections::VecDeque;
 use std::io;
@@ -107,6 +107,8 @@ struct Slot<S> {
 }
 
 impl<S, P> Reactor<S, P> {
+    /// How many sources can be registered at once.
+    pub const SOURCES_MAX: usize = SLOTS_MAX;
     /// What one source costs while it is registered, in bytes.
     pub const SLOT_BYTES: usize = size_of::<Slot<S>>();
 }
@@ -118,7 +120,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         Self {
             selector,
             slots: Slots::new(),
-            serial: 0,
+            serial: FIRST_SERIAL,
             queue: VecDeque::new(),
             turn: Vec::new(),
             served: 0,
@@ -327,9 +329,14 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// Registers a source.
     ///
     /// # Errors
-    /// What the kernel said (`ENOSPC`, `ENOMEM`), together with the source, whose end is then the caller's business.
+    /// What the kernel said (`ENOSPC`, `ENOMEM`), together with the source, whose end is then the caller's business. Or
+    /// that there are more sources than a key can name: 4,294,967,295, on a 32-bit machine 1,048,575.
     pub fn add(&mut self, mut source: S, want: Want) -> Result<Key, (S, io::Error)> {
-        let key = Key::new(self.slots.next_number(), self.serial);
+        let number = self.slots.next_number();
+        if number >= SLOTS_MAX {
+            return Err((source, io::ErrorKind::StorageFull.into()));
+        }
+        let key = Key::new(number, self.serial);
         if let Err(error) = source.register(self.selector.registry(), key.token(), want.interest) {
             return Err((source, error));
         }

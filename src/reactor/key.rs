@@ -4,7 +4,8 @@
 //! usually share a slot number; and the batch of events that epoll has already handed over may still hold one for the
 //! former. So a key carries a serial number as well, counted by the reactor and never the same for two tenants of a slot
 //! (until it wraps around, 4,294,967,296 registrations later). An event whose serial is not that of the tenant is stale:
-//! it is counted and ignored.
+//! it is counted and ignored. One that comes so late that the serial is used again would be taken for a spurious event,
+//! which every source has to bear with.
 
 use mio::Token;
 use std::fmt;
@@ -19,9 +20,17 @@ pub struct Key {
 /// The token of the waker and of foreign sources. No key has it: the slab would have to be full first.
 pub(super) const WAKE: Token = Token(usize::MAX);
 
-/// Half of a token is the slot, half the serial. On a 32-bit machine that leaves 65,536 of each.
-const HALF: u32 = usize::BITS / 2;
-pub(super) const SLOTS_MAX: usize = (usize::MAX >> HALF) - 1;
+/// How many bits of a token are the slot's; the others are the serial's. A token has 64 bits, half for each, or on a 32-bit
+/// machine 32: there 20 are for the slots, which is what a process may have descriptors for (`fs.nr_open`), and 12 for
+/// 4,096 serials, more than one turn can register.
+const SLOT_BITS: u32 = if usize::BITS == 64 { 32 } else { 20 };
+/// How many sources a reactor can name at once. The last number is [`WAKE`]'s, and the one that ends a list of deadlines.
+pub(super) const SLOTS_MAX: usize = usize::MAX >> (usize::BITS - SLOT_BITS);
+const SERIAL_MASK: u32 = (usize::MAX >> SLOT_BITS) as u32;
+
+/// The serial of the first registration. It wraps around soon after the start, so that whatever is wrong about that shows
+/// at once, in every test, and not after months (as the kernel does with its own clock: `INITIAL_JIFFIES`).
+pub(super) const FIRST_SERIAL: u32 = u32::MAX - 15;
 
 impl Key {
     /// The number of its slot. A tenant has it alone, but not for longer than it is registered: for tables beside the
@@ -32,21 +41,21 @@ impl Key {
     }
 
     pub(super) fn new(slot: usize, serial: u32) -> Self {
-        debug_assert!(slot <= SLOTS_MAX);
+        debug_assert!(slot < SLOTS_MAX);
         Self {
             slot: slot as u32,
-            serial: serial & (usize::MAX >> HALF) as u32,
+            serial: serial & SERIAL_MASK,
         }
     }
 
     pub(crate) fn token(self) -> Token {
-        Token((self.serial as usize) << HALF | self.slot as usize)
+        Token((self.serial as usize) << SLOT_BITS | self.slot as usize)
     }
 
     pub(crate) fn from_token(token: Token) -> Self {
         Self {
-            slot: (token.0 & (usize::MAX >> HALF)) as u32,
-            serial: (token.0 >> HALF) as u32,
+            slot: (token.0 & SLOTS_MAX) as u32,
+            serial: (token.0 >> SLOT_BITS) as u32,
         }
     }
 }
@@ -63,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_key_survives_the_journey_through_the_kernel() {
-        for slot in [0, 1, 65_534, SLOTS_MAX] {
+        for slot in [0, 1, 65_535, 65_536, SLOTS_MAX - 1] {
             for serial in [0, 1, 65_535, u32::MAX] {
                 let key = Key::new(slot, serial);
                 assert_eq!(Key::from_token(key.token()), key);
