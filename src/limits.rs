@@ -205,9 +205,17 @@ impl Limits {
 
 /// The most connections that can be asked for: four times what a single process may have descriptors for by default
 /// (`fs.nr_open`); on a 32-bit machine not quite as many, since a key cannot name more slots.
-pub(crate) const CONNECTIONS_CEILING: usize = if usize::BITS < 64 { 1_000_000 } else { 4_000_000 };
-/// The longest deadline. The loop counts milliseconds in 32 bits, and compares them by their distance.
-const TIMEOUT_CEILING: Duration = Duration::from_secs(20 * 24 * 60 * 60);
+pub(crate) const CONNECTIONS_CEILING: usize = if usize::BITS < 64 {
+    1_000_000
+} else {
+    4_000_000
+};
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest timeout that the loop itself keeps: 100 years. Its clock would hold more, but not every system's `Instant`
+/// can be added to without end.
+const TIMEOUT_CEILING: Duration = Duration::from_secs(36_500 * DAY.as_secs());
+/// The longest TCP_USER_TIMEOUT: the kernel takes milliseconds in a signed `int`, which ends after 24.8 days (tcp(7)).
+const USER_TIMEOUT_CEILING: Duration = Duration::from_secs(24 * DAY.as_secs());
 /// The largest scratch. Beyond it a read only evicts from the cache what the write wants next.
 const SCRATCH_CEILING: usize = 16 * 1024 * 1024;
 
@@ -266,11 +274,10 @@ impl Limits {
             ("linger timeout", Some(self.linger_timeout)),
             ("drain timeout", Some(self.drain_timeout)),
             ("accept retry", Some(self.accept_retry)),
-            ("keepalive", self.keepalive),
-            ("user timeout", self.user_timeout),
         ] {
-            time_in_range(name, time.unwrap_or(TIMEOUT_CEILING))?;
+            time_in_range(name, time, TIMEOUT_CEILING)?;
         }
+        time_in_range("user timeout", self.user_timeout, USER_TIMEOUT_CEILING)?;
         if self
             .keepalive
             .is_some_and(|idle| idle < Duration::from_secs(1) || idle.as_secs() > 32_767)
@@ -339,11 +346,17 @@ fn in_range(name: &'static str, value: usize, least: usize, most: usize) -> Resu
     Err(LimitError::new(name, value.to_string(), range))
 }
 
-fn time_in_range(name: &'static str, time: Duration) -> Result<(), LimitError> {
-    if (Duration::from_millis(1)..=TIMEOUT_CEILING).contains(&time) {
+/// A timeout that is off is in range.
+fn time_in_range(
+    name: &'static str,
+    time: Option<Duration>,
+    most: Duration,
+) -> Result<(), LimitError> {
+    let Some(time) = time.filter(|time| !(Duration::from_millis(1)..=most).contains(time)) else {
         return Ok(());
-    }
-    Err(LimitError::new(name, format!("{time:?}"), "1ms to 20 days"))
+    };
+    let range = format!("1ms to {} days", most.as_secs() / DAY.as_secs());
+    Err(LimitError::new(name, format!("{time:?}"), range))
 }
 
 #[cfg(test)]
@@ -379,6 +392,31 @@ mod tests {
                 .to_string()
                 .starts_with("idle timeout of 0ns is out of range")
         );
+    }
+
+    #[test]
+    fn every_time_ends_where_its_keeper_does() {
+        let longest = |time: Duration| Limits {
+            idle_timeout: Some(time),
+            write_stall_timeout: Some(time),
+            drain_quiet: time,
+            linger_timeout: time,
+            drain_timeout: time,
+            accept_retry: time,
+            ..Limits::default()
+        };
+        assert_eq!(longest(TIMEOUT_CEILING).check(), Ok(()));
+        for beyond in [TIMEOUT_CEILING + Duration::from_nanos(1), Duration::MAX] {
+            let text = longest(beyond).check().unwrap_err().to_string();
+            assert!(text.ends_with("1ms to 36500 days"), "{text}");
+        }
+        let user_timeout = |time| Limits {
+            user_timeout: Some(time),
+            ..Limits::default()
+        };
+        assert_eq!(user_timeout(USER_TIMEOUT_CEILING).check(), Ok(()));
+        let text = user_timeout(25 * DAY).check().unwrap_err().to_string();
+        assert!(text.ends_with("1ms to 24 days"), "{text}");
     }
 
     #[test]

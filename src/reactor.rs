@@ -52,7 +52,7 @@ use std::time::{Duration, Instant};
 /// How many take part in a turn at most: so many of those who queued up, and so many of those of whom the kernel speaks.
 /// This bounds the time for which an order, a deadline or a newcomer has to wait. Whoever finds no room has it in the next
 /// turn, since both lists go round. A turn's own cost (a call of `epoll_wait`, a clock) is divided by as many, and is lost in
-/// theirs.
+/// theirs. No more than so many expire in a turn, either.
 const SOURCES_PER_TURN: usize = 128;
 
 /// See the page above. `S` is what is registered; `P` is who tells what is ready.
@@ -69,17 +69,20 @@ pub struct Reactor<S, P = Epoll> {
     /// a turn.
     turn: Vec<(Key, Readiness)>,
     served: usize,
+    /// Sources whose deadline was judged in this turn.
+    judged: usize,
     deadlines: Deadlines,
     /// The clock, read once a turn.
     now: Instant,
-    now_ms: u32,
+    now_ms: u64,
     /// When the wait of this turn was over.
     turn_began: Instant,
     /// The latest moment of which everything is known: what was ready then has been handed out. Deadlines are judged by
     /// it rather than by the clock: if this process was stopped for a minute, all those who spoke meanwhile are heard
     /// before anybody is called idle.
-    judged_ms: u32,
-    /// The round that the kernel is on, while more are ready than one wait has room for.
+    judged_ms: u64,
+    /// The round that the kernel is on, while more are ready than one wait has room for. One that began before
+    /// `judged_ms` was given up when a wait had room for all.
     round: Option<Round>,
     alarm: Option<Instant>,
     stale_events: u64,
@@ -89,7 +92,7 @@ pub struct Reactor<S, P = Epoll> {
 /// joins at its end; so it has spoken of all who were in it at the beginning when it has spoken of as many as there are.
 #[derive(Debug)]
 struct Round {
-    began_ms: u32,
+    began_ms: u64,
     /// How many events are still to come.
     left: usize,
 }
@@ -124,6 +127,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             queue: VecDeque::new(),
             turn: Vec::new(),
             served: 0,
+            judged: 0,
             deadlines: Deadlines::new(now),
             now,
             now_ms: 0,
@@ -189,9 +193,8 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// all the same, once a round.
     #[cold]
     fn go_round(&mut self, reported: usize) {
-        let is_newer = |began_ms: u32| began_ms.wrapping_sub(self.judged_ms) as i32 > 0;
         let mut round = match self.round.take() {
-            Some(round) if is_newer(round.began_ms) => round,
+            Some(round) if round.began_ms > self.judged_ms => round,
             // Twice as many as there are: events for nobody take room, too.
             _ => Round {
                 began_ms: self.now_ms,
@@ -210,7 +213,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     fn begin_turn(&mut self) {
         debug_assert_eq!(self.served, self.turn.len(), "the last turn is over");
         self.turn.clear();
-        self.served = 0;
+        (self.served, self.judged) = (0, 0);
         if self.queue.is_empty() {
             return; // nearly always
         }
@@ -236,14 +239,29 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             self.served += 1;
             return Some(Event::Ready(key, readiness));
         }
-        if let Some(key) = self.deadlines.expired(&self.slots, self.judged_ms) {
-            self.deadlines
-                .move_to_back(&mut self.slots, key, self.now_ms);
+        if let Some(key) = self.next_expired() {
             return Some(Event::Expired(key));
         }
         if self.alarm.is_some_and(|alarm| alarm <= self.now) {
             self.alarm = None;
             return Some(Event::Alarm);
+        }
+        None
+    }
+
+    /// The next source whose time is over, unless this turn has judged as many as it may. Those that are left are due at
+    /// once, so the next turn follows without a wait: first what is ready by then, and then so many of them again.
+    #[inline]
+    fn next_expired(&mut self) -> Option<Key> {
+        while self.judged < SOURCES_PER_TURN {
+            let key = self.deadlines.expired(&self.slots, self.judged_ms)?;
+            self.judged += 1;
+            self.deadlines
+                .move_to_back(&mut self.slots, key, self.now_ms);
+            // A source in the queue is ready, and has not had its turn yet: it is not idle, however long the queue.
+            if !self.slots.at(key.slot).queued {
+                return Some(key);
+            }
         }
         None
     }

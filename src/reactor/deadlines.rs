@@ -28,9 +28,9 @@ impl Lane {
 pub(super) struct Place {
     previous: u32,
     next: u32,
-    /// When it last moved to the back, in milliseconds since the reactor began; they wrap around after 49 days, and
-    /// only their distance is looked at.
-    moved_ms: u32,
+    /// When it last moved to the back, in milliseconds since the reactor began. In 64 bits, since they fit: in 32 they
+    /// would wrap around after 49 days, and every comparison in the reactor had to know.
+    moved_ms: u64,
 }
 
 impl Place {
@@ -50,13 +50,13 @@ const LANES: usize = 5;
 #[derive(Debug)]
 pub(super) struct Deadlines {
     start: Instant,
-    now_ms: u32,
+    now_ms: u64,
     next_ms_at: Instant,
     queues: [Queue; LANES],
     lanes: u8,
     /// Nobody is due before this. It may be early, when the one who was due then has been active or has left since; it
     /// is only looked into when the time has come, and so the common turn costs a comparison.
-    nobody_before_ms: Option<u32>,
+    nobody_before_ms: Option<u64>,
     /// The time until then. Every turn asks for it, and it is worked out anew only when the millisecond or the one who is
     /// due next has changed.
     until_next: Option<Duration>,
@@ -67,26 +67,24 @@ struct Queue {
     head: u32,
     tail: u32,
     /// `None` never expires, and is never linked either.
-    timeout_ms: Option<u32>,
+    timeout_ms: Option<u64>,
     /// How long a slot may be active without being moved: a sixteenth of the timeout, or for ever.
-    grain_ms: u32,
+    grain_ms: u64,
 }
 
 impl Queue {
-    fn new(timeout_ms: Option<u32>) -> Self {
+    fn new(timeout_ms: Option<u64>) -> Self {
         Self {
             head: NOBODY,
             tail: NOBODY,
             timeout_ms,
-            grain_ms: timeout_ms.map_or(u32::MAX, |timeout_ms| timeout_ms / 16),
+            grain_ms: timeout_ms.map_or(u64::MAX, |timeout_ms| timeout_ms / 16),
         }
     }
 }
 
-/// Whether `due_ms` is at or before `now_ms`, on the circle of milliseconds.
-fn is_past(due_ms: u32, now_ms: u32) -> bool {
-    now_ms.wrapping_sub(due_ms) as i32 >= 0
-}
+/// The longest timeout of a lane (milliseconds): 146 million years, after which nothing that is added to it overflows.
+const LONGEST_MS: u64 = u64::MAX / 4;
 
 impl Deadlines {
     pub(super) fn new(start: Instant) -> Self {
@@ -105,9 +103,12 @@ impl Deadlines {
     pub(super) fn lane(&mut self, timeout: Option<Duration>) -> Lane {
         let lane = self.lanes;
         self.lanes += 1;
-        // Half of the circle of milliseconds: farther apart, "before" and "after" cannot be told. Limits end well below.
-        let timeout_ms =
-            timeout.map(|timeout| timeout.as_millis().clamp(1, u128::from(u32::MAX / 4)) as u32);
+        // Rounded up, and one more: both ends of the waiting are cut down to a whole millisecond, and nothing may expire
+        // early.
+        let timeout_ms = timeout.map(|timeout| {
+            let whole_ms = timeout.as_nanos().div_ceil(1_000_000);
+            u64::try_from(whole_ms).map_or(LONGEST_MS, |ms| ms.min(LONGEST_MS) + 1)
+        });
         self.queues[lane as usize] = Queue::new(timeout_ms);
         Lane(lane)
     }
@@ -115,7 +116,7 @@ impl Deadlines {
     /// The time as the lanes count it. A busy loop has many turns in a millisecond, so it is worked out anew only when
     /// the next one has begun.
     #[inline]
-    pub(super) fn milliseconds(&mut self, now: Instant) -> u32 {
+    pub(super) fn milliseconds(&mut self, now: Instant) -> u64 {
         if now >= self.next_ms_at {
             self.begin_millisecond(now);
         }
@@ -125,7 +126,7 @@ impl Deadlines {
     #[cold]
     fn begin_millisecond(&mut self, now: Instant) {
         let passed_ms = now.saturating_duration_since(self.start).as_millis() as u64;
-        self.now_ms = passed_ms as u32;
+        self.now_ms = passed_ms;
         self.next_ms_at = self.start + Duration::from_millis(passed_ms + 1);
         self.look_ahead(self.nobody_before_ms);
     }
@@ -136,13 +137,13 @@ impl Deadlines {
         slots: &mut Slots<Slot<S>>,
         key: Key,
         lane: Lane,
-        now_ms: u32,
+        now_ms: u64,
     ) {
         let queue = &mut self.queues[lane.0 as usize];
         let Some(timeout_ms) = queue.timeout_ms else {
             return;
         };
-        let due_ms = now_ms.wrapping_add(timeout_ms + queue.grain_ms);
+        let due_ms = now_ms + timeout_ms + queue.grain_ms;
         let behind = std::mem::replace(&mut queue.tail, key.slot);
         match behind {
             NOBODY => queue.head = key.slot,
@@ -155,7 +156,7 @@ impl Deadlines {
         };
         if self
             .nobody_before_ms
-            .is_none_or(|before_ms| is_past(due_ms, before_ms))
+            .is_none_or(|before_ms| due_ms <= before_ms)
         {
             self.look_ahead(Some(due_ms));
         }
@@ -179,28 +180,25 @@ impl Deadlines {
     }
 
     /// Gives a slot its full time again.
-    pub(super) fn move_to_back<S>(&mut self, slots: &mut Slots<Slot<S>>, key: Key, now_ms: u32) {
+    pub(super) fn move_to_back<S>(&mut self, slots: &mut Slots<Slot<S>>, key: Key, now_ms: u64) {
         let lane = slots.at(key.slot).want.lane;
         self.leave(slots, key, lane);
         self.enter(slots, key, lane, now_ms);
     }
 
     /// Whether a slot that is active now has to be moved to the back: the question on the path of every echo.
-    pub(super) fn should_move(&self, place: &Place, lane: Lane, now_ms: u32) -> bool {
-        now_ms.wrapping_sub(place.moved_ms) > self.queues[lane.0 as usize].grain_ms
+    pub(super) fn should_move(&self, place: &Place, lane: Lane, now_ms: u64) -> bool {
+        now_ms - place.moved_ms > self.queues[lane.0 as usize].grain_ms
     }
 
     /// A slot whose time was over at `judged_ms`, if there is one.
-    pub(super) fn expired<S>(&mut self, slots: &Slots<Slot<S>>, judged_ms: u32) -> Option<Key> {
-        if !is_past(self.nobody_before_ms?, judged_ms) {
+    pub(super) fn expired<S>(&mut self, slots: &Slots<Slot<S>>, judged_ms: u64) -> Option<Key> {
+        if self.nobody_before_ms? > judged_ms {
             return None;
         }
-        let (slot, due_ms) = self
-            .heads(slots)
-            .min_by_key(|&(_, due_ms)| due_ms.wrapping_sub(judged_ms) as i32)
-            .unzip();
+        let (slot, due_ms) = self.heads(slots).min_by_key(|&(_, due_ms)| due_ms).unzip();
         self.look_ahead(due_ms);
-        is_past(due_ms?, judged_ms)
+        (due_ms? <= judged_ms)
             .then_some(slot?)
             .map(|slot| Key::new(slot as usize, slots.at(slot).serial))
     }
@@ -211,23 +209,21 @@ impl Deadlines {
     }
 
     /// Nobody is due before this, as things are now.
-    fn look_ahead(&mut self, nobody_before_ms: Option<u32>) {
+    fn look_ahead(&mut self, nobody_before_ms: Option<u64>) {
         self.nobody_before_ms = nobody_before_ms;
-        self.until_next = nobody_before_ms.map(|before_ms| {
-            let left_ms = before_ms.wrapping_sub(self.now_ms) as i32;
-            Duration::from_millis(left_ms.max(0) as u64)
-        });
+        self.until_next = nobody_before_ms
+            .map(|before_ms| Duration::from_millis(before_ms.saturating_sub(self.now_ms)));
     }
 
     /// The head of each lane that has one, and when it is due.
-    fn heads<S>(&self, slots: &Slots<Slot<S>>) -> impl Iterator<Item = (u32, u32)> {
+    fn heads<S>(&self, slots: &Slots<Slot<S>>) -> impl Iterator<Item = (u32, u64)> {
         self.queues[..usize::from(self.lanes)]
             .iter()
             .filter(|queue| queue.head != NOBODY)
             .filter_map(move |queue| {
                 let timeout_ms = queue.timeout_ms?;
                 let moved_ms = slots.at(queue.head).place.moved_ms;
-                let due_ms = moved_ms.wrapping_add(timeout_ms + queue.grain_ms);
+                let due_ms = moved_ms + timeout_ms + queue.grain_ms;
                 Some((queue.head, due_ms))
             })
     }

@@ -329,3 +329,102 @@ fn a_drain_begun_long_after_the_last_turn_has_its_full_time() {
     let limits = stage.server.limits();
     assert!(stage.network.kernel().now - begun >= limits.drain_quiet + limits.linger_timeout);
 }
+
+#[test]
+fn the_end_of_many_at_once_is_divided_among_turns_and_nobody_sleeps_between() {
+    let mut stage = Stage::in_world(
+        Limits {
+            idle_timeout: Some(SECOND),
+            ..Limits::default()
+        },
+        Knobs {
+            events_max: 128,
+            window_bytes: 100,
+            descriptors: 10_000,
+            ..Knobs::default()
+        },
+    );
+    let sockets = stage.connect(5_000);
+    stage.pass(10 * SECOND); // the process was stopped, or its machine moved
+    let (speaker, later) = (sockets[4_999], stage.network.kernel().now);
+    stage.send(speaker, 1);
+    for turn in 1.. {
+        let before = stage.server.stats().live;
+        stage.server.turn(None).expect("the loop goes on");
+        let stats = stage.server.stats();
+        assert!(before - stats.live <= 128, "too many in turn {turn}");
+        assert_eq!(stats.bytes_out, 1, "before any of them, or between");
+        assert_eq!(stage.network.kernel().now, later, "not a moment");
+        if stats.live == 1 {
+            break;
+        }
+        assert_eq!(stage.server.timeout(), Some(Duration::ZERO));
+    }
+    assert_eq!(stage.closed(Reason::Idle), 4_999);
+}
+
+#[test]
+fn the_longest_timeout_that_is_accepted_is_kept() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    for days in [13, 20, 25, 50, 100, 730, 36_500] {
+        let timeout = days * DAY;
+        let limits = Limits {
+            idle_timeout: Some(timeout),
+            ..Limits::default()
+        };
+        assert_eq!(limits.check(), Ok(()));
+        let mut stage = Stage::new(limits);
+        stage.connect(1);
+        let lasted = stage.next_end();
+        assert!(lasted >= timeout, "{days} days ended after {lasted:?}");
+        assert!(lasted <= timeout + timeout / 16 + SECOND, "{lasted:?}");
+    }
+}
+
+#[test]
+fn a_timeout_of_milliseconds_is_not_early_either() {
+    for micros in [1_000, 1_500, 2_000, 3_000, 15_999] {
+        let timeout = Duration::from_micros(micros);
+        let mut stage = Stage::new(Limits {
+            idle_timeout: Some(timeout),
+            ..Limits::default()
+        });
+        stage.pass(Duration::from_micros(999)); // the clock of the deadlines says 0
+        stage.connect(1);
+        let connected = stage.network.kernel().now - stage.began;
+        let lasted = stage.next_end() - connected;
+        assert!(lasted >= timeout, "{timeout:?} ended after {lasted:?}");
+    }
+}
+
+/// With hundreds in the queue, a source may wait there for longer than its timeout. It is ready, and not idle.
+#[test]
+fn a_source_in_the_queue_is_not_idle() {
+    let mut stage = Stage::in_world(
+        Limits {
+            idle_timeout: Some(SECOND),
+            scratch_bytes: 1,
+            turn_bytes: 1,
+            ..Limits::default()
+        },
+        Knobs {
+            events_max: 128,
+            window_bytes: 100,
+            descriptors: 10_000,
+            ..Knobs::default()
+        },
+    );
+    let sockets = stage.connect(1_000);
+    for &socket in &sockets {
+        stage.send(socket, 5);
+    }
+    for _ in 0..100 {
+        let now = Some(Duration::ZERO);
+        stage.server.turn(now).expect("the loop goes on");
+        if stage.server.stats().bytes_out == 5_000 {
+            return;
+        }
+        stage.pass(SECOND / 2);
+    }
+    panic!("some were not served: {}", stage.server.stats());
+}
