@@ -287,7 +287,14 @@ impl<W: World> Server<W> {
         match (connection.wants(), self.phase) {
             (Wait::Reading, Phase::Serving | Phase::Leaving) => self.end(key, Reason::Idle),
             (Wait::Reading, _) => self.part_with(key),
-            (Wait::Writing, _) => self.end(key, Reason::WriteStall),
+            (Wait::Writing, _) => {
+                let outcome = connection.advance_stalled(
+                    &mut self.scratch,
+                    self.limits.turn_bytes,
+                    &mut self.stats,
+                );
+                self.after(key, Readiness::Special, outcome);
+            }
             (Wait::Lingering, _) => self.end(key, Reason::Drained),
         }
     }

@@ -74,6 +74,11 @@ pub struct Limits {
     /// Time that a connection may owe bytes to a peer who takes none at all (default 60 s, as nginx's `send_timeout`).
     /// Any progress starts it anew. Past it the connection is reset: an orderly close would leave the unsent bytes in
     /// the kernel for as long as the peer pleases.
+    ///
+    /// Progress is what the kernel lets us see: that it takes another byte, whether or not it has told of room. It fills
+    /// its buffer by whole packets of up to 64 KiB, and the peer's TCP tells of room by the segment or by a sixteenth of its
+    /// receive buffer (RFC 9293, 3.8.6.2.2). So a peer that takes 128 KiB in this time, two kilobytes a second by default,
+    /// is recognised on any path; one that is still slower may look like one that has stopped.
     pub write_stall_timeout: Option<Duration>,
 
     /// Silence after which a connection is told goodbye while the server drains (default 50 ms). Those who are in the

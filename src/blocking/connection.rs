@@ -36,7 +36,9 @@ impl Stream {
     /// The timeouts are the kernel's own (`SO_RCVTIMEO`, `SO_SNDTIMEO`): a thread that blocks needs no timer beside it.
     /// They cannot be left to the listener, whose `accept` would then time out as well.
     pub(super) fn set_options(&self, limits: &Limits) -> u64 {
-        let (idle, stall) = (limits.idle_timeout, limits.write_stall_timeout);
+        let idle = limits.idle_timeout;
+        // Half of it, since `pay` tries more than once.
+        let stall = limits.write_stall_timeout.map(|time| time / 2);
         let results = match self {
             Self::Tcp(stream) => [
                 idle.map(|time| stream.set_read_timeout(Some(time))),
@@ -131,23 +133,34 @@ pub(super) fn echo(
     }
 }
 
+/// See [`pay`].
+const CALLS_IN_VAIN: u32 = 3;
+
 /// Writes all of `rest`, or says why not.
 ///
 /// `write_all` would do the same in one line, but when it fails it does not tell how much had gone: the ledger could not
 /// balance, and a slow peer could not be told from one that takes nothing.
+///
+/// A call that waits is woken when a third of the send buffer is free, on a Unix socket three quarters, and when its time
+/// is over it does not look whether there is room: a peer that takes little at a time has then taken something all the
+/// same. The next call knows at once. So a peer is stalled when [`CALLS_IN_VAIN`] calls, each half the timeout long, moved
+/// no byte; and since a call that moved some before it got stuck returns those first, that takes up to twice the timeout.
 fn pay(stream: &mut impl Write, mut rest: &[u8], own: &mut Stats) -> Result<(), Reason> {
+    let mut in_vain = 0;
     while !rest.is_empty() {
         match stream.write(rest) {
             Ok(0) => return Err(Reason::Error), // no socket does that; but to try for ever would be worse than to give up
             Ok(length) => {
                 own.pay(length);
                 rest = &rest[length..];
+                in_vain = 0;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // The write timeout is over, and not one byte went. (The kernel takes the time of one call, and a call that
-            // moved some bytes before it got stuck returns those first: a stall lasts up to twice the timeout.)
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(Reason::WriteStall);
+                in_vain += 1;
+                if in_vain == CALLS_IN_VAIN {
+                    return Err(Reason::WriteStall);
+                }
             }
             Err(error) => return Err(Reason::from(&error)),
         }

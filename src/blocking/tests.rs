@@ -638,7 +638,7 @@ fn what_cannot_start_says_why_and_what_to_do() {
 }
 
 /// What the scripted socket does at the next call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Step {
     Read(&'static [u8]),
     Write(usize),
@@ -727,12 +727,18 @@ fn one_connection_follows_its_socket() {
     check(vec![Fail(ConnectionReset)], Reason::Reset, b"", 0);
     check(vec![Fail(TimedOut)], Reason::PeerTimeout, b"", 0);
     // What was not sent stays owed.
+    let in_vain = || Fail(WouldBlock);
     check(
-        vec![Read(b"abc"), Write(1), Fail(WouldBlock)],
+        vec![Read(b"abc"), Write(1), in_vain(), in_vain(), in_vain()],
         Reason::WriteStall,
         b"a",
         2,
     );
+    // A call that waits in vain does not say that the peer has taken nothing meanwhile.
+    let slowly = [in_vain(), in_vain(), Write(1)];
+    let mut steps = vec![Read(b"abc")];
+    steps.extend([slowly.clone(), slowly.clone(), slowly].concat());
+    check(steps, Reason::Finished, b"abc", 0);
     check(vec![Read(b"abc"), Fail(BrokenPipe)], Reason::Reset, b"", 3);
     check(
         vec![Read(b"abc"), Write(2), Write(0)],

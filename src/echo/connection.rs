@@ -239,6 +239,29 @@ impl<S: Stream> Connection<S> {
         Ok(self.tail.is_empty())
     }
 
+    /// As [`Connection::advance`], when the write-stall timeout is over: ends the connection if no byte is taken now.
+    ///
+    /// That the kernel has told of no room does not mean that the peer has taken nothing. EPOLLOUT is reported when a
+    /// third of the send buffer is free (`sk_stream_is_writeable`), on a Unix socket three quarters (`unix_writable`): a
+    /// megabyte and more where the kernel has tuned the buffer, which a slow reader does not take in a minute. But
+    /// send(2) takes bytes as soon as the buffer is not full. After it the buffer is full again, or nothing is owed; so
+    /// the next one that takes bytes is progress, too.
+    #[cold]
+    pub fn advance_stalled(
+        &mut self,
+        scratch: &mut [u8],
+        budget: usize,
+        stats: &mut Stats,
+    ) -> Outcome {
+        let owed = self.owed();
+        match self.advance(Readiness::Special, scratch, budget, stats) {
+            Outcome::Wait(Wait::Writing) if self.owed() == owed => {
+                Outcome::Done(Reason::WriteStall)
+            }
+            outcome => outcome,
+        }
+    }
+
     /// Asks for an end in good order: pay what is owed, say FIN, wait for the peer's. Takes effect at the next
     /// [`Connection::advance`].
     pub fn finish(&mut self) {

@@ -149,7 +149,7 @@ pub(crate) struct Wire {
     pub(crate) server_finished: bool,
     /// An error that the next call of the server will see.
     pub(crate) broken: Option<ErrorKind>,
-    /// Whether a short read leaves nothing behind, as in TCP.
+    /// Whether this is TCP, where a short read leaves nothing behind, or a Unix socket.
     pub(crate) short_read_empties: bool,
     /// The server was told that there is no room, and waits to hear of some.
     pub(crate) starved: bool,
@@ -162,8 +162,19 @@ impl Wire {
         self.broken.is_some()
             || match interest {
                 Interest::Read => !self.to_server.is_empty() || self.client_finished,
-                Interest::Write => self.to_client.len() < window,
+                Interest::Write => self.is_writable(window),
             }
+    }
+
+    /// Whether the kernel tells of room, which is not the same as whether there is any: on TCP when a third of the send
+    /// buffer is free (`sk_stream_is_writeable`), on a Unix socket three quarters (`unix_writable`).
+    fn is_writable(&self, window: usize) -> bool {
+        let used = self.to_client.len();
+        if self.short_read_empties {
+            used < window && window - used >= used / 2
+        } else {
+            4 * used <= window
+        }
     }
 }
 
@@ -286,7 +297,7 @@ impl Kernel {
     pub(crate) fn made_room(&mut self, number: usize) {
         let window = self.knobs.window_bytes;
         let wire = self.wire(number);
-        if wire.starved && wire.to_client.len() < window {
+        if wire.starved && wire.is_writable(window) {
             wire.starved = false;
             self.touch(number, Interest::Write);
         }

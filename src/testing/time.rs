@@ -428,3 +428,78 @@ fn a_source_in_the_queue_is_not_idle() {
     }
     panic!("some were not served: {}", stage.server.stats());
 }
+
+#[test]
+fn a_reader_however_slow_is_not_reset_before_it_stops() {
+    for is_tcp in [true, false] {
+        let timeout = 10 * SECOND;
+        let mut stage = Stage::in_world(
+            Limits {
+                write_stall_timeout: Some(timeout),
+                ..Limits::default()
+            },
+            Knobs {
+                events_max: 2,
+                window_bytes: 3_000,
+                descriptors: 100,
+                ..Knobs::default()
+            },
+        );
+        let socket = stage.connect(1)[0];
+        stage.network.kernel().wire(socket).short_read_empties = is_tcp;
+        stage.send(socket, 8_000);
+        for _ in 0..300 {
+            stage.pass(2 * SECOND); // EPOLLOUT would come after more than half an hour
+            let mut kernel = stage.network.kernel();
+            kernel.wire(socket).to_client.pop_front();
+            kernel.made_room(socket);
+            drop(kernel);
+            stage.settle();
+        }
+        let stats = stage.server.stats();
+        assert_eq!((stats.live, stats.bytes_in), (1, 8_000));
+        // At each end of the timeout as much was sent as the peer had taken by then.
+        assert!((3_290..=3_300).contains(&stats.bytes_out), "{stats}");
+        stage.began = stage.network.kernel().now;
+        let lasted = stage.next_end();
+        assert_eq!(stage.closed(Reason::WriteStall), 1);
+        assert!(lasted <= 2 * timeout + timeout / 16 + SECOND, "{lasted:?}");
+    }
+}
+
+#[test]
+fn all_that_is_owed_may_be_sent_when_the_timeout_is_over() {
+    for draining in [false, true] {
+        let mut stage = Stage::new(Limits {
+            write_stall_timeout: Some(SECOND),
+            drain_timeout: 60 * SECOND,
+            ..Limits::default()
+        });
+        let socket = stage.connect(1)[0];
+        stage.send(socket, 101); // a window of 100 leaves one of them
+        stage.settle();
+        if draining {
+            stage.server.drain();
+        }
+        let mut kernel = stage.network.kernel();
+        kernel.wire(socket).to_client.pop_front();
+        kernel.made_room(socket);
+        drop(kernel);
+        while stage.server.stats().bytes_out < 101 {
+            stage.server.turn(None).expect("the loop goes on");
+        }
+        assert_eq!(
+            (stage.server.stats().owed, stage.server.stats().live),
+            (0, 1)
+        );
+        stage.network.kernel().wire(socket).to_client.clear();
+        if draining {
+            stage.ends();
+            assert_eq!(stage.closed(Reason::Drained), 1);
+        } else {
+            stage.send(socket, 10);
+            stage.settle();
+            assert_eq!(stage.server.stats().bytes_out, 111);
+        }
+    }
+}

@@ -202,6 +202,37 @@ fn a_peer_that_takes_nothing_is_reset_as_stalled_and_the_others_live() {
     check_write_stall(Model::Threads);
 }
 
+/// By hand: before each turn, in which the timeout may be over once, the peer takes something. So this machine may be as
+/// slow as it likes.
+#[test]
+fn a_peer_that_takes_little_at_a_time_is_not_stalled() {
+    let directory = Dir::new();
+    let unix = directory.address("unix", "echo");
+    // Less than the kernel wants to be free before it tells of room, and so much that a write finds some.
+    for (address, portion) in [(&*unix, 8 << 10), (TCP, 128 << 10)] {
+        let limits = Limits {
+            write_stall_timeout: Some(Duration::from_millis(50)),
+            scratch_bytes: 4 << 10,
+            ..Limits::default()
+        };
+        let mut server = bind(&[address], limits);
+        let slow = connect(&server.addresses()[0]);
+        turn_until(&mut server, "it is owed bytes", |stats| {
+            slow.push();
+            stats.owed > 0
+        });
+        for _ in 0..16 {
+            slow.hear(portion);
+            server.turn(None).unwrap();
+            let stats = server.stats();
+            assert_eq!(stats.live, 1, "{address}: {stats}");
+        }
+        turn_until(&mut server, "it takes no more, and is closed", |stats| {
+            stats.closed(Reason::WriteStall) == 1
+        });
+    }
+}
+
 #[test]
 fn a_stalled_peer_is_reset_even_if_it_has_sent_nothing_more() {
     // It says little at a time, and only until it is owed something: so there is nothing unread, for which a close would
