@@ -44,6 +44,7 @@ pub mod bind;
 #[cfg(feature = "bench")]
 pub mod connect;
 pub mod datagram;
+mod escape;
 pub mod listener;
 mod prefix;
 mod socket_file;
@@ -54,6 +55,7 @@ pub use address::{Address, AddressError, Endpoint, UnixName};
 pub use adopt::AdoptError;
 pub use bind::{BindError, BindOptions, Bound, bind_all};
 pub use datagram::DatagramSocket;
+pub use escape::Escaped;
 pub use listener::ListenerSocket;
 pub use prefix::{Prefix, PrefixError};
 pub use socket_file::{FileIdentity, SocketFile};
@@ -179,5 +181,26 @@ impl fmt::Display for Peer {
             Self::Unix(name) => write!(f, "unix:{name}"),
             Self::Unnamed => write!(f, "a Unix socket without a name"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer chooses the name of its Unix socket, and an embedder's log prints it.
+    #[test]
+    fn the_name_of_a_peer_stays_in_its_line() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let evil = "x\n2026-01-01 ERROR \x1b[2J\u{9b}\u{202e}";
+        let escaped = r"x\n2026-01-01 ERROR \u{1b}[2J\u{9b}\u{202e}";
+        let name = UnixName::Abstract(evil.to_owned());
+        assert_eq!(Peer::Unix(name).to_string(), format!("unix:@{escaped}"));
+        let path = OsStr::from_bytes(b"/tmp/\xff\n");
+        let name = UnixName::Path(path.into());
+        assert_eq!(Endpoint::Unix(name).to_string(), r"unix:///tmp/\xff\n");
+        let host: Address = "a\nb:7".parse().unwrap();
+        assert_eq!(host.to_string(), r"tcp://a\nb:7");
     }
 }

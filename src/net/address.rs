@@ -10,9 +10,11 @@
 //! An [`Address`] is what was written; [`Address::resolve`] asks the system for the [`Endpoint`]s behind it, which may be
 //! several: `localhost` is usually both 127.0.0.1 and ::1.
 
+use super::Escaped;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -137,14 +139,14 @@ enum Problem {
 
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "'{}' is not an address: ", self.text.escape_debug())?;
+        write!(f, "'{}' is not an address: ", Escaped::new(&self.text))?;
         match &self.problem {
             Problem::Empty => write!(f, "it is empty; write for example 127.0.0.1:50007"),
             Problem::Scheme(scheme) => {
                 write!(
                     f,
                     "there is no '{}://'; use tcp://, udp://, unix:// or unixgram://",
-                    scheme.escape_debug()
+                    Escaped::new(scheme)
                 )
             }
             Problem::NoPort => write!(
@@ -154,7 +156,7 @@ impl fmt::Display for AddressError {
             Problem::Port(port) => write!(
                 f,
                 "'{}' is no port; ports are 0 to 65535",
-                port.escape_debug()
+                Escaped::new(port)
             ),
             Problem::Brackets => write!(
                 f,
@@ -265,9 +267,10 @@ impl fmt::Display for Address {
 
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = Escaped::new(&self.host);
         match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
+            true => write!(f, "[{host}]:{}", self.port),
+            false => write!(f, "{host}:{}", self.port),
         }
     }
 }
@@ -275,8 +278,8 @@ impl fmt::Display for HostPort {
 impl fmt::Display for UnixName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Path(path) => write!(f, "{}", path.display()),
-            Self::Abstract(name) => write!(f, "@{name}"),
+            Self::Path(path) => Escaped::new(path.as_os_str().as_bytes()).fmt(f),
+            Self::Abstract(name) => write!(f, "@{}", Escaped::new(name)),
         }
     }
 }
@@ -323,7 +326,7 @@ mod tests {
                     "{said:?} does not say {expected:?}"
                 );
                 assert!(
-                    said.contains(&text.escape_debug().to_string()),
+                    said.contains(&Escaped::new(text).to_string()),
                     "{said:?} does not name {text:?}"
                 );
             }

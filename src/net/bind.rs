@@ -5,7 +5,7 @@
 //! connection inherits on Linux (TCP_NODELAY, buffer sizes, keepalive) are set once, on the listener.
 
 use super::socket_file::SocketFile;
-use super::{Address, Endpoint, UnixName};
+use super::{Address, Endpoint, Escaped, UnixName};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::io;
@@ -305,7 +305,8 @@ impl fmt::Display for BindError {
             ),
             Self::Resolve(address, error) => write!(
                 f,
-                "cannot resolve {address}: {error}; check the name, or give an IP address"
+                "cannot resolve {address}: {}; check the name, or give an IP address",
+                Escaped::new(&error.to_string())
             ),
             Self::Bind(endpoint, error) => {
                 write!(f, "cannot listen at {endpoint}: {error}")?;

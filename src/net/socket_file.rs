@@ -6,12 +6,13 @@
 //! there, and is renamed to its real name once it listens. A rename replaces a stale file in one step: at every moment
 //! the name leads to a socket, or, the first time, to nothing.
 
-use super::UnixName;
+use super::{Escaped, UnixName};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::collections::hash_map::RandomState;
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -138,7 +139,12 @@ fn make_nursery(directory: &Path) -> io::Result<PathBuf> {
         let nursery = directory.join(format!(".{:04x}", random & 0xffff));
         match DirBuilder::new().mode(0o700).create(&nursery) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < 16 => tries += 1,
-            result => return result.map(|()| nursery),
+            // The umask may have taken the bits of the owner, and then the directory could not be entered.
+            Ok(()) => {
+                let entered = fs::set_permissions(&nursery, Permissions::from_mode(0o700));
+                return entered.map(|()| nursery);
+            }
+            Err(error) => return Err(error),
         }
     }
 }
@@ -174,7 +180,7 @@ fn same_owner(ours: &Metadata, stale: Option<&Metadata>, path: &Path) -> io::Res
             io::ErrorKind::AlreadyExists,
             format!(
                 "the stale socket {} belongs to user {}; remove it or choose another path",
-                path.display(),
+                Escaped::new(path.as_os_str().as_bytes()),
                 stale.uid()
             ),
         )),
