@@ -1,9 +1,9 @@
 //! The command line: what was typed, what it means, and how the program ends.
 //!
 //! One file for each subcommand, [`serve`], [`send`], [`doctor`] and `bench`; beside them what all need: values as
-//! people write them ([`units`]), the log ([`logging`]), failures and exit codes ([`exit`]). What may live in this
-//! file: the top of the command line, and the one place where a failure is printed. What may not: anything that one
-//! subcommand alone needs.
+//! people write them ([`units`]), the log ([`logging`]), output that does not wait ([`output`]), what a parent process leaves
+//! to this one ([`process`]), failures and exit codes ([`exit`]). What may live in this file: the top of the command line,
+//! and the one place where a failure is printed. What may not: anything that one subcommand alone needs.
 //!
 //! Nothing here uses `println!` or `eprintln!`: they panic when the stream is gone, and a closed terminal is no reason
 //! for a server to die.
@@ -17,6 +17,8 @@ mod exit;
 mod footprint;
 mod logging;
 mod own_program;
+mod output;
+mod process;
 #[cfg(feature = "bench")]
 mod report;
 mod send;
@@ -72,6 +74,7 @@ enum Command {
 
 /// Runs the program on its own command line, and says how it should exit.
 pub fn main() -> ExitCode {
+    process::prepare();
     // A panic is a mistake of ours, and its message has been printed by the time it arrives here.
     let exit = panic::catch_unwind(run).unwrap_or(Exit::Internal);
     logging::finish();
@@ -83,6 +86,9 @@ fn run() -> Exit {
         Ok(typed) => typed,
         Err(error) => return answer(&error),
     };
+    if !matches!(typed.command, Command::Serve(_)) {
+        process::unblock_signals(); // `serve` does so itself, once it has handlers
+    }
     let result = match typed.command {
         Command::Serve(typed) => serve::run(&typed),
         Command::Send(typed) => send::run(&typed),

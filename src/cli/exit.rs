@@ -3,6 +3,7 @@
 //! What may live in this file: the one table of exit codes, the one-word classes that scripts match on, and the type
 //! that carries a failure to the only place that prints it. What may not: deciding that something has failed.
 
+use crate::net::Escaped;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -221,16 +222,8 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "echo-reactor: error: {}: ", self.class.row().0)?;
-        write_plain(f, &self.text)
+        Escaped::new(&self.text).fmt(f)
     }
-}
-
-/// Writes a text with its control characters escaped.
-pub(crate) fn write_plain(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
-    text.chars().try_for_each(|c| match c.is_control() {
-        true => write!(out, "{}", c.escape_debug()),
-        false => out.write_char(c),
-    })
 }
 
 #[cfg(test)]

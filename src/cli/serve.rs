@@ -1,12 +1,14 @@
 //! `echo-reactor serve`: sets a server up, tells where it listens, looks after signals, and reports at the end.
 //!
 //! What may live in this file: the order of those steps, for the event loop and for its blocking twins. What was typed
-//! and what it means is in [`typed`]; who could reach it in [`exposure`]; why a start failed in [`explain`]; the ledger as
-//! JSON in [`report`]; sockets that we were born with in [`inherit`], and how they are handed over in [`succession`];
-//! [`notify`] and [`pid_file`] tell others; signals reach the loop by [`bell`]; whose end is ours too in [`parent`]; what
-//! the process gives up once everything is open in [`sandbox`].
+//! and what it means is in [`typed`]; how many connections fit in [`capacity`]; who could reach it in [`exposure`]; why a start
+//! failed in [`explain`]; the ledger as JSON in [`report`]; sockets that we were born with in [`inherit`], and how they are
+//! handed over in [`succession`]; [`notify`] and [`pid_file`] tell others, and [`delivery`] retries; signals reach the loop by
+//! [`bell`]; whose end is ours too in [`parent`]; what the process gives up once everything is open in [`sandbox`].
 
 mod bell;
+mod capacity;
+mod delivery;
 mod explain;
 mod exposure;
 mod inherit;
@@ -23,22 +25,20 @@ pub(super) use typed::Typed;
 use super::exit::{Class, Exit, Failure};
 use super::footprint::{Held, Ladder, Row};
 use super::logging;
-use super::units::{Time, grouped, plural};
-use crate::blocking::{self, threads_max};
+use super::output::ReportFile;
+use super::process;
+use super::units::{Time, plural};
+use crate::blocking;
 use crate::echo::{Access, Config, Server, StartError, Turn};
-use crate::limits::{AtLimit, Limits};
+use crate::limits::AtLimit;
 use crate::net::{Address, Bound, Endpoint, bind_all};
 use crate::stats::{Reason, Stats};
 use bell::Bell;
+use delivery::Delivery;
 use inherit::Inherited;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::close;
 use pid_file::PidFile;
-use report::Target;
 use sandbox::Sandbox;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
-use std::io::{self, Write};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,10 +46,12 @@ use succession::{Predecessor, Program, Succession};
 use typed::Model;
 
 pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
-    // First of all: nothing of ours may be at the numbers of what we were born with.
-    let inherited = inherit::take()?;
-    let program = Program::of_this_process();
+    let descriptors_taken = process::descriptors_in_use();
+    // Before anything is opened: nothing of ours may be at the numbers of what we were born with.
+    let inherited = inherit::take();
     logging::start(typed.verbosity());
+    let inherited = inherited?;
+    let program = Program::of_this_process();
     if typed
         .end_with
         .is_some_and(|parent| !parent::end_with(parent))
@@ -67,18 +69,22 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         None => typed.addresses(!inherited.sockets.is_empty()),
     };
     exposure::check(typed, &addresses)?;
-    let (limits, capacity) = fit(typed)?;
-    let target = typed
+    let (limits, capacity) = capacity::fit(typed, descriptors_taken)?;
+    let is_sandboxed = typed.sandbox != Sandbox::Off;
+    let report_file = typed
         .stats_json()
-        .map(|path| Target::open(path))
+        .map(|path| ReportFile::open("--stats-json", path, is_sandboxed))
         .transpose()?;
     let plan = Plan {
         addresses,
         config: typed.config(limits),
-        capacity,
-        is_exposed: typed.is_exposed(),
         pid_file: typed.pid_file(),
         sandbox: typed.sandbox,
+        announcement: Announcement {
+            capacity,
+            is_exposed: typed.is_exposed(),
+            delivery: Delivery::prepare(),
+        },
     };
     let started = Instant::now();
     let end = match typed.model {
@@ -90,29 +96,49 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         Model::Threads => serve_by_blocking(blocking::Model::ThreadPerConnection, plan)?,
         Model::OneAtATime => serve_by_blocking(blocking::Model::OneAtATime, plan)?,
     };
-    if let Some(target) = target {
-        let lasted = started.elapsed();
+    let lasted = started.elapsed();
+    let exit = conclude(&end, lasted);
+    if let Some(file) = report_file {
         let name = typed.model.name();
-        target.write(&report::report(
-            &end.stats,
-            name,
-            &end.addresses,
-            lasted,
-            &end.memory,
-        ))?;
+        let report = report::report(&end.stats, name, &end.addresses, lasted, &end.memory);
+        file.write(&format!("{report:#}\n"))?;
     }
-    Ok(conclude(&end, started.elapsed()))
+    Ok(exit)
 }
 
 /// What the server is to be, once all that was typed has been understood.
 struct Plan<'a> {
     addresses: Vec<Address>,
     config: Config,
+    pid_file: Option<&'a Path>,
+    sandbox: Sandbox,
+    announcement: Announcement,
+}
+
+/// What is told once the server listens.
+struct Announcement {
     capacity: String,
     /// Other machines are meant to reach it.
     is_exposed: bool,
-    pid_file: Option<&'a Path>,
-    sandbox: Sandbox,
+    delivery: Delivery,
+}
+
+impl Announcement {
+    /// Tells people what is held, and scripts where to connect. Neither may be there any more, which is no reason to stop.
+    fn tell(mut self, addresses: &[Endpoint]) -> Delivery {
+        if !self.is_exposed {
+            exposure::tell(addresses);
+        }
+        log::info!(
+            "echo-reactor {}: {}; stop with Ctrl-C",
+            env!("CARGO_PKG_VERSION"),
+            self.capacity
+        );
+        let lines = |address: &Endpoint| format!("listening {address}\n");
+        self.delivery
+            .announce(&addresses.iter().map(lines).collect::<String>());
+        self.delivery
+    }
 }
 
 /// What is left of a server that has ended.
@@ -157,101 +183,6 @@ fn refuse_what_the_model_cannot(typed: &Typed, inherited: &[Bound]) -> Result<()
     ))
 }
 
-/// The limits that this process can keep, and what to say of them at the start.
-fn fit(typed: &Typed) -> Result<(Limits, String), Failure> {
-    let mut limits = typed.limits();
-    limits
-        .check()
-        .map_err(|error| Failure::new(Class::Usage, error.to_string()))?;
-    let asked = limits.connections_max as u64;
-    let descriptors = raise_descriptors();
-    let mut lowered = limits.fit_descriptors(descriptors);
-    let mut room = format!(
-        "{} descriptors, {} kept in reserve",
-        grouped(descriptors),
-        grouped(limits.descriptors_reserved as u64)
-    );
-    if typed.model == Model::Threads {
-        if let Some((most, why)) = threads_max().filter(|&(most, _)| most < limits.connections_max)
-        {
-            limits.connections_max = most;
-            room = format!("{} threads, by {why}", grouped(most as u64));
-            lowered = true;
-        }
-    }
-    let fits = limits.connections_max as u64;
-    if lowered && typed.asked_for_connections() {
-        let text = format!(
-            "--connections {} is more than fits: there is room for {} ({room}); raise the hard limit \
-             (ulimit -Hn, or LimitNOFILE= of systemd), or ask for less",
-            grouped(asked),
-            grouped(fits)
-        );
-        if typed.strict() {
-            return Err(Failure::new(Class::System, text));
-        }
-        log::warn!("{text}");
-    }
-    if typed.model == Model::Reactor {
-        reserve_descriptors(&limits, descriptors);
-    }
-    let why = match (lowered, typed.asked_for_connections()) {
-        (true, _) => room,
-        (false, true) => "as --connections says".to_owned(),
-        (false, false) => "the default of --connections".to_owned(),
-    };
-    let capacity = match typed.model {
-        Model::OneAtATime => "serves one connection at a time".to_owned(),
-        _ => format!("holds up to {} ({why})", plural(fits, "connection")),
-    };
-    Ok((limits, capacity))
-}
-
-/// Raises the soft limit of descriptors to the hard one, and returns how many there may be now. The soft one is low
-/// for the sake of programs that use select(2), which we do not.
-fn raise_descriptors() -> u64 {
-    match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((soft, hard)) if soft < hard => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-            Ok(()) => hard,
-            Err(error) => {
-                log::warn!(
-                    "the limit of descriptors stays at {}: raising it to {} failed: {error}",
-                    grouped(soft),
-                    grouped(hard)
-                );
-                soft
-            }
-        },
-        Ok((soft, _)) => soft,
-        Err(error) => {
-            log::warn!("the limit of descriptors is unknown: {error}");
-            u64::MAX
-        }
-    }
-}
-
-/// Makes the kernel's table of our descriptors as large as the reserve asks for. Left alone it doubles as connections
-/// come, and the one that needs place 524,288 waits until four megabytes have been copied. The table never shrinks, so
-/// taking a high descriptor once, and giving it back, is all it needs (F_DUPFD of fcntl(2)).
-fn reserve_descriptors(limits: &Limits, descriptors: u64) {
-    let wanted = limits.reserve.min(limits.connections_max);
-    let highest = (wanted + limits.descriptors_reserved)
-        .min(usize::try_from(descriptors).unwrap_or(usize::MAX));
-    let Some(highest) = i32::try_from(highest).ok().filter(|_| wanted > 0) else {
-        return;
-    };
-    match fcntl(io::stderr(), FcntlArg::F_DUPFD_CLOEXEC(highest - 1)) {
-        Ok(descriptor) => {
-            let _ = close(descriptor);
-        }
-        // They will come one by one, then.
-        Err(error) => log::warn!(
-            "no room can be made for {} descriptors ahead of time: {error}",
-            grouped(highest as u64)
-        ),
-    }
-}
-
 fn serve_by_events(
     plan: Plan<'_>,
     inherited: Inherited,
@@ -263,11 +194,12 @@ fn serve_by_events(
     let is_confined = plan.sandbox != Sandbox::Off;
     let Opened {
         mut server,
+        mut delivery,
         _pid_file,
     } = open(plan, inherited)?;
     bell.be_watched_by(&server)?;
     let addresses = server.addresses().to_vec();
-    let mut wait = None;
+    let mut wait = delivery.retry();
     loop {
         let turn = server
             .turn(wait)
@@ -307,7 +239,9 @@ fn serve_by_events(
             orders.is_the_service = !succession.has_left();
             wait = wait.or(succession.timeout());
         }
+        wait = [wait, delivery.retry()].into_iter().flatten().min();
     }
+    delivery.finish();
     Ok(End {
         stats: server.stats().clone(),
         addresses,
@@ -319,6 +253,7 @@ fn serve_by_events(
 /// A server that has been announced.
 struct Opened {
     server: Server,
+    delivery: Delivery,
     _pid_file: Option<PidFile>,
 }
 
@@ -350,9 +285,10 @@ fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, Failure> {
         let pid_file = write_pid_file()?;
         // All that is ever opened is open now, and nobody has been accepted.
         sandbox::enter(plan.sandbox, server.addresses(), plan.pid_file)?;
-        announce(server.addresses(), &plan.capacity, plan.is_exposed);
+        let delivery = plan.announcement.tell(server.addresses());
         return Ok(Opened {
             server,
+            delivery,
             _pid_file: pid_file,
         });
     };
@@ -364,12 +300,14 @@ fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, Failure> {
     });
     Ok(Opened {
         server,
+        delivery: plan.announcement.delivery,
         _pid_file: pid_file,
     })
 }
 
 fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, Failure> {
     let mut signals = bell::signals()?;
+    bell::listen();
     let mut orders = Orders::new(plan.config.limits.drain_timeout);
     let options = plan.config.bind_options();
     let server = blocking::Server::bind(model, &plan.addresses, plan.config.limits, &options)
@@ -388,8 +326,20 @@ fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, Fail
         .spawn(watch)
         .map_err(|error| explain::system("no thread for signals", &error))?;
     let addresses = server.addresses();
-    announce(&addresses, &plan.capacity, plan.is_exposed);
+    let mut delivery = plan.announcement.tell(&addresses);
+    if let Some(mut pause) = delivery.retry() {
+        let deliver = move || loop {
+            thread::sleep(pause);
+            match delivery.retry() {
+                Some(next) => pause = next,
+                None => break,
+            }
+        };
+        // Without a thread it stays with the first attempt.
+        let _ = thread::Builder::new().spawn(deliver);
+    }
     let result = server.run();
+    notify::finish(delivery::FINISH_TIMEOUT);
     closer.close();
     let orders = watcher.join().ok();
     Ok(End {
@@ -398,24 +348,6 @@ fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, Fail
         discarded_before: orders.map_or(0, |orders| orders.discarded_before()),
         memory: Vec::new(),
     })
-}
-
-/// Tells people what is held, and scripts where to connect. Neither may be there any more, which is no reason to stop.
-fn announce(addresses: &[Endpoint], capacity: &str, is_exposed: bool) {
-    if !is_exposed {
-        exposure::tell(addresses);
-    }
-    log::info!(
-        "echo-reactor {}: {capacity}; stop with Ctrl-C",
-        env!("CARGO_PKG_VERSION")
-    );
-    let lines: String = addresses
-        .iter()
-        .map(|address| format!("listening {address}\n"))
-        .collect();
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
-    notify::ready();
 }
 
 /// A server as signals see it.

@@ -10,6 +10,7 @@
 //! type prints itself in the shortest way that reads back as the same value, which is how the help shows defaults. What
 //! may live in this file: reading and printing such values. What may not: what they are good for.
 
+use crate::net::Escaped;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -108,7 +109,7 @@ impl fmt::Display for UnitError {
             Problem::Empty => write!(f, "it is empty")?,
             Problem::NoNumber => write!(f, "it is no number")?,
             Problem::NoUnit => write!(f, "it has no unit")?,
-            Problem::Unit(unit) => write!(f, "'{}' is no unit here", unit.escape_debug())?,
+            Problem::Unit(unit) => write!(f, "'{}' is no unit here", Escaped::new(unit))?,
             Problem::NotWhole => write!(f, "the fraction does not come out even")?,
             Problem::TooLarge => write!(f, "it is too large")?,
             Problem::Negative => write!(f, "it is negative")?,

@@ -4,6 +4,7 @@
 
 use super::explain;
 use crate::cli::exit::Failure;
+use crate::cli::process;
 use crate::echo::Server;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::SignalsInfo;
@@ -18,6 +19,12 @@ const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP];
 /// SIGTERM must not be lost because it came right behind the first.
 pub(super) fn signals() -> Result<SignalsInfo<WithRawSiginfo>, Failure> {
     SignalsInfo::new(SIGNALS).map_err(|error| explain::system("no signal handlers", &error))
+}
+
+/// Lets the signals through, once every handler is there: one that came while the parent's mask blocked it is handled now.
+pub(super) fn listen() {
+    process::unblock_signals();
+    process::block_terminal_stop();
 }
 
 /// Rings when a signal has come, in two ways. A pipe ends the wait of the loop; but in the kernel's list of those who are
@@ -40,6 +47,7 @@ impl Bell {
             signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(system)?;
         }
         let pipe = signal_hook_mio::v1_0::Signals::new(SIGNALS).map_err(system)?;
+        listen();
         Ok(Self {
             signals,
             flag,

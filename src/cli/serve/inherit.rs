@@ -41,7 +41,7 @@ pub(super) struct Inherited {
 
 /// Takes what there is. The variables are gone afterwards, so that no child of ours takes them for its own.
 pub(super) fn take() -> Result<Inherited, Failure> {
-    let names = Names::read(&|name| env::var_os(name)?.into_string().ok())?;
+    let names = Names::read(&|name| Some(env::var_os(name)?.to_string_lossy().into_owned()))?;
     let mut inherited = Inherited::default();
     if names.0.is_empty() {
         return Ok(inherited);

@@ -1,16 +1,25 @@
 //! What a service manager is told: one datagram for each change, by the convention of sd_notify(3).
 //!
-//! What may live in this file: that convention. Without NOTIFY_SOCKET in the environment nothing is sent, and a manager
-//! that does not listen is no reason to serve worse: every failure is a line in the log at most, and nothing is waited
-//! for. (The crate sd-notify does the same in four hundred lines, and leaves out abstract names, which managers in
-//! containers use.)
+//! Without NOTIFY_SOCKET in the environment nothing is sent. sd_notify(3) itself waits where the manager's queue is full
+//! (ten datagrams, net.unix.max_dgram_qlen), and an event loop must not; yet a READY=1 that is lost means that the manager
+//! kills the service when its start has timed out. So messages are queued here, in their order, and tried again until
+//! the manager takes them. A manager that is not there is waited for, too, as it may be starting anew, but not for ever.
+//!
+//! What may live in this file: that convention, and the queue. What may not: when it is tried again; see
+//! [`super::delivery`]. (The crate sd-notify does the same in four hundred lines, waits, and leaves out abstract names,
+//! which managers in containers use.)
 
+use crate::cli::output::pause;
+use crate::net::Escaped;
+use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The server answers from now on.
 pub(super) fn ready() {
@@ -42,65 +51,212 @@ pub(super) fn is_abstract() -> bool {
 
 /// Opens the way to the manager now, so that nothing has to be opened later.
 pub(super) fn prepare() {
-    let _ = SOCKET.get_or_init(|| std::env::var_os(VARIABLE).and_then(|_| socket().ok()));
+    drop(manager());
 }
 
-const VARIABLE: &str = "NOTIFY_SOCKET";
-static SOCKET: OnceLock<Option<UnixDatagram>> = OnceLock::new();
+/// Tries again to send what is queued. Whether some of it still is.
+pub(super) fn flush() -> bool {
+    manager().is_some_and(|mut manager| {
+        manager.flush(Instant::now());
+        !manager.queue.is_empty()
+    })
+}
 
-fn tell(what: &str) {
-    let Some(manager) = std::env::var_os(VARIABLE) else {
-        return;
-    };
-    if let Err(error) = send(&manager, what) {
-        log::warn!("the service manager at NOTIFY_SOCKET cannot be told {what:?}: {error}");
+/// Waits at the end of the process for a manager whose queue is full, at most so long.
+pub(super) fn finish(limit: Duration) {
+    let deadline = Instant::now() + limit;
+    while flush() && manager().is_some_and(|manager| manager.missing_since.is_none()) {
+        if Instant::now() >= deadline {
+            return log::warn!("the service manager at NOTIFY_SOCKET does not read");
+        }
+        pause(Duration::from_millis(10));
     }
 }
 
-fn socket() -> io::Result<UnixDatagram> {
-    let socket = UnixDatagram::unbound()?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
+const VARIABLE: &str = "NOTIFY_SOCKET";
+
+/// A manager that is started anew is back within this time.
+const ABSENCE_MAX: Duration = Duration::from_secs(60);
+
+/// More messages than one hand-over after the other would leave, each of which has two.
+const QUEUE_MAX: usize = 64;
+
+static MANAGER: OnceLock<Option<Mutex<Manager>>> = OnceLock::new();
+
+fn manager() -> Option<MutexGuard<'static, Manager>> {
+    let manager = MANAGER.get_or_init(|| {
+        let name = std::env::var_os(VARIABLE)?;
+        match Manager::new(&name) {
+            Ok(manager) => Some(Mutex::new(manager)),
+            Err(error) => {
+                let name = Escaped::new(name.as_bytes());
+                log::warn!(
+                    "NOTIFY_SOCKET is '{name}', and no service manager can be told there: {error}"
+                );
+                None
+            }
+        }
+    });
+    (manager.as_ref()).map(|manager| manager.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn send(manager: &OsStr, what: &str) -> io::Result<()> {
-    let address = match manager.as_bytes() {
-        #[cfg(target_os = "linux")]
-        [b'@', name @ ..] => {
-            <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name)?
+fn tell(what: &str) {
+    if let Some(mut manager) = manager() {
+        manager.tell(what);
+    }
+}
+
+/// The way to the manager, and what it has not taken yet.
+#[derive(Debug)]
+struct Manager {
+    address: SocketAddr,
+    socket: UnixDatagram,
+    queue: VecDeque<String>,
+    /// When the manager was found missing, if it is.
+    missing_since: Option<Instant>,
+}
+
+impl Manager {
+    fn new(name: &OsStr) -> io::Result<Self> {
+        let address = match name.as_bytes() {
+            #[cfg(target_os = "linux")]
+            [b'@', name @ ..] => {
+                <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name)?
+            }
+            [b'/', ..] => SocketAddr::from_pathname(name)?,
+            _ => {
+                return Err(io::Error::other(
+                    "a path from the root, or @name, should be there",
+                ));
+            }
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            address,
+            socket,
+            queue: VecDeque::new(),
+            missing_since: None,
+        })
+    }
+
+    fn tell(&mut self, what: &str) {
+        if self.queue.len() == QUEUE_MAX {
+            self.queue.pop_front();
         }
-        _ => SocketAddr::from_pathname(manager)?,
-    };
-    let sent = match SOCKET.get() {
-        Some(Some(open)) => open.send_to_addr(what.as_bytes(), &address),
-        _ => socket()?.send_to_addr(what.as_bytes(), &address),
-    };
-    sent.map(drop)
+        self.queue.push_back(what.to_owned());
+        self.flush(Instant::now());
+    }
+
+    fn flush(&mut self, now: Instant) {
+        while let Some(what) = self.queue.front() {
+            let result = self.socket.send_to_addr(what.as_bytes(), &self.address);
+            let Err(error) = result else {
+                self.missing_since = None;
+                self.queue.pop_front();
+                continue;
+            };
+            let told = |error: &io::Error| {
+                log::warn!("the service manager at NOTIFY_SOCKET cannot be told {what:?}: {error}");
+            };
+            match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::EINTR) => {}
+                Some(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => {
+                    return self.missing_since = None;
+                }
+                Some(Errno::ENOENT | Errno::ECONNREFUSED) => match self.missing_since {
+                    None => {
+                        told(&error);
+                        return self.missing_since = Some(now);
+                    }
+                    Some(since) if now.saturating_duration_since(since) < ABSENCE_MAX => return,
+                    Some(_) => {
+                        self.queue.clear();
+                        self.missing_since = None;
+                    }
+                },
+                _ => {
+                    told(&error);
+                    self.queue.pop_front();
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+
+    fn file(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("echo-reactor-{name}-{}", std::process::id()))
+    }
+
+    fn heard(manager: &UnixDatagram) -> Vec<String> {
+        manager.set_nonblocking(true).unwrap();
+        let mut text = [0; 64];
+        let messages = std::iter::from_fn(|| {
+            manager
+                .recv(&mut text)
+                .ok()
+                .map(|length| String::from_utf8_lossy(&text[..length]).into_owned())
+        });
+        messages.collect()
+    }
 
     #[test]
     fn a_manager_with_a_file_and_one_with_an_abstract_name_are_told() {
-        let unique = format!("echo-reactor-notify-{}", std::process::id());
-        let file = std::env::temp_dir().join(&unique);
+        let file = file("notify");
         let by_file = UnixDatagram::bind(&file).unwrap();
-        send(file.as_os_str(), "READY=1").unwrap();
-        let mut told = [0; 64];
-        assert_eq!(by_file.recv(&mut told).unwrap(), 7);
-        std::fs::remove_file(&file).unwrap();
-        assert!(send(file.as_os_str(), "READY=1").is_err());
+        Manager::new(file.as_os_str()).unwrap().tell("READY=1");
+        assert_eq!(heard(&by_file), ["READY=1"]);
+        fs::remove_file(&file).unwrap();
 
         #[cfg(target_os = "linux")]
         {
             use std::os::linux::net::SocketAddrExt;
+            let unique = format!("echo-reactor-notify-{}", std::process::id());
             let name = SocketAddr::from_abstract_name(&unique).unwrap();
             let by_name = UnixDatagram::bind_addr(&name).unwrap();
-            send(OsStr::new(&format!("@{unique}")), "STOPPING=1").unwrap();
-            let length = by_name.recv(&mut told).unwrap();
-            assert_eq!(&told[..length], b"STOPPING=1");
+            let mut manager = Manager::new(OsStr::new(&format!("@{unique}"))).unwrap();
+            manager.tell("STOPPING=1");
+            assert_eq!(heard(&by_name), ["STOPPING=1"]);
         }
+        assert!(Manager::new(OsStr::new("vsock:2:1234")).is_err());
+    }
+
+    #[test]
+    fn what_a_full_queue_does_not_take_is_sent_later_in_its_order() {
+        let file = file("notify-full");
+        let busy = UnixDatagram::bind(&file).unwrap();
+        let mut manager = Manager::new(file.as_os_str()).unwrap();
+        while manager.queue.is_empty() {
+            manager.tell("X=1");
+        }
+        manager.tell("READY=1");
+        manager.tell("STOPPING=1");
+        assert_eq!(manager.queue, ["X=1", "READY=1", "STOPPING=1"]);
+        assert!(!heard(&busy).is_empty());
+        manager.flush(Instant::now());
+        assert_eq!(heard(&busy), ["X=1", "READY=1", "STOPPING=1"]);
+        assert!(manager.queue.is_empty());
+        fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
+    fn a_manager_that_is_missing_is_told_when_it_is_back_and_given_up_in_the_end() {
+        let file = file("notify-missing");
+        let mut manager = Manager::new(file.as_os_str()).unwrap();
+        manager.tell("READY=1");
+        assert_eq!(manager.queue, ["READY=1"]);
+        let back = UnixDatagram::bind(&file).unwrap();
+        manager.flush(Instant::now());
+        assert_eq!(heard(&back), ["READY=1"]);
+        fs::remove_file(&file).unwrap();
+        manager.tell("STOPPING=1");
+        manager.flush(Instant::now() + ABSENCE_MAX);
+        assert!(manager.queue.is_empty());
     }
 }

@@ -4,79 +4,18 @@
 //! {"program": "echo-reactor", "version": .., "model": .., "addresses": [..], "seconds": 1.5,
 //!  "accepted": 3, ..every counter by its name..,
 //!  "memory": [{"connections": 10, "rss_bytes": .., ..}, {"connections": 100, ..}, ..growth at every power of ten..],
-//!  "closed": {every reason: count}, "rejected": {every reason: count}, "dropped": {every reason: count}, "accept_errors": {"EMFILE(24)": count}}
+//!  "closed": {every reason: count}, "rejected": {every reason: count}, "dropped": {every reason: count}, "accept_errors": {"EMFILE(24)": count}, "log_lines_lost": count}
 //! ```
 //!
-//! What may live in this file: that form, and the file it goes to.
+//! What may live in this file: that form. The file is [`crate::cli::output`]'s.
 
-use crate::cli::exit::{Class, Failure};
 use crate::cli::footprint::Row;
+use crate::cli::logging;
 use crate::net::Endpoint;
 use crate::stats::{Dropped, Reason, Rejected, Stats};
 use nix::errno::Errno;
 use serde_json::{Map, Value, json};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Where the report goes.
-#[derive(Debug)]
-pub(super) enum Target {
-    Output,
-    File(PathBuf, File),
-}
-
-impl Target {
-    /// Opens the file at the start, so that a wrong path is told before anybody is served and not after a day of
-    /// serving. What is in it stays until there is something to put in its place.
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        if path == Path::new("-") {
-            return Ok(Self::Output);
-        }
-        match OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-        {
-            Ok(file) => Ok(Self::File(path.to_owned(), file)),
-            Err(error) => Err(Failure::new(
-                Class::Create,
-                format!(
-                    "--stats-json: cannot write '{}': {error}; name a file in a directory that this user may write to",
-                    path.display()
-                ),
-            )),
-        }
-    }
-
-    pub(super) fn write(self, report: &Value) -> Result<(), Failure> {
-        let text = format!("{report:#}\n");
-        match self {
-            // Whoever closed our standard output does not want to know.
-            Self::Output => match io::stdout().write_all(text.as_bytes()) {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                    Err(Self::failure("standard output", &error))
-                }
-                _ => Ok(()),
-            },
-            Self::File(path, mut file) => {
-                // A pipe or a device has no length to cut.
-                let _ = file.set_len(0);
-                file.write_all(text.as_bytes())
-                    .map_err(|error| Self::failure(&path.display().to_string(), &error))
-            }
-        }
-    }
-
-    fn failure(name: &str, error: &io::Error) -> Failure {
-        Failure::new(
-            Class::Io,
-            format!("--stats-json: writing {name} failed: {error}"),
-        )
-    }
-}
 
 /// The report of a server that has ended.
 pub(super) fn report(
@@ -113,6 +52,7 @@ pub(super) fn report(
         .iter()
         .map(|(&errno, count)| (errno_name(errno), json!(count)));
     report.insert("accept_errors".into(), Value::Object(errors.collect()));
+    report.insert("log_lines_lost".into(), json!(logging::lost_lines()));
     let memory: Vec<Value> = memory.iter().map(Row::to_json).collect();
     report.insert("memory".into(), Value::Array(memory));
     Value::Object(report)
@@ -129,6 +69,7 @@ fn errno_name(errno: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
 
     #[test]
     fn the_report_has_every_counter_and_every_reason() {
@@ -168,12 +109,5 @@ mod tests {
                 .iter()
                 .all(|(name, _)| report[*name].is_u64())
         );
-    }
-
-    #[test]
-    fn a_path_that_cannot_be_written_is_told_at_the_start() {
-        let failure = Target::open(Path::new("/nowhere/at/all.json")).unwrap_err();
-        assert_eq!(failure.exit().code(), 73);
-        assert!(failure.text.contains("'/nowhere/at/all.json'"), "{failure}");
     }
 }

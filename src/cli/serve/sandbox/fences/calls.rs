@@ -44,7 +44,7 @@ const SOCKETS: &[c_long] = &[
 ];
 
 /// The log asks whether there is room for a line, and writes it; the waker of the loop is an eventfd that is written and
-/// read; the report cuts its file before it writes.
+/// read; the report reserves its space, and cuts its file to its length.
 const WORDS: &[c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
@@ -53,6 +53,7 @@ const WORDS: &[c_long] = &[
     libc::SYS_write,
     libc::SYS_writev,
     libc::SYS_ftruncate,
+    libc::SYS_fallocate,
 ];
 
 /// Signals: the way back from a handler, and a wait that goes on after a stop (SIGSTOP, then SIGCONT).

@@ -1,0 +1,113 @@
+//! How many connections this process can hold, by its limits of descriptors and threads.
+//!
+//! What may live in this file: asking the system, raising what may be raised, and fitting the limits of the server to it.
+//! What may not: the limits that were typed; those are in [`super::typed`].
+
+use super::typed::{Model, Typed};
+use crate::blocking::threads_max;
+use crate::cli::exit::{Class, Failure};
+use crate::cli::units::{grouped, plural};
+use crate::limits::Limits;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::close;
+use std::io;
+
+/// The limits that this process can keep, and what to say of them at the start. `taken` descriptors were inherited open.
+pub(super) fn fit(typed: &Typed, taken: u64) -> Result<(Limits, String), Failure> {
+    let mut limits = typed.limits();
+    limits
+        .check()
+        .map_err(|error| Failure::new(Class::Usage, error.to_string()))?;
+    let asked = limits.connections_max as u64;
+    let descriptors = raise_descriptors();
+    let mut lowered = limits.fit_descriptors(descriptors.saturating_sub(taken));
+    let in_use = match taken {
+        0 => String::new(),
+        _ => format!("{} in use already, ", grouped(taken)),
+    };
+    let mut room = format!(
+        "{} descriptors, {in_use}{} kept in reserve",
+        grouped(descriptors),
+        grouped(limits.descriptors_reserved as u64)
+    );
+    if typed.model == Model::Threads {
+        if let Some((most, why)) = threads_max().filter(|&(most, _)| most < limits.connections_max)
+        {
+            limits.connections_max = most;
+            room = format!("{} threads, by {why}", grouped(most as u64));
+            lowered = true;
+        }
+    }
+    let fits = limits.connections_max as u64;
+    if lowered && typed.asked_for_connections() {
+        let text = format!(
+            "--connections {} is more than fits: there is room for {} ({room}); raise the hard limit \
+             (ulimit -Hn, or LimitNOFILE= of systemd), or ask for less",
+            grouped(asked),
+            grouped(fits)
+        );
+        if typed.strict() {
+            return Err(Failure::new(Class::System, text));
+        }
+        log::warn!("{text}");
+    }
+    if typed.model == Model::Reactor {
+        reserve_descriptors(&limits, descriptors);
+    }
+    let why = match (lowered, typed.asked_for_connections()) {
+        (true, _) => room,
+        (false, true) => "as --connections says".to_owned(),
+        (false, false) => "the default of --connections".to_owned(),
+    };
+    let capacity = match typed.model {
+        Model::OneAtATime => "serves one connection at a time".to_owned(),
+        _ => format!("holds up to {} ({why})", plural(fits, "connection")),
+    };
+    Ok((limits, capacity))
+}
+
+/// Raises the soft limit of descriptors to the hard one, and returns how many there may be now. The soft one is low
+/// for the sake of programs that use select(2), which we do not.
+fn raise_descriptors() -> u64 {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) if soft < hard => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+            Ok(()) => hard,
+            Err(error) => {
+                log::warn!(
+                    "the limit of descriptors stays at {}: raising it to {} failed: {error}",
+                    grouped(soft),
+                    grouped(hard)
+                );
+                soft
+            }
+        },
+        Ok((soft, _)) => soft,
+        Err(error) => {
+            log::warn!("the limit of descriptors is unknown: {error}");
+            u64::MAX
+        }
+    }
+}
+
+/// Makes the kernel's table of our descriptors as large as the reserve asks for. Left alone it doubles as connections
+/// come, and the one that needs place 524,288 waits until four megabytes have been copied. The table never shrinks, so
+/// taking a high descriptor once, and giving it back, is all it needs (F_DUPFD of fcntl(2)).
+fn reserve_descriptors(limits: &Limits, descriptors: u64) {
+    let wanted = limits.reserve.min(limits.connections_max);
+    let highest = (wanted + limits.descriptors_reserved)
+        .min(usize::try_from(descriptors).unwrap_or(usize::MAX));
+    let Some(highest) = i32::try_from(highest).ok().filter(|_| wanted > 0) else {
+        return;
+    };
+    match fcntl(io::stderr(), FcntlArg::F_DUPFD_CLOEXEC(highest - 1)) {
+        Ok(descriptor) => {
+            let _ = close(descriptor);
+        }
+        // They will come one by one, then.
+        Err(error) => log::warn!(
+            "no room can be made for {} descriptors ahead of time: {error}",
+            grouped(highest as u64)
+        ),
+    }
+}
