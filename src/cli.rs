@@ -16,8 +16,8 @@ mod doctor;
 mod exit;
 mod footprint;
 mod logging;
-mod own_program;
 mod output;
+mod own_program;
 mod process;
 #[cfg(feature = "bench")]
 mod report;

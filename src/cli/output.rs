@@ -79,7 +79,7 @@ impl NonBlockingWriter {
         if kind.is_socket() {
             return Ok(Self::with(file, Method::Send));
         }
-        let own = open_without_waiting(&format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let own = open_without_waiting(format!("/proc/self/fd/{}", file.as_raw_fd()));
         // The terminal of another user (su) may be opened by its process group as /dev/tty.
         let own = own.or_else(|error| match is_controlling_terminal(metadata.rdev()) {
             true => open_without_waiting("/dev/tty"),
@@ -335,14 +335,14 @@ mod tests {
     fn lines_that_are_not_read_are_counted_and_told_later() {
         let (ours, reader) = UnixStream::pair().unwrap();
         is_lossy_by_the_line(ours, reader);
-        let (reader, ours) = nix::unistd::pipe().unwrap();
+        let (reader, ours) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         is_lossy_by_the_line(ours, File::from(reader));
     }
 
     /// Our own description is non-blocking; that of the other processes stays as it is.
     #[test]
     fn the_inherited_description_keeps_its_flags() {
-        let (_reader, ours) = nix::unistd::pipe().unwrap();
+        let (_reader, ours) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let writer = NonBlockingWriter::new(ours.as_fd()).unwrap();
         if cfg!(target_os = "linux") {
             assert_eq!(writer.method, Method::Write);
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_report_waits_for_its_reader_but_not_for_ever() {
-        let (reader, ours) = nix::unistd::pipe().unwrap();
+        let (reader, ours) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let writer = NonBlockingWriter::new(ours.as_fd()).unwrap();
         let text = vec![b'x'; 1 << 20];
         let error = writer.write_within(&text, Duration::from_millis(20));

@@ -46,7 +46,7 @@ use succession::{Predecessor, Program, Succession};
 use typed::Model;
 
 pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
-    let descriptors_taken = process::descriptors_in_use();
+    let descriptors_inherited = process::descriptors_in_use();
     // Before anything is opened: nothing of ours may be at the numbers of what we were born with.
     let inherited = inherit::take();
     logging::start(typed.verbosity());
@@ -69,7 +69,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         None => typed.addresses(!inherited.sockets.is_empty()),
     };
     exposure::check(typed, &addresses)?;
-    let (limits, capacity) = capacity::fit(typed, descriptors_taken)?;
+    let (limits, capacity) = capacity::fit(typed, descriptors_inherited + addresses.len() as u64)?;
     let is_sandboxed = typed.sandbox != Sandbox::Off;
     let report_file = typed
         .stats_json()

@@ -25,8 +25,14 @@ mod cli_serve;
 mod compare;
 #[cfg(feature = "cli")]
 mod doctor;
+#[cfg(feature = "cli")]
+mod escaping;
+#[cfg(feature = "cli")]
+mod inherited;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod memory;
+#[cfg(feature = "cli")]
+mod outputs;
 #[cfg(feature = "cli")]
 mod python;
 

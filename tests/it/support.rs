@@ -10,7 +10,7 @@ pub(crate) mod fault;
 pub(crate) mod schema;
 
 #[cfg(feature = "cli")]
-pub(crate) use child::{Ended, Serve, ended, program, strace, wrapped};
+pub(crate) use child::{Ended, Serve, by_shell, ended, pipe, program, strace, terminal, wrapped};
 
 use echo_reactor::echo::{self, Config, Server, Turn};
 use echo_reactor::net::{Address, Endpoint, UnixName};

@@ -232,7 +232,7 @@ fn create_temporary(path: &Path) -> io::Result<(PathBuf, File)> {
         match created {
             // Left by a process that was killed, or of another process with this number (containers).
             Err(error) if error.kind() == ErrorKind::AlreadyExists && attempt < NAMES => {
-                attempt += 1
+                attempt += 1;
             }
             result => return result.map(|file| (temporary, file)),
         }

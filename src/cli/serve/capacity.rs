@@ -13,21 +13,31 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::close;
 use std::io;
 
-/// The limits that this process can keep, and what to say of them at the start. `taken` descriptors were inherited open.
-pub(super) fn fit(typed: &Typed, taken: u64) -> Result<(Limits, String), Failure> {
+/// What the server itself opens beside its sockets: standard streams and their copies, the event queue, signal pipes, the
+/// file of the report, the way to a service manager. The rest of the reserve has room for what was inherited.
+const DESCRIPTORS_OWN: usize = 16;
+
+/// The limits that this process can keep, and what to say of them at the start. Of the
+/// descriptors `in_use` are inherited ones and listeners.
+pub(super) fn fit(typed: &Typed, in_use: u64) -> Result<(Limits, String), Failure> {
     let mut limits = typed.limits();
     limits
         .check()
         .map_err(|error| Failure::new(Class::Usage, error.to_string()))?;
     let asked = limits.connections_max as u64;
     let descriptors = raise_descriptors();
-    let mut lowered = limits.fit_descriptors(descriptors.saturating_sub(taken));
-    let in_use = match taken {
+    let slack = limits.descriptors_reserved.saturating_sub(DESCRIPTORS_OWN) as u64;
+    let beyond = in_use.saturating_sub(slack);
+    let mut lowered = limits.fit_descriptors(descriptors.saturating_sub(beyond));
+    let in_use = match beyond {
         0 => String::new(),
-        _ => format!("{} in use already, ", grouped(taken)),
+        _ => format!(
+            " and {} more in use (inherited, or listeners)",
+            grouped(beyond)
+        ),
     };
     let mut room = format!(
-        "{} descriptors, {in_use}{} kept in reserve",
+        "{} descriptors, {} kept in reserve{in_use}",
         grouped(descriptors),
         grouped(limits.descriptors_reserved as u64)
     );

@@ -1,7 +1,7 @@
 //! L: the log, whatever is thrown at it and whoever does not read it.
 
 use crate::support::{
-    Dir, Serve, Talk, ended, exists, noise, program, strace, try_connect, wait_until,
+    Dir, Serve, Talk, ended, exists, noise, pipe, program, strace, try_connect, wait_until,
 };
 use echo_reactor::net::Endpoint;
 use nix::sys::signal::Signal;
@@ -102,7 +102,7 @@ fn l3_a_standard_error_that_nobody_reads_does_not_hold_up_an_echo() {
 
 /// The writing end of a pipe that nobody reads, though somebody could.
 fn unread() -> Stdio {
-    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let (reader, writer) = pipe();
     // It lives as long as this process, which is what a reader who never reads is.
     std::mem::forget(reader);
     writer.into()
@@ -162,7 +162,7 @@ fn l4_without_standard_output_it_serves_and_ends_in_order() {
 #[test]
 fn l4_a_reader_of_the_log_that_has_gone_hurts_nobody() {
     for model in ["reactor", "threads"] {
-        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let (reader, writer) = pipe();
         let mut command = program();
         command.args(["serve", TCP, "-vv", "--model", model]);
         command.stderr(Stdio::from(writer));
