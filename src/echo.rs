@@ -45,6 +45,7 @@ use connection::{Outcome, Wait};
 use governor::Governor;
 use guard::Guard;
 use start::Orders;
+use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
 use throttle::Throttle;
@@ -82,6 +83,8 @@ pub struct Server<W: World = System> {
     guard: Guard,
     /// Listeners and datagram sockets: what makes this a server.
     doors: Vec<Key>,
+    /// While the server drains: how many datagrams each socket may still answer.
+    drain_datagrams_left: HashMap<Key, u64>,
     endpoints: Vec<Endpoint>,
     files: Vec<SocketFile>,
     phase: Phase,
@@ -103,13 +106,14 @@ enum Phase {
     Serving,
     /// Somebody else has the doors. Who is here already is served as ever.
     Leaving,
-    /// No newcomers. Who is in the middle of something may finish it; the quiet ones are told goodbye. At `goodbye`
-    /// everybody is, and at `cut` it is over.
+    /// What was queued when this began is served, and each listener and datagram socket closed when its queue is empty.
+    /// Who is in the middle of something may finish it; the quiet ones are told goodbye. At `goodbye` everybody is, and
+    /// at `cut` it is over.
     Draining {
         goodbye: Instant,
         cut: Instant,
     },
-    /// Everybody has been told goodbye.
+    /// Everybody has been told goodbye, and what is still queued is refused and counted.
     Parting {
         cut: Instant,
     },
@@ -147,6 +151,7 @@ impl<W: World> Server<W> {
             admission: Admission::new(&limits),
             guard,
             doors: Vec::new(),
+            drain_datagrams_left: HashMap::new(),
             endpoints: Vec::new(),
             files: Vec::new(),
             phase: Phase::Serving,
@@ -307,12 +312,7 @@ impl<W: World> Server<W> {
             self.open_doors();
         }
         match self.phase {
-            Phase::Draining { goodbye, cut } if goodbye <= now => {
-                self.phase = Phase::Parting { cut };
-                self.connections()
-                    .into_iter()
-                    .for_each(|key| self.part_with(key));
-            }
+            Phase::Draining { goodbye, cut } if goodbye <= now => self.say_goodbye(cut),
             Phase::Parting { cut } if cut <= now => self.stop(),
             _ => {}
         }
@@ -350,16 +350,27 @@ impl<W: World> Server<W> {
         let Some(Socket::Datagrams(socket)) = self.reactor.get_mut(key) else {
             return;
         };
-        let drained = exchange::answer_all(
-            &mut **socket,
-            &mut self.datagram_scratch,
-            self.limits.turn_datagrams,
-            &mut self.guard,
-            now,
-            &mut self.stats,
-        );
-        match drained {
-            Ok(true) => {}
+        let before = self.stats.datagrams_in;
+        let scratch = &mut self.datagram_scratch;
+        let budget = self.limits.turn_datagrams;
+        let is_empty = match self.phase {
+            Phase::Parting { .. } | Phase::Stopped => {
+                exchange::discard_all(&mut **socket, scratch, budget, &mut self.stats)
+            }
+            _ => exchange::answer_all(
+                &mut **socket,
+                scratch,
+                budget,
+                &mut self.guard,
+                now,
+                &mut self.stats,
+            ),
+        };
+        match is_empty {
+            Ok(true) => self.on_queue_empty(key),
+            Ok(false) if self.has_drained(key, self.stats.datagrams_in - before) => {
+                self.close_door(key);
+            }
             Ok(false) => {
                 self.stats.budget_yields += 1;
                 self.reactor.again(key, readiness);

@@ -99,11 +99,13 @@ pub enum Rejected {
     Prefix,
     /// Its address is on the deny-list, or not on the allow-list.
     Denied,
+    /// It was still in the accept queue when the server's time for stopping was over.
+    Stopping,
 }
 
 impl Rejected {
     /// Every reason, in the order of the ledger.
-    pub const ALL: [Self; 3] = [Self::Limit, Self::Prefix, Self::Denied];
+    pub const ALL: [Self; 4] = [Self::Limit, Self::Prefix, Self::Denied, Self::Stopping];
 
     /// Its name in the ledger: stable, for machines too.
     #[must_use]
@@ -112,6 +114,7 @@ impl Rejected {
             Self::Limit => "limit",
             Self::Prefix => "prefix",
             Self::Denied => "denied",
+            Self::Stopping => "stopping",
         }
     }
 
@@ -124,6 +127,9 @@ impl Rejected {
             }
             Self::Prefix => "its prefix has as many connections as it may (see --max-per-prefix)",
             Self::Denied => "its address may not come (see --allow and --deny)",
+            Self::Stopping => {
+                "the server is stopping, and its time for that is over (see --drain-timeout)"
+            }
         }
     }
 }
@@ -149,13 +155,15 @@ pub enum Dropped {
     TooLong,
     /// The socket's send buffer was full. A datagram is not worth waiting for.
     WouldBlock,
+    /// It was still queued when the server's time for stopping was over.
+    Stopping,
     /// Sending failed in any other way.
     Error,
 }
 
 impl Dropped {
     /// Every reason, in the order of the ledger.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ServicePort,
         Self::OwnPort,
         Self::NoHost,
@@ -165,6 +173,7 @@ impl Dropped {
         Self::Unnamed,
         Self::TooLong,
         Self::WouldBlock,
+        Self::Stopping,
         Self::Error,
     ];
 
@@ -181,6 +190,7 @@ impl Dropped {
             Self::Unnamed => "unnamed",
             Self::TooLong => "too_long",
             Self::WouldBlock => "would_block",
+            Self::Stopping => "stopping",
             Self::Error => "error",
         }
     }

@@ -39,7 +39,7 @@ const TABLE: [(Exit, u8, &str, &str); 15] = [
         Exit::Cut,
         3,
         "cut",
-        "stopped before everything was echoed: connections were cut",
+        "stopped before everything was echoed: connections were cut, or still queued",
     ),
     (
         Exit::Invalid,

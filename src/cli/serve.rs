@@ -32,7 +32,7 @@ use crate::blocking;
 use crate::echo::{Access, Config, Server, StartError, Turn};
 use crate::limits::AtLimit;
 use crate::net::{Address, Bound, Endpoint, bind_all};
-use crate::stats::{Reason, Stats};
+use crate::stats::{Dropped, Reason, Rejected, Stats};
 use bell::Bell;
 use delivery::Delivery;
 use inherit::Inherited;
@@ -476,18 +476,26 @@ fn conclude(end: &End, lasted: Duration) -> Exit {
     if let Err(problem) = end.stats.balance() {
         log::error!("a mistake in this program, please report it: the ledger says that {problem}");
     }
-    match end.stats.closed(Reason::Cut) {
-        0 => Exit::Ok,
-        cut => {
-            let lost = end.stats.discarded.saturating_sub(end.discarded_before);
-            logging::say(&format!(
-                "echo-reactor: {} cut, {} not echoed",
-                plural(cut, "connection"),
-                plural(lost, "byte")
-            ));
-            Exit::Cut
-        }
+    let cut = end.stats.closed(Reason::Cut);
+    let refused = end.stats.rejected(Rejected::Stopping);
+    let dropped = end.stats.dropped(Dropped::Stopping);
+    if cut + refused + dropped == 0 {
+        return Exit::Ok;
     }
+    let bytes = end.stats.discarded.saturating_sub(end.discarded_before);
+    let mut lost = format!(
+        "{} cut, {} not echoed",
+        plural(cut, "connection"),
+        plural(bytes, "byte")
+    );
+    if refused > 0 {
+        lost += &format!("; {} reset", plural(refused, "queued connection"));
+    }
+    if dropped > 0 {
+        lost += &format!("; {} not answered", plural(dropped, "queued datagram"));
+    }
+    logging::say(&format!("echo-reactor: {lost}"));
+    Exit::Cut
 }
 
 #[cfg(test)]
@@ -541,6 +549,13 @@ mod tests {
         assert_eq!(conclude(&end, Duration::ZERO), Exit::Ok);
         end.stats.open();
         end.stats.close(Reason::Cut, 0);
+        assert_eq!(conclude(&end, Duration::ZERO), Exit::Cut);
+        end.stats = Stats::default();
+        end.stats.reject(Rejected::Stopping);
+        assert_eq!(conclude(&end, Duration::ZERO), Exit::Cut);
+        end.stats = Stats::default();
+        end.stats.datagrams_in += 1;
+        end.stats.drop_datagram(Dropped::Stopping);
         assert_eq!(conclude(&end, Duration::ZERO), Exit::Cut);
     }
 }

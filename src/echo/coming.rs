@@ -26,7 +26,7 @@ impl<W: World> Server<W> {
         for _ in 0..budget {
             let is_full = self.stats.live >= self.limits.connections_max as u64
                 && !planted!("no-connection-limit");
-            if is_full && self.limits.at_limit == AtLimit::Wait {
+            if is_full && self.limits.at_limit == AtLimit::Wait && !self.is_refusing() {
                 return self.hold_newcomers();
             }
             if self.governor.holds() {
@@ -39,7 +39,7 @@ impl<W: World> Server<W> {
                 Ok(accepted) if planted!("accept-once") => return self.welcome(accepted),
                 Ok(accepted) => self.welcome(accepted),
                 Err(error) => match accept::judge(&error) {
-                    Verdict::Empty => return,
+                    Verdict::Empty => return self.on_queue_empty(key),
                     Verdict::Next => self.stats.accept_error(&error),
                     Verdict::Pause(remedy) => return self.pause_newcomers(&error, remedy),
                     Verdict::Fatal => return self.lose_door(key, error),
@@ -51,7 +51,11 @@ impl<W: World> Server<W> {
     }
 
     fn welcome(&mut self, accepted: Accepted<W::Stream>) {
-        if let Err(why) = self.admission.judge(&accepted.peer, self.stats.live) {
+        let verdict = match self.is_refusing() {
+            true => Err(Rejected::Stopping),
+            false => self.admission.judge(&accepted.peer, self.stats.live),
+        };
+        if let Err(why) = verdict {
             return self.reject(&accepted, why);
         }
         self.stats.open();

@@ -59,6 +59,31 @@ pub fn answer_all<D: Datagrams>(
     Ok(false)
 }
 
+/// Reads what is there, at most `budget` datagrams, and drops it: the server is stopping, and its time is over. Whether
+/// the socket is drained.
+///
+/// # Errors
+/// What receiving said, if that will not pass.
+pub fn discard_all<D: Datagrams>(
+    socket: &mut D,
+    scratch: &mut [u8],
+    budget: usize,
+    stats: &mut Stats,
+) -> io::Result<bool> {
+    for _ in 0..budget {
+        match socket.receive(scratch) {
+            Ok(_) => {
+                stats.datagrams_in += 1;
+                stats.drop_datagram(Dropped::Stopping);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+            Err(error) if is_passing(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
 fn answer_one<D: Datagrams>(
     socket: &mut D,
     datagram: &[u8],

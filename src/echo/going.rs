@@ -4,10 +4,10 @@
 //!              leave: somebody else has the doors
 //!            ┌──────────────────────────▶ Leaving ──┐
 //!   Serving ─┤                                      │ drain
-//!            └─ drain: no newcomers ──▶ Draining ◀──┘
-//!                                          │ all are told goodbye
-//!                                          ▼
-//!                                       Parting ── the time is over, or stop ──▶ Stopped
+//!            └─ drain: the queues are ──▶ Draining ◀┘
+//!               served, then closed          │ all are told goodbye, and what is still queued is refused
+//!                                            ▼
+//!                                         Parting ── the time is over, or stop ──▶ Stopped
 //! ```
 //!
 //! What may live in this file: ends, of one connection or of all. What is done meanwhile for those who stay is the loop's
@@ -18,9 +18,14 @@ use super::world::{Socket, World};
 use super::{Phase, Server};
 use crate::net::Stream;
 use crate::reactor::{Key, Readiness};
-use crate::stats::Reason;
+use crate::stats::{Dropped, Reason, Rejected};
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// More than a queue can have held when the server began to stop: an accept queue is cut to `net.core.somaxconn` (4,096
+/// by default, 65,535 where it was raised); a datagram takes at least 256 bytes of a receive buffer, so that this many
+/// need one of 16 MiB.
+const QUEUED_MAX: u64 = 65_536;
 
 impl<W: World> Server<W> {
     /// The one way out: whatever ends a connection ends it here.
@@ -62,7 +67,8 @@ impl<W: World> Server<W> {
         }
         if let Some(place) = self.doors.iter().position(|&door| door == key) {
             self.doors.remove(place);
-            if place < self.endpoints.len() {
+            // A server that stops goes on telling where it was; its listeners close in any order.
+            if self.phase == Phase::Serving && place < self.endpoints.len() {
                 self.endpoints.remove(place);
             }
         }
@@ -73,8 +79,10 @@ impl<W: World> Server<W> {
         }
     }
 
-    /// Begins to stop: no newcomers; whoever is in the middle of something may finish it; everybody is told goodbye,
-    /// and what is left when `drain_timeout` is over is cut. Saying it twice changes nothing.
+    /// Begins to stop. Connections and datagrams that are queued by now are served, and each listener is closed when its
+    /// queue is empty; whoever is in the middle of something may finish it; everybody is told goodbye, and what is left
+    /// when `drain_timeout` is over is cut. Of a queue, what is left `linger_timeout` before that is refused and counted
+    /// ([`Rejected::Stopping`], [`Dropped::Stopping`]). Saying it twice changes nothing.
     pub fn drain(&mut self) {
         if !matches!(self.phase, Phase::Serving | Phase::Leaving) {
             return;
@@ -92,7 +100,6 @@ impl<W: World> Server<W> {
                 .drain_timeout
                 .saturating_sub(self.limits.linger_timeout);
         self.phase = Phase::Draining { goodbye, cut };
-        self.close_doors();
         if planted!("drain-cuts") {
             return self.stop();
         }
@@ -102,6 +109,7 @@ impl<W: World> Server<W> {
                 self.after(key, Readiness::Plain, Outcome::Wait(wait));
             }
         }
+        self.serve_queues();
         self.set_alarm();
     }
 
@@ -128,40 +136,126 @@ impl<W: World> Server<W> {
         self.set_alarm();
     }
 
-    /// Stops at once. Whoever is still connected is cut, and counted so.
+    /// Stops at once. Open connections are cut; queued connections are reset and queued datagrams dropped. All of them are
+    /// counted.
     pub fn stop(&mut self) {
-        if self.phase == Phase::Serving {
-            self.drain();
-        }
         self.phase = Phase::Stopped;
+        self.reactor.read_clock();
         for key in self.connections() {
             self.end(key, Reason::Cut);
         }
+        // After the connections: accept(2) takes a descriptor, even if only to refuse.
+        self.refuse_queues();
+        self.set_alarm();
     }
 
-    /// Nobody finds us any more. Who is in the accept queue already is let in first, as far as one turn allows: they
-    /// were told that they are connected.
-    fn close_doors(&mut self) {
+    // ---- listeners and datagram sockets while the server stops ----
+
+    /// Serves what is queued at each listener and datagram socket, and closes those that have nothing more. The kernel has
+    /// told the clients in an accept queue that they are connected, and closing the listener would reset them. A queue
+    /// longer than the budget of a turn is served on in the turns that follow; the accept queue is FIFO, so connections
+    /// that were there at the beginning come first.
+    ///
+    /// Files of Unix sockets go before that, so that no new client finds the way in.
+    fn serve_queues(&mut self) {
         self.files.clear();
-        let now = self.reactor.now();
-        self.governor.release(now);
-        for key in std::mem::take(&mut self.doors) {
-            if !planted!("drain-forgets-the-queue") {
-                self.accept(key, Readiness::Plain);
-            }
-            self.reactor.release(key);
-        }
-        self.governor.release(now);
+        self.governor.release(self.reactor.now());
         self.count_waiting();
+        for key in self.doors.clone() {
+            if planted!("drain-forgets-the-queue") {
+                self.close_door(key);
+                continue;
+            }
+            if let Some(Socket::Datagrams(_)) = self.reactor.get_mut(key) {
+                self.drain_datagrams_left.insert(key, QUEUED_MAX);
+            }
+            self.serve_queue(key);
+        }
+    }
+
+    fn serve_queue(&mut self, key: Key) {
+        match self.reactor.get_mut(key) {
+            Some(Socket::Listener(_)) => self.accept(key, Readiness::Plain),
+            Some(Socket::Datagrams(_)) => self.answer(key, Readiness::Plain),
+            _ => {}
+        }
+    }
+
+    /// The time for finishing is over: each connection is told so, and what is still queued is refused.
+    pub(super) fn say_goodbye(&mut self, cut: Instant) {
+        self.phase = Phase::Parting { cut };
+        for key in self.connections() {
+            self.part_with(key);
+        }
+        self.governor.release(self.reactor.now()); // refusing needs no room among the connections
+        for key in self.doors.clone() {
+            self.serve_queue(key);
+        }
+    }
+
+    /// Refuses and counts what is queued, all in this turn, and closes every listener and datagram socket.
+    fn refuse_queues(&mut self) {
+        self.files.clear();
+        self.governor.release(self.reactor.now());
+        for key in std::mem::take(&mut self.doors) {
+            let before = self.lost_in_queue();
+            loop {
+                let count = self.lost_in_queue();
+                self.serve_queue(key);
+                // Nothing more, an error, or a client that fills the queue as fast as it is emptied.
+                if self.lost_in_queue() == count || count - before >= QUEUED_MAX {
+                    break;
+                }
+            }
+            self.close_door(key);
+        }
+        self.governor.release(self.reactor.now());
+        self.count_waiting();
+        let lost = self.lost_in_queue();
+        if lost > 0 {
+            log::warn!("{lost} queued connections and datagrams are lost: the server has stopped");
+        }
+    }
+
+    /// How many queued connections and datagrams were lost because the server stopped.
+    fn lost_in_queue(&self) -> u64 {
+        self.stats.rejected(Rejected::Stopping) + self.stats.dropped(Dropped::Stopping)
+    }
+
+    /// A queue is empty. While the server drains, that is what its listener or datagram socket was still open for.
+    pub(super) fn on_queue_empty(&mut self, key: Key) {
+        if self.phase != Phase::Serving {
+            self.close_door(key);
+        }
+    }
+
+    /// Whether a datagram socket has now, after `count` more, answered as many as its queue can have held when the drain
+    /// began. Under a flood the queue never becomes empty.
+    pub(super) fn has_drained(&mut self, key: Key, count: u64) -> bool {
+        let Some(left) = self.drain_datagrams_left.get_mut(&key) else {
+            return false;
+        };
+        *left = left.saturating_sub(count);
+        *left == 0
+    }
+
+    pub(super) fn close_door(&mut self, key: Key) {
+        self.doors.retain(|&door| door != key);
+        self.reactor.release(key);
+    }
+
+    /// Whether newcomers are reset and datagrams dropped, because the time for serving them is over.
+    pub(super) fn is_refusing(&self) -> bool {
+        matches!(self.phase, Phase::Parting { .. } | Phase::Stopped)
     }
 
     pub(super) fn is_finished(&self) -> bool {
-        self.phase != Phase::Serving && self.stats.live == 0
+        self.phase != Phase::Serving && self.stats.live == 0 && self.doors.is_empty()
     }
 
     pub(super) fn connections(&self) -> Vec<Key> {
-        // Once the doors are closed, whatever is registered is a connection.
-        debug_assert!(self.doors.is_empty());
-        self.reactor.keys()
+        let mut keys = self.reactor.keys();
+        keys.retain(|key| !self.doors.contains(key));
+        keys
     }
 }

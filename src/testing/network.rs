@@ -86,6 +86,8 @@ pub(crate) struct Kernel {
     pub(crate) sockets: BTreeMap<usize, Socket>,
     next: usize,
     old_tokens: Vec<Token>,
+    /// How many clients were reset in an accept queue when its listener was closed: no counter of the server tells of them.
+    pub(crate) resets_in_queue: usize,
     /// The one call that is to fail, for `torture`.
     pub(crate) fault: Option<Fault>,
 }
@@ -196,6 +198,7 @@ impl Network {
                 sockets: BTreeMap::new(),
                 next: 0,
                 old_tokens: Vec::new(),
+                resets_in_queue: 0,
                 fault: None,
             })),
             remains: Rc::default(),
@@ -498,6 +501,9 @@ impl Drop for Handle {
         let socket = kernel.sockets.remove(&self.number).expect("closed once");
         if let Some((token, _)) = socket.registered {
             kernel.old_tokens.push(token);
+        }
+        if let Kind::Listener { queue } = &socket.kind {
+            kernel.resets_in_queue += queue.len();
         }
         drop(kernel);
         let mut remains = self.network.remains.borrow_mut();

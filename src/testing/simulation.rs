@@ -85,6 +85,8 @@ struct Simulation {
     full_and_finished: u64,
     /// How many descriptors there are in the other half of an episode: none, to begin with.
     descriptors_elsewhere: usize,
+    /// Whether accept always works, so that the server can know of every client in its accept queues.
+    can_accept: bool,
 }
 
 impl Drop for Simulation {
@@ -106,6 +108,7 @@ impl Simulation {
         if tells {
             eprintln!("{knobs:#?}\n{limits:#?}");
         }
+        let can_accept = knobs.accept_error == 0;
         let network = Network::new(Random::new(random.next()), knobs);
         let mut server = Server::new(network.selector(), limits, Default::default(), vec![50_007]);
         let mut open = |handle: Handle, door: fn(Box<Handle>) -> Socket<Simulated>| {
@@ -133,6 +136,7 @@ impl Simulation {
             turns: 0,
             full_and_finished: 0,
             descriptors_elsewhere: 0,
+            can_accept,
         }
     }
 
@@ -173,6 +177,7 @@ impl Simulation {
         let mut kernel = self.network.kernel();
         let before = kernel.knobs.descriptors;
         kernel.knobs.descriptors = std::mem::replace(&mut self.descriptors_elsewhere, before);
+        self.can_accept &= kernel.knobs.descriptors > 0;
         let now = kernel.knobs.descriptors;
         drop(kernel);
         self.tell(|| format!("{now} descriptors from now on, and not {before}"));
@@ -456,6 +461,14 @@ impl Simulation {
         assert_eq!(stats.balance(), Ok(()));
         let open = self.network.kernel().sockets.len();
         assert_eq!(open, 0, "sockets left open");
+        assert_eq!(
+            stats.datagrams_in, self.datagrams_sent,
+            "datagrams that were queued and never read"
+        );
+        if self.can_accept {
+            let reset = self.network.kernel().resets_in_queue;
+            assert_eq!(reset, 0, "queued clients that no counter tells of");
+        }
     }
 
     fn check_datagrams(&self) {

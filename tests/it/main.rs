@@ -8,6 +8,7 @@ mod support;
 
 // The server, through the library and through the program.
 mod datagrams;
+mod drain;
 mod echo;
 mod hostile;
 mod limits;
