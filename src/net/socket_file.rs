@@ -15,14 +15,19 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process;
 
-/// The file of a bound Unix socket. Dropping it removes the file, unless somebody else's has taken its place.
+/// The file of a bound Unix socket. Dropping it removes the file, unless another one has taken its place, or this is a
+/// copy in a forked child: the file belongs to the process that made it. A process that binds and then forks to go into
+/// the background hands it on by [`SocketFile::take_over`].
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     nursery: PathBuf,
     device: u64,
     inode: u64,
+    /// The process that made it, or took it over.
+    process: u32,
 }
 
 /// Which file it is, for whoever is to look after it next: a path alone could lead to somebody else's by then.
@@ -60,6 +65,7 @@ impl SocketFile {
                 nursery,
                 device: ours.dev(),
                 inode: ours.ino(),
+                process: process::id(),
             }),
             Err(error) => {
                 let _ = fs::remove_file(&unborn);
@@ -91,6 +97,7 @@ impl SocketFile {
             nursery: PathBuf::new(), // it has left that long ago
             device,
             inode,
+            process: process::id(),
         }
     }
 
@@ -117,6 +124,9 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.process != process::id() {
+            return; // the parent process still serves there
+        }
         // A successor may have renamed its own file over ours: that one is not ours to remove.
         if self.is_still_ours() {
             let _ = fs::remove_file(&self.path);
@@ -185,5 +195,31 @@ fn same_owner(ours: &Metadata, stale: Option<&Metadata>, path: &Path) -> io::Res
             ),
         )),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bound(name: &str) -> (SocketFile, PathBuf) {
+        let name = format!("echo-reactor-{name}-{}", process::id());
+        let path = std::env::temp_dir().join(name);
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let file = SocketFile::bind(&socket, Type::STREAM, &path, 0o600).unwrap();
+        file.publish().unwrap();
+        (file, path)
+    }
+
+    /// What a forked child drops is a copy of it, and the process is the only difference.
+    #[test]
+    fn a_copy_in_a_forked_child_leaves_the_file_to_the_parent() {
+        let (mut copy, path) = bound("copy");
+        let identity = copy.identity();
+        copy.process += 1;
+        drop(copy);
+        assert!(path.exists(), "the parent serves there");
+        drop(SocketFile::take_over(identity));
+        assert!(!path.exists(), "and removes it in the end");
     }
 }
