@@ -45,8 +45,9 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Limit(error) => Some(error),
-            Self::Bind(error) => Some(error),
+            // Their own texts are ours.
+            Self::Limit(error) => error.source(),
+            Self::Bind(error) => error.source(),
             Self::Datagrams(_) | Self::OneAddress(_) | Self::Admission(_) => None,
         }
     }

@@ -86,9 +86,10 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Limit(error) => Some(error),
-            Self::Bind(error) => Some(error),
-            Self::Reactor(error) => Some(error),
+            // Their own texts are part of ours.
+            Self::Limit(error) => error.source(),
+            Self::Bind(error) => error.source(),
+            Self::Reactor(error) => error.source(),
         }
     }
 }

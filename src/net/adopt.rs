@@ -138,7 +138,7 @@ impl fmt::Display for AdoptError {
 impl std::error::Error for AdoptError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::System(error) => Some(error),
+            Self::System(error) => error.source(), // its own text is ours
             _ => None,
         }
     }

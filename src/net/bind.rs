@@ -341,7 +341,8 @@ impl std::error::Error for BindError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::NoAddress => None,
-            Self::Resolve(_, error) | Self::Bind(_, error) => Some(error),
+            // Its own text is part of ours.
+            Self::Resolve(_, error) | Self::Bind(_, error) => error.source(),
         }
     }
 }

@@ -10,6 +10,7 @@ mod support;
 mod datagrams;
 mod drain;
 mod echo;
+mod errors;
 mod hostile;
 mod limits;
 mod stop;
