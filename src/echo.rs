@@ -52,6 +52,7 @@ use throttle::Throttle;
 use world::Socket;
 
 /// What a turn of the loop ended with.
+#[must_use = "a server that has finished needs no more turns"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// There will be more.
@@ -233,10 +234,20 @@ impl<W: World> Server<W> {
         if self.governor.holds() {
             self.count_waiting();
         }
+        self.announce();
         if self.is_finished() {
             self.failure.take().map_or(Ok(Turn::Finished), Err)
         } else {
             Ok(end)
+        }
+    }
+
+    /// Tells an outer event loop, if there is one, when the next turn is due: at the end of a turn, and after whatever
+    /// changes that between two turns.
+    fn announce(&mut self) {
+        if self.reactor.is_watched() {
+            let due = self.timeout();
+            self.reactor.announce(due);
         }
     }
 
@@ -402,9 +413,14 @@ impl<W: World> Server<W> {
         self.reactor.slot_bytes()
     }
 
-    /// How long [`Server::turn`] would wait if nothing happened; `None` is without end. For whoever drives this server
-    /// from a loop of their own.
+    /// How long [`Server::turn`] would wait from now on if nothing happened; `None` is without end. It is zero while
+    /// there is work left, when an order of a [`Handle`] waits to be followed, and once the server has finished.
+    ///
+    /// For an outer event loop: see [its page](crate#in-another-event-loop).
     pub fn timeout(&self) -> Option<Duration> {
+        if self.is_finished() || self.orders.is_given() {
+            return Some(Duration::ZERO);
+        }
         self.reactor.timeout()
     }
 

@@ -3,7 +3,8 @@
 //!
 //! It answers over TCP and UDP, IPv4 and IPv6, and over Unix sockets of both kinds, all from one process. It is made to
 //! be read (start with the [`guide`]), to be measured against, and to be embedded: without default features it needs
-//! mio, slab, log, socket2 and libc, and nothing else.
+//! mio, slab, log, socket2 and libc, and nothing else. Two features are for programs that embed it: `timerfd` and
+//! `pktinfo`, by nix.
 //!
 //! ```text
 //!                 wait                 next_event                 on_ready            advance
@@ -68,35 +69,52 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # From somebody else's event loop
+//! # In another event loop
 //!
-//! The server's event queue is a descriptor, readable when the server has something to do. Register it with a loop of
-//! your own, and give the server a turn whenever it is readable, and when [`timeout`](echo::Server::timeout) is over.
+//! The server's event queue is a descriptor. From the first time that it is taken it is readable whenever a turn is due: a
+//! source is ready, the last turn left work behind, a deadline has come (with the feature `timerfd`), another thread gave
+//! an order, or the server has finished. Each of these is a new edge, too. So register it, level-triggered or
+//! edge-triggered, and give the server **one turn for each readiness**; a loop around the turns would starve the other
+//! sources of yours for as long as clients send. When a turn returns [`Turn::Finished`](echo::Turn::Finished) the server
+//! needs no more, and its descriptor stays readable.
+//!
+//! Without the feature `timerfd` the descriptor does not tell of deadlines. Wait no longer then than
+//! [`timeout`](echo::Server::timeout) says, and give a turn when it is zero, as here; with the feature, `None` would do.
 //!
 //! ```
-//! use echo_reactor::{Limits, echo::Server, net::Endpoint};
+//! use echo_reactor::{Limits, echo::{Server, Turn}, net::Endpoint};
 //! use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 //! use std::io::{Read, Write};
 //! use std::os::fd::AsRawFd;
 //! use std::time::Duration;
 //!
+//! const SERVER: Token = Token(0);
 //! let mut server = Server::bind(&["127.0.0.1:0".parse()?], Limits::default())?;
 //! let Endpoint::Tcp(address) = server.addresses()[0] else { unreachable!("it was asked for TCP") };
 //! let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(8));
-//! poll.registry().register(&mut SourceFd(&server.as_raw_fd()), Token(0), Interest::READABLE)?;
+//! poll.registry().register(&mut SourceFd(&server.as_raw_fd()), SERVER, Interest::READABLE)?;
 //!
 //! let mut client = std::net::TcpStream::connect(address)?;
 //! client.write_all(b"hi")?;
-//! while server.stats().bytes_out < 2 {
+//! loop {
 //!     poll.poll(&mut events, server.timeout())?;
-//!     // Our loop is told of edges like any other, so the server's queue is to be emptied before we wait again.
-//!     while { server.turn(Some(Duration::ZERO))?; server.timeout() == Some(Duration::ZERO) } {}
+//!     let is_due = events.iter().any(|event| event.token() == SERVER) || server.timeout() == Some(Duration::ZERO);
+//!     if is_due && server.turn(Some(Duration::ZERO))? == Turn::Finished {
+//!         break;
+//!     }
+//!     // Other events of this loop are handled here.
+//!     if server.stats().bytes_out == 2 {
+//!         server.drain();
+//!     }
 //! }
 //! let mut back = [0; 2];
 //! client.read_exact(&mut back)?;
 //! assert_eq!(&back, b"hi");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! The server lowers its limit of connections to the descriptors that the process has left when it starts, and keeps
+//! [`Limits::descriptors_reserved`] free for the rest of the program ([`Config::fit_descriptors`](echo::Config::fit_descriptors)).
 //!
 //! # On sockets that exist already, and over to another server
 //!

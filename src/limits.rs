@@ -4,6 +4,8 @@
 //! here. What may live in this file: a bound, why it is what it is, and the check that the bounds fit together. What may
 //! not: enforcing them (that is done by whoever spends the resource), or reading them from a command line (`cli` does).
 
+mod descriptors;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -18,8 +20,9 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections held at once (count; default 1,000,000). What happens when it is reached is `at_limit`'s. The descriptors that the process may
-    /// have are usually the tighter bound; see [`Limits::fit_descriptors`].
+    /// Connections held at once (count; default 1,000,000). What happens when it is reached is `at_limit`'s. The
+    /// descriptors that the process may have are usually the tighter bound, and a server lowers this to what they allow
+    /// ([`Config::fit_descriptors`](crate::echo::Config::fit_descriptors)).
     pub connections_max: usize,
 
     /// What becomes of newcomers while as many connections are open as may be (default: they wait).
@@ -43,7 +46,8 @@ pub struct Limits {
     pub reserve: usize,
 
     /// Descriptors kept free for everything that is not a connection: listeners, the epoll instance, standard streams,
-    /// a log file (count; default 32, as redis does). It only matters to [`Limits::fit_descriptors`].
+    /// a log file, and whatever else the program opens that this server is embedded in (count; default 32, as redis
+    /// does). It only matters to [`Limits::fit_descriptors`] and [`Limits::fit_process`].
     pub descriptors_reserved: usize,
 
     /// Handshakes that the kernel may finish ahead of `accept` (count; default the system's maximum,
@@ -306,6 +310,12 @@ impl Limits {
         let lowered = room < self.connections_max;
         self.connections_max = self.connections_max.min(room);
         lowered
+    }
+
+    /// The same with as many descriptors as this process may still open: its soft limit, less those that are open now.
+    /// Where that cannot be known (there is no `/proc`) 256 are assumed.
+    pub fn fit_process(&mut self) -> bool {
+        self.fit_descriptors(descriptors::left())
     }
 }
 

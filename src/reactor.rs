@@ -18,13 +18,15 @@
 //! What may live in this room: keys, readiness, turns, deadlines. What may not: bytes, connections, addresses, or any
 //! opinion on who deserves to be served. It imports nothing of ours.
 //!
-//! In reading order: this page, `words`, `key`, `slots`, `deadlines`, `epoll`; and `timer`, which the load generator alone needs.
+//! In reading order: this page, `words`, `key`, `slots`, `deadlines`, `epoll`, `outer_loop`; and `timer`, which the load
+//! generator needs and outer loops.
 
 mod deadlines;
 mod epoll;
 mod key;
+mod outer_loop;
 mod slots;
-#[cfg(feature = "bench")]
+#[cfg(feature = "timerfd")]
 mod timer;
 mod words;
 
@@ -37,12 +39,12 @@ pub use mio::Token;
 pub use mio::event::Source as ForeignSource;
 /// A foreign source that is a descriptor and nothing else.
 pub use mio::unix::SourceFd as ForeignDescriptor;
-#[cfg(feature = "bench")]
+#[cfg(feature = "timerfd")]
 pub use timer::Timer;
 pub use words::{Event, Interest, Readiness, Selector, Source, Want};
 
 use deadlines::{Deadlines, Place};
-use key::{FIRST_SERIAL, SLOTS_MAX, WAKE};
+use key::{EXTERNAL, FIRST_SERIAL, SLOTS_MAX, WAKE};
 use slots::Slots;
 use std::collections::VecDeque;
 use std::io;
@@ -86,6 +88,8 @@ pub struct Reactor<S, P = Epoll> {
     round: Option<Round>,
     alarm: Option<Instant>,
     stale_events: u64,
+    /// Whether the last wait had no room for all that was ready, or was interrupted.
+    is_unreported: bool,
 }
 
 /// A time in which no wait had room for all who were ready. The kernel goes round its list of them, and who becomes ready
@@ -136,6 +140,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             round: None,
             alarm: None,
             stale_events: 0,
+            is_unreported: false,
         }
     }
 
@@ -151,8 +156,8 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// deadline comes. It does not wait at all while there is work left from the last turn; one that was left in the middle
     /// simply goes on.
     ///
-    /// Says whether a [`Waker`] or a foreign source has something. That is said once, and before those who are ready have
-    /// their turn, so that whoever looks after it need not wait for them.
+    /// Says whether an external source has something ([`Reactor::watch`]). That is said once, and before the sources that
+    /// are ready have their turn. A [`Waker`] ends the wait and nothing else.
     ///
     /// # Errors
     /// Those of epoll_wait(2), but for an interruption by a signal, which is merely an early end. None of them can be
@@ -163,15 +168,16 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         }
         let timeout = sooner(max_wait, self.timeout());
         self.begin_turn();
-        let (mut woken, queued) = (false, self.turn.len());
+        let (mut external, queued) = (false, self.turn.len());
         let Self { selector, turn, .. } = self;
         let complete = selector.wait(timeout, |token, readiness| {
-            if token == WAKE {
-                woken = true;
-            } else {
+            if token == EXTERNAL {
+                external = true;
+            } else if token != WAKE {
                 turn.push((Key::from_token(token), readiness));
             }
         });
+        self.is_unreported = !matches!(complete, Ok(true));
         match complete {
             // What was ready when we asked is in the queue now; so up to the last reading of the clock, which was
             // before we asked, everything is known.
@@ -186,7 +192,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         if planted!("idle-before-heard") {
             self.judged_ms = self.now_ms;
         }
-        Ok(woken)
+        Ok(external)
     }
 
     /// Not everybody who is ready was reported, but `reported` were. Where that is so in every turn, deadlines are judged
@@ -296,8 +302,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         self.get_mut(key)
     }
 
-    /// How long [`Reactor::wait`] would wait if nothing happened: for whoever drives this reactor from a loop of their
-    /// own. `None` is without end.
+    /// How long [`Reactor::wait`] would wait from now on if nothing happened. `None` is without end.
     pub fn timeout(&self) -> Option<Duration> {
         let has_work = !self.queue.is_empty() || self.served < self.turn.len();
         if has_work && !planted!("sleeps-over-the-queue") {
@@ -306,8 +311,32 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         let alarm = self
             .alarm
             .map(|alarm| alarm.saturating_duration_since(self.now));
-        let deadline = self.deadlines.until_next();
-        sooner(alarm, deadline)
+        let left = sooner(alarm, self.deadlines.until_next())?;
+        if left.is_zero() {
+            return Some(left);
+        }
+        // Both count from the last reading of the clock, and between two turns of an outer loop anything may pass.
+        let since = self.selector.now().saturating_duration_since(self.now);
+        Some(left.saturating_sub(since))
+    }
+
+    /// Whether an outer event loop may watch this reactor's descriptor, and so is to be told of the next turn.
+    #[inline]
+    pub fn is_watched(&self) -> bool {
+        self.selector.is_watched()
+    }
+
+    /// Makes the descriptor readable when the next turn is due: after this time, or at once if the last wait did not report
+    /// everything. An outer loop that waits for edges would not hear of the rest.
+    pub fn announce(&mut self, due: Option<Duration>) {
+        let due = if self.is_unreported {
+            Some(Duration::ZERO)
+        } else {
+            due
+        };
+        if let Some(due) = due {
+            self.selector.announce(due);
+        }
     }
 
     /// Reads the clock anew. A turn does so by itself; this is for what is done between two turns, which may lie far
@@ -569,6 +598,17 @@ mod tests {
                 "it is still this turn"
             );
         }
+    }
+
+    #[test]
+    fn the_timeout_counts_from_now() {
+        let mut reactor: Reactor<Nothing, _> = Reactor::new(Ticking(Cell::new(Instant::now())));
+        let second = Duration::from_secs(1);
+        reactor.set_alarm(Some(reactor.now() + second));
+        let first = reactor.timeout().unwrap();
+        assert!(first < second && reactor.timeout().unwrap() < first);
+        reactor.selector.0.set(reactor.now() + 2 * second);
+        assert_eq!(reactor.timeout(), Some(Duration::ZERO), "it is overdue");
     }
 
     #[test]

@@ -111,6 +111,7 @@ impl<W: World> Server<W> {
         }
         self.serve_queues();
         self.set_alarm();
+        self.announce();
     }
 
     /// Leaves the doors to somebody else who has copies of them ([`Server::share`]), and serves on whoever is inside, for
@@ -134,6 +135,7 @@ impl<W: World> Server<W> {
         self.governor.release(now);
         self.count_waiting();
         self.set_alarm();
+        self.announce();
     }
 
     /// Stops at once. Open connections are cut; queued connections are reset and queued datagrams dropped. All of them are
@@ -147,6 +149,7 @@ impl<W: World> Server<W> {
         // After the connections: accept(2) takes a descriptor, even if only to refuse.
         self.refuse_queues();
         self.set_alarm();
+        self.announce();
     }
 
     // ---- listeners and datagram sockets while the server stops ----

@@ -27,6 +27,10 @@ pub struct Config {
     pub unix_mode: u32,
     /// Which networks may connect, or have datagrams answered (default: all).
     pub access: Access,
+    /// Whether [`Limits::connections_max`] is lowered to what this process has descriptors for when the server starts
+    /// ([`Limits::fit_process`]; default: yes), so that a program that the server is embedded in can still open files.
+    /// Several servers in one process each count on what is free then: give each its part of `connections_max`.
+    pub fit_descriptors: bool,
 }
 
 impl Default for Config {
@@ -42,6 +46,7 @@ impl From<Limits> for Config {
             ipv6_only: false,
             unix_mode: 0o600,
             access: Access::default(),
+            fit_descriptors: true,
         }
     }
 }
@@ -120,13 +125,21 @@ impl Server {
     /// # Errors
     /// A limit is out of range, there is no socket, or one cannot be watched; then all of them are closed.
     pub fn with_sockets(bound: Vec<Bound>, config: impl Into<Config>) -> Result<Self, StartError> {
-        let config = config.into();
+        let mut config = config.into();
         config.limits.check().map_err(StartError::Limit)?;
         if bound.is_empty() {
             return Err(StartError::Bind(BindError::NoAddress));
         }
         let options = config.bind_options();
         let epoll = Epoll::new().map_err(StartError::Reactor)?;
+        // Now that everything of ours is open that is no connection.
+        if config.fit_descriptors && config.limits.fit_process() {
+            log::info!(
+                "this process has descriptors for {} connections, {} kept in reserve",
+                config.limits.connections_max,
+                config.limits.descriptors_reserved
+            );
+        }
         let mut server = Self::new(epoll, config.limits, Orders::default(), udp_ports(&bound));
         server.guard.access = config.access.clone();
         server.admission.access = config.access;
@@ -217,8 +230,8 @@ fn udp_ports(bound: &[Bound]) -> Vec<u16> {
         .collect()
 }
 
-/// The server's event queue: readable when there is something to do. Register it with a loop of your own, and give the
-/// server a turn when it is readable, or when [`Server::timeout`] is over.
+/// The server's event queue, for an outer event loop. From the first time that it is taken it is kept readable whenever
+/// a turn is due: see [the page of the crate](crate#in-another-event-loop).
 impl AsFd for Server {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.reactor.as_fd()
@@ -307,7 +320,7 @@ mod tests {
         let connect = |_| TcpStream::connect(address).unwrap();
         let mut clients: Vec<TcpStream> = (0..CLIENTS).map(connect).collect();
         while server.stats().live < CLIENTS {
-            server.turn(None).unwrap();
+            let _ = server.turn(None).unwrap();
         }
         for client in &mut clients {
             client.write_all(b"ready").unwrap();
@@ -321,7 +334,7 @@ mod tests {
         );
         assert!(TcpStream::connect(address).is_err(), "nobody new");
         while server.stats().bytes_out < 5 * CLIENTS {
-            server.turn(None).unwrap();
+            let _ = server.turn(None).unwrap();
         }
     }
 }

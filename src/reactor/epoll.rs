@@ -3,7 +3,9 @@
 //! All that the reactor asks of an operating system is on this page, and this is the only file that says it in mio's
 //! words. (On other Unixes mio puts kqueue in epoll's place; nothing changes here.)
 
-use super::{Interest, Readiness, SOURCES_PER_TURN, Selector, Source, key::WAKE};
+use super::key::{EXTERNAL, WAKE};
+use super::outer_loop::OuterLoop;
+use super::{Interest, Readiness, SOURCES_PER_TURN, Selector, Source};
 use mio::{Events, Poll, Registry, Token};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -15,7 +17,8 @@ use std::time::{Duration, Instant};
 pub struct Epoll {
     poll: Poll,
     events: Events,
-    waker: Arc<mio::Waker>,
+    waker: Waker,
+    outer_loop: OuterLoop,
 }
 
 impl Epoll {
@@ -25,22 +28,23 @@ impl Epoll {
     /// What `epoll_create1` or `eventfd` said; usually that there are no descriptors left.
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
-        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
+        let waker = Waker(Arc::new(mio::Waker::new(poll.registry(), WAKE)?));
         Ok(Self {
             poll,
             events: Events::with_capacity(SOURCES_PER_TURN),
             waker,
+            outer_loop: OuterLoop::default(),
         })
     }
 
     pub(super) fn waker(&self) -> Waker {
-        Waker(Arc::clone(&self.waker))
+        self.waker.clone()
     }
 
     pub(super) fn watch(&self, source: &mut dyn mio::event::Source) -> io::Result<()> {
         self.poll
             .registry()
-            .register(source, WAKE, mio::Interest::READABLE)
+            .register(source, EXTERNAL, mio::Interest::READABLE)
     }
 }
 
@@ -67,6 +71,15 @@ impl Selector for Epoll {
 
     fn now(&self) -> Instant {
         Instant::now()
+    }
+
+    fn is_watched(&self) -> bool {
+        self.outer_loop.is_watching()
+    }
+
+    fn announce(&mut self, due: Duration) {
+        self.outer_loop
+            .announce(due, &self.waker, self.poll.registry());
     }
 }
 
@@ -117,17 +130,18 @@ impl<T: mio::event::Source> Source for T {
 
 impl AsFd for Epoll {
     fn as_fd(&self) -> BorrowedFd<'_> {
+        self.outer_loop.begin(self.poll.registry());
         self.poll.registry().as_fd()
     }
 }
 
 impl AsRawFd for Epoll {
     fn as_raw_fd(&self) -> RawFd {
-        self.poll.as_raw_fd()
+        self.as_fd().as_raw_fd()
     }
 }
 
-/// Ends the wait of a reactor from another thread; [`super::Reactor::wait`] then says so.
+/// Ends the wait of a reactor from another thread. What for is between its owner and the caller of the reactor.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<mio::Waker>);
 

@@ -17,14 +17,18 @@ pub struct Key {
     pub(super) serial: u32,
 }
 
-/// The token of the waker and of foreign sources. No key has it: the slab would have to be full first.
+/// The token of what only ends a wait: the waker, and the timer for an outer event loop. No key has it, since its slot is
+/// [`SLOTS_MAX`].
 pub(super) const WAKE: Token = Token(usize::MAX);
+/// The token of external sources. Its slot is [`SLOTS_MAX`] too.
+pub(super) const EXTERNAL: Token = Token(SLOTS_MAX);
 
 /// How many bits of a token are the slot's; the others are the serial's. A token has 64 bits, half for each, or on a 32-bit
 /// machine 32: there 20 are for the slots, which is what a process may have descriptors for (`fs.nr_open`), and 12 for
 /// 4,096 serials, more than one turn can register.
 const SLOT_BITS: u32 = if usize::BITS == 64 { 32 } else { 20 };
-/// How many sources a reactor can name at once. The last number is [`WAKE`]'s, and the one that ends a list of deadlines.
+/// How many sources a reactor can name at once. The last number is that of [`WAKE`] and
+/// [`EXTERNAL`], and the one that ends a list of deadlines.
 pub(super) const SLOTS_MAX: usize = usize::MAX >> (usize::BITS - SLOT_BITS);
 const SERIAL_MASK: u32 = (usize::MAX >> SLOT_BITS) as u32;
 
@@ -76,7 +80,7 @@ mod tests {
             for serial in [0, 1, 65_535, u32::MAX] {
                 let key = Key::new(slot, serial);
                 assert_eq!(Key::from_token(key.token()), key);
-                assert_ne!(key.token(), WAKE);
+                assert!(key.token() != WAKE && key.token() != EXTERNAL);
             }
         }
     }

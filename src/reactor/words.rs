@@ -74,6 +74,14 @@ pub trait Selector {
 
     /// The time.
     fn now(&self) -> Instant;
+
+    /// Whether an outer event loop may watch the descriptor of this queue.
+    fn is_watched(&self) -> bool {
+        false
+    }
+
+    /// Makes that descriptor readable when the next turn is due, after this time.
+    fn announce(&mut self, _due: Duration) {}
 }
 
 /// What can be registered. Everything that mio can register is one.

@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut wasted = 0.0;
     loop {
         for _ in 0..TURNS {
-            server.turn(None)?;
+            let _ = server.turn(None)?;
         }
         let used = processor_time()?;
         // All = useful + wasted, and wasted = share x useful.

@@ -223,7 +223,7 @@ fn a_peer_that_takes_little_at_a_time_is_not_stalled() {
         });
         for _ in 0..16 {
             slow.hear(portion);
-            server.turn(None).unwrap();
+            let _ = server.turn(None).unwrap();
             let stats = server.stats();
             assert_eq!(stats.live, 1, "{address}: {stats}");
         }

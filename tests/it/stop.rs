@@ -8,7 +8,7 @@ use crate::support::{
     turn_until, wait_until,
 };
 use echo_reactor::Limits;
-use echo_reactor::echo::Turn;
+use echo_reactor::echo::{Server, Turn};
 use echo_reactor::net::Endpoint;
 use echo_reactor::stats::Reason;
 use mio::unix::SourceFd;
@@ -244,6 +244,50 @@ fn a_server_can_live_in_somebody_elses_event_loop() {
     assert_eq!(server.stats().bytes_out, 1 << 20);
 }
 
+/// An outer loop may do other things for long, and asks when it is about to wait.
+#[test]
+fn the_timeout_counts_from_now_and_not_from_the_last_turn() {
+    let limits = Limits {
+        idle_timeout: Some(Duration::from_secs(600)),
+        ..Limits::default()
+    };
+    let mut server = bind(&[TCP], limits);
+    let _client = connect(&server.addresses()[0]);
+    turn_until(&mut server, "it is in", |stats| stats.live == 1);
+    let first = server.timeout().unwrap();
+    assert!(first > Duration::from_secs(500));
+    wait_until("time passes", || server.timeout().unwrap() < first);
+}
+
+#[test]
+fn a_server_that_is_told_to_end_between_two_turns_wants_one() {
+    let tell: [fn(&mut Server); 5] = [
+        Server::drain,
+        Server::stop,
+        Server::leave,
+        |server| server.handle().drain(),
+        |server| server.handle().stop(),
+    ];
+    for (number, tell) in tell.into_iter().enumerate() {
+        let mut server = bind(&[TCP], Limits::default());
+        let descriptor = server.as_raw_fd();
+        assert_eq!(server.turn(Some(Duration::ZERO)).unwrap(), Turn::Serving);
+        assert_eq!(server.timeout(), None, "{number}");
+        let mut poll = Poll::new().unwrap();
+        let mut events = Events::with_capacity(8);
+        let mut source = SourceFd(&descriptor);
+        let registry = poll.registry();
+        registry
+            .register(&mut source, Token(0), Interest::READABLE)
+            .unwrap();
+        tell(&mut server);
+        assert_eq!(server.timeout(), Some(Duration::ZERO), "{number}");
+        poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+        assert!(!events.is_empty(), "{number}: its descriptor tells, too");
+        assert_eq!(server.turn(Some(Duration::ZERO)).unwrap(), Turn::Finished);
+    }
+}
+
 // --- What stays behind -------------------------------------------------------------------------------------------------
 
 #[test]
@@ -279,7 +323,7 @@ fn a_server_that_could_not_bind_everything_has_bound_nothing() {
     let file = directory.address("unix", "echo");
     let addresses = [file, format!("tcp://{}", taken.local_addr().unwrap())];
     let addresses = crate::support::parse(&[&addresses[0], &addresses[1]]);
-    let error = echo_reactor::echo::Server::bind(&addresses, Limits::default()).unwrap_err();
+    let error = Server::bind(&addresses, Limits::default()).unwrap_err();
     assert!(error.to_string().contains("tcp://127.7.7.8:"), "{error}");
     assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 0);
 }

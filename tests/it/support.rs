@@ -52,7 +52,7 @@ pub(crate) fn turn_until(server: &mut Server, what: &str, mut is_so: impl FnMut(
             "turned in vain until {what}: {}",
             server.stats()
         );
-        server.turn(Some(Duration::from_millis(5))).unwrap();
+        let _ = server.turn(Some(Duration::from_millis(5))).unwrap();
     }
 }
 

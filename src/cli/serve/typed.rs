@@ -385,6 +385,7 @@ impl Typed {
             ipv6_only: self.ipv6_only,
             unix_mode: self.unix_mode.0,
             access: self.access(),
+            fit_descriptors: false, // they have been fitted to the limit that was raised
         }
     }
 
