@@ -612,6 +612,30 @@ mod tests {
     }
 
     #[test]
+    fn no_two_sources_of_a_slot_share_a_key_even_where_serials_wrap() {
+        let mut reactor: Reactor<Nothing, _> = Reactor::new(Ticking(Cell::new(Instant::now())));
+        let want = Want {
+            interest: Interest::Read,
+            lane: Lane::PATIENT,
+        };
+        let mut keys = Vec::new();
+        for _ in 0..100 {
+            let Ok(key) = reactor.add(Nothing, want) else {
+                panic!("there is room");
+            };
+            assert!(!keys.contains(&key), "{key:?} twice");
+            for &old in &keys {
+                assert!(reactor.get_mut(old).is_none());
+            }
+            assert!(reactor.close(key).is_some());
+            keys.push(key);
+        }
+        let serials = keys.iter().map(|key| key.serial);
+        assert!(serials.clone().any(|serial| serial == 0), "one wrap");
+        assert!(keys.iter().all(|key| key.slot == 0));
+    }
+
+    #[test]
     fn slots_are_counted_and_reserved() {
         let mut reactor: Reactor<Nothing, _> = Reactor::new(Ticking(Cell::new(Instant::now())));
         assert_eq!(reactor.slot_bytes(), (0, 0));

@@ -9,6 +9,7 @@
 //! - [`simulation`]: clients of all manners, the oracle that knows what each must get, and the seeds.
 //! - [`fuzzed`]: laws that must hold of any bytes, for the fuzzer to break, with the corpus that it has found.
 //! - [`time`]: who is closed when.
+//! - [`uptime`]: two years of that.
 //! - [`catalogue`]: rows of the fault catalogue that no real kernel shows on demand.
 //! - [`torture`]: every call fails once, in every way, at every place.
 
@@ -28,3 +29,5 @@ mod simulation;
 mod time;
 #[cfg(test)]
 mod torture;
+#[cfg(test)]
+mod uptime;

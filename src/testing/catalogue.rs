@@ -422,7 +422,7 @@ impl Stage {
     }
 
     /// Clients connect, and nobody lets them in as yet.
-    fn arrive(&self, clients: usize) {
+    pub(super) fn arrive(&self, clients: usize) {
         self.arrive_at(self.listener, clients);
     }
 
@@ -432,7 +432,7 @@ impl Stage {
         }
     }
 
-    fn finish(&self, socket: usize) {
+    pub(super) fn finish(&self, socket: usize) {
         let mut kernel = self.network.kernel();
         kernel.wire(socket).client_finished = true;
         kernel.touch(socket, Interest::Read);

@@ -125,6 +125,8 @@ pub(crate) struct Socket {
     edge: bool,
     /// How many waits had no room for it since then.
     passed_over: u32,
+    /// Another process has a copy of its descriptor, so it outlives its closing here, and so does its registration.
+    pub(crate) is_shared: bool,
 }
 
 #[derive(Debug)]
@@ -157,6 +159,13 @@ pub(crate) struct Wire {
     pub(crate) starved: bool,
     /// The server has asked for a reset rather than an orderly end.
     pub(crate) aborted: bool,
+    /// The event queue has watched it: it was not sent away at once.
+    pub(crate) was_watched: bool,
+    /// The client's address; without one it is a Unix socket.
+    pub(crate) address: Option<SocketAddr>,
+    /// When the client connected, sent or took something last.
+    pub(crate) sent_at: Option<Instant>,
+    pub(crate) took_at: Option<Instant>,
 }
 
 impl Wire {
@@ -248,6 +257,7 @@ impl Kernel {
                 registered: None,
                 edge: false,
                 passed_over: 0,
+                is_shared: false,
             },
         );
         self.next
@@ -261,11 +271,33 @@ impl Kernel {
         }
     }
 
-    /// How many connections are open at the server's end.
-    pub(crate) fn streams(&self) -> usize {
+    /// The connections that are open at the server's end.
+    pub(crate) fn wires(&self) -> impl Iterator<Item = &Wire> {
         self.sockets
             .values()
-            .filter(|socket| matches!(socket.kind, Kind::Stream(_)))
+            .filter_map(|socket| match &socket.kind {
+                Kind::Stream(wire) => Some(&**wire),
+                _ => None,
+            })
+    }
+
+    /// How many these are.
+    pub(crate) fn streams(&self) -> usize {
+        self.wires().count()
+    }
+
+    /// Another process gets copies of all listeners and datagram sockets.
+    pub(crate) fn share(&mut self) {
+        for socket in self.sockets.values_mut() {
+            socket.is_shared = !matches!(socket.kind, Kind::Stream(_));
+        }
+    }
+
+    /// How many sockets are open here or, where they are shared, still watched from here.
+    pub(crate) fn open_here(&self) -> usize {
+        self.sockets
+            .values()
+            .filter(|socket| !socket.is_shared || socket.registered.is_some())
             .count()
     }
 
@@ -286,7 +318,8 @@ impl Kernel {
     }
 
     /// Somebody connects.
-    pub(crate) fn connect(&mut self, listener: usize, wire: Wire) {
+    pub(crate) fn connect(&mut self, listener: usize, mut wire: Wire) {
+        (wire.sent_at, wire.took_at) = (Some(self.now), Some(self.now));
         let Kind::Listener { queue } =
             &mut self.sockets.get_mut(&listener).expect("a listener").kind
         else {
@@ -326,6 +359,9 @@ impl Kernel {
 
     fn watch(&mut self, number: usize, token: Token, interest: Interest) {
         let socket = self.sockets.get_mut(&number).expect("an open socket");
+        if let Kind::Stream(wire) = &mut socket.kind {
+            wire.was_watched = true;
+        }
         socket.registered = Some((token, interest));
         socket.edge = true; // what is ready already is told again
     }
@@ -498,6 +534,9 @@ pub(crate) struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         let mut kernel = self.network.kernel();
+        if kernel.sockets[&self.number].is_shared {
+            return;
+        }
         let socket = kernel.sockets.remove(&self.number).expect("closed once");
         if let Some((token, _)) = socket.registered {
             kernel.old_tokens.push(token);
@@ -545,16 +584,16 @@ impl Source<Network> for Handle {
     fn deregister(&mut self, network: &Network) -> io::Result<()> {
         let mut kernel = network.kernel();
         kernel.strike(Call::Deregister, self.number)?;
-        let knob = kernel.knobs.deregister_error;
-        if kernel.random.happens(knob) {
-            return Err(io::Error::from_raw_os_error(2)); // ENOENT
-        }
         let socket = kernel
             .sockets
             .get_mut(&self.number)
             .expect("an open socket");
         if let Some((token, _)) = socket.registered.take() {
             kernel.old_tokens.push(token);
+        }
+        let knob = kernel.knobs.deregister_error;
+        if kernel.random.happens(knob) {
+            return Err(io::Error::from_raw_os_error(2)); // ENOENT: it was forgotten already
         }
         Ok(())
     }
@@ -676,7 +715,8 @@ impl Stream for Handle {
     }
 
     fn peer(&self) -> Peer {
-        Peer::Unnamed
+        let address = self.network.kernel().wire(self.number).address;
+        address.map_or(Peer::Unnamed, Peer::Ip)
     }
 }
 
@@ -706,13 +746,14 @@ impl Listener for Handle {
             panic!("accept on no listener");
         };
         let wire = queue.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        let peer = wire.address.map_or(Peer::Unnamed, Peer::Ip);
         let number = kernel.add(Kind::Stream(Box::new(wire)));
         Ok(Accepted {
             stream: Self {
                 network: self.network.clone(),
                 number,
             },
-            peer: Peer::Unnamed,
+            peer,
             option_errors: 0,
         })
     }

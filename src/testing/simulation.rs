@@ -1,10 +1,11 @@
 //! The whole server in the simulated network, one seed after the other.
 //!
 //! Each seed draws a world (how often it is unkind in each way), the server's limits, and clients of all manners: those
-//! who read at once, slowly or never, who say FIN, break the connection or stay silent. Meanwhile the clock jumps, and
-//! now and then the server is told to drain. The oracle is simple: what a client gets is a prefix of what it sent; when
-//! the world turns kind again, everybody is served, without another byte from anybody; a clean end has echoed all; the
-//! ledger balances; and in the end no socket is left.
+//! who read at once, slowly or never, who say FIN, break the connection or stay silent. Meanwhile the clock jumps, in one
+//! seed of eight by weeks; and now and then the server is told to drain, or leaves its listeners to another process. The
+//! oracle is simple: what a client gets is a prefix of what it sent; when the world turns kind again, everybody is served,
+//! without another byte from anybody; a clean end has echoed all; no connection ends as idle or stalled before its time;
+//! none is sent away but those that are counted; the ledger balances; and in the end no socket is left.
 //!
 //! `ECHO_SEED=n` replays one seed and tells its story, `ECHO_SEEDS=n` runs that many, from `ECHO_FIRST_SEED=n` on;
 //! `scripts/simulate` does so for as long as one likes.
@@ -12,16 +13,20 @@
 use super::network::{Handle, Kernel, Kind, Knobs, Network, Random, Simulated, Wire};
 use crate::echo::world::Socket;
 use crate::echo::{Server, Turn};
-use crate::limits::Limits;
+use crate::limits::{AtLimit, Limits};
 use crate::reactor::Interest;
-use crate::stats::Reason;
+use crate::stats::{Reason, Stats};
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::panic::catch_unwind;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SEEDS: u64 = 10_000;
-/// The fields of [`Knobs`], and clients' resets, half closes, clock jumps, drains, descriptors that come and go.
-const KNOBS: usize = 17 + 5;
+/// The fields of [`Knobs`], and clients' resets, half closes, clock jumps, drains, descriptors that come and go, weeks that
+/// pass, listeners that are left, and clients that are sent away.
+const KNOBS: usize = 17 + 8;
+/// What a millisecond is in a seed whose times are long: half an hour and more, so that seconds become weeks.
+const LONG_MILLISECOND: u32 = 2_000_000;
 /// More turns than any seed needs to come to rest; whoever needs more is not being served.
 const TURNS_MAX: usize = 20_000;
 
@@ -81,6 +86,11 @@ struct Simulation {
     clients: Vec<Client>,
     datagrams_sent: u64,
     draining: bool,
+    /// Another process has the listeners. How many connections and datagrams had come by then.
+    left: Option<(u64, u64)>,
+    millisecond: Duration,
+    /// Whether each event comes in time and once, so that the server knows who has sent something.
+    hears_in_time: bool,
     turns: usize,
     full_and_finished: u64,
     /// How many descriptors there are in the other half of an episode: none, to begin with.
@@ -104,11 +114,19 @@ impl Simulation {
     fn new(seed: u64, tells: bool) -> Self {
         let mut random = Random::new(seed);
         let knobs = knobs(&mut random);
-        let limits = limits(&mut random);
+        let scale = if random.below(8) == 0 {
+            LONG_MILLISECOND
+        } else {
+            1
+        };
+        let limits = limits(&mut random, scale);
+        assert_eq!(limits.check(), Ok(()));
         if tells {
             eprintln!("{knobs:#?}\n{limits:#?}");
         }
         let can_accept = knobs.accept_error == 0;
+        let hears_in_time =
+            knobs.late_event + knobs.double_event + knobs.spurious_event + knobs.stale_event == 0;
         let network = Network::new(Random::new(random.next()), knobs);
         let mut server = Server::new(network.selector(), limits, Default::default(), vec![50_007]);
         let mut open = |handle: Handle, door: fn(Box<Handle>) -> Socket<Simulated>| {
@@ -133,6 +151,9 @@ impl Simulation {
             clients: Vec::new(),
             datagrams_sent: 0,
             draining: false,
+            left: None,
+            millisecond: Duration::from_millis(1) * scale,
+            hears_in_time,
             turns: 0,
             full_and_finished: 0,
             descriptors_elsewhere: 0,
@@ -162,11 +183,15 @@ impl Simulation {
             }
             90..95 => self.datagram(),
             95..98 => {
-                let jump = Duration::from_millis(self.random.below(1_500) as u64);
+                let jump = self.millisecond * self.random.below(1_500) as u32;
                 self.tell(|| format!("the clock jumps by {jump:?}"));
                 self.network.kernel().now += jump;
             }
-            98 if self.random.below(8) == 0 => self.drain(),
+            98 => match self.random.below(8) {
+                0 => self.drain(),
+                1 => self.leave(),
+                _ => {}
+            },
             99 => self.descriptors_come_and_go(),
             _ => {}
         }
@@ -184,7 +209,7 @@ impl Simulation {
     }
 
     fn connect(&mut self) {
-        if self.draining || self.clients.len() >= 24 {
+        if self.draining || self.left.is_some() || self.clients.len() >= 24 {
             return;
         }
         let listener = self.listeners[self.random.below(self.listeners.len())];
@@ -192,6 +217,10 @@ impl Simulation {
         let wire = Wire {
             client,
             short_read_empties: self.random.below(2) == 0,
+            address: (self.random.below(4) > 0).then(|| {
+                let prefix = self.random.below(3) as u8;
+                SocketAddr::from(([10, 0, 0, prefix], 40_000))
+            }),
             ..Wire::default()
         };
         self.network.kernel().connect(listener, wire);
@@ -231,14 +260,17 @@ impl Simulation {
     }
 
     fn client_sends(&mut self, index: usize, amount: usize) {
+        let now = self.network.kernel().now;
         let client = &mut self.clients[index];
         let end = client.to_send.min(client.sent + amount);
         let bytes: Vec<u8> = (client.sent..end)
             .map(|place| pattern(index, place))
             .collect();
         let sent = with_wire(&self.network, client, |wire| {
-            if !wire.client_finished && wire.to_server.len() < 1_000 {
+            let is_sent = !bytes.is_empty() && !wire.client_finished;
+            if is_sent && wire.to_server.len() < 1_000 {
                 wire.to_server.extend(&bytes);
+                wire.sent_at = Some(now);
                 return bytes.len();
             }
             0
@@ -252,9 +284,13 @@ impl Simulation {
     }
 
     fn client_reads(&mut self, index: usize, amount: usize) {
+        let now = self.network.kernel().now;
         let client = &mut self.clients[index];
         let bytes = with_wire(&self.network, client, |wire| {
             let count = amount.min(wire.to_client.len());
+            if count > 0 {
+                wire.took_at = Some(now);
+            }
             wire.to_client.drain(..count).collect::<Vec<u8>>()
         });
         for byte in bytes.unwrap_or_default() {
@@ -319,17 +355,45 @@ impl Simulation {
         self.find_sockets();
     }
 
+    /// The server leaves its listeners, and what is queued there, to another process. The kernel keeps both.
+    fn leave(&mut self) {
+        if self.draining || self.left.is_some() {
+            return;
+        }
+        self.tell(|| "leave".into());
+        self.network.kernel().share();
+        self.server.leave();
+        let stats = self.server.stats();
+        self.left = Some((stats.accepted, stats.datagrams_in));
+        self.find_sockets();
+        for client in &mut self.clients {
+            client.is_gone |= client.socket.is_none();
+        }
+    }
+
     // ---- the server's turn, and what came of it ----
 
     fn turn(&mut self, max_wait: Duration) {
         self.turns += 1;
+        let before = self.server.stats().clone();
         match self.server.turn(Some(max_wait)) {
-            Ok(Turn::Finished) => assert!(self.draining, "it ends only when it is told to"),
+            Ok(Turn::Finished) => {
+                assert!(
+                    self.draining || self.left.is_some(),
+                    "it ends only when it is told to"
+                );
+            }
             Ok(_) => {}
             Err(error) => panic!("the loop ended: {error}"),
         }
+        let closed = self.network.take_remains();
+        self.judge_ends(&before, &closed);
+        self.bury(closed);
         self.find_sockets();
         let stats = self.server.stats();
+        if let Some(came) = self.left {
+            assert_eq!((stats.accepted, stats.datagrams_in), came, "left to others");
+        }
         assert_eq!(stats.balance(), Ok(()), "{stats}");
         let owed_max = stats.live * self.server.limits().scratch_bytes as u64;
         assert!(
@@ -345,6 +409,40 @@ impl Simulation {
         );
     }
 
+    /// No connection ends as idle or stalled in this turn before its time, and none is sent away uncounted.
+    fn judge_ends(&self, before: &Stats, closed: &[Wire]) {
+        let (stats, limits) = (self.server.stats(), self.server.limits());
+        let kernel = self.network.kernel();
+        let count = |is_so: &dyn Fn(&Wire) -> bool| {
+            let count = closed.iter().filter(|wire| is_so(wire)).count();
+            count as u64
+        };
+        let is_over = |since: Option<Instant>, timeout: Option<Duration>| {
+            timeout.is_some_and(|timeout| since.is_none_or(|since| kernel.now - since >= timeout))
+        };
+        let ended = |reason| stats.closed(reason) - before.closed(reason);
+        let stalled =
+            count(&|wire| wire.aborted && is_over(wire.took_at, limits.write_stall_timeout));
+        assert!(
+            ended(Reason::WriteStall) <= stalled,
+            "took something in time: {closed:?}"
+        );
+        if self.hears_in_time {
+            let silent = count(&|wire| is_over(wire.sent_at, limits.idle_timeout));
+            assert!(
+                ended(Reason::Idle) <= silent,
+                "sent something in time: {closed:?}"
+            );
+        }
+        let sent_away = count(&|wire| wire.aborted && !wire.was_watched);
+        assert_eq!(stats.rejected_total() - before.rejected_total(), sent_away);
+        let most = limits.connections_per_prefix.unwrap_or(usize::MAX);
+        for wire in kernel.wires().filter(|wire| wire.address.is_some()) {
+            let same = |other: &&Wire| other.address == wire.address;
+            assert!(kernel.wires().filter(same).count() <= most);
+        }
+    }
+
     /// Tells each client where its connection is by now, or that it is closed.
     fn find_sockets(&mut self) {
         for (&number, socket) in &self.network.kernel().sockets {
@@ -352,7 +450,12 @@ impl Simulation {
                 self.clients[wire.client].socket = Some(number);
             }
         }
-        for wire in self.network.take_remains() {
+        let closed = self.network.take_remains();
+        self.bury(closed);
+    }
+
+    fn bury(&mut self, closed: Vec<Wire>) {
+        for wire in closed {
             let index = wire.client;
             let client = &mut self.clients[index];
             client.is_gone = true;
@@ -387,7 +490,7 @@ impl Simulation {
                 self.client_reads(client, usize::MAX);
             }
             // A quiet world, but for accept's retry: more than one turn of rest shows that nothing more will come.
-            let (wait, was) = (Duration::from_millis(1), self.server.stats().clone());
+            let (wait, was) = (self.millisecond, self.server.stats().clone());
             let had_edges = self.network.kernel().has_edges();
             self.turn(wait);
             let now = self.server.stats();
@@ -432,7 +535,7 @@ impl Simulation {
             for client in 0..self.clients.len() {
                 self.client_reads(client, usize::MAX);
             }
-            self.turn(Duration::from_millis(1));
+            self.turn(self.millisecond);
         }
         let waiting: Vec<_> = self
             .clients
@@ -459,12 +562,16 @@ impl Simulation {
         let stats = self.server.stats();
         assert_eq!((stats.live, stats.owed), (0, 0));
         assert_eq!(stats.balance(), Ok(()));
-        let open = self.network.kernel().sockets.len();
+        let open = self.network.kernel().open_here();
         assert_eq!(open, 0, "sockets left open");
-        assert_eq!(
-            stats.datagrams_in, self.datagrams_sent,
-            "datagrams that were queued and never read"
-        );
+        if self.left.is_some() {
+            self.check_datagrams(); // those that are still queued are the other process's
+        } else {
+            assert_eq!(
+                stats.datagrams_in, self.datagrams_sent,
+                "datagrams that were queued and never read"
+            );
+        }
         if self.can_accept {
             let reset = self.network.kernel().resets_in_queue;
             assert_eq!(reset, 0, "queued clients that no counter tells of");
@@ -571,10 +678,16 @@ fn knobs(random: &mut Random) -> Knobs {
     }
 }
 
-fn limits(random: &mut Random) -> Limits {
-    let time = |random: &mut Random| Duration::from_millis(10 + random.below(1_000) as u64);
+fn limits(random: &mut Random, scale: u32) -> Limits {
+    let time = |random: &mut Random| Duration::from_millis(10 + random.below(1_000) as u64) * scale;
     Limits {
         connections_max: 1 + random.below(24),
+        at_limit: if random.below(4) == 0 {
+            AtLimit::Reject
+        } else {
+            AtLimit::Wait
+        },
+        connections_per_prefix: (random.below(4) == 0).then(|| 1 + random.below(4)),
         turn_bytes: 1 + random.below(300),
         turn_accepts: 1 + random.below(4),
         turn_datagrams: 1 + random.below(4),

@@ -143,7 +143,7 @@ impl Stage {
     }
 
     /// Turns until the server has ended, which it must.
-    fn ends(&mut self) {
+    pub(super) fn ends(&mut self) {
         for _ in 0..10_000 {
             if self.server.turn(None).expect("the loop goes on") == Turn::Finished {
                 return;
