@@ -49,6 +49,8 @@ pub mod listener;
 mod prefix;
 mod socket_file;
 pub mod stream;
+#[cfg(feature = "bench")]
+pub mod tcp_info;
 pub mod wire;
 
 pub use address::{Address, AddressError, Endpoint, UnixName};
