@@ -2,11 +2,15 @@
 //!
 //! What may live in this file: flags, their help, and their translation into a [`Plan`]. What may not: acting on it.
 
+mod bad;
+mod effect;
+
 use crate::cli::exit::{Class, Failure};
 use crate::cli::units::{Bytes, Count, Time};
 use crate::load::{Arrivals, Company, Mode, Plan, Sources};
 use crate::net::connect::Trigger;
 use crate::net::{Address, Endpoint};
+use bad::{Bad, BadKind};
 use clap::{Args, ValueEnum};
 use std::fmt;
 use std::path::PathBuf;
@@ -267,36 +271,6 @@ impl Share {
     }
 }
 
-/// So many bad clients of a kind, as in `resetters=5`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Bad {
-    kind: BadKind,
-    count: Count,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum BadKind {
-    Resetters,
-    Dribblers,
-    HalfClosers,
-}
-
-impl FromStr for Bad {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = "write resetters=COUNT, dribblers=COUNT or half-closers=COUNT";
-        let (kind, count) = text.split_once('=').ok_or(wrong)?;
-        Ok(Self {
-            kind: BadKind::from_str(kind, false)
-                .map_err(|_| format!("there are no '{kind}'; {wrong}"))?,
-            count: count
-                .parse()
-                .map_err(|error| format!("'{count}': {error}"))?,
-        })
-    }
-}
-
 /// What is to be measured, step by step.
 #[derive(Clone, Debug)]
 pub(super) enum Steps {
@@ -503,6 +477,7 @@ impl Typed {
         if self.course.opening.0 == 0 {
             return usage("--opening 0 opens nothing; write 1 or more");
         }
+        self.refuse_without_effect()?;
         if self.requests.is_some_and(|count| count.0 == 0) {
             return usage("--requests 0 sends nothing; write 1 or more");
         }

@@ -1,0 +1,60 @@
+//! Options that change nothing in the chosen mode.
+
+use super::{Following, Share, Typed};
+use crate::cli::exit::{Class, Failure};
+use crate::cli::units::Count;
+
+impl Typed {
+    /// Refuses options that change nothing in the chosen mode: their author expects that they do.
+    pub(super) fn refuse_without_effect(&self) -> Result<(), Failure> {
+        let (load, course) = (&self.load, &self.course);
+        let plans = !load.rate.is_empty() || load.hold.is_some() || load.find_max.is_some();
+        if load.arrivals == Following::Poisson && !plans {
+            let text = "--arrivals has no effect without a plan; add --rate, or leave it out";
+            return Err(Failure::new(Class::Usage, text));
+        }
+        let typed = [
+            ("--pipeline", load.pipeline.0 > 1),
+            ("--active", load.active != Share::Percent(100.0)),
+            ("--ramp", !course.ramp.0.is_zero()),
+            ("--opening", course.opening != Count(64)),
+        ];
+        match typed.iter().find(|(_, is_typed)| *is_typed) {
+            Some((flag, _)) if load.churn.is_some() => Err(Failure::new(
+                Class::Usage,
+                format!(
+                    "{flag} has no effect with --churn, where every connection has one request; leave it out"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::typed;
+
+    #[test]
+    fn what_has_no_effect_is_refused() {
+        for wrong in [
+            "--arrivals poisson",
+            "--churn fin --pipeline 2",
+            "--churn fin --active 1",
+            "--churn reset --ramp 1s",
+            "--churn reset --opening 5",
+        ] {
+            let arguments: Vec<&str> = wrong.split(' ').collect();
+            let failure = typed(&arguments).refuse_without_effect().unwrap_err();
+            assert!(failure.text.contains("has no effect"), "{wrong}");
+        }
+        for right in [
+            "--arrivals poisson -r 5",
+            "--pipeline 2",
+            "--churn fin -c 5",
+        ] {
+            let arguments: Vec<&str> = right.split(' ').collect();
+            assert_eq!(typed(&arguments).refuse_without_effect(), Ok(()), "{right}");
+        }
+    }
+}
