@@ -15,14 +15,16 @@
 //! position. **Time is taken from the plan**: an open loop counts from the moment when a request was due, however late
 //! it could be sent. **The generator measures itself**: how late it was, and whether it was the bottleneck.
 //!
-//! In reading order: this page, `pattern`, `pace`, `latencies`, `record`, `flight`, `stream`, `datagram`, `worker`, `opening`, `leaving`,
-//! `chores`, `company`, [`machine`], [`fit`], [`verdict`].
+//! In reading order: this page, `pattern`, `pace`, `latencies`, `record`, `flight`, `stream`, `datagram`, `worker`,
+//! `opening`, `issuing`, `finish`, `leaving`, `chores`, `company`, [`machine`], [`fit`], [`verdict`].
 
 mod chores;
 mod company;
 mod datagram;
+mod finish;
 pub mod fit;
 mod flight;
+mod issuing;
 mod latencies;
 mod leaving;
 pub mod machine;
@@ -38,10 +40,11 @@ mod worker;
 pub use company::Company;
 pub use datagram::HEADER_BYTES;
 pub use fit::Sources;
+pub use issuing::QUEUE_MAX;
 pub use latencies::{LATENCY_RANGE_NS, Latencies, latencies};
-pub use pace::Arrivals;
+pub use pace::{Arrivals, monotonic_ns};
 pub use pattern::Random;
-pub use record::{FaultKind, Faults, Ledger, Part, Shares, Slice};
+pub use record::{FaultKind, Faults, Ledger, Part, Pauses, Resent, Shares, Slice, Unanswered};
 pub use total::Total;
 
 use crate::net::Endpoint;
@@ -65,6 +68,9 @@ pub struct Plan {
     pub connections: usize,
     /// How many of them send requests; the others are proved by one echo and then idle.
     pub active: usize,
+    /// How many connections send requests in each worker, this one included: by these shares the workers divide the
+    /// planned requests of an open loop. Empty for a run of one worker.
+    pub team: Vec<usize>,
     /// Connections beside them that behave badly.
     pub company: Company,
     /// Bytes of a request.
@@ -93,6 +99,9 @@ pub struct Plan {
     pub seed: u64,
     /// Processes whose figures are taken along: those of the server.
     pub servers: Vec<u32>,
+    /// Whether the connections are reset at the end. A connection that is closed by FIN keeps its port for a minute
+    /// (TIME_WAIT), in which a run that follows cannot have it.
+    pub reset_at_end: bool,
 }
 
 /// When requests are sent.
@@ -138,6 +147,12 @@ pub struct Final {
     pub faults: Faults,
     /// How evenly the connections were served.
     pub shares: Shares,
+    /// Requests on streams that had no answer when they were given up, or when the run ended.
+    pub unanswered: Unanswered,
+    /// Times in which the generator itself stood still.
+    pub pauses: Pauses,
+    /// What TCP sent again on the connections of this run.
+    pub resent: Resent,
     /// What the generator used of the processor in the window.
     pub usage: Usage,
     /// The length of the window, in nanoseconds.
@@ -180,8 +195,9 @@ impl ServerFigures {
 /// What a worker has been told by now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Orders {
-    /// The load may begin: all the other workers are ready too.
-    pub go: bool,
+    /// The load may begin, since all workers are ready, at this time of the monotonic clock, in nanoseconds. It is the
+    /// same time for all of them: their plans are parts of one.
+    pub go: Option<u64>,
     /// End now, with a report.
     pub stop: bool,
 }
@@ -200,30 +216,36 @@ pub trait Line {
 }
 
 impl Plan {
-    /// The shares of several workers: connections, rate and requests are divided, and the first one alone looks at the
-    /// server.
+    /// The shares of several workers: connections and requests are divided, and the first one alone looks at the server.
+    /// Requests go by the connections that send them: a worker with none of those has none to send.
     #[must_use]
     pub fn divide(&self, workers: usize) -> Vec<Self> {
-        let share =
-            |all: usize, worker: usize| all * (worker + 1) / workers - all * worker / workers;
+        // They add up to all (Hermite), and a part of something has no larger share anywhere than the whole.
+        let share = |all: usize, worker: usize| (all + worker) / workers;
+        // Every connection of a churn sends.
+        let senders = match self.mode {
+            Mode::Churn { .. } => self.connections,
+            _ => self.active,
+        };
+        let team: Vec<usize> = (0..workers).map(|worker| share(senders, worker)).collect();
         let mut first_number = self.first_number;
         (0..workers)
             .map(|worker| {
                 let connections = share(self.connections, worker);
+                let before: usize = team[..worker].iter().sum();
+                let of_requests = |all: u64| {
+                    let up_to =
+                        |sending: usize| u128::from(all) * sending as u128 / senders.max(1) as u128;
+                    (up_to(before + team[worker]) - up_to(before)) as u64
+                };
                 let plan = Self {
                     worker,
                     first_number,
                     connections,
-                    active: share(self.active, worker).min(connections),
+                    active: share(self.active, worker),
+                    team: team.clone(),
                     company: self.company.map(|count| share(count, worker)),
-                    requests: self.requests.map(|all| share(all as usize, worker) as u64),
-                    mode: match self.mode {
-                        Mode::Open { rate, arrivals } => Mode::Open {
-                            rate: rate / workers as f64,
-                            arrivals,
-                        },
-                        mode => mode,
-                    },
+                    requests: self.requests.map(of_requests),
                     seed: self.seed.wrapping_add(worker as u64),
                     servers: if worker == 0 {
                         self.servers.clone()

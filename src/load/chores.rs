@@ -3,14 +3,19 @@
 //! None of it is urgent, and all of it is done in small parts: whoever looks after ten thousand connections at once
 //! holds up the next answer, and measures himself.
 
-use super::record::{Fault, FaultKind};
+use super::datagram::PROOFS;
+use super::record::{Fault, FaultKind, Part};
 use super::worker::{Client, TICK, Worker, nanoseconds};
 use crate::net::connect::{ClientSocket, Outgoing};
 use crate::reactor::Key;
 
+/// A pause of the generator that is shorter than this is noise of the machine.
+const PAUSE_MIN: u64 = 50_000_000;
+
 impl Worker<'_> {
     pub(super) fn tick(&mut self) {
         let now = self.desk.read_clock();
+        self.look_for_a_pause(now);
         self.next_tick = now + TICK;
         if now >= self.next_slice {
             self.rotate(self.desk.slice.part, now);
@@ -25,33 +30,61 @@ impl Worker<'_> {
 
     /// Looks through a part of the connections for those that have waited too long: all of them in a quarter of the
     /// timeout, or a second. All at once would hold up everybody else, by a tenth of a microsecond each.
-    pub(super) fn look_for_the_late(&mut self, now: u64) {
+    fn look_for_the_late(&mut self, now: u64) {
         let timeout = nanoseconds(self.plan.timeout);
         let round = (timeout / 4).clamp(TICK, 1_000_000_000);
         let members = self.opening.len();
         let share = (members as u64 * TICK).div_ceil(round) as usize;
-        let limit = now.saturating_sub(timeout);
         for _ in 0..share.min(members) {
             self.cursor = (self.cursor + 1) % members;
-            let Some(key) = self.opening.member(self.cursor) else {
-                continue;
-            };
-            match self.reactor.get_mut(key).map(|out| &mut out.state) {
-                Some(Client::Stream(client)) => {
-                    let late = client.waiting_since().is_some_and(|since| since < limit);
-                    if late {
-                        let text = format!("no answer in {:?}", self.plan.timeout);
-                        self.end(key, &Fault::new(FaultKind::Timeout, text));
-                    }
-                }
-                Some(Client::Datagram(client)) => {
-                    let given_up = client.give_up(limit, &mut self.desk);
-                    if given_up > 0 {
-                        self.on_lost(key, given_up);
-                    }
-                }
-                _ => {}
+            if let Some(key) = self.opening.member(self.cursor) {
+                self.give_up_if_late(key, now);
             }
+        }
+    }
+
+    /// Ends a connection that has waited for as long as the timeout, and gives up its datagrams.
+    fn give_up_if_late(&mut self, key: Key, now: u64) {
+        let timeout = nanoseconds(self.plan.timeout);
+        match self.reactor.get_mut(key).map(|out| &mut out.state) {
+            Some(Client::Stream(client)) => {
+                let limit = now.saturating_sub(timeout);
+                if client.waiting_since().is_some_and(|since| since <= limit) {
+                    let fault = client.timed_out(self.plan.size, self.plan.timeout);
+                    self.end(key, &fault);
+                }
+            }
+            Some(Client::Datagram(client)) => {
+                // The first one may get lost, and all of its repetitions have one timeout together.
+                let patience = match client.is_ready() {
+                    true => timeout,
+                    false => timeout / u64::from(PROOFS),
+                };
+                let given_up = client.give_up(now.saturating_sub(patience), &mut self.desk);
+                if given_up > 0 {
+                    self.on_lost(key, given_up);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Looks through all connections at once, when no answer can be held up any more.
+    pub(super) fn give_up_the_late(&mut self) {
+        let now = self.desk.read_clock();
+        for place in 0..self.opening.len() {
+            if let Some(key) = self.opening.member(place) {
+                self.give_up_if_late(key, now);
+            }
+        }
+    }
+
+    /// A tick that comes much later than it was to come shows that the loop itself stood still.
+    fn look_for_a_pause(&mut self, now: u64) {
+        let late = now.saturating_sub(self.next_tick);
+        if late >= PAUSE_MIN && matches!(self.desk.slice.part, Part::Window | Part::Drain) {
+            let at = self.next_tick.saturating_sub(self.desk.window.0);
+            self.pauses.note(at, late);
         }
     }
 
@@ -59,6 +92,13 @@ impl Worker<'_> {
     pub(super) fn on_lost(&mut self, key: Key, given_up: usize) {
         if !self.is_proved(key) {
             return self.prove_again(key);
+        }
+        if self.plan.requests.is_some() && self.is_silent(key) {
+            let text = format!(
+                "no answer for {PROOFS} timeouts, {:?} each",
+                self.plan.timeout
+            );
+            return self.end(key, &Fault::new(FaultKind::Timeout, text));
         }
         if self.desk.again {
             let now = self.desk.read_clock();
@@ -70,6 +110,19 @@ impl Worker<'_> {
         } else {
             self.on_answered(key);
         }
+    }
+
+    /// Whether nothing has come back over a datagram socket for several timeouts. A run of so many requests would go on for
+    /// as many timeouts.
+    fn is_silent(&mut self, key: Key) -> bool {
+        let patience = u64::from(PROOFS) * nanoseconds(self.plan.timeout);
+        let now = self.desk.now;
+        let state = self
+            .reactor
+            .get_mut(key)
+            .map(|outgoing| &mut outgoing.state);
+        let tally = state.and_then(Client::tally);
+        tally.is_some_and(|tally| tally.silence(now) >= patience)
     }
 
     /// A last look for bytes that nobody asked for.

@@ -26,8 +26,8 @@ const NUMBER_BITS: u32 = 40;
 const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
 /// Requests that are remembered after they have been counted.
 const MEMORY: usize = 256;
-/// The first request proves that a server is there. It may get lost, so it is sent so many times.
-const PROOFS: u32 = 5;
+/// The first request proves that a server is there. It may get lost, so it is sent so many times within the timeout.
+pub(super) const PROOFS: u32 = 5;
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(super) struct DatagramClient {
 }
 
 impl DatagramClient {
-    pub(super) fn new(number: u32, origin: u64) -> Self {
+    pub(super) fn new(number: u32, origin: u64, since: u64) -> Self {
         Self {
             origin,
             base: 0,
@@ -67,7 +67,7 @@ impl DatagramClient {
             ready: false,
             proofs: 0,
             blocked: false,
-            tally: Tally::new(number),
+            tally: Tally::new(number, since),
         }
     }
 

@@ -144,6 +144,10 @@ pub fn check(plan: &Plan, workers: usize, descriptors: u64) -> Result<(), String
             ));
         }
     }
+    let over_ip = |target: &Endpoint| matches!(target, Endpoint::Tcp(_) | Endpoint::Udp(_));
+    if plan.sources.is_some() && !plan.targets.iter().any(over_ip) {
+        return Err("--source has no effect on Unix sockets; leave it out".into());
+    }
     let (first, last) = machine::port_range();
     check_tuples(plan, all, u64::from(last.saturating_sub(first)) + 1)
 }
@@ -209,6 +213,7 @@ pub(super) mod tests {
             first_number: 0,
             connections: 10,
             active: 10,
+            team: Vec::new(),
             company: Company::default(),
             size: 64,
             depth: 1,
@@ -223,6 +228,7 @@ pub(super) mod tests {
             interval: Duration::from_secs(1),
             seed: 1,
             servers: Vec::new(),
+            reset_at_end: false,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::pace::Clock;
 use super::pattern::Pattern;
-use super::record::{Faults, Ledger, Part, Slice, note};
+use super::record::{Faults, Ledger, Part, Resent, Slice, Unanswered, note};
 use std::collections::VecDeque;
 
 /// When a request was to be sent, and when it was.
@@ -62,11 +62,14 @@ pub(super) struct Desk {
     pub(super) slice: Box<Slice>,
     pub(super) ledger: Ledger,
     pub(super) faults: Faults,
+    pub(super) unanswered: Unanswered,
+    pub(super) resent: Resent,
     /// Bytes of a request.
     pub(super) size: usize,
     /// Whether an answer is the sign for the next request: a closed loop that is running.
     pub(super) again: bool,
-    /// Whether requests are planned: then those count that were planned within `window`.
+    /// Whether requests are planned: then those count that were planned within `window`, and no others. What was left
+    /// over from the warm-up is no throughput of the window.
     pub(super) planned: bool,
     pub(super) window: (u64, u64),
     /// Requests that may still be sent, if they are numbered.
@@ -108,16 +111,30 @@ impl Desk {
         self.ledger.echoed += 1;
         let now = self.now;
         if !self.planned {
-            if self.slice.part != Part::Drain {
-                self.slice.echoes += 1;
-                note(&mut self.slice.actual, now.saturating_sub(flight.sent));
-            }
+            self.slice.echoes += 1;
+            note(&mut self.slice.actual, now.saturating_sub(flight.sent));
             return;
         }
-        if self.slice.part != Part::Drain {
+        if self.is_in_window(flight.planned) {
+            self.slice.echoes += 1;
+            note(&mut self.slice.actual, now.saturating_sub(flight.sent));
+            note(&mut self.slice.planned, now.saturating_sub(flight.planned));
+        } else if self.slice.part == Part::WarmUp {
             self.slice.echoes += 1;
         }
-        if flight.planned >= self.window.0 && flight.planned < self.window.1 {
+    }
+
+    #[inline]
+    fn is_in_window(&self, planned: u64) -> bool {
+        planned >= self.window.0 && planned < self.window.1
+    }
+
+    /// A request has had no answer: its latency is at least the time that it has waited so far. To leave it out would
+    /// make a server the quicker the more requests it leaves without an answer.
+    pub(super) fn not_answered(&mut self, flight: Flight, now: u64) {
+        if !self.planned {
+            note(&mut self.slice.actual, now.saturating_sub(flight.sent));
+        } else if self.is_in_window(flight.planned) {
             note(&mut self.slice.actual, now.saturating_sub(flight.sent));
             note(&mut self.slice.planned, now.saturating_sub(flight.planned));
         }
@@ -125,7 +142,7 @@ impl Desk {
 }
 
 /// What one connection has done.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Tally {
     /// Which connection it is.
     pub(super) number: u32,
@@ -136,11 +153,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(number: u32) -> Self {
+    pub(super) fn new(number: u32, since: u64) -> Self {
         Self {
             number,
             echoes: 0,
-            last: 0,
+            last: since,
             gap: 0,
         }
     }
@@ -159,9 +176,14 @@ impl Tally {
         self.last = now;
     }
 
+    /// The time since the last echo.
+    pub(super) fn silence(&self, now: u64) -> u64 {
+        now.saturating_sub(self.last)
+    }
+
     /// The longest gap by now, the one that has not ended included.
     pub(super) fn longest_gap(&self, now: u64) -> u64 {
-        self.gap.max(now.saturating_sub(self.last))
+        self.gap.max(self.silence(now))
     }
 }
 

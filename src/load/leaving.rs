@@ -5,7 +5,7 @@
 //! server learns for minutes that somebody has left; a queue that is long enough takes the machine's memory instead. So a
 //! crowd leaves as it came: each says FIN, and the next one goes when the server has said its own.
 
-use super::worker::{Client, Worker, nanoseconds};
+use super::worker::{Client, TICK, Worker, nanoseconds};
 use crate::net::Stream;
 use crate::net::connect::{ClientSocket, Outgoing};
 use crate::reactor::{Event, Key};
@@ -23,10 +23,14 @@ impl Worker<'_> {
     /// # Errors
     /// Those of epoll_wait(2).
     pub(super) fn disperse(&mut self) -> io::Result<()> {
+        if self.plan.reset_at_end {
+            return self.reset_all();
+        }
         let mut members = self.opening.members().into_iter();
         if members.len() < CROWD {
             return Ok(()); // dropping the reactor is enough
         }
+        let patience = PATIENCE.min(self.plan.timeout);
         let (mut leaving, mut progress) = (0, self.desk.read_clock());
         loop {
             for (_, key) in members.by_ref() {
@@ -39,7 +43,7 @@ impl Worker<'_> {
             if leaving == 0 || self.orders.stop {
                 return Ok(());
             }
-            self.reactor.wait(Some(PATIENCE))?;
+            self.reactor.wait(Some(Duration::from_nanos(TICK)))?;
             let before = leaving;
             while let Some(event) = self.reactor.next_event() {
                 if let Event::Ready(key, readiness) = event {
@@ -52,10 +56,26 @@ impl Worker<'_> {
             let now = self.desk.read_clock();
             if leaving < before {
                 progress = now;
-            } else if now >= progress + nanoseconds(PATIENCE) {
+            } else if now >= progress + nanoseconds(patience) {
                 return Ok(());
             }
         }
+    }
+
+    /// Resets all connections, so that none of their ports rests. Not all at once, either: a reset that gets lost is not
+    /// sent again.
+    fn reset_all(&mut self) -> io::Result<()> {
+        for (count, (_, key)) in self.opening.members().into_iter().enumerate() {
+            let socket = self.reactor.close(key).map(|outgoing| outgoing.socket);
+            if let Some(ClientSocket::Stream(stream)) = &socket {
+                stream.abort_on_close();
+            }
+            if count % self.plan.opening == self.plan.opening - 1 {
+                self.reactor.wait(Some(Duration::from_millis(1)))?;
+                while self.reactor.next_event().is_some() {}
+            }
+        }
+        Ok(())
     }
 
     /// Says FIN. Whether there is somebody who will hear of the end.

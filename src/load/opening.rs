@@ -5,6 +5,7 @@
 //! measures the length of its queue. What may live in this file: places, and who fills them.
 
 use super::datagram::DatagramClient;
+use super::finish::resent;
 use super::flight::Tally;
 use super::record::{Fault, FaultKind, Shares};
 use super::stream::StreamClient;
@@ -14,7 +15,11 @@ use crate::net::Stream;
 use crate::net::connect::{ClientSocket, ConnectOptions, Outgoing};
 use crate::net::{Endpoint, StreamSocket};
 use crate::reactor::{Interest, Key, Lane, Want};
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
+
+/// A connection of a churn that takes longer is asked for what TCP has sent again on it.
+const SLOW_CYCLE: u64 = 100_000_000;
 
 /// The places of the connections, by number.
 #[derive(Debug)]
@@ -37,8 +42,16 @@ pub(super) struct Opening {
     spacing: u64,
     churn: bool,
     stopped: bool,
-    /// Echoes of each place, where connections come and go.
-    echoes: Vec<u64>,
+    /// What was done at each place, where connections come and go.
+    tallies: Vec<Tally>,
+    /// What connections have done that are no more, where they do not come again.
+    ended: BTreeMap<u32, Tally>,
+    /// Proved connections among those that send requests.
+    open_active: usize,
+    /// Connections that had no answer to their first request in time; in a churn, of those since the last answer.
+    timeouts: usize,
+    /// Whether a churn of so many requests is given up, which nothing else would end.
+    given_up: bool,
 }
 
 impl Opening {
@@ -59,11 +72,17 @@ impl Opening {
             spacing,
             churn: false,
             stopped: churn,
-            echoes: if churn {
-                vec![0; plan.connections]
+            tallies: if churn {
+                (0..plan.connections as u32)
+                    .map(|place| Tally::new(place, 0))
+                    .collect()
             } else {
                 Vec::new()
             },
+            ended: BTreeMap::new(),
+            open_active: 0,
+            timeouts: 0,
+            given_up: false,
         }
     }
 
@@ -86,9 +105,40 @@ impl Opening {
             && self.later.is_empty()
     }
 
-    /// Whether no connection is left, and none will come.
+    /// Whether no connection is left that could send, and none will come. Where none was to send, that says nothing.
     pub(super) fn is_hopeless(&self) -> bool {
-        !self.churn && self.open == 0
+        self.given_up || !self.churn && self.active > 0 && self.open_active == 0
+    }
+
+    pub(super) fn is_churn(&self) -> bool {
+        self.churn
+    }
+
+    /// Connections on their way to being proved.
+    pub(super) fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// Whether it makes no sense to go on: nothing has answered at all, or as many connections had no answer as may be on
+    /// their way at once. Then the next ones would take a timeout more, and the next again.
+    fn must_give_up(&self) -> bool {
+        let all = self.pending_max.min(self.places.len());
+        let nothing_answers = self.timeouts > 0 && self.open == 0 && !self.churn;
+        nothing_answers || self.timeouts >= all
+    }
+
+    /// Tries no more connections. How many of them were never tried.
+    fn give_up(&mut self) -> u64 {
+        let untried = self.places.len() - self.next + self.again.len() + self.later.len();
+        self.next = self.places.len();
+        self.again.clear();
+        self.later.clear();
+        untried as u64
+    }
+
+    /// What a connection has done that is no more.
+    pub(super) fn ended(&self, place: usize) -> Option<Tally> {
+        self.ended.get(&(place as u32)).copied()
     }
 
     pub(super) fn has_work(&self) -> bool {
@@ -127,19 +177,18 @@ impl Opening {
     }
 
     /// The shares of places whose connections come and go.
-    pub(super) fn take_shares(&mut self) -> Shares {
+    pub(super) fn take_shares(&mut self, now: u64) -> Shares {
         let mut shares = Shares::default();
-        for echoes in self.echoes.drain(..) {
-            shares.note(echoes, 0);
-        }
-        if self.churn {
-            self.active = 0;
+        for tally in self.tallies.drain(..) {
+            shares.note(tally.echoes, tally.longest_gap(now));
         }
         shares
     }
 
-    pub(super) fn forget_shares(&mut self) {
-        self.echoes.fill(0);
+    /// What was done so far does not count.
+    pub(super) fn forget_shares(&mut self, now: u64) {
+        let all = self.tallies.iter_mut().chain(self.ended.values_mut());
+        all.for_each(|tally| tally.reset(now));
     }
 
     /// The place to fill next, if it is time.
@@ -204,15 +253,15 @@ impl Worker<'_> {
         let origin = self.desk.pattern.origin(u64::from(number));
         let (state, interest) = match &socket {
             ClientSocket::Stream(StreamSocket::Tcp(_)) => {
-                let client = StreamClient::new(number, origin, Some(since));
+                let client = StreamClient::new(number, origin, since, true);
                 (Client::Stream(client), Interest::Write)
             }
             ClientSocket::Stream(StreamSocket::Unix(_)) => {
-                let client = StreamClient::new(number, origin, None);
+                let client = StreamClient::new(number, origin, since, false);
                 (Client::Stream(client), Interest::Read)
             }
             ClientSocket::Datagrams(_) => {
-                let client = DatagramClient::new(number, origin);
+                let client = DatagramClient::new(number, origin, since);
                 (Client::Datagram(client), Interest::Read)
             }
         };
@@ -311,6 +360,7 @@ impl Worker<'_> {
         self.desk.ledger.opened += 1;
         let Mode::Churn { reset } = self.plan.mode else {
             self.opening.open += 1;
+            self.opening.open_active += usize::from(self.is_active(key));
             if self.opening.open >= self.opening.tell_at {
                 self.opening.tell_at *= 10;
                 self.tell_opening();
@@ -323,16 +373,35 @@ impl Worker<'_> {
         else {
             return;
         };
+        self.desk.ledger.cycles += 1;
+        self.opening.timeouts = 0;
+        // A segment that is sent again takes a fifth of a second at least (RFC 6298, with Linux' shortest timeout).
+        let slow = |tally: &mut Tally| tally.longest_gap(self.desk.now) > SLOW_CYCLE;
+        if state.tally().is_some_and(slow) {
+            self.desk.resent.note(resent(&socket));
+        }
         if let (true, ClientSocket::Stream(stream)) = (reset, &socket) {
             stream.abort_on_close();
         }
-        self.desk.ledger.cycles += 1;
         if let Some(tally) = state.tally() {
             let place = tally.number - self.plan.first_number;
             self.opening.places[place as usize] = None;
-            self.opening.echoes[place as usize] += 1;
+            self.opening.tallies[place as usize].count(self.desk.now);
             self.opening.again.push(place);
         }
+    }
+
+    fn is_active(&mut self, key: Key) -> bool {
+        let state = self
+            .reactor
+            .get_mut(key)
+            .map(|outgoing| &mut outgoing.state);
+        let number = state.and_then(Client::tally).map(|tally| tally.number);
+        number.is_some_and(|number| self.is_active_number(number))
+    }
+
+    fn is_active_number(&self, number: u32) -> bool {
+        ((number - self.plan.first_number) as usize) < self.plan.active
     }
 
     /// Tells how many are open while that grows, unless that is known already.
@@ -350,14 +419,24 @@ impl Worker<'_> {
         let Some(tally) = state.tally() else {
             return;
         };
-        let number = tally.number;
+        let (number, tally) = (tally.number, *tally);
         let place = number - self.plan.first_number;
         self.opening.places[place as usize] = None;
-        match ready {
-            true => self.opening.open -= 1,
-            false => self.opening.pending -= 1,
+        if ready {
+            self.opening.open -= 1;
+            self.opening.open_active -= usize::from(self.is_active_number(number));
+            self.opening.ended.insert(place, tally);
+        } else {
+            self.opening.pending -= 1;
+            self.opening.timeouts += usize::from(fault.kind == FaultKind::Timeout);
         }
         self.not_opened(place, fault);
+        let by_count = self.plan.requests.is_some();
+        match self.opening.must_give_up() {
+            true if self.opening.churn => self.opening.given_up = by_count,
+            true if !ready => self.desk.ledger.untried += self.opening.give_up(),
+            _ => {}
+        }
     }
 
     fn not_opened(&mut self, place: u32, fault: &Fault) {
@@ -403,15 +482,6 @@ impl Client {
             Self::Stream(client) => client.is_blocked(),
             Self::Datagram(client) => client.is_blocked(),
             Self::Bad(_) => false,
-        }
-    }
-
-    /// When the requests under way were planned.
-    pub(super) fn planned(&self) -> Vec<u64> {
-        match self {
-            Self::Stream(client) => client.flights().iter().map(|f| f.planned).collect(),
-            Self::Datagram(client) => client.flights().map(|f| f.planned).collect(),
-            Self::Bad(_) => Vec::new(),
         }
     }
 }

@@ -16,18 +16,25 @@ pub(super) struct Clock(u64);
 
 impl Clock {
     pub(super) fn start() -> Self {
-        Self(monotonic())
+        Self(monotonic_ns())
     }
 
     #[inline]
     pub(super) fn now(self) -> u64 {
-        monotonic() - self.0
+        monotonic_ns() - self.0
+    }
+
+    /// A time of the monotonic clock as a time of this one.
+    pub(super) fn at(self, monotonic_ns: u64) -> u64 {
+        monotonic_ns.saturating_sub(self.0)
     }
 }
 
-/// Nanoseconds of the monotonic clock, which every Linux has: the call has nothing to fail for (clock_gettime(2)).
+/// Nanoseconds of the monotonic clock, which every Linux has: the call has nothing to fail for (clock_gettime(2)). All
+/// processes of a machine read the same clock.
 #[inline]
-fn monotonic() -> u64 {
+#[must_use]
+pub fn monotonic_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
         time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
     })
@@ -42,35 +49,109 @@ pub enum Arrivals {
     Poisson,
 }
 
-/// The plan of an open loop.
+/// The plan of an open loop: this worker's part of it.
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
     arrivals: Arrivals,
-    /// Nanoseconds between two of them, on average.
+    /// Nanoseconds between two arrivals, on average: of a constant rate those of all workers, of Poisson those of this one.
     interval: f64,
     random: Random,
     start: u64,
-    /// Of a constant rate, how many have been; of Poisson, when the next one is, since `start`. Times are computed from
-    /// the start and not from one to the next, so that no error adds up.
+    /// Of a constant rate, the number of the next arrival among those of all workers; of Poisson, when it is, since
+    /// `start`. Times are computed from the start and not from one to the next, so that no error adds up.
     count: u64,
     elapsed: f64,
+    turns: Turns,
+}
+
+/// Which of the arrivals of a constant rate are this worker's.
+///
+/// Each worker with a clock of its own would send evenly, and all of them together in bunches. So the arrivals of all
+/// workers are one series, whose members go to the workers in turn, by their shares ("smooth weighted round robin", as
+/// nginx has it): every worker computes the whole series and takes what is its own.
+#[derive(Clone, Debug)]
+struct Turns {
+    worker: usize,
+    shares: Vec<i64>,
+    credit: Vec<i64>,
+}
+
+impl Turns {
+    fn new(team: &[usize], worker: usize) -> Self {
+        let shares: Vec<i64> = match team {
+            [] => vec![1],
+            team => team.iter().map(|&share| share as i64).collect(),
+        };
+        Self {
+            worker: worker.min(shares.len() - 1),
+            credit: vec![0; shares.len()],
+            shares,
+        }
+    }
+
+    /// This worker's share of the whole.
+    fn share(&self) -> f64 {
+        self.shares[self.worker] as f64 / self.all() as f64
+    }
+
+    fn all(&self) -> i64 {
+        self.shares.iter().sum::<i64>().max(1)
+    }
+
+    /// How many arrivals of other workers come before the next one of this worker, which must have a share.
+    fn others_first(&mut self) -> u64 {
+        if self.shares.len() == 1 {
+            return 0;
+        }
+        let all = self.all();
+        for others in 0.. {
+            let mut chosen = 0;
+            for worker in 0..self.shares.len() {
+                self.credit[worker] += self.shares[worker];
+                if self.credit[worker] > self.credit[chosen] {
+                    chosen = worker;
+                }
+            }
+            self.credit[chosen] -= all;
+            if chosen == self.worker {
+                return others;
+            }
+        }
+        0
+    }
 }
 
 impl Pace {
-    /// Arrivals from `start` on, `rate` of them a second.
-    pub(super) fn new(arrivals: Arrivals, rate: f64, start: u64, seed: u64) -> Self {
+    /// Arrivals from `start` on, `rate` of them a second for the whole team. `None` for a worker that has no connection
+    /// to send them on.
+    pub(super) fn new(
+        (arrivals, rate): (Arrivals, f64),
+        start: u64,
+        seed: u64,
+        team: &[usize],
+        worker: usize,
+    ) -> Option<Self> {
+        let turns = Turns::new(team, worker);
+        if turns.shares[turns.worker] == 0 {
+            return None;
+        }
         let mut pace = Self {
             arrivals,
-            interval: 1e9 / rate,
+            interval: match arrivals {
+                Arrivals::Constant => 1e9 / rate,
+                Arrivals::Poisson => 1e9 / rate / turns.share(),
+            },
             random: Random::new(seed ^ 0x7061_6365),
             start,
             count: 0,
             elapsed: 0.0,
+            turns,
         };
-        if arrivals == Arrivals::Poisson {
-            pace.draw();
+        match arrivals {
+            Arrivals::Constant => pace.count = pace.turns.others_first(),
+            Arrivals::Poisson => pace.draw(),
         }
-        pace
+        Some(pace)
     }
 
     /// When the next one is due.
@@ -90,11 +171,32 @@ impl Pace {
         if due > now {
             return None;
         }
-        self.count += 1;
-        if self.arrivals == Arrivals::Poisson {
-            self.draw();
+        match self.arrivals {
+            Arrivals::Constant => self.count += 1 + self.turns.others_first(),
+            Arrivals::Poisson => self.draw(),
         }
         Some(due)
+    }
+
+    /// Leaves out what is due by `now`, and says how many that were, without counting them one by one: a plan that is
+    /// far beyond what can be sent is also beyond what can be counted in time.
+    pub(super) fn skip(&mut self, now: u64) -> u64 {
+        let behind = now.saturating_sub(self.next_due()) as f64;
+        match self.arrivals {
+            // Whole rounds of the workers leave the turns as they are.
+            Arrivals::Constant => {
+                let all = self.turns.all() as u64;
+                let rounds = (behind / self.interval) as u64 / all;
+                self.count += rounds * all;
+                rounds * self.turns.shares[self.turns.worker] as u64
+            }
+            // A Poisson process has no memory: it begins anew at any moment.
+            Arrivals::Poisson => {
+                self.elapsed += behind;
+                self.draw();
+                (behind / self.interval) as u64
+            }
+        }
     }
 
     fn draw(&mut self) {
@@ -110,9 +212,46 @@ mod tests {
         std::iter::from_fn(|| pace.take(until)).collect()
     }
 
+    fn pace(arrivals: Arrivals, rate: f64, start: u64, seed: u64) -> Pace {
+        Pace::new((arrivals, rate), start, seed, &[], 0).unwrap()
+    }
+
+    #[test]
+    fn the_arrivals_of_all_workers_are_one_series() {
+        for team in [&[4, 4][..], &[3, 2], &[0, 1], &[5, 0, 3, 1]] {
+            let mut all = Vec::new();
+            for (worker, &share) in team.iter().enumerate() {
+                let pace = Pace::new((Arrivals::Constant, 1e6), 7, 0, team, worker);
+                assert_eq!(pace.is_none(), share == 0);
+                let due = pace.map_or_else(Vec::new, |mut pace| taken(&mut pace, 7 + 9_999_999));
+                let fair = 10_000 * share / team.iter().sum::<usize>();
+                assert!(
+                    due.len().abs_diff(fair) <= 1,
+                    "{team:?} {worker} {}",
+                    due.len()
+                );
+                all.extend(due);
+            }
+            all.sort_unstable();
+            let expected: Vec<u64> = (0..10_000).map(|n| 7 + n * 1_000).collect();
+            assert_eq!(all, expected, "{team:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted() {
+        for arrivals in [Arrivals::Constant, Arrivals::Poisson] {
+            let team = [2, 3];
+            let mut pace = Pace::new((arrivals, 1e9), 0, 1, &team, 1).unwrap();
+            let left_out = pace.skip(1_000_000_000) as f64;
+            assert!((left_out - 6e8).abs() < 1e6, "{arrivals:?}: {left_out}");
+            assert!(pace.next_due() + 10_000 > 1_000_000_000, "{arrivals:?}");
+        }
+    }
+
     #[test]
     fn constant_arrivals_are_equally_far_apart_and_no_error_adds_up() {
-        let mut pace = Pace::new(Arrivals::Constant, 3.0, 100, 0);
+        let mut pace = pace(Arrivals::Constant, 3.0, 100, 0);
         let due = taken(&mut pace, 100 + 1_000_000_000_000);
         assert_eq!(due.len(), 3_001);
         assert_eq!(due[..2], [100, 333_333_433]);
@@ -121,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_pause_of_the_one_who_asks_does_not_move_the_plan() {
-        let mut smooth = Pace::new(Arrivals::Poisson, 1e4, 0, 7);
+        let mut smooth = pace(Arrivals::Poisson, 1e4, 0, 7);
         let mut paused = smooth.clone();
         let asked_often: Vec<u64> = (1..=1000)
             .flat_map(|ms| taken(&mut smooth, ms * 1_000_000))
@@ -131,7 +270,7 @@ mod tests {
 
     #[test]
     fn poisson_arrivals_have_the_rate_and_the_spread_of_such() {
-        let mut pace = Pace::new(Arrivals::Poisson, 1e4, 0, 42);
+        let mut pace = pace(Arrivals::Poisson, 1e4, 0, 42);
         let due = taken(&mut pace, 10_000_000_000);
         assert!((99_000..101_000).contains(&due.len()), "{}", due.len());
         // Of intervals of 100 us on average, e^-1 are longer than that.

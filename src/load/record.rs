@@ -130,10 +130,16 @@ pub struct Ledger {
     pub late: u64,
     /// Requests of an open loop that were planned, and found no connection free until the end.
     pub unsent: u64,
+    /// Requests of an open loop that still waited for a connection when the warm-up ended, and were dropped then.
+    pub warm_up_dropped: u64,
+    /// Requests of an open loop that were left out, since the queue of planned requests was full.
+    pub left_out: u64,
     /// Connections that were made, and proved by an echo.
     pub opened: u64,
     /// Connections that broke, or could not be made.
     pub failed: u64,
+    /// Connections that were not tried, since too many before them had no answer in time.
+    pub untried: u64,
     /// Connections that were opened, used once, and closed.
     pub cycles: u64,
     /// Slow readers that the server has cut off.
@@ -151,7 +157,7 @@ pub struct Ledger {
 impl Ledger {
     /// Its counters by name, in the order in which they are shown.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 16] {
+    pub fn counters(&self) -> [(&'static str, u64); 19] {
         [
             ("sent", self.sent),
             ("echoed", self.echoed),
@@ -161,8 +167,11 @@ impl Ledger {
             ("reordered", self.reordered),
             ("late", self.late),
             ("unsent", self.unsent),
+            ("warm_up_dropped", self.warm_up_dropped),
+            ("left_out", self.left_out),
             ("opened", self.opened),
             ("failed", self.failed),
+            ("untried", self.untried),
             ("cycles", self.cycles),
             ("slow_cut", self.slow_cut),
             ("bad_resets", self.bad_resets),
@@ -172,7 +181,7 @@ impl Ledger {
         ]
     }
 
-    fn counters_mut(&mut self) -> [&mut u64; 16] {
+    fn counters_mut(&mut self) -> [&mut u64; 19] {
         [
             &mut self.sent,
             &mut self.echoed,
@@ -182,8 +191,11 @@ impl Ledger {
             &mut self.reordered,
             &mut self.late,
             &mut self.unsent,
+            &mut self.warm_up_dropped,
+            &mut self.left_out,
             &mut self.opened,
             &mut self.failed,
+            &mut self.untried,
             &mut self.cycles,
             &mut self.slow_cut,
             &mut self.bad_resets,
@@ -400,6 +412,107 @@ impl Shares {
             true => self.sum.powi(2) / (self.connections as f64 * self.squares),
             false => 1.0,
         }
+    }
+}
+
+/// How many connections are named of those that had no answer.
+const NAMED_MAX: usize = 10;
+
+/// Requests on streams that had no answer when they were given up, or when the run ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unanswered {
+    /// How many they are.
+    pub requests: u64,
+    /// Those of them that were not given up, but still awaited at the end: it came before their timeout.
+    pub awaited: u64,
+    /// The connections that they were sent on.
+    pub connections: u64,
+    /// Connections of these on which an answer had begun to come.
+    pub half: u64,
+    /// The longest that any of them waited, in nanoseconds.
+    pub longest: u64,
+    /// The numbers of the first connections of these.
+    pub numbers: Vec<u32>,
+}
+
+impl Unanswered {
+    /// One connection, with what it waits for.
+    pub(super) fn note(&mut self, number: u32, requests: u64, half: bool, waited: u64) {
+        self.requests += requests;
+        self.connections += 1;
+        self.half += u64::from(half);
+        self.longest = self.longest.max(waited);
+        if self.numbers.len() < NAMED_MAX {
+            self.numbers.push(number);
+        }
+    }
+
+    /// Adds those of another worker.
+    pub fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.awaited += other.awaited;
+        self.connections += other.connections;
+        self.half += other.half;
+        self.longest = self.longest.max(other.longest);
+        self.numbers.extend(&other.numbers);
+        self.numbers.truncate(NAMED_MAX);
+    }
+}
+
+/// Times in which the generator itself stood still: stopped, starved of a processor, or busy with one thing for so long.
+/// What was measured meanwhile is its own time, and looks like the server's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pauses {
+    /// How many there were.
+    pub count: u64,
+    /// All of them together, in nanoseconds.
+    pub total: u64,
+    /// The longest, in nanoseconds.
+    pub longest: u64,
+    /// When the longest began, in nanoseconds since the window did.
+    pub at: u64,
+}
+
+impl Pauses {
+    pub(super) fn note(&mut self, at: u64, lasted: u64) {
+        self.add(&Self {
+            count: 1,
+            total: lasted,
+            longest: lasted,
+            at,
+        });
+    }
+
+    /// Adds those of another worker.
+    pub fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.total += other.total;
+        if other.longest > self.longest {
+            (self.longest, self.at) = (other.longest, other.at);
+        }
+    }
+}
+
+/// What TCP had to send again on connections of this run, as far as they were looked at (TCP_INFO, tcp(7)). The server's
+/// end knows what it has sent again itself; this is ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resent {
+    /// Segments.
+    pub segments: u64,
+    /// Connections with at least one.
+    pub connections: u64,
+}
+
+impl Resent {
+    pub(super) fn note(&mut self, segments: u64) {
+        self.segments += segments;
+        self.connections += u64::from(segments > 0);
+    }
+
+    /// Adds those of another worker.
+    pub fn add(&mut self, other: &Self) {
+        self.segments += other.segments;
+        self.connections += other.connections;
     }
 }
 

@@ -10,6 +10,7 @@ use crate::net::wire::preview;
 use crate::net::{Stream, StreamSocket};
 use crate::reactor::Readiness;
 use std::io::{ErrorKind, Read, Write};
+use std::time::Duration;
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub(super) enum Step {
 }
 
 impl StreamClient {
-    pub(super) fn new(number: u32, origin: u64, connecting: Option<u64>) -> Self {
+    pub(super) fn new(number: u32, origin: u64, since: u64, connecting: bool) -> Self {
         Self {
             origin,
             issued: 0,
@@ -60,9 +61,12 @@ impl StreamClient {
             verified: 0,
             boundary: 0,
             flights: Flights::default(),
-            phase: connecting.map_or(Phase::Proving, Phase::Connecting),
-            blocked: connecting.is_some(),
-            tally: Tally::new(number),
+            phase: match connecting {
+                true => Phase::Connecting(since),
+                false => Phase::Proving,
+            },
+            blocked: connecting,
+            tally: Tally::new(number, since),
         }
     }
 
@@ -89,6 +93,31 @@ impl StreamClient {
             Phase::Connecting(since) => Some(since),
             _ => self.flights.oldest().map(|flight| flight.sent),
         }
+    }
+
+    /// How many bytes have come of an answer that is not whole.
+    pub(super) fn half_answered(&self, size: usize) -> u64 {
+        match self.flights.len() {
+            0 => 0,
+            _ => (self.verified + size as u64).saturating_sub(self.boundary),
+        }
+    }
+
+    /// What it has waited for in vain, for as long as `timeout`.
+    #[cold]
+    pub(super) fn timed_out(&self, size: usize, timeout: Duration) -> Fault {
+        let text = match (self.phase, self.half_answered(size)) {
+            (Phase::Connecting(_), _) => format!("not connected in {timeout:?}"),
+            (_, 1..) => format!(
+                "half an answer in {timeout:?}: {} of {size} bytes came, and no more",
+                self.half_answered(size)
+            ),
+            (Phase::Proving, 0) => {
+                format!("connected, and no answer in {timeout:?} to the first request")
+            }
+            (Phase::Ready, 0) => format!("no answer in {timeout:?}"),
+        };
+        Fault::new(FaultKind::Timeout, text)
     }
 
     /// Puts a request on its way, as far as `flush` then can.

@@ -154,6 +154,9 @@ impl Total {
             sum.faults.add(kind, count, first);
         }
         sum.shares.add(&end.shares);
+        sum.unanswered.add(&end.unanswered);
+        sum.pauses.add(&end.pauses);
+        sum.resent.add(&end.resent);
         sum.usage = sum.usage.plus(end.usage);
         sum.window = sum.window.max(end.window);
         sum.server = sum.server.or(end.server);

@@ -7,7 +7,7 @@
 //! could not do what was planned, or a machine that got in between.
 
 use super::machine::KernelCounters;
-use super::{FaultKind, Mode, Plan, Total};
+use super::{FaultKind, Mode, Plan, QUEUE_MAX, Total, Unanswered};
 use std::time::Duration;
 
 /// An open loop must not be later than this, for 99 of 100 requests, by its own fault.
@@ -18,6 +18,11 @@ const BUSY: f64 = 0.97;
 const WAITED_MAX: f64 = 0.10;
 /// Answers below which the hundredth of them is an anecdote.
 const ANSWERS_MIN: u64 = 1_000;
+/// A generator must not stand still for so long, in nanoseconds, nor for this share of the window in all.
+const PAUSE_MAX: u64 = 100_000_000;
+const PAUSED_MAX: f64 = 0.01;
+/// A time without an answer, in nanoseconds, that is worth a word where others are answered ten times as fast.
+const GAP_MIN: u64 = 100_000_000;
 
 /// What there is to say of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +41,17 @@ impl Verdict {
     }
 }
 
+/// A time with three significant digits.
+fn brief(nanoseconds: u64) -> Duration {
+    let unit = 10u64.pow((nanoseconds.max(1).ilog10() + 1).saturating_sub(3));
+    Duration::from_nanos((nanoseconds + unit / 2) / unit * unit)
+}
+
+/// "1 request", "2 requests", with an s behind the noun where it is more than one.
+fn several(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Judges a run that has ended.
 #[must_use]
 pub fn judge(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounters) -> Verdict {
@@ -45,20 +61,16 @@ pub fn judge(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounters
             "the ledger does not balance, a mistake in this program; please report it".into(),
         );
     }
+    judge_answers(&mut verdict, plan, total);
+    judge_connections(&mut verdict, plan, total);
+    judge_limits(&mut verdict, total);
+    judge_pauses(&mut verdict, workers, total);
+    judge_machine(&mut verdict, plan, total, kernel);
     if total.echoes == 0 {
-        let all = plan.requests.filter(|&all| total.end.ledger.echoed >= all);
-        verdict.invalid.push(match all {
-            Some(all) => format!(
-                "all {all} requests had come back before the window began; ask for more (-n), or use --warm-up 0"
-            ),
-            None => "nothing came back in the window".into(),
-        });
         return verdict;
     }
-    judge_limits(&mut verdict, total);
     judge_generator(&mut verdict, plan, workers, total);
     judge_pace(&mut verdict, plan, total);
-    judge_machine(&mut verdict, plan, kernel);
     if total.end.interrupted {
         let text = format!("it was ended early, after {:.1} s", total.window());
         verdict.notes.push(text);
@@ -71,6 +83,118 @@ pub fn judge(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounters
         verdict.notes.push(text);
     }
     verdict
+}
+
+/// Was there an answer to everything? A request without one is worse than any latency, and a server that leaves requests
+/// without an answer is not measured by those that it answers.
+fn judge_answers(verdict: &mut Verdict, plan: &Plan, total: &Total) {
+    let end = &total.end;
+    if total.echoes == 0 {
+        let all = plan.requests.filter(|&all| end.ledger.echoed >= all);
+        verdict.invalid.push(match all {
+            Some(all) => format!(
+                "all {all} requests had come back before the window began; ask for more (-n), or use --warm-up 0"
+            ),
+            None if end.window == 0 && end.interrupted => {
+                "it was ended before the window began, and nothing was measured".into()
+            }
+            None if end.window == 0 => {
+                "no connection was left when the window was to begin, and nothing was measured".into()
+            }
+            None => "nothing came back in the window".into(),
+        });
+    } else if total.latency().is_empty() {
+        verdict.invalid.push("no latency was measured".into());
+    }
+    if end.faults.total() == 0 && end.ledger.lost > 0 {
+        verdict.notes.push(format!(
+            "{} of {} sent did not come back in {:?}",
+            several(end.ledger.lost, "datagram"),
+            end.ledger.sent,
+            plan.timeout
+        ));
+    }
+    if end.unanswered.connections == 0 {
+        return judge_gap(verdict, plan, total);
+    }
+    verdict.invalid.push(without_an_answer(&end.unanswered));
+}
+
+fn without_an_answer(unanswered: &Unanswered) -> String {
+    let mut numbers = unanswered.numbers.clone();
+    numbers.sort_unstable();
+    let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+    let and_more = match unanswered.connections > numbers.len() as u64 {
+        true => ", ...",
+        false => "",
+    };
+    let half = match unanswered.half {
+        0 => String::new(),
+        half => format!("; on {half} of them half an answer came"),
+    };
+    format!(
+        "{} on {} (number {}{and_more}) had no answer, the longest for {:?}{half}; the latencies have that wait as far as \
+         it went",
+        several(unanswered.requests, "request"),
+        several(unanswered.connections, "connection"),
+        numbers.join(", "),
+        brief(unanswered.longest)
+    )
+}
+
+/// A closed loop asks nothing while it waits, so that a server which stands still for a moment has but one slow answer on
+/// each connection, and no percentile shows it.
+fn judge_gap(verdict: &mut Verdict, plan: &Plan, total: &Total) {
+    let gap = total.end.shares.longest_gap;
+    let usual = total.actual.value_at_quantile(0.99);
+    if plan.mode == Mode::Closed && gap >= GAP_MIN && gap >= 10 * usual {
+        verdict.notes.push(format!(
+            "a connection had no answer for {:?}, where 99 of 100 took {:?} at most; a closed loop asks nothing meanwhile, \
+             so its percentiles leave that out (--rate shows it)",
+            brief(gap),
+            brief(usual)
+        ));
+    }
+}
+
+/// Were there as many connections as planned?
+fn judge_connections(verdict: &mut Verdict, plan: &Plan, total: &Total) {
+    let (opened, planned) = (total.opened.0, plan.connections as u64);
+    let untried = total.end.ledger.untried;
+    if matches!(plan.mode, Mode::Churn { .. }) || opened >= planned || total.end.interrupted {
+        return;
+    }
+    let untried = match untried {
+        0 => String::new(),
+        _ => format!(
+            "; {untried} were not tried any more, since too many before them had no answer within the timeout"
+        ),
+    };
+    verdict.invalid.push(format!(
+        "only {opened} of {} came about{untried}",
+        several(planned, "connection")
+    ));
+}
+
+/// Did the generator stand still itself?
+fn judge_pauses(verdict: &mut Verdict, workers: usize, total: &Total) {
+    let pauses = &total.end.pauses;
+    if pauses.count == 0 {
+        return;
+    }
+    let text = format!(
+        "the generator itself stood still, {} of {:?} in all, the longest of {:?} at {:.1} s of the window: it was stopped \
+         or kept from the processor, and its own time looks like the server's",
+        several(pauses.count, "pause"),
+        brief(pauses.total),
+        brief(pauses.longest),
+        pauses.at as f64 / 1e9
+    );
+    let share = pauses.total as f64 / (total.end.window.max(1) as f64 * workers as f64);
+    match pauses.longest >= PAUSE_MAX || share > PAUSED_MAX {
+        true => verdict.invalid.push(text),
+        false => verdict.notes.push(text),
+    }
 }
 
 /// Was it a limit of our own that was met? Then fewer were sent than was meant, and the server is not to blame.
@@ -146,8 +270,9 @@ fn judge_pace(verdict: &mut Verdict, plan: &Plan, total: &Total) {
     let Mode::Open { rate, .. } = plan.mode else {
         return;
     };
-    let lag = Duration::from_nanos(total.lag.value_at_quantile(0.99));
-    if lag > LAG_MAX {
+    let lag = total.lag.value_at_quantile(0.99);
+    if Duration::from_nanos(lag) > LAG_MAX {
+        let lag = brief(lag);
         verdict.invalid.push(format!(
             "the generator was late itself, by {lag:?} for one request in a hundred; ask for less, use --workers, or \
              give it a processor of its own"
@@ -160,41 +285,74 @@ fn judge_pace(verdict: &mut Verdict, plan: &Plan, total: &Total) {
             missed * 100.0
         ));
     }
-    if total.end.ledger.unsent > 0 {
+    let ledger = &total.end.ledger;
+    if ledger.left_out > 0 {
+        verdict.invalid.push(format!(
+            "the queue of planned requests was full ({QUEUE_MAX} in each worker), and {} were left out; ask for less \
+             (--rate), or use more connections, a deeper --pipeline or --workers",
+            ledger.left_out
+        ));
+    }
+    if ledger.warm_up_dropped > 0 {
+        verdict.notes.push(format!(
+            "{} planned in the warm-up still waited for a connection when the window began, and were dropped: the server \
+             was overloaded in the warm-up, or stood still",
+            several(ledger.warm_up_dropped, "request")
+        ));
+    }
+    if ledger.unsent > 0 {
         verdict.notes.push(format!(
             "{} planned requests found no connection free until the end; their wait is in the planned latencies as far \
              as it went",
-            total.end.ledger.unsent
+            ledger.unsent
         ));
     }
 }
 
 /// Did the kernel throw anything away?
-fn judge_machine(verdict: &mut Verdict, plan: &Plan, kernel: &KernelCounters) {
+///
+/// The counters are those of the whole machine, and so of every program on it. What happened to this run is known of its
+/// own connections: how long they took, and what TCP sent again on them.
+fn judge_machine(verdict: &mut Verdict, plan: &Plan, total: &Total, kernel: &KernelCounters) {
+    let resent = total.end.resent;
+    let late: u64 = handshakes_retried(total).iter().map(|(_, n)| n).sum();
     let overflows = kernel.get("ListenOverflows").max(kernel.get("ListenDrops"));
-    if overflows > 0 {
-        let text = format!(
-            "an accept queue of this machine overflowed {overflows} times: clients were kept waiting for a second and \
-             more, by the backlog and not by the server's work"
-        );
-        match plan.mode {
-            Mode::Churn { .. } => verdict.invalid.push(text),
-            _ => verdict.notes.push(text),
+    match plan.mode {
+        _ if overflows == 0 => {}
+        _ if late == 0 && resent.segments == 0 => verdict.notes.push(format!(
+            "accept queues of this machine overflowed {overflows} times; it does not show in any connection of this run, so \
+             they may be those of another program"
+        )),
+        mode => {
+            let text = format!(
+                "accept queues of this machine overflowed {overflows} times, and {} of this run had to send again and wait \
+                 for it, {late} of them for a second or more: that is the backlog, and not the server's work",
+                several(resent.connections.max(late), "connection")
+            );
+            match mode {
+                Mode::Churn { .. } => verdict.invalid.push(text),
+                _ => verdict.notes.push(text),
+            }
         }
     }
     let retransmitted = kernel.get("RetransSegs");
-    if retransmitted > 0 {
+    if resent.segments > 0 {
         verdict.notes.push(format!(
-            "TCP segments sent again on this machine: {retransmitted}; each may have kept somebody waiting \
-             for 200 ms or more"
+            "TCP segments sent again on {} of this run: {} (TCP_INFO); each may have cost 200 ms or more",
+            several(resent.connections, "connection"),
+            resent.segments
+        ));
+    } else if retransmitted > 0 {
+        verdict.notes.push(format!(
+            "TCP segments sent again on this machine: {retransmitted}; none of them by the connections of this run (TCP_INFO)"
         ));
     }
     for (name, whose) in [("RcvbufErrors", "receive"), ("SndbufErrors", "send")] {
         let dropped = kernel.get(name);
         if dropped > 0 {
             verdict.notes.push(format!(
-                "{dropped} datagrams were dropped on this machine for want of a {whose} buffer; that is loss \
-                 without a network"
+                "{dropped} datagrams, of this run or of another program, were dropped on this machine for want of a \
+                 {whose} buffer; that is loss without a network"
             ));
         }
     }
@@ -225,6 +383,7 @@ mod tests {
         let mut total = Total::new(1);
         (0..10_000).for_each(|_| total.actual.saturating_record(1_000));
         total.echoes = 10_000;
+        total.opened.0 = 10;
         total.end = Final {
             usage: Usage { cpu, waited },
             window: 1_000_000_000,
@@ -282,6 +441,109 @@ mod tests {
     }
 
     #[test]
+    fn requests_without_an_answer_are_named_and_make_a_run_invalid() {
+        let mut frozen = total(500_000_000, 0);
+        frozen.end.unanswered.note(3, 2, true, 3_512_345_678);
+        let said = &judged(Mode::Closed, &frozen).invalid[0];
+        for part in [
+            "2 requests on 1 connection (number 3)",
+            "3.51s",
+            "half an answer",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_moment_without_answers_is_named_in_a_closed_loop() {
+        let mut stalled = total(500_000_000, 0);
+        stalled.end.shares.longest_gap = 300_000_000;
+        let verdict = judged(Mode::Closed, &stalled);
+        assert!(verdict.is_valid(), "{verdict:?}");
+        assert!(
+            verdict.notes[0].contains("no answer for 300ms"),
+            "{verdict:?}"
+        );
+    }
+
+    #[test]
+    fn pauses_of_the_generator_are_its_own() {
+        let mut paused = total(500_000_000, 0);
+        paused.end.pauses.note(400_000_000, 60_000_000);
+        paused.end.window = 10_000_000_000;
+        assert!(judged(Mode::Closed, &paused).notes[0].contains("itself stood still, 1 pause"));
+        paused.end.pauses.note(1_000_000_000, 100_000_000);
+        let verdict = judged(Mode::Closed, &paused);
+        assert!(
+            verdict.invalid[0].contains("100ms at 1.0 s of"),
+            "{verdict:?}"
+        );
+    }
+
+    #[test]
+    fn fewer_connections_than_planned_are_not_what_was_asked_for() {
+        let mut few = total(500_000_000, 0);
+        few.opened.0 = 7;
+        few.end.ledger.untried = 2;
+        let said = &judged(Mode::Closed, &few).invalid[0];
+        assert!(
+            said.contains("only 7 of 10 connections") && said.contains("2 were not"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_the_machine_counted_for_others_accuses_nobody() {
+        let churn = Mode::Churn { reset: true };
+        let mut kernel = KernelCounters::default();
+        kernel.0[0] = 5;
+        kernel.0[3] = 9;
+        let mut plan = plan(Endpoint::Tcp("127.0.0.1:7".parse().unwrap()));
+        plan.mode = churn;
+        let mut run = total(500_000_000, 0);
+        let verdict = judge(&plan, 1, &run, &kernel);
+        assert!(
+            verdict.is_valid() && verdict.notes[0].contains("another program"),
+            "{verdict:?}"
+        );
+        assert!(verdict.notes[1].contains("none of them by"), "{verdict:?}");
+        run.end.resent.note(2);
+        let verdict = judge(&plan, 1, &run, &kernel);
+        assert!(
+            verdict.invalid[0].contains("1 connection of this run"),
+            "{verdict:?}"
+        );
+    }
+
+    #[test]
+    fn a_full_queue_is_told_with_its_bound() {
+        let open = Mode::Open {
+            rate: 1e4,
+            arrivals: Arrivals::Constant,
+        };
+        let mut flood = total(500_000_000, 0);
+        flood.end.ledger.left_out = 9;
+        let said = &judged(open, &flood).invalid[0];
+        assert!(
+            said.contains("1048576") && said.contains("9 were left out"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn times_are_brief() {
+        let texts = [
+            (0, "0ns"),
+            (999, "999ns"),
+            (1_234_567, "1.23ms"),
+            (99_960_000, "100ms"),
+        ];
+        for (nanoseconds, text) in texts {
+            assert_eq!(format!("{:?}", brief(nanoseconds)), text);
+        }
+    }
+
+    #[test]
     fn a_limit_of_our_own_is_no_result_of_the_servers() {
         let mut short = total(500_000_000, 0);
         short.end.faults.add(FaultKind::Refused, 1, "refused");
@@ -295,8 +557,16 @@ mod tests {
     #[test]
     fn nothing_is_no_measurement() {
         let mut nothing = Total::new(1);
-        let verdict = judged(Mode::Closed, &nothing);
-        assert_eq!(verdict.invalid, ["nothing came back in the window"]);
+        nothing.opened.0 = 10;
+        let judged_closed = |nothing: &Total| judged(Mode::Closed, nothing).invalid;
+        assert!(judged_closed(&nothing)[0].contains("no connection was left"));
+        nothing.end.interrupted = true;
+        assert!(judged_closed(&nothing)[0].contains("ended before the window"));
+        nothing.end.window = 1_000_000_000;
+        assert_eq!(judged_closed(&nothing), ["nothing came back in the window"]);
+        let mut open = total(0, 0);
+        open.actual.reset();
+        assert_eq!(judged_closed(&open), ["no latency was measured"]);
         let mut plan = plan(Endpoint::Tcp("127.0.0.1:7".parse().unwrap()));
         plan.requests = Some(500);
         (nothing.end.ledger.sent, nothing.end.ledger.echoed) = (500, 500);

@@ -1,19 +1,20 @@
 //! A worker: one thread, one reactor, some connections, from the first connect to the last answer.
 //!
-//! What may live in this file: the order of the parts of a run, the turn of the loop, and who gets the next request.
-//! What may not: bytes (`stream` and `datagram` have them), and how a connection comes about (`opening`).
+//! What may live in this file: the order of the parts of a run, and the turn of the loop. What may not: bytes (`stream` and
+//! `datagram` have them), how a connection comes about (`opening`), and which one sends the next request (`issuing`).
 //!
 //! The loop is the server's, seen from the other side, and as lean: in a closed loop an answer costs one event, one
 //! read, one look at the clock, and one write.
 
 use super::company::Member;
 use super::datagram::DatagramClient;
-use super::flight::{Desk, Flight};
+use super::finish::resent;
+use super::flight::Desk;
 use super::machine::{ServerSample, own_usage};
 use super::opening::Opening;
 use super::pace::{Clock, Pace};
 use super::pattern::Pattern;
-use super::record::{Fault, Faults, Ledger, Part, Shares, Slice, note};
+use super::record::{Fault, FaultKind, Faults, Ledger, Part, Pauses, Resent, Slice, Unanswered};
 use super::stream::{Step, StreamClient};
 use super::{Final, Line, Message, Mode, Orders, Plan, ServerFigures};
 use crate::net::Stream;
@@ -29,8 +30,6 @@ pub(super) const SCRATCH_BYTES: usize = 256 * 1024;
 pub(super) const TICK: u64 = 20_000_000;
 /// An arrival that is nearer than this is waited for by polling: setting a timer and sleeping would take as long.
 const NEAR: u64 = 5_000;
-/// The longest wait, at the end, for answers that are under way.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// One connection, or whatever it is that sends.
 #[derive(Debug)]
@@ -53,19 +52,26 @@ pub(super) struct Worker<'a> {
     pub(super) desk: Desk,
     pub(super) opening: Opening,
     pub(super) company: Vec<Member>,
-    pace: Option<Pace>,
+    pub(super) pace: Option<Pace>,
     /// Connections of an open loop that may take another request, the longest waiting first; and the planned times of
-    /// requests that found none.
-    free: VecDeque<(Key, u32)>,
-    backlog: VecDeque<u64>,
+    /// requests that found none, at most [`QUEUE_MAX`](super::QUEUE_MAX) of them.
+    pub(super) free: VecDeque<(Key, u32)>,
+    pub(super) backlog: VecDeque<u64>,
     /// Which connections are in `free`, by number.
-    listed: Vec<bool>,
+    pub(super) listed: Vec<bool>,
+    /// Connections of a closed loop that have not been started yet.
+    pub(super) to_start: Vec<Key>,
+    /// Whether a turn may have connections to open or to start; else it does not ask.
+    starting: bool,
     pub(super) next_tick: u64,
     pub(super) next_slice: u64,
     /// The slice that is filled next. None before the first has been told of.
     spare: Option<Box<Slice>>,
     /// The connection at which the search for those that wait too long goes on.
     pub(super) cursor: usize,
+    pub(super) pauses: Pauses,
+    /// When a run that is ended by Ctrl-C waits no longer for answers.
+    pub(super) stopped_until: Option<u64>,
 }
 
 impl<'a> Worker<'a> {
@@ -82,6 +88,8 @@ impl<'a> Worker<'a> {
             slice: Box::new(Slice::new(Part::Opening, 0)),
             ledger: Ledger::default(),
             faults: Faults::default(),
+            unanswered: Unanswered::default(),
+            resent: Resent::default(),
             size: plan.size,
             again: false,
             planned: false,
@@ -103,10 +111,14 @@ impl<'a> Worker<'a> {
             free: VecDeque::new(),
             backlog: VecDeque::new(),
             listed: vec![false; plan.connections],
+            to_start: Vec::new(),
+            starting: true,
             next_tick: 0,
             next_slice: u64::MAX,
             spare: None,
             cursor: 0,
+            pauses: Pauses::default(),
+            stopped_until: None,
         })
     }
 
@@ -121,24 +133,26 @@ impl<'a> Worker<'a> {
         let began = self.desk.read_clock();
         let open = self.opening.open as u64;
         self.line.tell(&Message::Opened(open, began));
-        while !self.orders.go && !self.orders.stop {
+        while self.orders.go.is_none() && !self.orders.stop {
             self.turn(self.desk.now + 2_000_000)?;
             // More often than a tick would ask: all workers are to begin at once.
             self.orders = self.line.orders();
         }
-        self.start()?;
-        let begin_at = self.desk.read_clock() + nanoseconds(self.plan.warm_up);
-        self.desk.window = (begin_at, begin_at + nanoseconds(self.plan.duration));
-        self.pass(begin_at)?;
-        self.begin_window();
+        let part = self.load()?;
         let (begin, usage) = (look(self.plan), own_usage());
-        self.pass(self.desk.window.1)?;
+        if part == Part::Drain {
+            self.pass(self.desk.window.1)?;
+        }
         let ended_at = self.desk.read_clock();
         let usage = own_usage().since(usage);
         let end = look(self.plan);
-        let window = ended_at - self.desk.window.0;
-        let interrupted = self.orders.stop;
-        self.drain(ended_at)?;
+        let window = match part {
+            Part::Drain => ended_at.saturating_sub(self.desk.window.0),
+            _ => 0,
+        };
+        // A worker without connections that send ends when the others have.
+        let interrupted = self.orders.stop && self.sends();
+        self.drain(ended_at, part)?;
         let drained = look_closely(self.plan);
         let server = match (before, opened, begin, end, drained) {
             (Some(before), Some(opened), Some(begin), Some(end), Some(drained))
@@ -154,12 +168,15 @@ impl<'a> Worker<'a> {
             }
             _ => None,
         };
-        let shares = self.settle(ended_at);
+        let shares = self.settle(ended_at, part);
         self.disperse()?;
         Ok(Final {
             ledger: self.desk.ledger,
             faults: self.desk.faults,
             shares,
+            unanswered: self.desk.unanswered,
+            pauses: self.pauses,
+            resent: self.desk.resent,
             usage,
             window,
             server,
@@ -180,9 +197,32 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// The load is on.
-    fn start(&mut self) -> io::Result<()> {
+    /// Whether any connection of this worker sends requests, once it is proved.
+    fn sends(&self) -> bool {
+        self.plan.active > 0 || matches!(self.plan.mode, Mode::Churn { .. })
+    }
+
+    /// Puts the load on, lets the warm-up pass, and begins the window. The part in which the answers are that come behind
+    /// the end of the run: it is [`Part::Drain`] if the window has begun, and the one that it did not get beyond if not.
+    fn load(&mut self) -> io::Result<Part> {
+        if self.orders.stop {
+            return Ok(Part::Opening);
+        }
+        let start = self.start();
+        let begin_at = start + nanoseconds(self.plan.warm_up);
+        self.desk.window = (begin_at, begin_at + nanoseconds(self.plan.duration));
+        self.pass(begin_at)?;
+        if self.desk.now < begin_at {
+            return Ok(Part::WarmUp);
+        }
+        self.begin_window();
+        Ok(Part::Drain)
+    }
+
+    /// The load is on. Since when the plan says so: an open loop's is common to all workers.
+    fn start(&mut self) -> u64 {
         let now = self.desk.read_clock();
+        self.starting = true;
         self.company = self.plan.company.gather(now);
         self.rotate(Part::WarmUp, now);
         self.next_slice = now + nanoseconds(self.plan.interval);
@@ -190,29 +230,26 @@ impl<'a> Worker<'a> {
             Mode::Closed => {
                 self.desk.again = true;
                 self.desk.remaining = self.plan.requests;
-                for key in self.opening.active() {
-                    for _ in 0..self.plan.depth {
-                        if self.desk.may_send() {
-                            let sent = self.desk.read_clock();
-                            self.issue(key, sent);
-                        }
-                    }
-                }
+                self.to_start = self.opening.active();
+                self.to_start.reverse(); // the first one is taken first
             }
             Mode::Open { rate, arrivals } => {
                 self.desk.planned = true;
                 self.desk.remaining = self.plan.requests;
-                self.pace = Some(Pace::new(arrivals, rate, now, self.plan.seed));
+                let start = self.orders.go.map_or(now, |go| self.desk.clock.at(go));
+                let (seed, worker) = (self.plan.seed, self.plan.worker);
+                self.pace = Pace::new((arrivals, rate), start, seed, &self.plan.team, worker);
                 for key in self.opening.active() {
                     self.list(key);
                 }
+                return start;
             }
             Mode::Churn { .. } => {
                 self.desk.remaining = self.plan.requests;
                 self.opening.churn();
             }
         }
-        Ok(())
+        self.desk.read_clock()
     }
 
     /// Lets the load go on until a time, or until there is nothing more to do.
@@ -224,12 +261,13 @@ impl<'a> Worker<'a> {
     }
 
     /// Whether nothing will ever happen again: all is sent that was to be sent and has come back, or no connection is
-    /// left.
+    /// left that could send.
     fn is_idle(&self) -> bool {
         let ledger = &self.desk.ledger;
         let done = self.desk.remaining == Some(0)
             && self.backlog.is_empty()
-            && ledger.sent == ledger.echoed + ledger.lost;
+            && ledger.sent == ledger.echoed + ledger.lost
+            && self.sends();
         done || self.opening.is_hopeless()
     }
 
@@ -243,69 +281,14 @@ impl<'a> Worker<'a> {
                 tally.reset(now);
             }
         }
-        self.opening.forget_shares();
-        if !self.desk.planned {
+        self.opening.forget_shares(now);
+        if self.desk.planned {
+            // Their wait would count as none of the window's, and their answers neither.
+            self.desk.ledger.warm_up_dropped = self.backlog.len() as u64;
+            self.backlog.clear();
+        } else {
             self.desk.window = (now, now + nanoseconds(self.plan.duration));
         }
-    }
-
-    /// Nothing more is sent; what is under way may still come.
-    fn drain(&mut self, ended_at: u64) -> io::Result<()> {
-        self.rotate(Part::Drain, ended_at);
-        self.next_slice = u64::MAX;
-        self.desk.again = false;
-        self.pace = None;
-        self.desk.remaining = Some(0);
-        self.opening.stop();
-        self.dismiss_company();
-        // Those that were planned and never sent have waited for at least so long. Leaving them out would say that the
-        // server was quick because it could not be asked.
-        self.desk.ledger.unsent = self.backlog.len() as u64;
-        for planned in std::mem::take(&mut self.backlog) {
-            if planned >= self.desk.window.0 {
-                note(
-                    &mut self.desk.slice.planned,
-                    ended_at.saturating_sub(planned),
-                );
-            }
-        }
-        let until = ended_at + nanoseconds(self.plan.timeout.min(GRACE));
-        while self.desk.now < until && !self.is_idle() {
-            self.turn(until)?;
-        }
-        // A double of the last answer is right behind it, if there is one.
-        let until = self.desk.read_clock() + 2_000_000;
-        while self.desk.now < until {
-            self.turn(until)?;
-        }
-        self.listen_once();
-        self.rotate(Part::Drain, self.desk.now);
-        Ok(())
-    }
-
-    /// Counts what is still under way, and how evenly the connections fared.
-    fn settle(&mut self, ended_at: u64) -> Shares {
-        let mut shares = self.opening.take_shares();
-        for (number, key) in self.opening.members() {
-            let Some(Outgoing { state, .. }) = self.reactor.get_mut(key) else {
-                continue;
-            };
-            self.desk.ledger.in_flight += state.in_flight() as u64;
-            if self.desk.planned {
-                let unanswered = state.planned().into_iter();
-                for planned in unanswered.filter(|planned| *planned >= self.desk.window.0) {
-                    note(
-                        &mut self.desk.slice.planned,
-                        ended_at.saturating_sub(planned),
-                    );
-                }
-            }
-            if let Some(tally) = state.tally().filter(|_| number < self.plan.active) {
-                shares.note(tally.echoes, tally.longest_gap(ended_at));
-            }
-        }
-        self.rotate(Part::Drain, self.desk.now);
-        shares
     }
 
     /// Tells of the slice, and begins another. There are two of them, which take turns: to make a new one, a megabyte of
@@ -328,7 +311,7 @@ impl<'a> Worker<'a> {
     // ---- the turn ----
 
     /// One turn of the loop, which waits until `until` at most.
-    fn turn(&mut self, until: u64) -> io::Result<()> {
+    pub(super) fn turn(&mut self, until: u64) -> io::Result<()> {
         let wait = self.wait_time(until)?;
         // That the timer rang, or a waker did, is all that they have to say.
         let _ = self.reactor.wait(Some(Duration::from_nanos(wait)))?;
@@ -348,8 +331,8 @@ impl<'a> Worker<'a> {
                 }
             }
         }
-        if self.opening.has_work() {
-            self.open_some();
+        if self.starting {
+            self.go_on_starting();
         }
         if self.desk.now >= self.next_tick {
             self.tick();
@@ -357,9 +340,22 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
+    #[cold]
+    fn go_on_starting(&mut self) {
+        if self.opening.has_work() {
+            self.open_some();
+        }
+        self.start_some();
+        let opens = self.opening.is_churn() || !self.opening.is_over();
+        self.starting = opens || !self.to_start.is_empty();
+    }
+
     /// How long the next wait may be. The next arrival is waited for by the timer, which is finer.
     fn wait_time(&mut self, until: u64) -> io::Result<u64> {
         let now = self.desk.now;
+        if self.starting && !self.to_start.is_empty() {
+            return Ok(0);
+        }
         let wait = until.min(self.next_tick).saturating_sub(now);
         let Some(pace) = &self.pace else {
             return Ok(wait);
@@ -438,97 +434,18 @@ impl<'a> Worker<'a> {
         }
     }
 
-    // ---- who gets the next request ----
-
-    /// Sends a request over a connection, as planned.
-    pub(super) fn issue(&mut self, key: Key, planned: u64) {
-        let Some(Outgoing { socket, state, .. }) = self.reactor.get_mut(key) else {
-            return;
-        };
-        let flight = Flight {
-            planned,
-            sent: self.desk.now,
-        };
-        let before = state.is_blocked();
-        let sent = match (socket, &mut *state) {
-            (ClientSocket::Stream(stream), Client::Stream(client)) => {
-                client.issue(flight, &self.desk);
-                client.flush(stream, &mut self.desk)
-            }
-            (ClientSocket::Datagrams(socket), Client::Datagram(client)) => {
-                client.issue(flight);
-                client.flush(socket, &mut self.desk)
-            }
-            _ => Ok(()),
-        };
-        let blocked = state.is_blocked();
-        match sent {
-            Ok(()) if blocked != before => self.want(key, blocked),
-            Ok(()) => {}
-            Err(fault) => self.end(key, &fault),
-        }
-    }
-
-    /// Takes the arrivals that are due.
-    fn arrive(&mut self) {
-        loop {
-            let now = self.desk.read_clock();
-            let Some(planned) = self.pace.as_mut().and_then(|pace| pace.take(now)) else {
-                return;
-            };
-            if planned >= self.desk.window.1 || !self.desk.may_plan() {
-                self.pace = None;
-                return;
-            }
-            if planned >= self.desk.window.0 {
-                note(&mut self.desk.slice.lag, now - planned);
-            }
-            self.backlog.push_back(planned);
-            self.serve_backlog();
-        }
-    }
-
-    /// Sends what is due, as far as connections are free.
-    fn serve_backlog(&mut self) {
-        while !self.backlog.is_empty() {
-            let Some((key, number)) = self.free.pop_front() else {
-                return;
-            };
-            self.listed[number as usize] = false;
-            if self.reactor.get_mut(key).is_none() {
-                continue;
-            }
-            if let Some(planned) = self.backlog.pop_front() {
-                self.desk.ledger.sent += 1;
-                self.issue(key, planned);
-                self.list(key);
-            }
-        }
-    }
-
-    /// Puts a connection that may take another request at the end of their list.
-    fn list(&mut self, key: Key) {
-        let depth = self.plan.depth;
-        let Some(Outgoing { state, .. }) = self.reactor.get_mut(key) else {
-            return;
-        };
-        let in_flight = state.in_flight();
-        let Some(number) = state.tally().map(|tally| tally.number) else {
-            return;
-        };
-        let place = (number - self.plan.first_number) as usize;
-        if in_flight < depth && place < self.plan.active && !self.listed[place] {
-            self.listed[place] = true;
-            self.free.push_back((key, place as u32));
-        }
-    }
-
     /// Ends a connection for a fault. What it had under way is lost.
     pub(super) fn end(&mut self, key: Key, fault: &Fault) {
         let Some(Outgoing { socket, state, .. }) = self.reactor.close(key) else {
             return;
         };
         self.desk.ledger.lost += state.in_flight() as u64;
+        self.desk.resent.note(resent(&socket));
+        // The first request of a connection is none of the load, unless there is no other.
+        let is_load = state.is_ready() || self.opening.is_churn();
+        if fault.kind == FaultKind::Timeout && is_load {
+            self.desk.no_answer(&state, self.desk.now);
+        }
         if let ClientSocket::Stream(stream) = &socket {
             stream.abort_on_close(); // what it still has to say interests nobody
         }

@@ -352,10 +352,14 @@ fn a_server_that_stops_is_seen_in_the_planned_latencies_and_not_in_the_actual_on
 }
 
 /// A bench that is in the middle of its window, the lines that it goes on to say, and its worker.
-fn in_the_window(server: &str) -> (Child, thread::JoinHandle<Vec<String>>, String) {
+pub(crate) fn in_the_window(
+    server: &str,
+    more: &str,
+) -> (Child, thread::JoinHandle<Vec<String>>, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_echo-reactor"))
         .args(["bench", "--format", "json", "-d", "60s", "--warm-up", "0"])
         .args(["--interval", "100ms", server])
+        .args(more.split_whitespace())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -370,7 +374,7 @@ fn in_the_window(server: &str) -> (Child, thread::JoinHandle<Vec<String>>, Strin
     (child, said, workers[0].to_string())
 }
 
-fn kill(signal: &str, pid: &str) {
+pub(crate) fn kill(signal: &str, pid: &str) {
     let status = Command::new("kill").args([signal, pid]).status();
     assert!(status.unwrap().success());
 }
@@ -378,7 +382,7 @@ fn kill(signal: &str, pid: &str) {
 /// Ctrl-C asks for the report, and does not do away with it.
 #[test]
 fn an_interrupted_run_reports() {
-    let (child, said, _) = in_the_window(&tcp(|_, _| {}));
+    let (child, said, _) = in_the_window(&tcp(|_, _| {}), "");
     kill("-INT", &child.id().to_string());
     let output = child.wait_with_output().unwrap();
     said.join().unwrap();
@@ -392,7 +396,7 @@ fn an_interrupted_run_reports() {
 /// example, is not waited for.
 #[test]
 fn a_worker_has_one_thread_and_its_death_is_told() {
-    let (child, said, worker) = in_the_window(&tcp(|_, _| {}));
+    let (child, said, worker) = in_the_window(&tcp(|_, _| {}), "");
     let threads = fs::read_dir(format!("/proc/{worker}/task")).unwrap();
     assert_eq!(threads.count(), 1, "of the worker {worker}");
     kill("-KILL", &worker);

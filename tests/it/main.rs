@@ -18,6 +18,11 @@ mod stop;
 // The program alone.
 #[cfg(all(feature = "cli", feature = "bench"))]
 mod bench;
+#[cfg(all(feature = "cli", feature = "bench"))]
+mod bench_ends;
+#[cfg(all(feature = "cli", feature = "bench"))]
+mod bench_mutants;
+#[cfg(all(feature = "cli", feature = "bench"))]
 mod bench_output;
 #[cfg(feature = "cli")]
 mod cli_send;

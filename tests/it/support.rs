@@ -7,6 +7,8 @@ mod child;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(crate) mod fault;
 #[cfg(all(feature = "cli", feature = "bench"))]
+pub(crate) mod mutant;
+#[cfg(all(feature = "cli", feature = "bench"))]
 pub(crate) mod schema;
 
 #[cfg(feature = "cli")]

@@ -9,16 +9,25 @@ use super::wire;
 use super::worker::{GO, STOP};
 use crate::cli::exit::{Class, Failure};
 use crate::cli::own_program;
-use crate::load::{Message, Plan, Slice, Total};
+use crate::load::{Message, Mode, Plan, Slice, Total, monotonic_ns};
+use nix::sys::signal::{Signal, kill, raise};
+use nix::unistd::Pid;
+use signal_hook::consts::SIGTSTP;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, LazyLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the signals are looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long before the load begins all workers are told of it.
+const LEAD: Duration = Duration::from_millis(20);
+/// How long the workers may take for the end that they were ordered to come to; then they are killed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is told while a run lasts.
 pub(in crate::cli) enum Told<'a> {
@@ -38,7 +47,7 @@ pub(super) fn run(
     let (sender, receiver) = mpsc::channel();
     let mut crew = Crew(Vec::new());
     for plan in plan.divide(workers) {
-        crew.0.push(start(&plan, sender.clone())?);
+        crew.0.push(Worker::start(&plan, sender.clone())?);
     }
     drop(sender);
     collect(&receiver, stop, &mut crew, &mut told)
@@ -55,11 +64,13 @@ fn collect(
     told: &mut impl FnMut(Told<'_>),
 ) -> Result<Total, Failure> {
     let mut total = Total::new(crew.0.len());
-    let (mut gone, mut stopped) = (false, false);
+    let (mut gone, mut stopped) = (false, None);
     while !total.is_over() {
+        suspend_together(crew);
         match messages.recv_timeout(LOOK) {
             Ok((worker, message)) => {
                 let opens = matches!(message, Message::Opening(_) | Message::Opened(..));
+                crew.0[worker].is_over |= matches!(message, Message::Done(_));
                 match total.take(worker, message) {
                     Ok(Some(slice)) => told(Told::Slice(&slice, &total)),
                     Ok(None) if opens => told(Told::Open(total.opening())),
@@ -75,30 +86,79 @@ fn collect(
         }
         if total.is_open() && !gone {
             gone = true;
-            crew.say(GO);
+            let at = monotonic_ns() + LEAD.as_nanos() as u64;
+            crew.say(&format!("{GO} {at}"));
         }
-        if stop() && !stopped {
-            stopped = true;
+        if (stop() || crew.has_sent_all()) && stopped.is_none() {
+            stopped = Some(Instant::now());
             crew.say(STOP);
+        }
+        if stop() && stopped.is_some_and(|since| since.elapsed() > PATIENCE) {
+            crew.signal(Signal::SIGKILL);
         }
     }
     Ok(total)
 }
 
-/// Processes, and the pipes that lead to them.
-struct Crew(Vec<(Child, ChildStdin)>);
+/// Ctrl-Z stops this process, and with it the load: the workers have process groups of their own, and would go on.
+fn suspend_together(crew: &Crew) {
+    if !suspended().swap(false, Ordering::Relaxed) {
+        return;
+    }
+    crew.signal(Signal::SIGSTOP);
+    let _ = raise(Signal::SIGSTOP); // it returns when this process is continued
+    crew.signal(Signal::SIGCONT);
+}
+
+/// Whether SIGTSTP has come. It is caught from the first time on that anybody asks.
+fn suspended() -> &'static AtomicBool {
+    static SUSPENDED: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| {
+        let flag = Arc::default();
+        // Where it cannot be caught, this process alone is stopped by it, as any other.
+        let _ = signal_hook::flag::register(SIGTSTP, Arc::clone(&flag));
+        flag
+    });
+    &SUSPENDED
+}
+
+/// The worker processes.
+struct Crew(Vec<Worker>);
+
+/// A process, and the pipe that leads to it.
+struct Worker {
+    child: Child,
+    pipe: ChildStdin,
+    /// Whether any of its connections sends requests.
+    sends: bool,
+    is_over: bool,
+}
 
 impl Crew {
     fn say(&mut self, order: &str) {
-        for (_, pipe) in &mut self.0 {
+        for worker in &mut self.0 {
             // One that has ended needs no orders.
-            let _ = writeln!(pipe, "{order}");
+            let _ = writeln!(worker.pipe, "{order}");
         }
+    }
+
+    fn signal(&self, signal: Signal) {
+        for worker in self.0.iter().filter(|worker| !worker.is_over) {
+            if let Ok(pid) = i32::try_from(worker.child.id()) {
+                let _ = kill(Pid::from_raw(pid), signal);
+            }
+        }
+    }
+
+    /// Whether all that is left are workers whose connections are idle: nothing else would tell them of the end of a run
+    /// of so many requests.
+    fn has_sent_all(&self) -> bool {
+        let mut senders = self.0.iter().filter(|worker| worker.sends);
+        senders.all(|worker| worker.is_over)
     }
 
     /// Why there is no load, and how the worker ended if it did not say so itself.
     fn failure(&mut self, worker: usize, why: &str) -> Failure {
-        let how = match self.0[worker].0.wait() {
+        let how = match self.0[worker].child.wait() {
             Ok(status) if !status.success() => format!(" ({status})"),
             _ => String::new(),
         };
@@ -108,42 +168,49 @@ impl Crew {
 
 impl Drop for Crew {
     fn drop(&mut self) {
-        for (mut child, pipe) in self.0.drain(..) {
-            drop(pipe); // without anybody to give orders a worker ends
-            let _ = child.wait();
+        for mut worker in self.0.drain(..) {
+            drop(worker.pipe); // without anybody to give orders a worker ends
+            let _ = worker.child.wait();
         }
     }
 }
 
-fn start(plan: &Plan, sender: Sender<(usize, Message)>) -> Result<(Child, ChildStdin), Failure> {
-    let mut child = own_program::command()
-        .map_err(|error| system("this program cannot be found", &error))?
-        .args(["bench", "--as-worker"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .process_group(0) // Ctrl-C is for us; the workers get an order
-        .spawn()
-        .map_err(|error| system("no worker can be started", &error))?;
-    let (Some(mut pipe), Some(out)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err(Failure::new(Class::Internal, "a worker has no pipes"));
-    };
-    let line = format!("{}\n", wire::plan_to_json(plan));
-    pipe.write_all(line.as_bytes())
-        .map_err(|error| system("a worker takes no plan", &error))?;
-    let worker = plan.worker;
-    thread::spawn(move || {
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            let Some(message) = wire::message_from(&line) else {
-                continue;
-            };
-            let is_last = matches!(message, Message::Done(_) | Message::Failed(_));
-            if sender.send((worker, message)).is_err() || is_last {
-                return;
+impl Worker {
+    fn start(plan: &Plan, sender: Sender<(usize, Message)>) -> Result<Self, Failure> {
+        let mut child = own_program::command()
+            .map_err(|error| system("this program cannot be found", &error))?
+            .args(["bench", "--as-worker"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0) // Ctrl-C is for us; the workers get an order
+            .spawn()
+            .map_err(|error| system("no worker can be started", &error))?;
+        let (Some(mut pipe), Some(out)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Failure::new(Class::Internal, "a worker has no pipes"));
+        };
+        let line = format!("{}\n", wire::plan_to_json(plan));
+        pipe.write_all(line.as_bytes())
+            .map_err(|error| system("a worker takes no plan", &error))?;
+        let worker = plan.worker;
+        thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                let Some(message) = wire::message_from(&line) else {
+                    continue;
+                };
+                let is_last = matches!(message, Message::Done(_) | Message::Failed(_));
+                if sender.send((worker, message)).is_err() || is_last {
+                    return;
+                }
             }
-        }
-        // The others would wait for it without end.
-        let text = format!("worker {worker} has ended without a report");
-        let _ = sender.send((worker, Message::Failed(text)));
-    });
-    Ok((child, pipe))
+            // The others would wait for it without end.
+            let text = format!("worker {worker} has ended without a report");
+            let _ = sender.send((worker, Message::Failed(text)));
+        });
+        Ok(Self {
+            child,
+            pipe,
+            sends: plan.active > 0 || matches!(plan.mode, Mode::Churn { .. }),
+            is_over: false,
+        })
+    }
 }

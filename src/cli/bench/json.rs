@@ -65,6 +65,8 @@ pub(super) fn report(host: &Host, runs: &[Run]) -> Value {
     let ledger = run.total.end.ledger.counters();
     let ledger = ledger.map(|(name, count)| (name.to_owned(), json!(count)));
     put("requests", Value::Object(ledger.into_iter().collect()));
+    put("unanswered", unanswered(run));
+    put("resent", resent(run));
     let faults = run.total.end.faults.iter().map(|(kind, count, first)| {
         (
             kind.name().to_owned(),
@@ -150,6 +152,23 @@ fn latency(latencies: &Latencies) -> Value {
     Value::Object(object)
 }
 
+fn resent(run: &Run) -> Value {
+    let resent = run.total.end.resent;
+    json!({"segments": resent.segments, "connections": resent.connections})
+}
+
+fn unanswered(run: &Run) -> Value {
+    let unanswered = &run.total.end.unanswered;
+    json!({
+        "requests": unanswered.requests,
+        "awaited": unanswered.awaited,
+        "connections": unanswered.connections,
+        "half": unanswered.half,
+        "longest_ns": unanswered.longest,
+        "numbers": unanswered.numbers,
+    })
+}
+
 fn fairness(run: &Run) -> Value {
     let shares = &run.total.end.shares;
     json!({
@@ -161,12 +180,18 @@ fn fairness(run: &Run) -> Value {
 }
 
 fn generator(run: &Run) -> Value {
-    let usage = run.total.end.usage;
+    let (usage, pauses) = (run.total.end.usage, run.total.end.pauses);
     let window = run.total.end.window.max(1) as f64 * run.workers as f64;
     json!({
         "cpu_share": usage.cpu as f64 / window,
         "waited_share": usage.waited as f64 / window,
         "cpu_ns_per_echo": usage.cpu as f64 / run.total.echoes.max(1) as f64,
+        "pauses": {
+            "count": pauses.count,
+            "total_ns": pauses.total,
+            "longest_ns": pauses.longest,
+            "longest_at_seconds": pauses.at as f64 / 1e9,
+        },
     })
 }
 

@@ -32,6 +32,8 @@ pub(super) fn steps(
 fn at(plan: &Plan, rate: f64, arrivals: Arrivals) -> Plan {
     Plan {
         mode: Mode::Open { rate, arrivals },
+        // The next step wants the ports of this one.
+        reset_at_end: true,
         ..plan.clone()
     }
 }

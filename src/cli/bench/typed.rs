@@ -377,6 +377,7 @@ impl Typed {
             first_number: 0,
             connections,
             active: self.load.active.of(connections),
+            team: Vec::new(),
             company: self.company(),
             size: self.size.0,
             depth: size(self.load.pipeline),
@@ -401,6 +402,7 @@ impl Typed {
             interval: self.output.interval.0,
             seed: self.course.seed,
             servers,
+            reset_at_end: false,
         })
     }
 

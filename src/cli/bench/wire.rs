@@ -3,8 +3,8 @@
 
 use crate::load::machine::{ServerSample, Usage};
 use crate::load::{
-    Arrivals, Company, FaultKind, Faults, Final, Latencies, Ledger, Message, Mode, Part, Plan,
-    ServerFigures, Shares, Slice,
+    Arrivals, Company, FaultKind, Faults, Final, Latencies, Ledger, Message, Mode, Part, Pauses,
+    Plan, Resent, ServerFigures, Shares, Slice, Unanswered,
 };
 use crate::net::connect::Trigger;
 use crate::net::{Address, Endpoint};
@@ -29,6 +29,7 @@ pub(super) fn plan_to_json(plan: &Plan) -> Value {
         "first_number": plan.first_number,
         "connections": plan.connections,
         "active": plan.active,
+        "team": plan.team,
         "company": plan.company.counts().map(|(_, count)| count),
         "size": plan.size,
         "depth": plan.depth,
@@ -43,6 +44,7 @@ pub(super) fn plan_to_json(plan: &Plan) -> Value {
         "interval": plan.interval.as_nanos() as u64,
         "seed": plan.seed,
         "servers": plan.servers,
+        "reset_at_end": plan.reset_at_end,
     })
 }
 
@@ -78,6 +80,9 @@ pub(super) fn plan_from(line: &str) -> Option<Plan> {
         first_number: number("first_number")? as u32,
         connections: size("connections")?,
         active: size("active")?,
+        team: numbers(&value["team"])?
+            .map(|share| share as usize)
+            .collect(),
         company: company_from(&value["company"])?,
         size: size("size")?,
         depth: size("depth")?,
@@ -94,12 +99,13 @@ pub(super) fn plan_from(line: &str) -> Option<Plan> {
         timeout: time("timeout")?,
         interval: time("interval")?,
         seed: number("seed")?,
-        servers: value["servers"]
-            .as_array()?
-            .iter()
-            .filter_map(|pid| Some(pid.as_u64()? as u32))
-            .collect(),
+        servers: numbers(&value["servers"])?.map(|pid| pid as u32).collect(),
+        reset_at_end: value["reset_at_end"].as_bool()?,
     })
+}
+
+fn numbers(value: &Value) -> Option<impl Iterator<Item = u64> + '_> {
+    Some(value.as_array()?.iter().filter_map(Value::as_u64))
 }
 
 fn company_from(value: &Value) -> Option<Company> {
@@ -176,6 +182,16 @@ fn final_to_json(end: &Final) -> Value {
         "ledger": ledger,
         "faults": faults,
         "shares": [shares.connections, shares.sum, shares.squares, shares.fewest, shares.most, shares.longest_gap],
+        "unanswered": {
+            "requests": end.unanswered.requests,
+            "awaited": end.unanswered.awaited,
+            "connections": end.unanswered.connections,
+            "half": end.unanswered.half,
+            "longest": end.unanswered.longest,
+            "numbers": end.unanswered.numbers,
+        },
+        "pauses": [end.pauses.count, end.pauses.total, end.pauses.longest, end.pauses.at],
+        "resent": [end.resent.segments, end.resent.connections],
         "usage": [end.usage.cpu, end.usage.waited],
         "window": end.window,
         "server": server,
@@ -255,6 +271,17 @@ fn final_from(value: &Value) -> Option<Final> {
             most: shares[4].as_u64()?,
             longest_gap: shares[5].as_u64()?,
         },
+        unanswered: unanswered_from(&value["unanswered"])?,
+        pauses: Pauses {
+            count: value["pauses"][0].as_u64()?,
+            total: value["pauses"][1].as_u64()?,
+            longest: value["pauses"][2].as_u64()?,
+            at: value["pauses"][3].as_u64()?,
+        },
+        resent: Resent {
+            segments: value["resent"][0].as_u64()?,
+            connections: value["resent"][1].as_u64()?,
+        },
         usage: Usage {
             cpu: value["usage"][0].as_u64()?,
             waited: value["usage"][1].as_u64()?,
@@ -274,6 +301,20 @@ fn latencies_to_json(latencies: &Latencies) -> Value {
 fn latencies_from(value: &Value) -> Option<Latencies> {
     let histogram = from_hex(value[0].as_str()?)?;
     Latencies::from_parts(&histogram, value[1].as_u64()?, value[2].as_u64()?)
+}
+
+fn unanswered_from(value: &Value) -> Option<Unanswered> {
+    let count = |name: &str| value[name].as_u64();
+    Some(Unanswered {
+        requests: count("requests")?,
+        awaited: count("awaited")?,
+        connections: count("connections")?,
+        half: count("half")?,
+        longest: count("longest")?,
+        numbers: numbers(&value["numbers"])?
+            .map(|number| number as u32)
+            .collect(),
+    })
 }
 
 fn to_hex(histogram: &Histogram<u64>) -> String {
@@ -334,6 +375,9 @@ mod tests {
         end.ledger.lost = 3;
         end.faults.add(FaultKind::Reset, 2, "it was reset");
         end.shares.squares = 2.5;
+        end.unanswered.numbers = vec![3, 5];
+        end.pauses.at = 7;
+        end.resent.segments = 9;
         end.server = Some(ServerFigures::default());
         let end = Message::Done(Box::new(end));
         for message in [

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::AsFd;
 
-/// All workers are ready: begin.
+/// All workers are ready: begin, at the time of the monotonic clock that follows, in nanoseconds.
 pub(super) const GO: &str = "go";
 /// End now, with a report.
 pub(super) const STOP: &str = "stop";
@@ -93,15 +93,20 @@ impl Pipes {
     }
 }
 
+fn go_at(order: &[u8]) -> Option<u64> {
+    let order = std::str::from_utf8(order).ok()?;
+    order.trim_end().strip_prefix(GO)?.trim_start().parse().ok()
+}
+
 impl Line for Pipes {
     fn orders(&mut self) -> Orders {
         self.send();
         loop {
             match self.orders.read_until(b'\n', &mut self.begun) {
                 Ok(_) if self.begun.ends_with(b"\n") => {
-                    match self.begun.trim_ascii_end() == GO.as_bytes() {
-                        true => self.so_far.go = true,
-                        false => self.so_far.stop = true,
+                    match go_at(&self.begun) {
+                        Some(at) => self.so_far.go = Some(at),
+                        None => self.so_far.stop = true,
                     }
                     self.begun.clear();
                 }
@@ -146,9 +151,9 @@ mod tests {
         assert_eq!(pipes.orders(), none);
         master.write_all(b"g").unwrap();
         assert_eq!(pipes.orders(), none, "half of an order is none");
-        master.write_all(b"o\n").unwrap();
+        master.write_all(b"o 5\n").unwrap();
         let go = Orders {
-            go: true,
+            go: Some(5),
             stop: false,
         };
         assert_eq!((pipes.orders(), pipes.orders()), (go, go));
@@ -159,9 +164,9 @@ mod tests {
     #[test]
     fn a_stop_may_come_together_with_a_go() {
         let (mut pipes, mut master, _reader) = pipes();
-        writeln!(master, "{GO}\n{STOP}").unwrap();
+        writeln!(master, "{GO} 7\n{STOP}").unwrap();
         let both = Orders {
-            go: true,
+            go: Some(7),
             stop: true,
         };
         assert_eq!(pipes.orders(), both);

@@ -129,6 +129,7 @@ impl Load {
                 Scenario::MostlyIdle => self.connections.div_ceil(IDLE_SHARE),
                 _ => self.connections,
             },
+            team: Vec::new(),
             company: Company {
                 slow_readers: usize::from(is(Scenario::SlowReader)),
                 ..Company::default()
@@ -154,6 +155,7 @@ impl Load {
             interval: course.window,
             seed: 1,
             servers: servers.to_vec(),
+            reset_at_end: false,
         }
     }
 }
