@@ -180,7 +180,9 @@ impl<W: World> Server<W> {
         Ok(())
     }
 
-    /// One turn: waits for events, at most for `max_wait`, and serves what is ready.
+    /// One turn: waits for events, at most for `max_wait`, and serves what is ready. Deadlines count from the last turn
+    /// here; a loop that does other things for long between two turns passes [`timeout`](Server::timeout), which counts from
+    /// now.
     ///
     /// # Errors
     /// As [`Server::run`].

@@ -44,7 +44,7 @@ pub use timer::Timer;
 pub use words::{Event, Interest, Readiness, Selector, Source, Want};
 
 use deadlines::{Deadlines, Place};
-use key::{EXTERNAL, FIRST_SERIAL, SLOTS_MAX, WAKE};
+use key::{EXTERNAL, FIRST_SERIAL, SLOTS_MAX};
 use slots::Slots;
 use std::collections::VecDeque;
 use std::io;
@@ -166,15 +166,16 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         if self.served < self.turn.len() {
             return Ok(false); // it was left in the middle, and goes on
         }
-        let timeout = sooner(max_wait, self.timeout());
+        let timeout = sooner(max_wait, self.timeout_of_turn());
         self.begin_turn();
         let (mut external, queued) = (false, self.turn.len());
         let Self { selector, turn, .. } = self;
         let complete = selector.wait(timeout, |token, readiness| {
-            if token == EXTERNAL {
-                external = true;
-            } else if token != WAKE {
-                turn.push((Key::from_token(token), readiness));
+            let key = Key::from_token(token);
+            if key.slot() < SLOTS_MAX {
+                turn.push((key, readiness));
+            } else {
+                external |= token == EXTERNAL; // or else it is WAKE, which has done its work
             }
         });
         self.is_unreported = !matches!(complete, Ok(true));
@@ -302,8 +303,20 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         self.get_mut(key)
     }
 
-    /// How long [`Reactor::wait`] would wait from now on if nothing happened. `None` is without end.
+    /// How long there is nothing to do from now on if nothing happens; `None` is without end. This reads the clock, since
+    /// anything may pass between two turns of an outer loop.
     pub fn timeout(&self) -> Option<Duration> {
+        let left = self.timeout_of_turn()?;
+        if left.is_zero() {
+            return Some(left);
+        }
+        let since = self.selector.now().saturating_duration_since(self.now);
+        Some(left.saturating_sub(since))
+    }
+
+    /// The same, counted from the last reading of the clock: in a loop that does nothing but turns that is just now, and a
+    /// second reading would cost as much as the rest of this.
+    fn timeout_of_turn(&self) -> Option<Duration> {
         let has_work = !self.queue.is_empty() || self.served < self.turn.len();
         if has_work && !planted!("sleeps-over-the-queue") {
             return Some(Duration::ZERO);
@@ -311,13 +324,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         let alarm = self
             .alarm
             .map(|alarm| alarm.saturating_duration_since(self.now));
-        let left = sooner(alarm, self.deadlines.until_next())?;
-        if left.is_zero() {
-            return Some(left);
-        }
-        // Both count from the last reading of the clock, and between two turns of an outer loop anything may pass.
-        let since = self.selector.now().saturating_duration_since(self.now);
-        Some(left.saturating_sub(since))
+        sooner(alarm, self.deadlines.until_next())
     }
 
     /// Whether an outer event loop may watch this reactor's descriptor, and so is to be told of the next turn.
