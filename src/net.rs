@@ -48,6 +48,7 @@ mod escape;
 pub mod listener;
 mod prefix;
 mod socket_file;
+mod staging;
 pub mod stream;
 #[cfg(feature = "bench")]
 pub mod tcp_info;
@@ -131,6 +132,25 @@ pub trait Datagrams {
 
     /// Who is at the other end of a route.
     fn source(route: &Self::Route) -> Peer;
+
+    /// Whether an answer along this route reaches its sender, and nothing else.
+    ///
+    /// # Errors
+    /// Why it would not, or might not.
+    fn check(_: &Self::Route) -> Result<(), Unanswerable> {
+        Ok(())
+    }
+}
+
+/// Why the socket itself knows that a datagram cannot be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswerable {
+    /// It was sent to a broadcast or multicast address.
+    Group,
+    /// The address that it was sent to is not known, so the answer would leave from a wrong one.
+    NoDestination,
+    /// Its sender is another user's process, and its name may lead to a socket that is not its own.
+    ForeignSender,
 }
 
 /// Who is at the other end, as far as anybody can tell.

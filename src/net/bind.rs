@@ -68,12 +68,13 @@ impl From<&BindOptions> for StreamOptions {
 /// A bound and listening socket, blocking as yet: what both the event loop and the blocking twin start from.
 #[derive(Debug)]
 pub struct Bound {
+    /// Its file, for a Unix socket that has one. It comes first, to be dropped first: a file whose socket is closed looks
+    /// like a dead server's, and the next server must not replace it just before it is removed.
+    pub file: Option<SocketFile>,
     /// The socket.
     pub socket: Socket,
     /// Its address, with the port that the system chose.
     pub endpoint: Endpoint,
-    /// Its file, for a Unix socket that has one.
-    pub file: Option<SocketFile>,
     /// How many options could not be set that a server can do without.
     pub option_errors: u32,
 }
@@ -94,6 +95,24 @@ impl Bound {
     }
 
     fn bind(endpoint: &Endpoint, options: &BindOptions) -> io::Result<Self> {
+        let mut bound = Self::bind_and_listen(endpoint, options)?;
+        // A socket's file gets its name last of all: whoever finds it finds a server that answers.
+        let mut attempts = 0;
+        while let Some(file) = &mut bound.file {
+            match file.publish() {
+                // Another process took the staging directory away. A socket cannot be bound twice, so a new one is.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < 3 => {
+                    attempts += 1;
+                    bound = Self::bind_and_listen(endpoint, options)?;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
+        Ok(bound)
+    }
+
+    fn bind_and_listen(endpoint: &Endpoint, options: &BindOptions) -> io::Result<Self> {
         let mut bound = match endpoint {
             Endpoint::Tcp(address) => Self::bind_ip(*address, Type::STREAM, Protocol::TCP, options),
             Endpoint::Udp(address) => Self::bind_ip(*address, Type::DGRAM, Protocol::UDP, options),
@@ -102,11 +121,12 @@ impl Bound {
         }?;
         bound.option_errors += {
             let socket = SockRef::from(&bound.socket);
-            StreamOptions::from(options).set_buffers(&socket)
-                + match endpoint {
-                    Endpoint::Tcp(_) => StreamOptions::from(options).set_tcp(&socket),
-                    _ => 0,
-                }
+            let stream = StreamOptions::from(options);
+            match endpoint {
+                Endpoint::Tcp(_) => stream.set_buffers(&socket) + stream.set_tcp(&socket),
+                Endpoint::Unix(_) => stream.set_buffers(&socket),
+                Endpoint::Udp(_) | Endpoint::UnixDatagram(_) => stream.enlarge_buffers(&socket),
+            }
         };
         if matches!(endpoint, Endpoint::Tcp(_) | Endpoint::Unix(_)) {
             let backlog = if planted!("backlog-128") {
@@ -115,10 +135,6 @@ impl Bound {
                 options.backlog
             };
             bound.socket.listen(backlog)?;
-        }
-        // A socket's file gets its name last of all: whoever finds it finds a server that answers.
-        if let Some(file) = &bound.file {
-            file.publish()?;
         }
         Ok(bound)
     }
@@ -160,7 +176,7 @@ impl Bound {
                 socket.bind(&name.to_sock_addr()?)?;
                 None
             }
-            UnixName::Path(path) => Some(SocketFile::bind(&socket, kind, path, options.unix_mode)?),
+            UnixName::Path(path) => Some(SocketFile::bind(&socket, path, options.unix_mode)?),
         };
         let endpoint = match kind {
             Type::STREAM => Endpoint::Unix(name.clone()),
@@ -196,9 +212,55 @@ impl StreamOptions {
         errors
     }
 
-    /// Whether a listener has the options of [`StreamOptions::set_tcp`] already. Not so if somebody else made it, for whom
-    /// they were no matter.
+    /// The buffers of a datagram socket. They are few, and not one a connection, so a bound on a connection's memory does
+    /// not shrink them: a buffer smaller than one datagram would lose the largest ones, silently on the way in and with
+    /// `EMSGSIZE` or `ENOBUFS` on the way out.
+    pub(super) fn enlarge_buffers(self, socket: &SockRef<'_>) -> u32 {
+        let larger = |wanted: Option<usize>, now: io::Result<usize>| {
+            // Linux tells twice of what was set.
+            wanted.filter(|&bytes| now.is_ok_and(|now| bytes > now / 2))
+        };
+        let larger = Self {
+            send_buffer_bytes: larger(self.send_buffer_bytes, socket.send_buffer_size()),
+            receive_buffer_bytes: larger(self.receive_buffer_bytes, socket.recv_buffer_size()),
+            ..self
+        };
+        larger.set_buffers(socket)
+    }
+
+    /// Whether a listener has all that its connections are to have. Not so if another program made it.
     pub(super) fn are_set(self, socket: &SockRef<'_>) -> bool {
+        self.has_tcp(socket) && self.has_buffers(socket) && is_clean(socket)
+    }
+
+    fn has_buffers(self, socket: &SockRef<'_>) -> bool {
+        let has = |wanted: Option<usize>, now: io::Result<usize>| {
+            wanted.is_none_or(|bytes| now.is_ok_and(|now| now <= 2 * bytes.max(SMALLEST_BUFFER)))
+        };
+        has(self.send_buffer_bytes, socket.send_buffer_size())
+            && has(self.receive_buffer_bytes, socket.recv_buffer_size())
+    }
+
+    /// Sets on a connection whatever its listener, made by another program, has not handed down, or should not have.
+    pub(super) fn set_inherited(self, socket: &SockRef<'_>) -> u32 {
+        let linger = match socket.linger() {
+            Ok(None) => Ok(()),
+            _ => socket.set_linger(None),
+        };
+        #[cfg(target_os = "linux")]
+        let cork = match socket.tcp_cork() {
+            Ok(false) => Ok(()),
+            _ => socket.set_tcp_cork(false),
+        };
+        #[cfg(not(target_os = "linux"))]
+        let cork = Ok(());
+        self.set_tcp(socket)
+            + self.set_buffers(socket)
+            + failed("SO_LINGER off", linger)
+            + failed("TCP_CORK off", cork)
+    }
+
+    fn has_tcp(self, socket: &SockRef<'_>) -> bool {
         let probes_after = || match socket.keepalive() {
             Ok(true) => socket.tcp_keepalive_time().ok(),
             _ => None,
@@ -224,8 +286,22 @@ impl StreamOptions {
     }
 }
 
+/// Less than this no buffer can have, whatever is asked for (socket(7): the least value of SO_SNDBUF is 2048, doubled; of
+/// SO_RCVBUF it is 256).
+const SMALLEST_BUFFER: usize = 2_304;
+
+/// Whether a listener has none of the options that connections inherit and that would spoil their echoes: with SO_LINGER
+/// close(2) blocks the loop or resets the connection, with TCP_CORK the end of each echo waits for 200 ms.
+fn is_clean(socket: &SockRef<'_>) -> bool {
+    #[cfg(target_os = "linux")]
+    if !matches!(socket.tcp_cork(), Ok(false)) {
+        return false;
+    }
+    matches!(socket.linger(), Ok(None))
+}
+
 /// 1 if an option could not be set, which is told and no more.
-fn failed(option: &str, result: io::Result<()>) -> u32 {
+pub(super) fn failed(option: &str, result: io::Result<()>) -> u32 {
     match result {
         Ok(()) => 0,
         Err(error) => {

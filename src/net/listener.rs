@@ -67,7 +67,7 @@ impl Listener for ListenerSocket {
                 let option_errors = if *hands_down {
                     0
                 } else {
-                    options.set_tcp(&SockRef::from(&stream))
+                    options.set_inherited(&SockRef::from(&stream))
                 };
                 Ok(Accepted {
                     stream: StreamSocket::Tcp(stream),
@@ -108,3 +108,71 @@ impl ListenerSocket {
 }
 
 register_by_source!(ListenerSocket);
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// What a listener of another program hands down, or does not, is put right on each connection.
+    #[test]
+    fn connections_of_an_inherited_listener_have_the_options_of_ours() {
+        let inherited = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = inherited.local_addr().unwrap();
+        let inherited = Socket::from(inherited);
+        inherited.set_linger(Some(Duration::from_secs(3))).unwrap();
+        inherited.set_tcp_cork(true).unwrap();
+        let owners_copy = inherited.try_clone().unwrap();
+        let options = BindOptions {
+            send_buffer_bytes: Some(16 * 1024),
+            receive_buffer_bytes: Some(8 * 1024),
+            keepalive: Some(Duration::from_secs(10)),
+            user_timeout: Some(Duration::from_secs(15)),
+            ..BindOptions::default()
+        };
+        let mut listener =
+            ListenerSocket::new(inherited, &Endpoint::Tcp(address), &options).unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let accepted = listener.accept().unwrap();
+        assert_eq!(accepted.option_errors, 0);
+        let StreamSocket::Tcp(stream) = accepted.stream else {
+            panic!("TCP was connected");
+        };
+        let socket = SockRef::from(&stream);
+        assert_eq!(socket.linger().unwrap(), None);
+        assert!(!socket.tcp_cork().unwrap() && socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.send_buffer_size().unwrap(), 2 * 16 * 1024);
+        assert_eq!(socket.recv_buffer_size().unwrap(), 2 * 8 * 1024);
+        assert_eq!(
+            socket.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(10)
+        );
+        assert_eq!(owners_copy.linger().unwrap(), Some(Duration::from_secs(3)));
+    }
+
+    /// One call of accept for each connection, and no other.
+    #[test]
+    fn a_listener_of_ours_hands_its_options_down() {
+        for options in [
+            BindOptions::default(),
+            BindOptions {
+                send_buffer_bytes: Some(16 * 1024),
+                receive_buffer_bytes: Some(8 * 1024),
+                keepalive: Some(Duration::from_secs(10)),
+                user_timeout: Some(Duration::from_secs(15)),
+                ..BindOptions::default()
+            },
+        ] {
+            let any = Endpoint::Tcp("127.0.0.1:0".parse().unwrap());
+            let bound = crate::net::Bound::new(&any, &options).unwrap();
+            let listener = ListenerSocket::new(bound.socket, &any, &options).unwrap();
+            assert!(matches!(
+                listener,
+                ListenerSocket::Tcp {
+                    hands_down: true,
+                    ..
+                }
+            ));
+        }
+    }
+}

@@ -1,19 +1,18 @@
 //! The file of a Unix socket: made without a moment in which the wrong people could use it, taken over only from the
 //! dead, removed only if it is still ours.
 //!
-//! `bind(2)` makes the file under the umask, which usually lets too many in, and fails where an earlier server left its
-//! file behind. So the socket is bound inside a new directory that nobody else may enter, gets its permission bits
-//! there, and is renamed to its real name once it listens. A rename replaces a stale file in one step: at every moment
-//! the name leads to a socket, or, the first time, to nothing.
+//! The socket is bound in a staging directory (`staging`), which also keeps other servers that start at the same path
+//! away, and its path is published once it listens. A free path is taken by link(2), which fails if a file has appeared
+//! there meanwhile, whoever made it; the file of a dead server is replaced by rename(2) in one step. At every moment the
+//! path leads to a socket, or, the first time, to nothing.
 
-use super::{Escaped, UnixName};
-use socket2::{Domain, SockAddr, Socket, Type};
-use std::collections::hash_map::RandomState;
-use std::fs::{self, DirBuilder, Metadata, Permissions};
-use std::hash::{BuildHasher, Hasher};
+use super::Escaped;
+use super::staging::{self, Staging};
+use socket2::Socket;
+use std::fs::{self, Metadata, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -23,7 +22,10 @@ use std::process;
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    nursery: PathBuf,
+    /// Where it is until it is published.
+    staging: Option<Staging>,
+    /// The device and inode of the dead server's file that it is to replace.
+    replaces: Option<(u64, u64)>,
     device: u64,
     inode: u64,
     /// The process that made it, or took it over.
@@ -45,43 +47,53 @@ impl SocketFile {
     /// Binds the socket to a file that has no public name as yet; [`SocketFile::publish`] gives it `path`.
     ///
     /// # Errors
-    /// `AddrInUse` if a server answers at `path`; `AlreadyExists` if something is there that is no socket of ours;
-    /// else what the system said.
-    pub fn bind(socket: &Socket, kind: Type, path: &Path, mode: u32) -> io::Result<Self> {
-        let stale = check_vacant(path, kind)?;
-        let directory = path
-            .parent()
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let nursery = make_nursery(directory)?;
-        let unborn = nursery.join("s");
-        let found = socket
-            .bind(&SockAddr::unix(&unborn)?)
-            .and_then(|()| fs::set_permissions(&unborn, Permissions::from_mode(mode)))
-            .and_then(|()| fs::symlink_metadata(&unborn))
-            .and_then(|ours| same_owner(&ours, stale.as_ref(), path).map(|()| ours));
-        match found {
-            Ok(ours) => Ok(Self {
-                path: path.to_owned(),
-                nursery,
-                device: ours.dev(),
-                inode: ours.ino(),
-                process: process::id(),
-            }),
-            Err(error) => {
-                let _ = fs::remove_file(&unborn);
-                let _ = fs::remove_dir(&nursery);
-                Err(error)
-            }
-        }
+    /// `AddrInUse` if a server answers at `path`, or another one is starting there; `AlreadyExists` if something is there
+    /// that is no socket of ours; else what the system said.
+    pub fn bind(socket: &Socket, path: &Path, mode: u32) -> io::Result<Self> {
+        check_vacant(path)?; // before anything is written beside it
+        let staging = Staging::bind(socket, path)?;
+        // Only now will the answer stay true.
+        let stale = check_vacant(path)?;
+        let file = staging.file();
+        fs::set_permissions(&file, Permissions::from_mode(mode))?;
+        let ours = fs::symlink_metadata(&file)?;
+        same_owner(&ours, stale.as_ref(), path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            staging: Some(staging),
+            replaces: stale.map(|stale| (stale.dev(), stale.ino())),
+            device: ours.dev(),
+            inode: ours.ino(),
+            process: process::id(),
+        })
     }
 
     /// Gives the file its name, in place of a stale one if there is one.
     ///
     /// # Errors
-    /// What the system said of the rename.
-    pub fn publish(&self) -> io::Result<()> {
-        fs::rename(self.nursery.join("s"), &self.path)?;
-        fs::remove_dir(&self.nursery)
+    /// `AddrInUse` if the path has been taken since it was found free; `NotFound` if another process took the staging
+    /// directory for left over, and this one has to bind again; else those of link(2) and rename(2).
+    pub fn publish(&mut self) -> io::Result<()> {
+        let Some(staging) = &self.staging else {
+            return Ok(());
+        };
+        let from = staging.file();
+        let now = fs::symlink_metadata(&self.path).map(|file| (file.dev(), file.ino()));
+        match (self.replaces, now) {
+            (Some(stale), Ok(now)) if stale == now => fs::rename(&from, &self.path)?,
+            (_, Ok(_)) => return Err(taken_meanwhile()),
+            (_, Err(_)) => match fs::hard_link(&from, &self.path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(taken_meanwhile());
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+                // A file system without hard links. The staging directory keeps other servers of ours away.
+                Err(_) => fs::rename(&from, &self.path)?,
+            },
+        }
+        self.staging = None;
+        Ok(())
     }
 
     /// Looks after a file that another process has made and left: removes it in the end, if it is still the same.
@@ -94,7 +106,8 @@ impl SocketFile {
         } = identity;
         Self {
             path,
-            nursery: PathBuf::new(), // it has left that long ago
+            staging: None,
+            replaces: None,
             device,
             inode,
             process: process::id(),
@@ -131,36 +144,11 @@ impl Drop for SocketFile {
         if self.is_still_ours() {
             let _ = fs::remove_file(&self.path);
         }
-        // Both are there only if the server never came as far as `publish`.
-        if self.nursery.as_os_str().is_empty() {
-            return;
-        }
-        let _ = fs::remove_file(self.nursery.join("s"));
-        let _ = fs::remove_dir(&self.nursery);
-    }
-}
-
-/// A new directory that only we may enter, under a name that nobody has. The name is short, since the whole path must fit
-/// into 107 bytes while the socket is bound.
-fn make_nursery(directory: &Path) -> io::Result<PathBuf> {
-    let mut tries = 0;
-    loop {
-        let random = RandomState::new().build_hasher().finish();
-        let nursery = directory.join(format!(".{:04x}", random & 0xffff));
-        match DirBuilder::new().mode(0o700).create(&nursery) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < 16 => tries += 1,
-            // The umask may have taken the bits of the owner, and then the directory could not be entered.
-            Ok(()) => {
-                let entered = fs::set_permissions(&nursery, Permissions::from_mode(0o700));
-                return entered.map(|()| nursery);
-            }
-            Err(error) => return Err(error),
-        }
     }
 }
 
 /// Whether `path` is free (`None`), or holds the socket of a server that is dead (its metadata).
-fn check_vacant(path: &Path, kind: Type) -> io::Result<Option<Metadata>> {
+fn check_vacant(path: &Path) -> io::Result<Option<Metadata>> {
     let there = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         result => result?,
@@ -171,16 +159,23 @@ fn check_vacant(path: &Path, kind: Type) -> io::Result<Option<Metadata>> {
             "something that is not a socket is there; remove it or choose another path",
         ));
     }
-    // Only the dead refuse. A full queue, a wrong kind, a missing permission: all these are signs of somebody's life.
-    let probe = Socket::new(Domain::UNIX, kind, None)?;
-    probe.set_nonblocking(true)?;
-    match probe.connect(&UnixName::Path(path.to_owned()).to_sock_addr()?) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Some(there)),
-        _ => Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            "a server is living there; stop it or choose another path",
-        )),
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    if staging::is_dead(directory, name)? {
+        return Ok(Some(there));
     }
+    Err(io::Error::new(
+        io::ErrorKind::AddrInUse,
+        "a server is living there; stop it or choose another path",
+    ))
+}
+
+fn taken_meanwhile() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::AddrInUse,
+        "another server has taken it a moment ago; stop it or choose another path",
+    )
 }
 
 /// A stale socket of another user is not ours to replace, even if the directory's permissions would let us.
@@ -201,12 +196,13 @@ fn same_owner(ours: &Metadata, stale: Option<&Metadata>, path: &Path) -> io::Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::{Domain, Type};
 
     fn bound(name: &str) -> (SocketFile, PathBuf) {
         let name = format!("echo-reactor-{name}-{}", process::id());
         let path = std::env::temp_dir().join(name);
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        let file = SocketFile::bind(&socket, Type::STREAM, &path, 0o600).unwrap();
+        let mut file = SocketFile::bind(&socket, &path, 0o600).unwrap();
         file.publish().unwrap();
         (file, path)
     }

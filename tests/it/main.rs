@@ -13,6 +13,7 @@ mod echo;
 mod errors;
 mod hostile;
 mod limits;
+mod socket_files;
 mod stop;
 
 // The program alone.

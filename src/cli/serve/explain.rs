@@ -137,8 +137,7 @@ fn path_error(endpoint: &Endpoint, path: &Path, error: &io::Error) -> Failure {
         ErrorKind::InvalidInput => (
             Class::Usage,
             format!(
-                "the path is too long: its directory and the socket's temporary name must fit into \
-                 {UNIX_PATH_MAX} bytes; use a shorter one"
+                "the path is too long: unix(7) allows {UNIX_PATH_MAX} bytes; use a shorter one"
             ),
         ),
         ErrorKind::Unsupported => (Class::Usage, error.to_string()),

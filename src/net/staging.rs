@@ -1,0 +1,295 @@
+//! The staging directory of a Unix socket's file: where the socket is bound before its path is published, and the lock
+//! between processes that start at the same path.
+//!
+//! bind(2) creates the file under the umask, which usually admits too many users, so the socket is bound inside a
+//! directory of mode 0700 and gets its permission bits there. The directory's name follows from the path alone
+//! (`.NAME.starting` beside `NAME`), and mkdir(2) creates it for one process only: between the check that the path is
+//! free, or holds the socket of a dead server, and the moment at which the path is published, no other server can
+//! publish there.
+//!
+//! A lock in the file system survives its holder, so it can be broken, and being broken by mistake must do no harm:
+//!
+//! - The socket lies in the directory under a random name. Publishing moves *that* name, so it fails if the directory
+//!   has been taken away meanwhile; a holder that lost the lock cannot publish.
+//! - connect(2) to the socket in it tells whether its holder lives: only `ECONNREFUSED` proves that no process has it
+//!   open. An empty directory belongs to a process between mkdir(2) and bind(2), or to one that died there; it counts as
+//!   left over after [`EMPTY_FOR`].
+//!
+//! Roads not taken. flock(2) of the parent directory frees itself, but neither std (before 1.89) nor socket2 offers it. A
+//! lock by an abstract name is known in one network namespace, while the path may be shared by several.
+//!
+//! The path in the directory may be longer than the 107 bytes that unix(7) allows, where the final one is not. It is then
+//! spoken through `/proc/self/fd/N`, the open directory.
+
+use super::Escaped;
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::collections::hash_map::RandomState;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::hash::{BuildHasher, Hasher};
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::time::{Duration, Instant};
+
+/// How long another process may hold the directory before this one gives up.
+const HELD_MAX: Duration = Duration::from_secs(5);
+/// How long a directory without a socket belongs to a process that is about to bind one.
+const EMPTY_FOR: Duration = Duration::from_secs(1);
+/// Pause between two looks at a directory that another process holds.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// A staging directory that this process holds, with one socket in it. Dropping it removes both.
+#[derive(Debug)]
+pub(super) struct Staging {
+    directory: PathBuf,
+    name: OsString,
+    /// The process that made it; what a forked child drops is a copy.
+    process: u32,
+}
+
+impl Staging {
+    /// Waits for the staging directory of `path`, and binds the socket inside.
+    ///
+    /// # Errors
+    /// `AddrInUse` if another process holds the directory for too long; else those of mkdir(2) and bind(2).
+    pub(super) fn bind(socket: &Socket, path: &Path) -> io::Result<Self> {
+        let directory = directory_of(path)?;
+        let give_up_at = Instant::now() + HELD_MAX;
+        let mut empty_since = None;
+        loop {
+            match DirBuilder::new().mode(0o700).create(&directory) {
+                Ok(()) => {
+                    let staging = Self {
+                        directory: directory.clone(),
+                        name: random_name(),
+                        process: process::id(),
+                    };
+                    if staging.bind_inside(socket)? {
+                        return Ok(staging);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    if is_left_over(&directory, &mut empty_since) {
+                        break_lock(&directory)?;
+                        empty_since = None;
+                        continue;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            if Instant::now() >= give_up_at {
+                return Err(held_for_too_long(&directory));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Whether the socket is bound, and alone in the directory. It is not if the directory was taken for left over
+    /// between mkdir(2) and here: nothing has been bound then, and the next attempt may succeed.
+    fn bind_inside(&self, socket: &Socket) -> io::Result<bool> {
+        let mode = fs::symlink_metadata(&self.directory).map(|made| made.permissions().mode());
+        if mode.is_ok_and(|mode| mode & 0o700 != 0o700) {
+            // A umask such as 0177 took the owner's own right to enter.
+            fs::set_permissions(&self.directory, Permissions::from_mode(0o700))?;
+        }
+        let bound = Speakable::new(&self.directory, &self.name)
+            .and_then(|speakable| socket.bind(&speakable.address));
+        match bound {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.directory.exists() => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        match names_in(&self.directory).is_ok_and(|names| names.len() == 1) {
+            true => Ok(true),
+            // A socket cannot be bound twice, so this attempt is over.
+            false => Err(held_for_too_long(&self.directory)),
+        }
+    }
+
+    /// Where the socket's file is until it is published.
+    pub(super) fn file(&self) -> PathBuf {
+        self.directory.join(&self.name)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if self.process != process::id() {
+            return;
+        }
+        let _ = fs::remove_file(self.file());
+        // Fails if the directory is another holder's by now, with a socket in it.
+        let _ = fs::remove_dir(&self.directory);
+    }
+}
+
+/// Whether no process has the socket at this path open. Every other answer of connect(2) than `ECONNREFUSED` (a full
+/// queue, another kind, a missing permission) comes from a socket that is open. The probe is a datagram socket whatever
+/// the other is: a stream socket that is bound and does not listen as yet would refuse a stream too.
+///
+/// # Errors
+/// The path cannot be spoken, or there are no descriptors left.
+pub(super) fn is_dead(directory: &Path, name: &OsStr) -> io::Result<bool> {
+    let speakable = Speakable::new(directory, name)?;
+    let probe = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+    probe.set_nonblocking(true)?;
+    let refused = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
+    Ok(probe.connect(&speakable.address).is_err_and(refused))
+}
+
+/// A path in a form that fits into 107 bytes, and the open directory that the form may stand on.
+struct Speakable {
+    address: SockAddr,
+    _directory: Option<File>,
+}
+
+impl Speakable {
+    fn new(directory: &Path, name: &OsStr) -> io::Result<Self> {
+        let path = directory.join(name);
+        if path.as_os_str().len() <= super::address::UNIX_PATH_MAX {
+            return Ok(Self {
+                address: SockAddr::unix(path)?,
+                _directory: None,
+            });
+        }
+        let open = File::open(directory)?;
+        let short = Path::new("/proc/self/fd").join(open.as_raw_fd().to_string());
+        Ok(Self {
+            address: SockAddr::unix(short.join(name))?,
+            _directory: Some(open),
+        })
+    }
+}
+
+/// `.NAME.starting` beside the file NAME.
+fn directory_of(path: &Path) -> io::Result<PathBuf> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(ErrorKind::InvalidInput.into());
+    };
+    let mut staging = OsString::from(".");
+    staging.push(name);
+    staging.push(".starting");
+    Ok(parent.join(staging))
+}
+
+fn random_name() -> OsString {
+    format!("{:08x}", RandomState::new().build_hasher().finish() as u32).into()
+}
+
+fn names_in(directory: &Path) -> io::Result<Vec<OsString>> {
+    let entries = fs::read_dir(directory)?;
+    entries.map(|entry| Ok(entry?.file_name())).collect()
+}
+
+/// Whether the process that made this directory is dead, as far as can be told.
+fn is_left_over(directory: &Path, empty_since: &mut Option<Instant>) -> bool {
+    let Ok(names) = names_in(directory) else {
+        return false; // gone by now, or another user's
+    };
+    if names.is_empty() {
+        return empty_since.get_or_insert_with(Instant::now).elapsed() > EMPTY_FOR;
+    }
+    *empty_since = None;
+    (names.iter()).all(|name| is_dead(directory, name).unwrap_or(false))
+}
+
+/// Takes a directory that was left over out of the way. It is moved first, so that what is removed is what was moved, and
+/// never the directory that another process has made since.
+fn break_lock(directory: &Path) -> io::Result<()> {
+    let mut aside = directory.as_os_str().to_owned();
+    aside.push(".");
+    aside.push(random_name());
+    let aside = PathBuf::from(aside);
+    match fs::rename(directory, &aside) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        result => result?,
+    }
+    for name in names_in(&aside)? {
+        fs::remove_file(aside.join(name))?;
+    }
+    fs::remove_dir(aside)
+}
+
+fn held_for_too_long(directory: &Path) -> io::Error {
+    let shown = Escaped::new(directory.as_os_str().as_bytes());
+    io::Error::new(
+        ErrorKind::AddrInUse,
+        format!(
+            "another server is starting there; wait for it, or remove {shown} if it was left over"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory that is removed in the end, with the path of a socket in it.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new() -> Self {
+            let name = format!("echo-staging-{}", random_name().to_string_lossy());
+            let directory = std::env::temp_dir().join(name);
+            fs::create_dir(&directory).unwrap();
+            Self(directory)
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.join("s")
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn stream() -> Socket {
+        Socket::new(Domain::UNIX, Type::STREAM, None).unwrap()
+    }
+
+    #[test]
+    fn a_directory_of_a_dead_process_is_replaced_at_once() {
+        let place = Place::new();
+        let dead = stream();
+        let left = Staging::bind(&dead, &place.path()).unwrap();
+        drop(dead);
+        std::mem::forget(left);
+        let began = Instant::now();
+        let staging = Staging::bind(&stream(), &place.path()).unwrap();
+        assert!(began.elapsed() < HELD_MAX);
+        assert!(staging.file().exists());
+        drop(staging);
+        assert_eq!(names_in(&place.0).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_socket_that_is_bound_and_does_not_listen_is_alive() {
+        let place = Place::new();
+        let bound = stream();
+        bound.bind(&SockAddr::unix(place.path()).unwrap()).unwrap();
+        assert!(!is_dead(&place.0, OsStr::new("s")).unwrap());
+        drop(bound);
+        assert!(is_dead(&place.0, OsStr::new("s")).unwrap());
+    }
+
+    #[test]
+    fn a_holder_whose_directory_was_taken_away_has_nothing_to_publish() {
+        let place = Place::new();
+        let (slow, quick) = (stream(), stream());
+        let staging = Staging::bind(&slow, &place.path()).unwrap();
+        break_lock(&directory_of(&place.path()).unwrap()).unwrap();
+        let other = Staging::bind(&quick, &place.path()).unwrap();
+        assert!(!staging.file().exists() && other.file().exists());
+        drop(staging);
+        assert!(other.file().exists(), "what another holds stays");
+    }
+}

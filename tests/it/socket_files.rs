@@ -1,0 +1,99 @@
+//! Servers that start at the same Unix path at the same time, and paths as long as unix(7) allows.
+//!
+//! What may live in this file: what binding does to the directory of a socket file. Threads stand for processes here: all
+//! that they share is the file system.
+
+use crate::support::{Dir, connect, exists};
+use echo_reactor::net::{BindOptions, Bound, Endpoint, UnixName};
+use std::fs;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Barrier;
+use std::thread;
+
+fn endpoint(path: PathBuf) -> Endpoint {
+    Endpoint::Unix(UnixName::Path(path))
+}
+
+/// So many servers start at once. The ones that came to serve.
+fn start_at_once(count: usize, endpoint: &Endpoint) -> Vec<Bound> {
+    let barrier = Barrier::new(count);
+    thread::scope(|scope| {
+        let start = || {
+            barrier.wait();
+            Bound::new(endpoint, &BindOptions::default())
+        };
+        let starting: Vec<_> = (0..count).map(|_| scope.spawn(start)).collect();
+        let started = starting.into_iter().map(|server| server.join().unwrap());
+        started.filter_map(Result::ok).collect()
+    })
+}
+
+#[test]
+fn of_servers_that_start_at_once_exactly_one_serves() {
+    let directory = Dir::new();
+    let path = directory.path("s");
+    for round in 0..40 {
+        if round % 2 == 1 {
+            drop(UnixListener::bind(&path).unwrap()); // a dead server's file
+        }
+        let servers = start_at_once(6, &endpoint(path.clone()));
+        assert_eq!(servers.len(), 1, "round {round}");
+        let client = UnixStream::connect(&path).expect("its file leads to it");
+        servers[0].socket.accept().expect("and to no other");
+        drop((client, servers));
+        let left = fs::read_dir(directory.path("")).unwrap().count();
+        assert_eq!(left, 0, "nothing is left behind in round {round}");
+    }
+}
+
+#[test]
+fn a_server_that_is_refused_leaves_nothing_behind() {
+    let directory = Dir::new();
+    let endpoint = endpoint(directory.path("s"));
+    let _serving = Bound::new(&endpoint, &BindOptions::default()).unwrap();
+    for _ in 0..3 {
+        Bound::new(&endpoint, &BindOptions::default()).unwrap_err();
+    }
+    assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 1);
+}
+
+/// A server that is bound and does not listen as yet refuses clients, and is alive all the same.
+#[test]
+fn a_server_between_bind_and_listen_is_left_alone() {
+    let directory = Dir::new();
+    let path = directory.path("s");
+    let starting =
+        socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    starting
+        .bind(&socket2::SockAddr::unix(&path).unwrap())
+        .unwrap();
+    let error = Bound::new(&endpoint(path.clone()), &BindOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    starting.listen(1).unwrap();
+    UnixStream::connect(&path).expect("it is where it was");
+}
+
+/// The socket is bound under another path first, which may be longer.
+#[test]
+fn a_path_of_107_bytes_can_be_served_by_a_name_of_any_length() {
+    const LONGEST: usize = 107;
+    for name_bytes in [1, 2, 6, 7, 40] {
+        let directory = Dir::new();
+        let room = LONGEST - name_bytes - 1 - directory.path("").as_os_str().len();
+        let deep = directory.path(&"d".repeat(room));
+        fs::create_dir(&deep).unwrap();
+        let path = deep.join("s".repeat(name_bytes));
+        assert_eq!(path.as_os_str().len(), LONGEST);
+        let served = endpoint(path.clone());
+        let server = Bound::new(&served, &BindOptions::default()).unwrap();
+        drop(connect(&served));
+        drop(server);
+        assert!(!exists(&path));
+        let datagrams = Endpoint::UnixDatagram(UnixName::Path(path.clone()));
+        let server = Bound::new(&datagrams, &BindOptions::default()).unwrap();
+        UnixDatagram::unbound().unwrap().connect(&path).unwrap();
+        drop(server);
+        assert_eq!(fs::read_dir(deep).unwrap().count(), 0);
+    }
+}
