@@ -56,7 +56,7 @@ mod tests;
 pub use error::StartError;
 
 use crate::limits::{AtLimit, Limits};
-use crate::net::accept::{self, Verdict};
+use crate::net::accept::{self, RetryDelay, Verdict};
 use crate::net::{Address, BindOptions, Bound, Endpoint, Peer, bind_all, wire};
 use crate::stats::{Reason, Stats};
 use connection::Stream;
@@ -290,14 +290,26 @@ fn accept_clients(
     listener: &Arc<Bound>,
     mut serve: impl FnMut(Client),
 ) -> io::Result<()> {
+    let mut delay = RetryDelay::default();
     while shared.wait_for_room() {
         let (stream, peer) = match Stream::accept(listener) {
-            Ok((stream, peer)) => (Arc::new(stream), peer),
+            Ok((stream, peer)) => {
+                delay.succeeded();
+                (Arc::new(stream), peer)
+            }
             Err(error) => {
                 let serving = shared.count_accept_error(&error);
                 match accept::judge(&error) {
                     _ if !serving => break,
-                    Verdict::Next | Verdict::Empty => {}
+                    // A listener that blocks has nothing to say of an empty queue, so this is an error like the others.
+                    verdict @ (Verdict::Next | Verdict::Empty | Verdict::Unknown) => {
+                        let first = shared.limits.accept_retry;
+                        if let Some(pause) = delay.failed(1, verdict, first) {
+                            let endpoint = &listener.endpoint;
+                            shared.warn(format_args!("{endpoint} rests for {pause:?}: {error}"));
+                            shared.pause_for(pause);
+                        }
+                    }
                     Verdict::Pause(remedy) => {
                         shared.warn(format_args!(
                             "accept on {} pauses: {error}: {remedy}",

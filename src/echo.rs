@@ -18,9 +18,10 @@
 //!   there is some.
 //! - **Nobody takes the whole turn.** Each source has a budget, and queues up again when it is spent.
 //!
-//! In reading order: this page, [`connection`], [`tail`], `coming`, [`governor`], [`admission`], `going`, [`exchange`], [`guard`], [`world`], `start`.
+//! In reading order: this page, [`connection`], [`tail`], `coming`, [`governor`], [`backoff`], [`admission`], `going`, [`exchange`], [`guard`], [`world`], `start`.
 
 pub mod admission;
+pub mod backoff;
 mod coming;
 pub mod connection;
 pub mod exchange;
@@ -41,6 +42,7 @@ use crate::net::{Endpoint, SocketFile};
 use crate::reactor::{Event, Interest, Key, Lane, Reactor, Readiness, Want};
 use crate::stats::{Reason, Stats};
 use admission::Admission;
+use backoff::Backoff;
 use connection::{Outcome, Wait};
 use governor::Governor;
 use guard::Guard;
@@ -71,6 +73,9 @@ const QUICK_TURN: usize = 8;
 /// [`turn`](Server::turn) after the other.
 #[derive(Debug)]
 pub struct Server<W: World = System> {
+    /// The files of Unix sockets. They come first, to be removed first: a file whose socket is closed looks like a dead
+    /// server's, and the next server must not replace it just before it is removed.
+    files: Vec<SocketFile>,
     reactor: Reactor<Socket<W>, W::Selector>,
     limits: Limits,
     stats: Stats,
@@ -80,6 +85,7 @@ pub struct Server<W: World = System> {
     datagram_scratch: Box<[u8]>,
     waits: Waits,
     governor: Governor,
+    backoff: Backoff,
     admission: Admission,
     guard: Guard,
     /// Listeners and datagram sockets: what makes this a server.
@@ -87,7 +93,6 @@ pub struct Server<W: World = System> {
     /// While the server drains: how many datagrams each socket may still answer.
     drain_datagrams_left: HashMap<Key, u64>,
     endpoints: Vec<Endpoint>,
-    files: Vec<SocketFile>,
     phase: Phase,
     /// Why the last listener ended, if it was not our doing.
     failure: Option<io::Error>,
@@ -149,6 +154,7 @@ impl<W: World> Server<W> {
             datagram_scratch: Box::default(),
             waits,
             governor: Governor::default(),
+            backoff: Backoff::default(),
             admission: Admission::new(&limits),
             guard,
             doors: Vec::new(),
@@ -324,6 +330,9 @@ impl<W: World> Server<W> {
         if self.governor.retry_at().is_some_and(|at| at <= now) {
             self.open_doors();
         }
+        for key in self.backoff.take_due(now) {
+            self.reactor.again(key, Readiness::Plain);
+        }
         match self.phase {
             Phase::Draining { goodbye, cut } if goodbye <= now => self.say_goodbye(cut),
             Phase::Parting { cut } if cut <= now => self.stop(),
@@ -348,7 +357,7 @@ impl<W: World> Server<W> {
             Phase::Draining { goodbye, .. } => Some(goodbye),
             Phase::Parting { cut } => Some(cut),
         };
-        let at = [stage, self.governor.retry_at()]
+        let at = [stage, self.governor.retry_at(), self.backoff.resume_at()]
             .into_iter()
             .flatten()
             .min();
@@ -360,6 +369,9 @@ impl<W: World> Server<W> {
     #[inline(never)]
     fn answer(&mut self, key: Key, readiness: Readiness) {
         let now = self.reactor.now();
+        if self.backoff.is_resting(key) {
+            return;
+        }
         let Some(Socket::Datagrams(socket)) = self.reactor.get_mut(key) else {
             return;
         };
@@ -385,10 +397,11 @@ impl<W: World> Server<W> {
                 self.close_door(key);
             }
             Ok(false) => {
+                self.backoff.forget(key);
                 self.stats.budget_yields += 1;
                 self.reactor.again(key, readiness);
             }
-            Err(error) => self.lose_door(key, error),
+            Err(error) => self.receive_failed(key, error),
         }
     }
 

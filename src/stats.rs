@@ -139,16 +139,26 @@ impl Rejected {
 pub enum Dropped {
     /// Its source port belongs to a service (below 1024, or NFS's 2049) or cannot exist (0): an answer may start a loop.
     ServicePort,
-    /// Its source is one of our own sockets: we would talk to ourselves for ever.
+    /// Its source is one of our own sockets, by its port or by its Unix name: we would talk to ourselves for ever.
     OwnPort,
     /// Its source is no single host: multicast, broadcast or unspecified.
     NoHost,
+    /// It was sent to a broadcast or multicast address, and RFC 1122 lets no answer leave from one.
+    Group,
+    /// The address that it was sent to is unknown (its control messages were cut off): an answer from another one would
+    /// be thrown away by its sender.
+    NoDestination,
+    /// Its sender is a process of another user, neither root nor this server's own (Unix sockets only): its name might
+    /// lead to a socket that only this server may write to.
+    ForeignSender,
     /// Its source is on the deny-list, or not on the allow-list.
     Denied,
     /// Its source has had its share of answers for now.
     SourceRate,
     /// All sources together have had theirs.
     TotalRate,
+    /// Its source has sent thousands without a pause, of which one is not answered: it might be another echo server.
+    Loop,
     /// Its sender has no address to answer to (Unix sockets only).
     Unnamed,
     /// It was longer than we have room for (Unix sockets only), so that its echo would have been cut.
@@ -163,13 +173,17 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, in the order of the ledger.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::ServicePort,
         Self::OwnPort,
         Self::NoHost,
+        Self::Group,
+        Self::NoDestination,
+        Self::ForeignSender,
         Self::Denied,
         Self::SourceRate,
         Self::TotalRate,
+        Self::Loop,
         Self::Unnamed,
         Self::TooLong,
         Self::WouldBlock,
@@ -184,9 +198,13 @@ impl Dropped {
             Self::ServicePort => "service_port",
             Self::OwnPort => "own_port",
             Self::NoHost => "no_host",
+            Self::Group => "group",
+            Self::NoDestination => "no_destination",
+            Self::ForeignSender => "foreign_sender",
             Self::Denied => "denied",
             Self::SourceRate => "source_rate",
             Self::TotalRate => "total_rate",
+            Self::Loop => "loop",
             Self::Unnamed => "unnamed",
             Self::TooLong => "too_long",
             Self::WouldBlock => "would_block",
@@ -212,6 +230,8 @@ pub struct Stats {
     rejected: [u64; Rejected::ALL.len()],
     /// Calls of `accept` that failed, by errno (0 where the system gave none).
     pub accept_errors: BTreeMap<i32, u64>,
+    /// Calls that read a datagram and failed, by errno (0 where the system gave none).
+    pub receive_errors: BTreeMap<i32, u64>,
     /// Times that accepting was paused, by a shortage or by the connection limit.
     pub accept_pauses: u64,
     /// Time for which accepting was paused, in all (milliseconds).
@@ -283,6 +303,14 @@ impl Stats {
     pub fn accept_error(&mut self, error: &io::Error) {
         *self
             .accept_errors
+            .entry(error.raw_os_error().unwrap_or(0))
+            .or_default() += 1;
+    }
+
+    /// A call that reads a datagram failed.
+    pub fn receive_error(&mut self, error: &io::Error) {
+        *self
+            .receive_errors
             .entry(error.raw_os_error().unwrap_or(0))
             .or_default() += 1;
     }
@@ -374,6 +402,7 @@ impl Stats {
             closed,
             rejected,
             accept_errors,
+            receive_errors,
             accept_pauses,
             accept_paused_ms,
             bytes_in,
@@ -404,6 +433,9 @@ impl Stats {
         for (&errno, count) in accept_errors {
             *self.accept_errors.entry(errno).or_default() += count;
         }
+        for (&errno, count) in receive_errors {
+            *self.receive_errors.entry(errno).or_default() += count;
+        }
         self.accept_pauses += accept_pauses;
         self.accept_paused_ms += accept_paused_ms;
         self.bytes_in += bytes_in;
@@ -426,7 +458,7 @@ impl Stats {
     }
 
     /// The plain counters with their stable names, in the order in which people want to read them. The families
-    /// `closed`, `rejected`, `dropped` and `accept_errors` have their own accessors.
+    /// `closed`, `rejected`, `dropped`, `accept_errors` and `receive_errors` have their own accessors.
     #[must_use]
     pub fn counters(&self) -> [(&'static str, u64); 19] {
         [
@@ -479,6 +511,9 @@ impl fmt::Display for Stats {
         }
         for (errno, count) in &self.accept_errors {
             write!(f, " accept_errors{{{errno}}}={count}")?;
+        }
+        for (errno, count) in &self.receive_errors {
+            write!(f, " receive_errors{{{errno}}}={count}")?;
         }
         Ok(())
     }

@@ -143,13 +143,18 @@ impl Shared {
 
     /// A pause for want of something: until a connection closes, which may give it back, or `accept_retry` is over.
     pub(super) fn pause(&self) {
+        self.pause_for(self.limits.accept_retry);
+    }
+
+    /// A pause of this length, or until a connection closes.
+    pub(super) fn pause_for(&self, pause: Duration) {
         let mut book = self.book();
         let before = book.ledger.closed_total();
         book.ledger.accept_pauses += 1;
         book.waiting += 1;
         let (mut book, _) = self
             .room
-            .wait_timeout_while(book, self.limits.accept_retry, |book| {
+            .wait_timeout_while(book, pause, |book| {
                 book.phase == Phase::Serving && book.ledger.closed_total() == before
             })
             .unwrap_or_else(PoisonError::into_inner);

@@ -3,9 +3,9 @@
 //! What may live in this file: what is done with a newcomer and with an `accept` that failed. When accepting rests is the
 //! [`governor`](super::governor)'s to say, who may come the [`admission`](super::admission)'s.
 
-use super::Server;
 use super::connection::{Connection, Wait};
 use super::world::{Socket, World};
+use super::{Phase, Server};
 use crate::limits::AtLimit;
 use crate::net::accept::{self, Verdict};
 use crate::net::{Accepted, Listener, Stream, wire};
@@ -29,7 +29,7 @@ impl<W: World> Server<W> {
             if is_full && self.limits.at_limit == AtLimit::Wait && !self.is_refusing() {
                 return self.hold_newcomers();
             }
-            if self.governor.holds() {
+            if self.governor.holds() || self.backoff.is_resting(key) {
                 return;
             }
             let Some(Socket::Listener(listener)) = self.reactor.get_mut(key) else {
@@ -37,10 +37,15 @@ impl<W: World> Server<W> {
             };
             match listener.accept() {
                 Ok(accepted) if planted!("accept-once") => return self.welcome(accepted),
-                Ok(accepted) => self.welcome(accepted),
+                Ok(accepted) => {
+                    self.backoff.forget(key);
+                    self.welcome(accepted);
+                }
                 Err(error) => match accept::judge(&error) {
                     Verdict::Empty => return self.on_queue_empty(key),
-                    Verdict::Next => self.stats.accept_error(&error),
+                    verdict @ (Verdict::Next | Verdict::Unknown) => {
+                        self.accept_failed(key, &error, verdict);
+                    }
                     Verdict::Pause(remedy) => return self.pause_newcomers(&error, remedy),
                     Verdict::Fatal => return self.lose_door(key, error),
                 },
@@ -85,6 +90,57 @@ impl<W: World> Server<W> {
         {
             log::warn!("{} is rejected: {}", accepted.peer, why.text());
         }
+    }
+
+    /// An `accept` failed for a reason that is no shortage. It may have concerned one client; if nothing else comes, this
+    /// listener rests.
+    #[cold]
+    fn accept_failed(&mut self, key: Key, error: &io::Error, verdict: Verdict) {
+        self.stats.accept_error(error);
+        if self.rest(key, 1, error, verdict) {
+            self.stats.accept_pauses += 1;
+            self.give_up_while_stopping(key);
+        }
+    }
+
+    /// Reading a datagram failed for a reason that is not one datagram's alone.
+    #[cold]
+    pub(super) fn receive_failed(&mut self, key: Key, error: io::Error) {
+        let calls = self.limits.turn_datagrams;
+        match accept::judge_receive(&error) {
+            Verdict::Fatal => self.lose_door(key, error),
+            verdict => {
+                if self.rest(key, calls, &error, verdict) {
+                    self.give_up_while_stopping(key);
+                } else {
+                    self.reactor.again(key, Readiness::Plain);
+                }
+            }
+        }
+    }
+
+    /// A server that stops does not wait for a queue that it cannot read.
+    fn give_up_while_stopping(&mut self, key: Key) {
+        if self.phase != Phase::Serving {
+            self.close_door(key);
+        }
+    }
+
+    /// Lets one socket rest after so many calls that failed, if it has to. Whether it does.
+    fn rest(&mut self, key: Key, calls: usize, error: &io::Error, verdict: Verdict) -> bool {
+        let (first, now) = (self.limits.accept_retry, self.reactor.now());
+        let Some(pause) = self.backoff.failed(key, calls, verdict, first, now) else {
+            return false;
+        };
+        self.set_alarm();
+        if self.pause_line.allows(now, &mut self.stats.log_suppressed) {
+            let place = self.doors.iter().position(|&door| door == key);
+            match place.and_then(|place| self.endpoints.get(place)) {
+                Some(endpoint) => log::warn!("{endpoint} rests for {pause:?}: {error}"),
+                None => log::warn!("a listening socket rests for {pause:?}: {error}"),
+            }
+        }
+        true
     }
 
     fn hold_newcomers(&mut self) {

@@ -5,7 +5,8 @@
 //! an answer, waiting would only mean to answer later what the sender has given up on.
 
 use super::guard::Guard;
-use crate::net::{Datagrams, wire};
+use crate::net::accept::{self, Verdict};
+use crate::net::{Datagrams, Unanswerable, wire};
 use crate::stats::{Dropped, Stats};
 use std::io::{self, ErrorKind};
 use std::time::Instant;
@@ -17,7 +18,7 @@ pub const DATAGRAM_BYTES_MAX: usize = 256 * 1024;
 /// Answers what is there, at most `budget` datagrams. Whether the socket is drained.
 ///
 /// # Errors
-/// What receiving said, if that will not pass.
+/// What receiving said, if that does not concern one datagram alone: a budget of errors and no datagram is such a case too.
 pub fn answer_all<D: Datagrams>(
     socket: &mut D,
     scratch: &mut [u8],
@@ -31,11 +32,14 @@ pub fn answer_all<D: Datagrams>(
     } else {
         budget
     };
+    let mut last_error = None;
     for _ in 0..budget {
-        match socket.receive(scratch) {
-            Ok((0, _)) if planted!("udp-zero-is-eof") => return Ok(true),
-            Ok((length, route)) => {
-                stats.datagrams_in += 1;
+        match receive_one(socket, scratch, stats)? {
+            Received::Nothing => return Ok(true),
+            Received::Error(error) => last_error = Some(error),
+            Received::Datagram(0, _) if planted!("udp-zero-is-eof") => return Ok(true),
+            Received::Datagram(length, route) => {
+                last_error = None;
                 match answer_one(
                     socket,
                     &scratch[..length],
@@ -51,37 +55,65 @@ pub fn answer_all<D: Datagrams>(
                     return Ok(true);
                 }
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
-            Err(error) if is_passing(&error) && !planted!("udp-error-closes-door") => {}
-            Err(error) => return Err(error),
         }
     }
-    Ok(false)
+    last_error.map_or(Ok(false), Err)
 }
 
-/// Reads what is there, at most `budget` datagrams, and drops it: the server is stopping, and its time is over. Whether
-/// the socket is drained.
+/// Drops what is there, at most `budget` datagrams: the server has stopped. Whether nothing is left.
 ///
 /// # Errors
-/// What receiving said, if that will not pass.
+/// As [`answer_all`].
 pub fn discard_all<D: Datagrams>(
     socket: &mut D,
     scratch: &mut [u8],
     budget: usize,
     stats: &mut Stats,
 ) -> io::Result<bool> {
+    let mut last_error = None;
     for _ in 0..budget {
-        match socket.receive(scratch) {
-            Ok(_) => {
-                stats.datagrams_in += 1;
+        match receive_one(socket, scratch, stats)? {
+            Received::Nothing => return Ok(true),
+            Received::Error(error) => last_error = Some(error),
+            Received::Datagram(..) => {
+                last_error = None;
                 stats.drop_datagram(Dropped::Stopping);
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
-            Err(error) if is_passing(&error) => {}
-            Err(error) => return Err(error),
         }
     }
-    Ok(false)
+    last_error.map_or(Ok(false), Err)
+}
+
+/// What one call of receive found.
+enum Received<R> {
+    Datagram(usize, R),
+    Nothing,
+    /// An error that says nothing of the next datagram.
+    Error(io::Error),
+}
+
+/// One call of receive, counted.
+fn receive_one<D: Datagrams>(
+    socket: &mut D,
+    scratch: &mut [u8],
+    stats: &mut Stats,
+) -> io::Result<Received<D::Route>> {
+    match socket.receive(scratch) {
+        Ok((length, route)) => {
+            stats.datagrams_in += 1;
+            Ok(Received::Datagram(length, route))
+        }
+        Err(error) => match accept::judge_receive(&error) {
+            Verdict::Empty => Ok(Received::Nothing),
+            verdict => {
+                stats.receive_error(&error);
+                match verdict {
+                    Verdict::Next => Ok(Received::Error(error)),
+                    _ => Err(error),
+                }
+            }
+        },
+    }
 }
 
 fn answer_one<D: Datagrams>(
@@ -99,6 +131,11 @@ fn answer_one<D: Datagrams>(
     if may_be_cut {
         return Err(Dropped::TooLong);
     }
+    D::check(route).map_err(|why| match why {
+        Unanswerable::Group => Dropped::Group,
+        Unanswerable::NoDestination => Dropped::NoDestination,
+        Unanswerable::ForeignSender => Dropped::ForeignSender,
+    })?;
     guard.admit(&source, now)?;
     loop {
         match socket.answer(datagram, route) {
@@ -116,20 +153,4 @@ fn answer_one<D: Datagrams>(
             }
         }
     }
-}
-
-/// Errors of an answer that was sent earlier (its receiver was not there) are told by the next receive. They say nothing
-/// about this datagram or about our socket.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Interrupted
-            | ErrorKind::ConnectionRefused
-            | ErrorKind::ConnectionReset
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::NetworkDown
-            | ErrorKind::PermissionDenied
-            | ErrorKind::OutOfMemory
-    )
 }

@@ -62,6 +62,7 @@ impl<W: World> Server<W> {
         {
             log::error!("a listening socket is broken, and closed: {error}");
         }
+        self.backoff.forget(key);
         if matches!(self.reactor.release(key), Some(Socket::Listener(_))) {
             self.stats.accept_error(&error);
         }
@@ -131,6 +132,7 @@ impl<W: World> Server<W> {
         for key in std::mem::take(&mut self.doors) {
             self.reactor.release(key);
         }
+        self.backoff.clear();
         let now = self.reactor.now();
         self.governor.release(now);
         self.count_waiting();
@@ -163,6 +165,7 @@ impl<W: World> Server<W> {
     fn serve_queues(&mut self) {
         self.files.clear();
         self.governor.release(self.reactor.now());
+        self.backoff.clear();
         self.count_waiting();
         for key in self.doors.clone() {
             if planted!("drain-forgets-the-queue") {
@@ -191,6 +194,7 @@ impl<W: World> Server<W> {
             self.part_with(key);
         }
         self.governor.release(self.reactor.now()); // refusing needs no room among the connections
+        self.backoff.clear();
         for key in self.doors.clone() {
             self.serve_queue(key);
         }
@@ -200,6 +204,7 @@ impl<W: World> Server<W> {
     fn refuse_queues(&mut self) {
         self.files.clear();
         self.governor.release(self.reactor.now());
+        self.backoff.clear();
         for key in std::mem::take(&mut self.doors) {
             let before = self.lost_in_queue();
             loop {
@@ -227,6 +232,7 @@ impl<W: World> Server<W> {
 
     /// A queue is empty. While the server drains, that is what its listener or datagram socket was still open for.
     pub(super) fn on_queue_empty(&mut self, key: Key) {
+        self.backoff.forget(key);
         if self.phase != Phase::Serving {
             self.close_door(key);
         }
@@ -243,6 +249,7 @@ impl<W: World> Server<W> {
     }
 
     pub(super) fn close_door(&mut self, key: Key) {
+        self.backoff.forget(key);
         self.doors.retain(|&door| door != key);
         self.reactor.release(key);
     }

@@ -45,8 +45,14 @@ const MATRIX: [(Call, &[i32]); 10] = [
     (Call::Deregister, &[2, 9, 12, 1, 17, 22, 28, 40]),
     // epoll_wait(2): EINTR; the others are below
     (Call::Wait, &[4]),
-    // recvmsg(2), udp(7): EINTR EAGAIN ENOMEM ECONNREFUSED EHOSTUNREACH ENETUNREACH ENETDOWN EPERM EBADF
-    (Call::Receive, &[4, 11, 12, 111, 113, 101, 100, 1, 9]),
+    // recvmsg(2), udp(7): EINTR EAGAIN ENOMEM ECONNREFUSED EHOSTUNREACH ENETUNREACH ENETDOWN EPERM EBADF ENOTSOCK EINVAL
+    // EFAULT EMSGSIZE EPROTO, and two that they do not name: EIO ENOSYS
+    (
+        Call::Receive,
+        &[
+            4, 11, 12, 111, 113, 101, 100, 1, 9, 88, 22, 14, 90, 71, 5, 38,
+        ],
+    ),
     // sendmsg(2), udp(7): EPERM EINTR EAGAIN ENOMEM EACCES EINVAL EMSGSIZE ENETDOWN ENETUNREACH ENOBUFS ECONNREFUSED
     // EHOSTUNREACH
     (
@@ -215,8 +221,8 @@ fn check(
 /// Whether it says that the socket itself is unusable.
 fn is_fatal_to_a_door(fault: Fault) -> bool {
     match fault.call {
-        Call::Accept => matches!(fault.errno, 9 | 14 | 22 | 88),
-        Call::Receive => fault.errno == 9,
+        Call::Accept => matches!(fault.errno, 9 | 22 | 88),
+        Call::Receive => matches!(fault.errno, 9 | 88),
         _ => false,
     }
 }

@@ -35,6 +35,8 @@ mod compare;
 mod doctor;
 #[cfg(feature = "cli")]
 mod escaping;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod failing_calls;
 #[cfg(feature = "cli")]
 mod inherited;
 #[cfg(all(feature = "cli", target_os = "linux"))]

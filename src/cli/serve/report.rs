@@ -4,7 +4,8 @@
 //! {"program": "echo-reactor", "version": .., "model": .., "addresses": [..], "seconds": 1.5,
 //!  "accepted": 3, ..every counter by its name..,
 //!  "memory": [{"connections": 10, "rss_bytes": .., ..}, {"connections": 100, ..}, ..growth at every power of ten..],
-//!  "closed": {every reason: count}, "rejected": {every reason: count}, "dropped": {every reason: count}, "accept_errors": {"EMFILE(24)": count}, "log_lines_lost": count}
+//!  "closed": {every reason: count}, "rejected": {every reason: count}, "dropped": {every reason: count}, "accept_errors": {"EMFILE(24)": count},
+//!  "receive_errors": the same, "log_lines_lost": count}
 //! ```
 //!
 //! What may live in this file: that form. The file is [`crate::cli::output`]'s.
@@ -47,11 +48,14 @@ pub(super) fn report(
         "dropped".into(),
         Value::Object(dropped.into_iter().collect()),
     );
-    let errors = stats
-        .accept_errors
-        .iter()
-        .map(|(&errno, count)| (errno_name(errno), json!(count)));
-    report.insert("accept_errors".into(), Value::Object(errors.collect()));
+    for (family, errors) in [
+        ("accept_errors", &stats.accept_errors),
+        ("receive_errors", &stats.receive_errors),
+    ] {
+        let named = |(&errno, count): (&i32, &u64)| (errno_name(errno), json!(count));
+        let errors = errors.iter().map(named).collect();
+        report.insert(family.into(), Value::Object(errors));
+    }
     report.insert("log_lines_lost".into(), json!(logging::lost_lines()));
     let memory: Vec<Value> = memory.iter().map(Row::to_json).collect();
     report.insert("memory".into(), Value::Array(memory));

@@ -1,0 +1,110 @@
+//! Listeners and datagram sockets whose calls fail: which of them rest, and until when.
+//!
+//! A shortage of descriptors concerns all listeners, and is the [`governor`](super::governor)'s; here is what concerns one
+//! socket alone, such as a security module that forbids `accept` on it. The others are served as ever meanwhile. While a
+//! socket rests its events are left alone, since the end of the pause queues it again; so no edge is lost.
+//!
+//! What may live in this file: keys and moments. No sockets, no errors.
+
+use crate::net::accept::{RetryDelay, Verdict};
+use crate::reactor::Key;
+use std::time::{Duration, Instant};
+
+/// The sockets whose last call failed. Nearly always there are none.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    failing: Vec<Failing>,
+}
+
+#[derive(Debug)]
+struct Failing {
+    key: Key,
+    delay: RetryDelay,
+    resume_at: Option<Instant>,
+}
+
+impl Backoff {
+    /// So many calls on this socket failed. How long it rests, if it has to.
+    pub fn failed(
+        &mut self,
+        key: Key,
+        calls: usize,
+        verdict: Verdict,
+        first: Duration,
+        now: Instant,
+    ) -> Option<Duration> {
+        let place = self.failing.iter().position(|failing| failing.key == key);
+        let place = place.unwrap_or_else(|| {
+            self.failing.push(Failing {
+                key,
+                delay: RetryDelay::default(),
+                resume_at: None,
+            });
+            self.failing.len() - 1
+        });
+        let failing = &mut self.failing[place];
+        let pause = failing.delay.failed(calls, verdict, first);
+        failing.resume_at = pause.map(|pause| now + pause);
+        pause
+    }
+
+    /// A call on this socket went well, or the socket is gone.
+    pub fn forget(&mut self, key: Key) {
+        if !self.failing.is_empty() {
+            self.failing.retain(|failing| failing.key != key);
+        }
+    }
+
+    /// No socket rests any more.
+    pub fn clear(&mut self) {
+        self.failing.clear();
+    }
+
+    /// Whether this socket is left alone for now.
+    pub fn is_resting(&self, key: Key) -> bool {
+        let rests = |failing: &Failing| failing.key == key && failing.resume_at.is_some();
+        self.failing.iter().any(rests)
+    }
+
+    /// The next moment at which a socket is to be tried again.
+    pub fn resume_at(&self) -> Option<Instant> {
+        let moments = self.failing.iter();
+        moments.filter_map(|failing| failing.resume_at).min()
+    }
+
+    /// The sockets whose pause is over.
+    pub fn take_due(&mut self, now: Instant) -> Vec<Key> {
+        let due = |failing: &&mut Failing| failing.resume_at.is_some_and(|at| at <= now);
+        let due = self.failing.iter_mut().filter(due);
+        due.map(|failing| {
+            failing.resume_at = None;
+            failing.key
+        })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_rests_alone_and_longer_each_time() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let first = Duration::from_millis(100);
+        let key = |slot| Key::from_token(crate::reactor::Token(slot));
+        let (broken, fine) = (key(0), key(1));
+        let mut backoff = Backoff::default();
+        let pause = backoff.failed(broken, 1, Verdict::Unknown, first, at(0));
+        assert_eq!(pause, Some(first));
+        assert!(backoff.is_resting(broken) && !backoff.is_resting(fine));
+        assert_eq!(backoff.take_due(at(99)), []);
+        assert_eq!(backoff.take_due(at(100)), [broken]);
+        assert!(!backoff.is_resting(broken));
+        backoff.failed(broken, 1, Verdict::Unknown, first, at(100));
+        assert_eq!(backoff.resume_at(), Some(at(300)));
+        backoff.forget(broken);
+        assert_eq!(backoff.resume_at(), None);
+    }
+}
