@@ -99,14 +99,16 @@ pub struct Limits {
     pub drain_timeout: Duration,
 
     /// Pause after `accept` failed for want of descriptors or memory, unless a connection closes earlier
-    /// (default 100 ms, as HAProxy: at most ten futile calls a second).
+    /// (default 100 ms, as HAProxy: at most ten futile calls a second). It is also the first pause of a socket whose
+    /// calls fail again and again for any other reason; those that follow double, up to a second.
     pub accept_retry: Duration,
 
     /// The kernel's send buffer of each connection (bytes; default `None`: the kernel tunes it, up to `tcp_wmem[2]`).
     /// Setting it switches the tuning off. Linux doubles what is asked for, to hold its own book-keeping.
     pub send_buffer_bytes: Option<usize>,
 
-    /// The kernel's receive buffer of each connection and datagram socket (bytes; default `None`, as above).
+    /// The kernel's receive buffer of each connection (bytes; default `None`, as above). A datagram socket's two buffers are
+    /// only ever enlarged by these limits: below the system's default the longest datagrams would be lost.
     pub receive_buffer_bytes: Option<usize>,
 
     /// Idle time after which TCP probes whether the peer is still there (default off). Probes then follow at a third of
@@ -119,8 +121,9 @@ pub struct Limits {
     /// once it has left probes unanswered for so long. Linux alone; elsewhere it is not set.
     pub user_timeout: Option<Duration>,
 
-    /// Datagrams that one source, an IPv4 address or an IPv6 /64, may have answered (per second; default 1,000;
-    /// `None` is unlimited). It is what ends an echo loop with another echo server, which no guard can recognise.
+    /// Datagrams that one source, an IPv4 address, an IPv6 /64 or a Unix name, may have answered (per second; default
+    /// 1,000; `None` is unlimited). With it goes what ends a loop with another echo server: one datagram in 5,000 to 10,000
+    /// of an address and port that never pauses is not answered. `None` switches that off too.
     pub datagrams_per_source: Option<u32>,
 
     /// Datagrams answered in all (per second; default 100,000; `None` is unlimited): what this host can be made to send
@@ -188,7 +191,7 @@ impl Limits {
     /// | `send_buffer_bytes`, `receive_buffer_bytes` | 16 KiB, 8 KiB | the kernel doubles both, and goes over them by a packet: 70 KB for a peer that does not read, where its own tuning ends at 5 MB |
     /// | `keepalive` | 10 s | a peer that vanished while idle is gone after 20 s |
     /// | `user_timeout` | 15 s | one that vanished while it was owed bytes, after 16 s |
-    /// | `datagrams_per_source` | 100 a second | a loop with a stranger's echo server costs both next to nothing |
+    /// | `datagrams_per_source` | 100 a second | a loop with a foreign echo server costs both next to nothing until it ends |
     /// | `datagrams_total` | 10,000 a second | what all forged sources together can have us send |
     ///
     /// Its price is the throughput of large messages over long distances: a window of 8 KB at 50 ms of round trip carries

@@ -7,7 +7,7 @@ use super::world::Socket;
 use crate::limits::{LimitError, Limits};
 use crate::net::{
     Address, BindError, BindOptions, Bound, DatagramSocket, Endpoint, FileIdentity, ListenerSocket,
-    SocketFile, bind_all,
+    Peer, SocketFile, UnixName, bind_all,
 };
 use crate::reactor::{Epoll, ForeignSource, Waker};
 use std::fmt;
@@ -142,6 +142,7 @@ impl Server {
         }
         let mut server = Self::new(epoll, config.limits, Orders::default(), udp_ports(&bound));
         server.guard.access = config.access.clone();
+        server.guard.own_names = unix_names(&bound);
         server.admission.access = config.access;
         for door in bound {
             let endpoint = door.endpoint.clone();
@@ -228,6 +229,19 @@ fn udp_ports(bound: &[Bound]) -> Vec<u16> {
             _ => None,
         })
         .collect()
+}
+
+/// The names of the Unix datagram sockets as the kernel has them, which are not those under which they are found: they are
+/// bound before their file gets its path.
+fn unix_names(bound: &[Bound]) -> Vec<UnixName> {
+    let datagrams = bound
+        .iter()
+        .filter(|bound| matches!(bound.endpoint, Endpoint::UnixDatagram(_)));
+    let names = datagrams.filter_map(|bound| match Peer::from(&bound.socket.local_addr().ok()?) {
+        Peer::Unix(name) => Some(name),
+        _ => None,
+    });
+    names.collect()
 }
 
 /// The server's event queue, for an outer event loop. From the first time that it is taken it is kept readable whenever

@@ -278,7 +278,7 @@ struct Kernel {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "UDP")]
 struct Datagrams {
-    /// Datagrams a second that one source may have answered, or 'off' for no limit
+    /// Datagrams a second that one source may have answered, or 'off' for no limit (and no end of loops)
     #[arg(long, value_name = "COUNT",
         default_value_t = rate(Limits::default().datagrams_per_source),
         default_value_if("hardened", "true", "100"))]
