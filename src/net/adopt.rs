@@ -4,17 +4,36 @@
 //! What may live in this file: finding out what such a socket is, and refusing what cannot be served. What may not: where
 //! it came from.
 //!
-//! Whoever bound it has also chosen its options, and they stay: the backlog, the buffers, the permission bits of its
-//! file. Two things are changed, since nothing would work without them, and the owner's copy of the socket sees both: the
-//! socket becomes non-blocking (`O_NONBLOCK` belongs to the open file and not to the descriptor), and a UDP socket on a
-//! wildcard address is asked for packet info. TCP_NODELAY and keepalive are set on each connection where the listener
-//! would not hand them down, and never on the listener. The file of a Unix socket is never removed.
+//! Whoever bound it has also chosen its options. Each is left alone, set, or a reason to refuse the socket (the owner's
+//! copy of the descriptor sees what is set, since options belong to the socket and `O_NONBLOCK` to the open file). The file
+//! of a Unix socket is never removed.
+//!
+//! | option | here | reason |
+//! |---|---|---|
+//! | `O_NONBLOCK` | set | the loop must not block |
+//! | `IP_PKTINFO`, `IPV6_RECVPKTINFO` | set on a UDP wildcard (feature `pktinfo`) | the source address of answers. A datagram that was queued before is answered from the right address too, since the one in its header is always told |
+//! | `SO_PASSCRED` | set on a Unix datagram socket (`pktinfo`) | who may be answered; see `datagram` |
+//! | `SO_BROADCAST` | switched off on UDP | a forged broadcast source would draw an answer to all of its subnet |
+//! | `IP_RECVERR`, `IPV6_RECVERR` | switched off (`pktinfo`), which also empties the error queue | unread errors fill the receive buffer until no datagram fits in, and answers fail for what happened to others |
+//! | `SO_TIMESTAMP`, `SO_TIMESTAMPNS`, `SO_TIMESTAMPING` | switched off (`pktinfo`) | nothing reads them, and those of sent packets collect in the error queue |
+//! | `UDP_GRO`, `UDP_SEGMENT` | switched off (`pktinfo`) | several datagrams would be echoed as one, or one as several |
+//! | `IP_RECVTTL`, `IP_RECVTOS`, `IP_RECVOPTS`, `IPV6_RECVHOPLIMIT`, ..., `SO_RXQ_OVFL`, `SO_PASSSEC`, `SO_PASSPIDFD` | left | their control messages are skipped; a datagram whose packet info does not fit beside them is dropped and counted, and the socket goes on |
+//! | `TCP_NODELAY`, keepalive, `TCP_USER_TIMEOUT`, `SO_SNDBUF`, `SO_RCVBUF` | set on each connection, if the limits ask for it and the listener does not hand it down | never on the listener, which is its owner's |
+//! | `SO_LINGER`, `TCP_CORK` | switched off on each connection | close(2) would block the loop or reset the connection; the end of each echo would wait for 200 ms |
+//! | `SO_KEEPALIVE`, `TCP_USER_TIMEOUT` beyond the limits' | left | its owner wants to find vanished peers |
+//! | `SO_RCVBUF`, `SO_SNDBUF` of a datagram socket | left | its owner's bound on memory; datagrams that are longer are lost |
+//! | `SO_RCVTIMEO`, `SO_SNDTIMEO` | left | without effect on a socket that does not block |
+//! | `TCP_DEFER_ACCEPT`, `TCP_FASTOPEN`, `SO_REUSEADDR`, `SO_REUSEPORT`, `IPV6_V6ONLY`, `SO_BINDTODEVICE`, `IP_FREEBIND`, `IP_TRANSPARENT`, `SO_MARK`, `SO_PRIORITY`, `IP_TOS`, `IP_TTL`, `SO_ATTACH_FILTER`, `SO_ATTACH_REUSEPORT_*`, `SO_BUSY_POLL`, `SO_PASSCRED` of a listener | left | what its owner decided about who comes and by which way |
+//! | `SO_RCVLOWAT`, `UDP_CORK` | left, and wrong: a listener with the one tells of nothing shorter, a socket with the other sends nothing | no crate at hand sets them without `unsafe` |
+//! | not listening, not bound, no TCP, UDP or Unix; a UDP socket that is bound to a broadcast or multicast address | refused | it cannot be served |
 
 use super::{Bound, Endpoint, Peer, UnixName};
-use socket2::{SockAddr, Socket, Type};
+use socket2::{Protocol, SockAddr, Socket, Type};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+
+mod options;
 
 impl Bound {
     /// Takes over a socket that is bound already, and listening if it is a stream socket. Give it to
@@ -41,6 +60,10 @@ impl Bound {
         let socket = Socket::from(descriptor.into());
         let kind = socket.r#type().map_err(not_a_socket)?;
         let address = socket.local_addr().map_err(not_a_socket)?;
+        #[cfg(target_os = "linux")]
+        if address.as_socket().is_some() && !is_served(&socket)? {
+            return Err(AdoptError::Kind); // ping sockets are of datagrams and have a port, too
+        }
         let endpoint = endpoint(kind, &address)?;
         // Not every system can be asked; there a socket that does not listen fails at the first accept.
         #[cfg(any(target_os = "linux", target_os = "freebsd"))]
@@ -48,12 +71,24 @@ impl Bound {
             return Err(AdoptError::NotListening(endpoint));
         }
         Ok(Self {
+            option_errors: options::settle(&socket, &endpoint),
             socket,
             endpoint,
             file: None,
-            option_errors: 0,
         })
     }
+}
+
+#[cfg(target_os = "linux")]
+fn is_served(socket: &Socket) -> Result<bool, AdoptError> {
+    let protocol = socket.protocol().map_err(AdoptError::System)?;
+    let served = [
+        Protocol::TCP,
+        Protocol::MPTCP,
+        Protocol::UDP,
+        Protocol::UDPLITE,
+    ];
+    Ok(protocol.is_some_and(|protocol| served.contains(&protocol)))
 }
 
 fn not_a_socket(error: io::Error) -> AdoptError {

@@ -1,21 +1,42 @@
 //! One datagram socket of the operating system, UDP or Unix.
 //!
+//! # The source address of an answer
+//!
 //! A UDP socket on a wildcard address has a trap: its answers leave with whatever source address the routing table
 //! likes, and a client that asked another of our addresses throws them away. So such a socket asks for packet info
-//! (ip(7), IP_PKTINFO; ipv6(7), IPV6_RECVPKTINFO), which tells the address that was asked, and answers with it. That
-//! takes `recvmsg` and control messages, which nix wraps safely, behind the feature `pktinfo`; without it a wildcard is
-//! refused rather than served wrongly.
+//! (ip(7), IP_PKTINFO; ipv6(7), IPV6_RECVPKTINFO), which tells the address that was asked, and answers with it
+//! (`packet_info`). That takes `recvmsg` and control messages, which nix wraps safely, behind the feature `pktinfo`;
+//! without it a wildcard is refused rather than served wrongly.
+//!
+//! # Broadcast and multicast
+//!
+//! RFC 1122 (3.2.1.3) forbids such a source address, and one datagram to a group would draw an answer from each of its
+//! members. A wildcard socket sees by packet info that a datagram was for a group; a socket that is bound to the
+//! address of a group hears nothing else, and is refused.
+//!
+//! # Senders over a Unix socket
+//!
+//! The name of a Unix sender is a path, and the path is looked up again when it is answered, with this process's rights.
+//! Nothing keeps it from leading elsewhere by then: the sender may have replaced its file by a symbolic link, or bound
+//! the name in a mount namespace of its own. A server that answered everyone would write chosen bytes into any socket
+//! that it may write to. No check of the path helps, since it may change between the check and sendmsg(2), and for
+//! datagram sockets connect(2) tells nothing of the process behind them. So only senders are answered that could write
+//! there by themselves: those of this process's own user, and root (`sender`). All others are counted and not answered.
 
-use super::{Datagrams, Endpoint, Peer};
+use super::{Datagrams, Endpoint, Peer, Unanswerable};
 use mio::event::Source;
 use mio::net::UdpSocket;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use socket2::Socket;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
+
+#[cfg(feature = "pktinfo")]
+mod packet_info;
+mod sender;
 
 /// The datagram sockets of the operating system.
 #[derive(Debug)]
@@ -24,9 +45,9 @@ pub enum DatagramSocket {
     Udp(UdpSocket),
     /// UDP on all of them.
     #[cfg(feature = "pktinfo")]
-    Wildcard(UdpSocket),
+    Wildcard(packet_info::WildcardSocket),
     /// Unix. std's socket, since mio's cannot answer to an abstract name.
-    Unix(UnixDatagram),
+    Unix(UnixDatagram, sender::SenderCheck),
 }
 
 /// The way back to where a datagram came from.
@@ -38,32 +59,45 @@ pub enum Route {
         source: SocketAddr,
         /// Which address of ours it was sent to, where that is not plain.
         #[cfg(feature = "pktinfo")]
-        asked: Option<packet_info::Asked>,
+        asked: packet_info::Asked,
     },
     /// To a Unix socket.
-    Unix(UnixAddr),
+    Unix {
+        /// The name of the sender's socket, if it has one.
+        source: Option<UnixAddr>,
+        /// Whether the sender could write there by itself.
+        is_trusted: bool,
+    },
 }
 
 impl DatagramSocket {
     /// Makes a bound socket non-blocking, for the event loop.
     ///
     /// # Errors
-    /// What the system said; `Unsupported` for a wildcard address without the feature `pktinfo`.
+    /// What the system said; `Unsupported` for the address of a group, and, without the feature `pktinfo`, for a wildcard
+    /// address and for a Unix socket that other users may send to.
     pub fn new(bound: Socket, endpoint: &Endpoint) -> io::Result<Self> {
         bound.set_nonblocking(true)?;
         match endpoint {
+            Endpoint::Udp(address) if is_group(address.ip()) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "it is a broadcast or multicast address, and nothing sent to one is answered; \
+                 use an address of this machine",
+            )),
             Endpoint::Udp(address) if address.ip().is_unspecified() => {
                 Self::wildcard(UdpSocket::from_std(bound.into()), *address)
             }
             Endpoint::Udp(_) => Ok(Self::Udp(UdpSocket::from_std(bound.into()))),
-            _ => Ok(Self::Unix(bound.into())),
+            _ => {
+                let check = sender::SenderCheck::new(&bound, endpoint)?;
+                Ok(Self::Unix(bound.into(), check))
+            }
         }
     }
 
     #[cfg(feature = "pktinfo")]
     fn wildcard(socket: UdpSocket, address: SocketAddr) -> io::Result<Self> {
-        packet_info::ask(&socket, address)?;
-        Ok(Self::Wildcard(socket))
+        packet_info::WildcardSocket::new(socket, address).map(Self::Wildcard)
     }
 
     #[cfg(not(feature = "pktinfo"))]
@@ -76,6 +110,19 @@ impl DatagramSocket {
     }
 }
 
+/// Whether an address means several hosts. Which ones are subnet-directed broadcast addresses is the routing table's
+/// knowledge; connect(2) tells it by refusing a socket without SO_BROADCAST with `EACCES`.
+fn is_group(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V6(ip) => ip.is_multicast(),
+        IpAddr::V4(ip) if ip.is_multicast() || ip.is_broadcast() => true,
+        IpAddr::V4(ip) if ip.is_unspecified() => false,
+        IpAddr::V4(ip) => std::net::UdpSocket::bind("0.0.0.0:0")
+            .and_then(|probe| probe.connect((ip, 9)))
+            .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied),
+    }
+}
+
 impl DatagramSocket {
     /// A copy of its descriptor, closed on exec as all of ours.
     ///
@@ -85,8 +132,8 @@ impl DatagramSocket {
         match self {
             Self::Udp(socket) => socket.as_fd().try_clone_to_owned(),
             #[cfg(feature = "pktinfo")]
-            Self::Wildcard(socket) => socket.as_fd().try_clone_to_owned(),
-            Self::Unix(socket) => socket.as_fd().try_clone_to_owned(),
+            Self::Wildcard(wildcard) => wildcard.socket.as_fd().try_clone_to_owned(),
+            Self::Unix(socket, _) => socket.as_fd().try_clone_to_owned(),
         }
     }
 }
@@ -101,15 +148,18 @@ impl Datagrams for DatagramSocket {
                 let route = Route::Udp {
                     source,
                     #[cfg(feature = "pktinfo")]
-                    asked: None,
+                    asked: packet_info::Asked::Bound,
                 };
                 Ok((length, route))
             }
             #[cfg(feature = "pktinfo")]
-            Self::Wildcard(socket) => packet_info::receive(socket, buffer),
-            Self::Unix(socket) => {
-                let (length, source) = socket.recv_from(buffer)?;
-                Ok((length, Route::Unix(source)))
+            Self::Wildcard(wildcard) => {
+                let (length, source, asked) = wildcard.receive(buffer)?;
+                Ok((length, Route::Udp { source, asked }))
+            }
+            Self::Unix(socket, check) => {
+                let (length, source, is_trusted) = check.receive(socket, buffer)?;
+                Ok((length, Route::Unix { source, is_trusted }))
             }
         }
     }
@@ -117,23 +167,19 @@ impl Datagrams for DatagramSocket {
     fn answer(&mut self, datagram: &[u8], route: &Route) -> io::Result<()> {
         match (self, route) {
             #[cfg(feature = "pktinfo")]
-            (
-                Self::Wildcard(socket),
-                Route::Udp {
-                    source,
-                    asked: Some(asked),
-                },
-            ) => packet_info::answer(socket, datagram, *source, asked),
-            #[cfg(feature = "pktinfo")]
-            (Self::Wildcard(socket), Route::Udp { source, .. }) => {
-                socket.send_to(datagram, *source).map(drop)
+            (Self::Wildcard(wildcard), Route::Udp { source, asked }) => {
+                wildcard.answer(datagram, *source, asked)
             }
             (Self::Udp(socket), Route::Udp { source, .. }) => {
                 socket.send_to(datagram, *source).map(drop)
             }
-            (Self::Unix(socket), Route::Unix(source)) => {
-                socket.send_to_addr(datagram, source).map(drop)
-            }
+            (
+                Self::Unix(socket, _),
+                Route::Unix {
+                    source: Some(source),
+                    is_trusted: true,
+                },
+            ) => socket.send_to_addr(datagram, source).map(drop),
             _ => Err(io::Error::from(io::ErrorKind::InvalidInput)), // a route of another socket
         }
     }
@@ -141,7 +187,21 @@ impl Datagrams for DatagramSocket {
     fn source(route: &Route) -> Peer {
         match route {
             Route::Udp { source, .. } => Peer::from(*source),
-            Route::Unix(source) => Peer::from(source),
+            Route::Unix { source, .. } => source.as_ref().map_or(Peer::Unnamed, Peer::from),
+        }
+    }
+
+    fn check(route: &Route) -> Result<(), Unanswerable> {
+        match route {
+            #[cfg(feature = "pktinfo")]
+            Route::Udp { asked, .. } => asked.check(),
+            #[cfg(not(feature = "pktinfo"))]
+            Route::Udp { .. } => Ok(()),
+            Route::Unix {
+                source: Some(_),
+                is_trusted: false,
+            } => Err(Unanswerable::ForeignSender),
+            Route::Unix { .. } => Ok(()),
         }
     }
 }
@@ -151,8 +211,8 @@ impl DatagramSocket {
         match self {
             Self::Udp(socket) => act(socket),
             #[cfg(feature = "pktinfo")]
-            Self::Wildcard(socket) => act(socket),
-            Self::Unix(socket) => act(&mut SourceFd(&socket.as_raw_fd())),
+            Self::Wildcard(wildcard) => act(&mut wildcard.socket),
+            Self::Unix(socket, _) => act(&mut SourceFd(&socket.as_raw_fd())),
         }
     }
 }
@@ -181,94 +241,17 @@ impl Source for DatagramSocket {
     }
 }
 
-/// Packet info: which of our addresses was asked.
-#[cfg(feature = "pktinfo")]
-mod packet_info {
-    use super::Route;
-    use mio::net::UdpSocket;
-    use nix::cmsg_space;
-    use nix::libc::{in_addr, in_pktinfo, in6_pktinfo};
-    use nix::sys::socket::{
-        ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg,
-        setsockopt, sockopt,
-    };
-    use std::io::{self, IoSlice, IoSliceMut};
-    use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
-    use std::os::fd::AsRawFd;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// The address that was asked, in the form in which the answer's control message wants it.
-    #[derive(Clone, Copy, Debug)]
-    pub enum Asked {
-        /// An IPv4 address, at an IPv4 socket.
-        V4(in_pktinfo),
-        /// An IPv6 address, or an IPv4 one in IPv6's clothes at a dual-stack socket.
-        V6(in6_pktinfo),
-    }
-
-    pub(super) fn ask(socket: &UdpSocket, address: SocketAddr) -> io::Result<()> {
-        match address {
-            SocketAddr::V4(_) => setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?,
-            SocketAddr::V6(_) => setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+    #[test]
+    fn addresses_of_groups_are_known() {
+        for group in ["224.0.0.1", "255.255.255.255", "127.255.255.255", "ff02::1"] {
+            assert!(is_group(group.parse().unwrap()), "{group}");
         }
-        Ok(())
-    }
-
-    pub(super) fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Route)> {
-        let mut control = cmsg_space!(in6_pktinfo);
-        let mut parts = [IoSliceMut::new(buffer)];
-        let message = recvmsg::<SockaddrStorage>(
-            socket.as_raw_fd(),
-            &mut parts,
-            Some(&mut control),
-            MsgFlags::empty(),
-        )?;
-        let asked = message.cmsgs()?.find_map(|info| match info {
-            // The answer leaves by whatever interface leads to the peer (index 0), but with this source address: the
-            // one that the datagram was for (`spec_dst` is ours even if it was sent to a broadcast address).
-            ControlMessageOwned::Ipv4PacketInfo(info) => Some(Asked::V4(in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: info.ipi_spec_dst,
-                ipi_addr: in_addr { s_addr: 0 },
-            })),
-            // A link-local address means nothing without its interface, so here the index stays.
-            ControlMessageOwned::Ipv6PacketInfo(info) => Some(Asked::V6(info)),
-            _ => None,
-        });
-        let source = message
-            .address
-            .and_then(to_std)
-            .ok_or(io::ErrorKind::InvalidData)?;
-        Ok((message.bytes, Route::Udp { source, asked }))
-    }
-
-    pub(super) fn answer(
-        socket: &UdpSocket,
-        datagram: &[u8],
-        to: SocketAddr,
-        asked: &Asked,
-    ) -> io::Result<()> {
-        let control = match asked {
-            Asked::V4(info) => [ControlMessage::Ipv4PacketInfo(info)],
-            Asked::V6(info) => [ControlMessage::Ipv6PacketInfo(info)],
-        };
-        let parts = [IoSlice::new(datagram)];
-        let to = SockaddrStorage::from(to);
-        sendmsg(
-            socket.as_raw_fd(),
-            &parts,
-            &control,
-            MsgFlags::empty(),
-            Some(&to),
-        )?;
-        Ok(())
-    }
-
-    fn to_std(address: SockaddrStorage) -> Option<SocketAddr> {
-        if let Some(v4) = address.as_sockaddr_in() {
-            return Some(SocketAddr::V4(SocketAddrV4::from(*v4)));
+        for host in ["127.0.0.1", "127.0.0.5", "0.0.0.0", "::", "::1"] {
+            assert!(!is_group(host.parse().unwrap()), "{host}");
         }
-        address
-            .as_sockaddr_in6()
-            .map(|v6| SocketAddr::V6(SocketAddrV6::from(*v6)))
     }
 }

@@ -12,6 +12,8 @@ mod drain;
 mod echo;
 mod errors;
 mod hostile;
+#[cfg(all(feature = "pktinfo", target_os = "linux"))]
+mod inherited_sockets;
 mod limits;
 mod socket_files;
 mod stop;
