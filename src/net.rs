@@ -175,9 +175,15 @@ impl From<&SockAddr> for Peer {
         if let Some(ip) = address.as_socket() {
             return Self::from(ip);
         }
-        address
-            .as_unix()
-            .map_or(Self::Unnamed, |unix| Self::from(&unix))
+        // `as_unix` of socket2 knows paths alone, and panics over the longest one (108 bytes without a NUL byte).
+        #[cfg(target_os = "linux")]
+        if let Some(name) = address.as_abstract_namespace() {
+            let name = String::from_utf8_lossy(name).into_owned();
+            return Self::Unix(UnixName::Abstract(name));
+        }
+        address.as_pathname().map_or(Self::Unnamed, |path| {
+            Self::Unix(UnixName::Path(path.to_owned()))
+        })
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::bind::{BindOptions, StreamOptions};
 use super::stream::StreamSocket;
-use super::{Accepted, Endpoint, Listener};
+use super::{Accepted, Endpoint, Listener, Peer};
 use mio::event::Source;
-use mio::net::{TcpListener, UnixListener};
-use socket2::{SockRef, Socket};
+use mio::net::{TcpListener, UnixListener, UnixStream};
+use socket2::{SockRef, Socket, Type};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -76,15 +76,31 @@ impl Listener for ListenerSocket {
                 })
             }
             Self::Unix { socket, options } => {
-                let (stream, address) = socket.accept()?;
+                let (stream, peer) = accept_unix(socket)?;
                 Ok(Accepted {
                     option_errors: options.set_buffers(&SockRef::from(&stream)),
                     stream: StreamSocket::Unix(stream),
-                    peer: (&address).into(),
+                    peer,
                 })
             }
         }
     }
+}
+
+/// accept4(2) by socket2. mio's panics where a client is bound to a path that fills `sun_path` to its last byte: Linux
+/// tells a length of 111 for it, one more than the structure has.
+#[cfg(target_os = "linux")]
+fn accept_unix(listener: &UnixListener) -> io::Result<(UnixStream, Peer)> {
+    // socket2 has no name for the flags by themselves; in a socket's type they are the same bits.
+    let flags = i32::from(Type::STREAM.nonblocking().cloexec()) ^ i32::from(Type::STREAM);
+    let (stream, address) = SockRef::from(listener).accept4(flags)?;
+    Ok((UnixStream::from_std(stream.into()), (&address).into()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn accept_unix(listener: &UnixListener) -> io::Result<(UnixStream, Peer)> {
+    let (stream, address) = listener.accept()?;
+    Ok((stream, (&address).into()))
 }
 
 impl ListenerSocket {

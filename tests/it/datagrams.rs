@@ -87,6 +87,27 @@ fn a_wildcard_is_refused_rather_than_served_wrongly() {
     assert!(error.to_string().contains("pktinfo"), "{error}");
 }
 
+/// Without credentials of its senders, other users' could not be told from our own.
+#[cfg(not(feature = "pktinfo"))]
+#[test]
+fn a_unix_socket_that_other_users_may_send_to_is_refused() {
+    use echo_reactor::echo::Config;
+    let directory = Dir::new();
+    let open_file = Config {
+        unix_mode: 0o666,
+        ..Config::default()
+    };
+    let name = Endpoint::UnixDatagram(unique_name()).to_string();
+    for (address, config) in [
+        (directory.address("unixgram", "s"), open_file),
+        (name, Config::default()),
+    ] {
+        let addresses = crate::support::parse(&[&address]);
+        let error = Server::bind(&addresses, config).unwrap_err();
+        assert!(error.to_string().contains("pktinfo"), "{error}");
+    }
+}
+
 // --- Unix --------------------------------------------------------------------------------------------------------------
 
 #[track_caller]
@@ -111,9 +132,12 @@ fn check_unix(server: &Running, client: &UnixDatagram) {
 #[test]
 fn unix_datagrams_are_echoed_to_files_and_to_abstract_names() {
     let directory = Dir::new();
-    let in_file = directory.address("unixgram", "server");
-    let in_no_file = Endpoint::UnixDatagram(unique_name()).to_string();
-    for (number, address) in [in_file, in_no_file].iter().enumerate() {
+    let mut addresses = vec![directory.address("unixgram", "server")];
+    if cfg!(feature = "pktinfo") {
+        // An abstract name has no permission bits, so this takes a look at each sender.
+        addresses.push(Endpoint::UnixDatagram(unique_name()).to_string());
+    }
+    for (number, address) in addresses.iter().enumerate() {
         let server = Running::reactor(&[address], Limits::default());
         let client = UnixDatagram::bind(directory.path(&format!("client-{number}"))).unwrap();
         check_unix(&server, &client);

@@ -6,7 +6,7 @@
 
 use crate::datagrams::udp;
 use crate::support::fault::{can, failing};
-use crate::support::{DEADLINE, Serve, ip, wait_until};
+use crate::support::{DEADLINE, Serve, Talk, ip, wait_until};
 use nix::sys::signal::Signal;
 use socket2::Socket;
 use std::net::UdpSocket;

@@ -6,7 +6,7 @@ use crate::datagrams::udp;
 use crate::support::{DEADLINE, Dir, has_ipv6, turn_until, unique};
 use echo_reactor::Limits;
 use echo_reactor::echo::Server;
-use echo_reactor::net::Bound;
+use echo_reactor::net::{Bound, Endpoint, UnixName};
 use echo_reactor::stats::Dropped;
 use nix::sys::socket::{SetSockOpt, TimestampingFlag, setsockopt, sockopt};
 use socket2::SockRef;
@@ -270,6 +270,15 @@ fn datagrams_of_other_users_are_counted_and_not_answered() {
     });
     assert_eq!(server.stats().dropped(Dropped::ForeignSender), 1);
     assert_eq!(client.recv(&mut [0; 16]).unwrap(), 12, "{}", server.stats());
+}
+
+#[test]
+fn abstract_names_can_be_inherited() {
+    let listener = std::os::unix::net::UnixListener::bind_addr(&abstract_address()).unwrap();
+    assert!(matches!(
+        Bound::adopt(listener).unwrap().endpoint,
+        Endpoint::Unix(UnixName::Abstract(_))
+    ));
 }
 
 /// The kernel has noted no user for it. That the file admits no other user is proof enough.

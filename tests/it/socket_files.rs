@@ -3,11 +3,13 @@
 //! What may live in this file: what binding does to the directory of a socket file. Threads stand for processes here: all
 //! that they share is the file system.
 
-use crate::support::{Dir, connect, exists};
+use crate::support::{Dir, Model, Running, Talk, connect, exists};
+use echo_reactor::Limits;
 use echo_reactor::net::{BindOptions, Bound, Endpoint, UnixName};
 use std::fs;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
 
@@ -96,4 +98,60 @@ fn a_path_of_107_bytes_can_be_served_by_a_name_of_any_length() {
         drop(server);
         assert_eq!(fs::read_dir(deep).unwrap().count(), 0);
     }
+}
+
+/// Binds a socket of this kind (1: stream, 2: datagrams) to a path of 108 bytes, which no safe call of Rust allows, and
+/// sends five bytes to a server. Linux tells a length of 111 for its address, one more than `sockaddr_un` has.
+const BIND_108: &str = "
+import ctypes, socket, struct, sys
+kind, own, server = int(sys.argv[1]), sys.argv[2].encode(), sys.argv[3]
+client = socket.socket(socket.AF_UNIX, kind)
+address = struct.pack('=H108s', socket.AF_UNIX, own)
+assert len(own) == 108 and ctypes.CDLL(None).bind(client.fileno(), address, len(address)) == 0
+client.connect(server)
+client.send(b'hello')
+if kind == 1:
+    client.settimeout(30)
+    assert client.recv(16) == b'hello'
+";
+
+#[track_caller]
+fn ask_from_longest_name(kind: &str, directory: &Dir, server: &Path) {
+    let room = 108 - directory.path("").as_os_str().len();
+    let own = directory.path(&"l".repeat(room));
+    let asked = Command::new("python3")
+        .args(["-c", BIND_108, kind])
+        .args([&own, server])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&asked.stderr);
+    assert!(asked.status.success(), "{said}");
+    fs::remove_file(own).unwrap();
+}
+
+#[test]
+fn a_client_with_the_longest_name_of_all_harms_no_server() {
+    if Command::new("python3").arg("-V").output().is_err() {
+        return crate::support::skip("there is no python3");
+    }
+    for model in [Model::Reactor, Model::Threads] {
+        let directory = Dir::new();
+        let address = directory.address("unix", "s");
+        let server = Running::start(model, &[&address], Limits::default());
+        ask_from_longest_name("1", &directory, &directory.path("s"));
+        server.connect().is_echoed(b"and the next one");
+        server.drain();
+    }
+    let directory = Dir::new();
+    let address = directory.address("unixgram", "s");
+    let server = Running::reactor(&[&address], Limits::default());
+    ask_from_longest_name("2", &directory, &directory.path("s"));
+    let client = UnixDatagram::bind(directory.path("client")).unwrap();
+    client
+        .set_read_timeout(Some(crate::support::DEADLINE))
+        .unwrap();
+    client.send_to(b"next", directory.path("s")).unwrap();
+    assert_eq!(client.recv(&mut [0; 16]).unwrap(), 4);
+    let stats = server.drain();
+    assert_eq!((stats.datagrams_in, stats.datagrams_out), (2, 1));
 }

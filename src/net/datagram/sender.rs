@@ -130,8 +130,18 @@ fn admits_only(endpoint: &Endpoint, user: Option<u32>) -> bool {
     })
 }
 
+/// `None` for an unnamed sender, and for the one path that has no terminating NUL byte, of 108 bytes: Linux tells a length
+/// of 111 then, which is more than `sockaddr_un` has. nix panics over a length of zero, which is an unnamed sender's.
 #[cfg(feature = "pktinfo")]
 fn to_std(address: &nix::sys::socket::UnixAddr) -> Option<SocketAddr> {
+    use nix::sys::socket::SockaddrLike;
+    let (family, most) = (
+        size_of::<nix::libc::sa_family_t>(),
+        size_of::<nix::libc::sockaddr_un>(),
+    );
+    if !(family + 1..=most).contains(&(address.len() as usize)) {
+        return None;
+    }
     if let Some(path) = address.path() {
         return SocketAddr::from_pathname(path).ok();
     }
