@@ -39,9 +39,12 @@ fn set<O: SetSockOpt>(socket: &UdpSocket, option: O, value: &O::Val) {
     setsockopt(socket, option, value).unwrap();
 }
 
+/// What another program has done to its socket.
+type Prepare<'a> = &'a dyn Fn(&UdpSocket);
+
 /// A socket with these options answers each of three datagrams.
 #[track_caller]
-fn check_udp(address: &str, prepare: &dyn Fn(&UdpSocket)) {
+fn check_udp(address: &str, prepare: Prepare<'_>) {
     let (socket, port) = wildcard(address);
     prepare(&socket);
     let mut server = adopted(socket, Limits::default());
@@ -60,21 +63,21 @@ fn udp_sockets_with_control_messages_of_their_own_are_served() {
     let stamps = TimestampingFlag::SOF_TIMESTAMPING_RX_SOFTWARE
         | TimestampingFlag::SOF_TIMESTAMPING_TX_SOFTWARE
         | TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE;
-    let options: [(&str, &dyn Fn(&UdpSocket)); 6] = [
+    let options: [(&str, Prepare<'_>); 6] = [
         ("SO_TIMESTAMP", &|socket| {
-            set(socket, sockopt::ReceiveTimestamp, &true)
+            set(socket, sockopt::ReceiveTimestamp, &true);
         }),
         ("SO_TIMESTAMPNS", &|socket| {
-            set(socket, sockopt::ReceiveTimestampns, &true)
+            set(socket, sockopt::ReceiveTimestampns, &true);
         }),
         ("SO_TIMESTAMPING", &|socket| {
-            set(socket, sockopt::Timestamping, &stamps)
+            set(socket, sockopt::Timestamping, &stamps);
         }),
         ("IP_RECVTTL", &|socket| {
-            set(socket, sockopt::Ipv4RecvTtl, &true)
+            set(socket, sockopt::Ipv4RecvTtl, &true);
         }),
         ("IP_RECVTOS", &|socket| {
-            set(socket, sockopt::IpRecvTos, &true)
+            set(socket, sockopt::IpRecvTos, &true);
         }),
         ("SO_RXQ_OVFL", &|socket| set(socket, sockopt::RxqOvfl, &1)),
     ];
