@@ -23,6 +23,7 @@ pub(super) use typed::Typed;
 use super::exit::{Class, Exit, Failure};
 use super::footprint::{Ladder, Row};
 use super::logging;
+use super::output::printable;
 use super::units::Time;
 use crate::load::machine::KernelCounters;
 use crate::load::verdict::{Verdict, judge};
@@ -271,7 +272,10 @@ fn reachable(endpoint: Endpoint) -> Endpoint {
 /// Writes the report. Whoever closed our standard output does not want it.
 pub(super) fn write_out(report: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match out.write_all(report.as_bytes()).and_then(|()| out.flush()) {
+    match out
+        .write_all(printable(report).as_bytes())
+        .and_then(|()| out.flush())
+    {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             let text = format!("cannot write to standard output: {error}");
             Err(Failure::new(Class::Io, text))

@@ -17,6 +17,7 @@ mod typed;
 pub(super) use typed::Typed;
 
 use super::exit::{Class, Exit, Failure};
+use super::output::printable;
 use limits::Verdict;
 use machine::Machine;
 use std::io::{self, Write};
@@ -31,7 +32,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         false => report::text(&machine, &question, &rows),
     };
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
+    out.write_all(printable(&text).as_bytes())
         .and_then(|()| out.flush())
         .map_err(|error| Failure::new(Class::Io, format!("cannot write the answer: {error}")))?;
     let short = rows.iter().any(|row| row.verdict == Verdict::Short);

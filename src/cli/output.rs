@@ -20,11 +20,13 @@ use super::units::plural;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::MsgFlags;
+use nix::unistd::tcgetpgrp;
 use socket2::SockRef;
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -42,6 +44,24 @@ fn open_without_waiting(path: impl AsRef<Path>) -> io::Result<File> {
         .write(true)
         .custom_flags(flags.bits())
         .open(path)
+}
+
+/// A whole document, text or JSON, for a terminal: lines stay lines, and what a terminal would obey or hide becomes `\u009b`,
+/// which in a string of JSON is the same character.
+pub(crate) fn printable(document: &str) -> String {
+    let mut text = String::with_capacity(document.len());
+    for c in document.chars() {
+        match c {
+            '\n' | '\t' | ' '..='~' => text.push(c),
+            _ if c.escape_debug().len() == 1 => text.push(c),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(text, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    text
 }
 
 /// Sleeps by poll(2), which is on the list of system calls inside the sandbox.
@@ -65,23 +85,27 @@ enum Method {
     Send,
     /// poll(2) and a write of at most [`LINE_BYTES`]: for what cannot be opened anew, such as the pipe of another user.
     PollFirst,
+    /// Not at all: a directory, or what has no name in the file system, such as an eventfd, which blocks as it likes.
+    Refuse,
 }
 
 impl NonBlockingWriter {
     /// A writer to what this descriptor leads to, by a descriptor of its own.
     pub(crate) fn new(descriptor: BorrowedFd<'_>) -> io::Result<Self> {
         let file = File::from(descriptor.try_clone_to_owned()?);
-        let metadata = file.metadata()?;
-        let kind = metadata.file_type();
+        let kind = file.metadata()?.file_type();
         if kind.is_file() {
             return Ok(Self::with(file, Method::Write));
         }
         if kind.is_socket() {
             return Ok(Self::with(file, Method::Send));
         }
+        if !kind.is_fifo() && !kind.is_char_device() {
+            return Ok(Self::with(file, Method::Refuse));
+        }
         let own = open_without_waiting(format!("/proc/self/fd/{}", file.as_raw_fd()));
         // The terminal of another user (su) may be opened by its process group as /dev/tty.
-        let own = own.or_else(|error| match is_controlling_terminal(metadata.rdev()) {
+        let own = own.or_else(|error| match is_controlling_terminal(&file) {
             true => open_without_waiting("/dev/tty"),
             false => Err(error),
         });
@@ -108,6 +132,7 @@ impl NonBlockingWriter {
                     (&self.file).write(&bytes[..bytes.len().min(LINE_BYTES)])
                 }
                 Method::PollFirst => Err(ErrorKind::WouldBlock.into()),
+                Method::Refuse => return Err(ErrorKind::Unsupported.into()),
             };
             match written {
                 Ok(0) if !bytes.is_empty() => return Err(ErrorKind::WriteZero.into()),
@@ -141,16 +166,9 @@ impl NonBlockingWriter {
     }
 }
 
-/// Whether this device is the controlling terminal of this process: `tty_nr`, the fifth field behind the name in
-/// proc_pid_stat(5), which is negative for some devices as it is signed.
-fn is_controlling_terminal(device: u64) -> bool {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    let number = fields
-        .split(' ')
-        .nth(4)
-        .and_then(|field| field.parse().ok());
-    number.is_some_and(|number: i32| number != 0 && u64::from(number as u32) == device)
+/// Whether /dev/tty is another way to this descriptor: tcgetpgrp(3) knows the controlling terminal alone (ENOTTY).
+fn is_controlling_terminal(file: &File) -> bool {
+    tcgetpgrp(file).is_ok()
 }
 
 /// Text that is to arrive whole and in order, as its reader makes room for it.
@@ -341,6 +359,23 @@ mod tests {
 
     /// Our own description is non-blocking; that of the other processes stays as it is.
     #[test]
+    fn a_printable_document_is_the_same_json() {
+        let value = serde_json::json!({"é\u{9b}2J": "\u{202e}\u{e0041}\u{7f}\x1b\n 名"});
+        let raw = format!("{value:#}\n");
+        let text = printable(&raw);
+        assert!(text.contains(r"\u009b") && text.contains(r"\udb40\udc41") && text.contains("名"));
+        assert!(
+            text.chars()
+                .all(|c| c == '\n' || c.escape_debug().len() == 1 || c == '"' || c == '\\')
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            value
+        );
+        assert_eq!(printable(&text), text);
+    }
+
+    #[test]
     fn the_inherited_description_keeps_its_flags() {
         let (_reader, ours) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let writer = NonBlockingWriter::new(ours.as_fd()).unwrap();
@@ -349,6 +384,14 @@ mod tests {
         }
         let flags = nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_GETFL).unwrap();
         assert!(!OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK));
+    }
+
+    #[test]
+    fn what_is_neither_file_nor_stream_is_not_written_to() {
+        let folder = File::open("/").unwrap();
+        let mut log = lines_into(folder);
+        log.put(b"lost\n");
+        assert_eq!(log.lost(), 1);
     }
 
     #[test]

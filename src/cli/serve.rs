@@ -25,7 +25,7 @@ pub(super) use typed::Typed;
 use super::exit::{Class, Exit, Failure};
 use super::footprint::{Held, Ladder, Row};
 use super::logging;
-use super::output::ReportFile;
+use super::output::{ReportFile, printable};
 use super::process;
 use super::units::{Time, plural};
 use crate::blocking;
@@ -101,7 +101,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     if let Some(file) = report_file {
         let name = typed.model.name();
         let report = report::report(&end.stats, name, &end.addresses, lasted, &end.memory);
-        file.write(&format!("{report:#}\n"))?;
+        file.write(&printable(&format!("{report:#}\n")))?;
     }
     Ok(exit)
 }

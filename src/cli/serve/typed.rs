@@ -28,10 +28,11 @@ Examples:
 
 Addresses: tcp://host:port  udp://host:port  unix:///path  unix://@name  unixgram:///path  host:port  :port
 Bytes: 64KiB or 64k is 65,536, 64kB is 64,000. Times: 250ms, 5s, 1m30s. Counts: 500, 10k, 1M.
-Signals: SIGTERM and SIGINT drain, a second one stops at once; SIGUSR1 prints the counters; SIGUSR2 hands all listeners
-over to a new process of this program as it lies on disk now, without a client noticing.
+Signals: SIGTERM and SIGINT drain, a second one stops at once, also where they were inherited blocked or ignored; SIGHUP is
+ignored; SIGUSR1 prints the counters; SIGUSR2 hands all listeners over to a new process of this program as it lies on disk
+now, without a client noticing.
 Environment: LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES pass listening sockets (systemd), beside ADDRESS or in its place;
-NOTIFY_SOCKET is told READY, RELOADING and STOPPING.
+NOTIFY_SOCKET is told READY, RELOADING and STOPPING, again until the manager takes it.
 ";
 
 /// Send back whatever comes, until told to stop
@@ -97,7 +98,7 @@ pub(in crate::cli) struct Typed {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 struct Output {
-    /// Write the counters to this file at the end, as JSON ('-' is standard output)
+    /// Write the counters to this file at the end, as JSON ('-' is standard output), in place of an older one
     #[arg(long, value_name = "FILE")]
     stats_json: Option<PathBuf>,
 
