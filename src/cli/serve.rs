@@ -46,6 +46,7 @@ use succession::{Predecessor, Program, Succession};
 use typed::Model;
 
 pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
+    process::block_terminal_stop(); // from the first line of the log on
     let descriptors_inherited = process::descriptors_in_use();
     // Before anything is opened: nothing of ours may be at the numbers of what we were born with.
     let inherited = inherit::take();

@@ -10,6 +10,7 @@
 use super::{NonBlockingWriter, open_without_waiting};
 use crate::cli::exit::{Class, Failure};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -110,6 +111,7 @@ impl Target {
                     .write(true)
                     .create(true)
                     .truncate(false)
+                    .custom_flags(OFlag::O_NONBLOCK.bits())
                     .open(path)?;
                 return Self::regular(path, file, is_sandboxed);
             }

@@ -85,7 +85,7 @@ static MANAGER: OnceLock<Option<Mutex<Manager>>> = OnceLock::new();
 
 fn manager() -> Option<MutexGuard<'static, Manager>> {
     let manager = MANAGER.get_or_init(|| {
-        let name = std::env::var_os(VARIABLE)?;
+        let name = std::env::var_os(VARIABLE).filter(|name| !name.is_empty())?;
         match Manager::new(&name) {
             Ok(manager) => Some(Mutex::new(manager)),
             Err(error) => {
