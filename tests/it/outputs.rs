@@ -153,6 +153,9 @@ fn a_standard_output_that_stays_full_does_not_hold_up_the_end() {
 
 // --- The report --------------------------------------------------------------------------------------------------------
 
+/// Also where ECHO_SANDBOX asks for it, a sandbox is not wanted: nothing can be opened at the end in one.
+const OPEN: [&str; 1] = ["--sandbox=off"];
+
 fn serve_and_report(report: &Path, flags: &[&str], meanwhile: impl FnOnce()) -> Ended {
     let report = report.display().to_string();
     let flags = [&["--stats-json", report.as_str()], flags].concat();
@@ -195,7 +198,7 @@ fn a_fifo_as_report_waits_for_no_reader() {
     let directory = Dir::new();
     let fifo = directory.path("fifo");
     mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let unread = serve_and_report(&fifo, &[], || {});
+    let unread = serve_and_report(&fifo, &OPEN, || {});
     assert_eq!(unread.code, 74, "{}", unread.err);
     assert!(unread.err.contains("no process reads"), "{}", unread.err);
 
@@ -204,7 +207,7 @@ fn a_fifo_as_report_waits_for_no_reader() {
         .write(true)
         .open(&fifo)
         .unwrap();
-    assert_eq!(serve_and_report(&fifo, &[], || {}).code, 0);
+    assert_eq!(serve_and_report(&fifo, &OPEN, || {}).code, 0);
     let mut text = vec![0; 1 << 16];
     let length = reader.read(&mut text).unwrap();
     let report: Value = serde_json::from_slice(&text[..length]).unwrap();
@@ -243,11 +246,11 @@ fn a_report_whose_directory_is_gone_is_a_failure_and_one_whose_file_is_gone_is_n
     fs::create_dir(&folder).unwrap();
     let report = folder.join("report");
     assert_eq!(
-        serve_and_report(&report, &[], || fs::remove_file(&report).unwrap()).code,
+        serve_and_report(&report, &OPEN, || fs::remove_file(&report).unwrap()).code,
         0
     );
     assert!(exists(&report));
-    let lost = serve_and_report(&report, &[], || fs::remove_dir_all(&folder).unwrap());
+    let lost = serve_and_report(&report, &OPEN, || fs::remove_dir_all(&folder).unwrap());
     assert_eq!(lost.code, 74, "{}", lost.err);
 }
 
