@@ -27,6 +27,9 @@ use std::time::{Duration, Instant};
 /// need one of 16 MiB.
 const QUEUED_MAX: u64 = 65_536;
 
+/// How often a queue is tried again though nothing came of it.
+const CALLS_IN_VAIN_MAX: u32 = 16;
+
 impl<W: World> Server<W> {
     /// The one way out: whatever ends a connection ends it here.
     pub(super) fn end(&mut self, key: Key, reason: Reason) {
@@ -207,13 +210,20 @@ impl<W: World> Server<W> {
         self.backoff.clear();
         for key in std::mem::take(&mut self.doors) {
             let before = self.lost_in_queue();
-            loop {
+            let mut in_vain = 0;
+            // Until nothing more is there. A client may fill the queue as fast as it is emptied; and errors that pass may
+            // use up the budget of a call, or go on.
+            while in_vain < CALLS_IN_VAIN_MAX
+                && self.lost_in_queue() - before < QUEUED_MAX
+                && self.reactor.get_mut(key).is_some()
+            {
                 let count = self.lost_in_queue();
                 self.serve_queue(key);
-                // Nothing more, an error, or a client that fills the queue as fast as it is emptied.
-                if self.lost_in_queue() == count || count - before >= QUEUED_MAX {
-                    break;
-                }
+                in_vain = if self.lost_in_queue() == count {
+                    in_vain + 1
+                } else {
+                    0
+                };
             }
             self.close_door(key);
         }
