@@ -10,14 +10,15 @@
 //! `ECHO_SEED=n` replays one seed and tells its story, `ECHO_SEEDS=n` runs that many, from `ECHO_FIRST_SEED=n` on;
 //! `scripts/simulate` does so for as long as one likes.
 
-use super::network::{Handle, Kernel, Kind, Knobs, Network, Random, Simulated, Wire};
+mod clients;
+
+use super::network::{Handle, Kind, Knobs, Network, Random, Simulated, Wire};
 use crate::echo::world::Socket;
 use crate::echo::{Server, Turn};
 use crate::limits::{AtLimit, Limits};
 use crate::reactor::Interest;
 use crate::stats::{Reason, Stats};
-use std::io::ErrorKind;
-use std::net::SocketAddr;
+use clients::Client;
 use std::panic::catch_unwind;
 use std::time::{Duration, Instant};
 
@@ -50,29 +51,6 @@ fn t2_ten_thousand_seeds() {
         }
     }
     println!("{seeds} seeds from {first} on, {KNOBS} knobs");
-}
-
-#[derive(Debug)]
-struct Client {
-    index: usize,
-    listener: usize,
-    /// Where the server's end of its connection is: unknown until it was accepted.
-    socket: Option<usize>,
-    to_send: usize,
-    sent: usize,
-    received: usize,
-    manner: Manner,
-    /// It has broken the connection, or the world has.
-    is_broken: bool,
-    is_gone: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
-    Eager,
-    Slow,
-    NeverReads,
-    Breaks,
 }
 
 struct Simulation {
@@ -208,125 +186,6 @@ impl Simulation {
         self.tell(|| format!("{now} descriptors from now on, and not {before}"));
     }
 
-    fn connect(&mut self) {
-        if self.draining || self.left.is_some() || self.clients.len() >= 24 {
-            return;
-        }
-        let listener = self.listeners[self.random.below(self.listeners.len())];
-        let client = self.clients.len();
-        let wire = Wire {
-            client,
-            short_read_empties: self.random.below(2) == 0,
-            address: (self.random.below(4) > 0).then(|| {
-                let prefix = self.random.below(3) as u8;
-                SocketAddr::from(([10, 0, 0, prefix], 40_000))
-            }),
-            ..Wire::default()
-        };
-        self.network.kernel().connect(listener, wire);
-        let manner = match self.random.below(10) {
-            0..5 => Manner::Eager,
-            5..7 => Manner::Slow,
-            7..9 => Manner::NeverReads,
-            _ => Manner::Breaks,
-        };
-        self.clients.push(Client {
-            index: client,
-            listener,
-            socket: None,
-            to_send: self.random.below(2_000),
-            sent: 0,
-            received: 0,
-            manner,
-            is_broken: false,
-            is_gone: false,
-        });
-        self.tell(|| format!("client {client} connects, {manner:?}"));
-    }
-
-    fn client_acts(&mut self, client: usize) {
-        let decision = self.random.below(10);
-        let amount = 1 + self.random.below(300);
-        match (self.clients[client].manner, decision) {
-            (Manner::Breaks, 0) => self.client_breaks(client),
-            (Manner::Eager, 0) if self.clients[client].sent == self.clients[client].to_send => {
-                self.client_finishes(client);
-            }
-            (_, 0..5) => self.client_sends(client, amount),
-            (Manner::Eager | Manner::Breaks, _) => self.client_reads(client, usize::MAX),
-            (Manner::Slow, 9) => self.client_reads(client, 1 + amount / 30),
-            _ => {}
-        }
-    }
-
-    fn client_sends(&mut self, index: usize, amount: usize) {
-        let now = self.network.kernel().now;
-        let client = &mut self.clients[index];
-        let end = client.to_send.min(client.sent + amount);
-        let bytes: Vec<u8> = (client.sent..end)
-            .map(|place| pattern(index, place))
-            .collect();
-        let sent = with_wire(&self.network, client, |wire| {
-            let is_sent = !bytes.is_empty() && !wire.client_finished;
-            if is_sent && wire.to_server.len() < 1_000 {
-                wire.to_server.extend(&bytes);
-                wire.sent_at = Some(now);
-                return bytes.len();
-            }
-            0
-        });
-        if let Some(count) = sent
-            && count > 0
-        {
-            client.sent += count;
-            arrived(&self.network, client);
-        }
-    }
-
-    fn client_reads(&mut self, index: usize, amount: usize) {
-        let now = self.network.kernel().now;
-        let client = &mut self.clients[index];
-        let bytes = with_wire(&self.network, client, |wire| {
-            let count = amount.min(wire.to_client.len());
-            if count > 0 {
-                wire.took_at = Some(now);
-            }
-            wire.to_client.drain(..count).collect::<Vec<u8>>()
-        });
-        for byte in bytes.unwrap_or_default() {
-            client.gets(index, byte);
-        }
-        if let Some(socket) = client.socket.filter(|_| !client.is_gone) {
-            self.network.kernel().made_room(socket);
-        }
-    }
-
-    fn client_finishes(&mut self, index: usize) {
-        let client = &mut self.clients[index];
-        // Only once: a second FIN would be a second edge, and hide that the first one was lost.
-        let is_news = with_wire(&self.network, client, |wire| {
-            !std::mem::replace(&mut wire.client_finished, true)
-        });
-        if is_news == Some(true) {
-            arrived(&self.network, client);
-        }
-        self.tell(|| format!("client {index} says FIN"));
-    }
-
-    fn client_breaks(&mut self, index: usize) {
-        let client = &mut self.clients[index];
-        client.is_broken = true;
-        with_wire(&self.network, client, |wire| {
-            wire.broken = Some(ErrorKind::ConnectionReset);
-        });
-        if let Some(socket) = client.socket.filter(|_| !client.is_gone) {
-            self.network
-                .kernel()
-                .break_wire(socket, ErrorKind::ConnectionReset);
-        }
-        self.tell(|| format!("client {index} breaks"));
-    }
-
     fn datagram(&mut self) {
         if self.draining {
             return;
@@ -428,7 +287,12 @@ impl Simulation {
             "took something in time: {closed:?}"
         );
         if self.hears_in_time {
-            let silent = count(&|wire| is_over(wire.sent_at, limits.idle_timeout));
+            // What is sent when the time is over already comes too late, if more is ready than one wait tells of.
+            let silent = count(&|wire| {
+                let is_late = |timeout| wire.silence >= timeout;
+                is_over(wire.sent_at, limits.idle_timeout)
+                    || limits.idle_timeout.is_some_and(is_late)
+            });
             assert!(
                 ended(Reason::Idle) <= silent,
                 "sent something in time: {closed:?}"
@@ -600,52 +464,6 @@ impl Simulation {
         if self.tells {
             eprintln!("{:>5}  {}", self.turns, what());
         }
-    }
-}
-
-impl Client {
-    fn gets(&mut self, index: usize, byte: u8) {
-        assert!(
-            self.received < self.sent,
-            "client {index} gets more than it sent"
-        );
-        assert_eq!(
-            byte,
-            pattern(index, self.received),
-            "client {index}, byte {}",
-            self.received
-        );
-        self.received += 1;
-    }
-}
-
-/// The byte that a client sends at a place: neighbours differ, and so do clients.
-fn pattern(client: usize, place: usize) -> u8 {
-    (place * 31 + (place >> 8) * 7 + client * 101) as u8
-}
-
-/// The client's connection, wherever it is: in the accept queue, or open. `None` if it is closed.
-fn with_wire<T>(network: &Network, client: &Client, act: impl FnOnce(&mut Wire) -> T) -> Option<T> {
-    if client.is_gone {
-        return None;
-    }
-    let mut kernel = network.kernel();
-    match client.socket {
-        Some(socket) => Some(act(kernel.wire(socket))),
-        None => queued(&mut kernel, client).map(act),
-    }
-}
-
-fn queued<'a>(kernel: &'a mut Kernel, client: &Client) -> Option<&'a mut Wire> {
-    match &mut kernel.sockets.get_mut(&client.listener)?.kind {
-        Kind::Listener { queue } => queue.iter_mut().find(|wire| wire.client == client.index),
-        _ => None,
-    }
-}
-
-fn arrived(network: &Network, client: &Client) {
-    if let Some(socket) = client.socket.filter(|_| !client.is_gone) {
-        network.kernel().touch(socket, Interest::Read);
     }
 }
 

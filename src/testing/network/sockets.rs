@@ -1,0 +1,303 @@
+//! The server's sockets in the simulated operating system: what a call comes to.
+
+use super::{Call, Kernel, Kind, Network, Queue, Socket};
+use crate::echo::World;
+use crate::net::{Accepted, Datagrams, Listener, Peer, Stream};
+use crate::reactor::{Interest, Source};
+use mio::Token;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+
+/// A socket of the server. Dropping it closes it.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(super) network: Network,
+    pub(crate) number: usize,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut kernel = self.network.kernel();
+        if kernel.sockets[&self.number].is_shared {
+            return;
+        }
+        let socket = kernel.sockets.remove(&self.number).expect("closed once");
+        if let Some((token, _)) = socket.registered {
+            kernel.old_tokens.push(token);
+        }
+        if let Kind::Listener { queue } = &socket.kind {
+            kernel.resets_in_queue += queue.len();
+        }
+        drop(kernel);
+        let mut remains = self.network.remains.borrow_mut();
+        match socket.kind {
+            Kind::Stream(wire) => remains.push(*wire),
+            Kind::Listener { queue } => {
+                for mut wire in queue {
+                    wire.broken = Some(ErrorKind::ConnectionReset);
+                    remains.push(wire);
+                }
+            }
+            Kind::Datagrams { .. } => {}
+        }
+    }
+}
+
+impl Source<Network> for Handle {
+    fn register(&mut self, network: &Network, token: Token, interest: Interest) -> io::Result<()> {
+        let mut kernel = network.kernel();
+        kernel.strike(Call::Register, self.number)?;
+        kernel.maybe_unregistered(self.number)?;
+        kernel.watch(self.number, token, interest);
+        Ok(())
+    }
+
+    fn reregister(
+        &mut self,
+        network: &Network,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        let mut kernel = network.kernel();
+        kernel.strike(Call::Reregister, self.number)?;
+        kernel.maybe_unregistered(self.number)?;
+        kernel.watch(self.number, token, interest);
+        Ok(())
+    }
+
+    fn deregister(&mut self, network: &Network) -> io::Result<()> {
+        let mut kernel = network.kernel();
+        kernel.strike(Call::Deregister, self.number)?;
+        let socket = kernel
+            .sockets
+            .get_mut(&self.number)
+            .expect("an open socket");
+        if let Some((token, _)) = socket.registered.take() {
+            kernel.old_tokens.push(token);
+        }
+        let knob = kernel.knobs.deregister_error;
+        if kernel.random.happens(knob) {
+            return Err(io::Error::from_raw_os_error(2)); // ENOENT: it was forgotten already
+        }
+        Ok(())
+    }
+}
+
+impl Read for Handle {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut kernel = self.network.kernel();
+        kernel.strike(Call::Read, self.number)?;
+        kernel.maybe_interrupted()?;
+        let Kernel {
+            random,
+            knobs,
+            sockets,
+            ..
+        } = &mut *kernel;
+        let Some(Socket {
+            kind: Kind::Stream(wire),
+            edge,
+            ..
+        }) = sockets.get_mut(&self.number)
+        else {
+            panic!("read from no stream");
+        };
+        if let Some(kind) = wire.broken.take() {
+            return Err(kind.into());
+        }
+        if random.happens(knobs.broken) {
+            return Err(random.one_of(&READ_ERRNOS));
+        }
+        if wire.to_server.is_empty() {
+            return if wire.client_finished {
+                Ok(0)
+            } else {
+                Err(ErrorKind::WouldBlock.into())
+            };
+        }
+        if random.happens(knobs.would_block_for_nothing) {
+            *edge = true; // the kernel says so only if it will tell again
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let mut count = buffer.len().min(wire.to_server.len());
+        if !wire.short_read_empties && random.happens(knobs.short_read) {
+            count = 1 + random.below(count);
+        }
+        for (place, byte) in buffer.iter_mut().zip(wire.to_server.drain(..count)) {
+            *place = byte;
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Handle {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut kernel = self.network.kernel();
+        kernel.strike(Call::Write, self.number)?;
+        kernel.maybe_interrupted()?;
+        let Kernel {
+            random,
+            knobs,
+            sockets,
+            ..
+        } = &mut *kernel;
+        let Some(Socket {
+            kind: Kind::Stream(wire),
+            ..
+        }) = sockets.get_mut(&self.number)
+        else {
+            panic!("written to no stream");
+        };
+        assert!(!wire.server_finished, "written after FIN");
+        if let Some(kind) = wire.broken.take() {
+            return Err(kind.into());
+        }
+        if random.happens(knobs.broken) {
+            return Err(random.one_of(&WRITE_ERRNOS));
+        }
+        let room = knobs
+            .window_bytes
+            .saturating_sub(wire.to_client.len())
+            .min(bytes.len());
+        if room == 0 {
+            wire.starved = true;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let mut count = room;
+        if random.happens(knobs.short_write) {
+            count = 1 + random.below(room);
+        }
+        wire.starved |= count < bytes.len();
+        wire.to_client.extend(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Handle {
+    fn short_read_empties(&self) -> bool {
+        self.network.kernel().wire(self.number).short_read_empties
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        let mut kernel = self.network.kernel();
+        kernel.strike(Call::Shutdown, self.number)?;
+        let knob = kernel.knobs.shutdown_error;
+        if kernel.random.happens(knob) {
+            return Err(io::Error::from_raw_os_error(107)); // ENOTCONN
+        }
+        drop(kernel);
+        self.network.kernel().wire(self.number).server_finished = true;
+        Ok(())
+    }
+
+    fn abort_on_close(&self) {
+        self.network.kernel().wire(self.number).aborted = true;
+    }
+
+    fn peer(&self) -> Peer {
+        let address = self.network.kernel().wire(self.number).address;
+        address.map_or(Peer::Unnamed, Peer::Ip)
+    }
+}
+
+/// What recv(2) may fail with, for good: EIO ENOMEM ECONNABORTED ECONNRESET ETIMEDOUT EHOSTUNREACH.
+const READ_ERRNOS: [i32; 6] = [5, 12, 103, 104, 110, 113];
+/// What send(2) may: EIO ENOMEM EPIPE ECONNRESET ENOBUFS ETIMEDOUT.
+const WRITE_ERRNOS: [i32; 6] = [5, 12, 32, 104, 105, 110];
+/// What accept(2) may fail with, other than for want of descriptors.
+const ACCEPT_ERRNOS: [i32; 8] = [4, 71, 100, 103, 113, 105, 12, 23];
+
+impl Listener for Handle {
+    type Stream = Self;
+
+    fn accept(&mut self) -> io::Result<Accepted<Self>> {
+        let mut kernel = self.network.kernel();
+        kernel.strike(Call::Accept, self.number)?;
+        if kernel.streams() >= kernel.knobs.descriptors {
+            return Err(io::Error::from_raw_os_error(24)); // EMFILE, whether or not anybody is waiting
+        }
+        let knob = kernel.knobs.accept_error;
+        if kernel.random.happens(knob) {
+            return Err(kernel.random.one_of(&ACCEPT_ERRNOS));
+        }
+        let Kind::Listener { queue } =
+            &mut kernel.sockets.get_mut(&self.number).expect("open").kind
+        else {
+            panic!("accept on no listener");
+        };
+        let wire = queue.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        let peer = wire.address.map_or(Peer::Unnamed, Peer::Ip);
+        let number = kernel.add(Kind::Stream(Box::new(wire)));
+        Ok(Accepted {
+            stream: Self {
+                network: self.network.clone(),
+                number,
+            },
+            peer,
+            option_errors: 0,
+        })
+    }
+}
+
+impl Datagrams for Handle {
+    type Route = SocketAddr;
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let mut kernel = self.network.kernel();
+        kernel.strike(Call::Receive, self.number)?;
+        kernel.maybe_interrupted()?;
+        let Some(Socket {
+            kind: Kind::Datagrams { inbox, .. },
+            ..
+        }) = kernel.sockets.get_mut(&self.number)
+        else {
+            panic!("no datagram socket");
+        };
+        let (datagram, source) = inbox.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        buffer[..datagram.len()].copy_from_slice(&datagram);
+        Ok((datagram.len(), source))
+    }
+
+    fn answer(&mut self, datagram: &[u8], route: &SocketAddr) -> io::Result<()> {
+        let mut kernel = self.network.kernel();
+        kernel.strike(Call::Answer, self.number)?;
+        kernel.maybe_interrupted()?;
+        let Kernel {
+            random,
+            knobs,
+            sockets,
+            ..
+        } = &mut *kernel;
+        if random.happens(knobs.would_block_for_nothing) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let Some(Socket {
+            kind: Kind::Datagrams { answers, .. },
+            ..
+        }) = sockets.get_mut(&self.number)
+        else {
+            panic!("no datagram socket");
+        };
+        answers.push((datagram.to_vec(), *route));
+        Ok(())
+    }
+
+    fn source(route: &SocketAddr) -> Peer {
+        Peer::Ip(*route)
+    }
+}
+
+/// The simulated world, as the server knows it.
+#[derive(Debug)]
+pub(crate) enum Simulated {}
+
+impl World for Simulated {
+    type Selector = Queue;
+    type Stream = Handle;
+    type Listener = Handle;
+    type Datagrams = Handle;
+}
