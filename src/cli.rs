@@ -23,6 +23,8 @@ mod process;
 mod report;
 mod send;
 mod serve;
+#[cfg(feature = "bench")]
+mod side_file;
 pub(crate) mod units;
 
 use clap::error::ErrorKind;

@@ -24,6 +24,7 @@ use super::exit::{Class, Exit, Failure};
 use super::footprint::{Ladder, Row};
 use super::logging;
 use super::output::printable;
+use super::side_file::{self, SideFile};
 use super::units::Time;
 use crate::load::machine::KernelCounters;
 use crate::load::verdict::{Verdict, judge};
@@ -33,7 +34,8 @@ use crew::Told;
 use host::Host;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use progress::Progress;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use search::Search;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -67,6 +69,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     if typed.as_worker {
         return worker::work();
     }
+    side_file::refuse_same(&[("--hdr", typed.hdr()), ("--svg", typed.svg())])?;
     let stop = listen_to_signals()?;
     let descriptors = raise_descriptors();
     let host = Host::look(descriptors);
@@ -83,9 +86,9 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     fit::check(&plan, typed.workers(), descriptors)
         .map_err(|text| Failure::new(Class::Usage, text))?;
     let mut log = typed.hdr().map(|path| hdr::Log::create(path)).transpose()?;
-    let mut drawing = typed
+    let drawing = typed
         .svg()
-        .map(|path| svg::Drawing::create(path))
+        .map(|path| SideFile::create("--svg", path))
         .transpose()?;
     let mut progress = Progress::new(typed.quiet());
     let mut bench = Bench {
@@ -95,26 +98,104 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         log: log.as_mut(),
         is_hold: typed.is_hold(),
     };
-    let runs = match typed.steps() {
-        Steps::Once => vec![bench.run(&plan)?],
-        Steps::Rates(rates) => search::steps(&mut bench, &plan, &rates, typed.arrivals())?,
-        Steps::Find(bound) => search::find_max(&mut bench, &plan, bound, typed.arrivals())?,
-    };
+    let (mut answer, failure) = bench.answer(typed, &plan);
     drop(server);
     progress.finish();
-    let Some(last) = runs.last() else {
-        return Err(Failure::new(Class::Internal, "nothing was run"));
-    };
-    if let Some(drawing) = &mut drawing {
-        drawing.draw(last)?;
+    if let (Some(failure), Some(last)) = (&failure, answer.runs.last_mut()) {
+        let text = format!(
+            "what was to come after this was not measured: {}",
+            failure.text
+        );
+        last.verdict.notes.push(text);
     }
-    let report = match typed.format() {
-        Format::Text => text::report(&host, &runs),
-        Format::Json => format!("{:#}\n", json::report(&host, &runs)),
-        Format::Csv => csv::report(&runs),
+    let exit = match answer.runs.is_empty() {
+        true => None,
+        false => Some(deliver(typed, &host, &answer, log, drawing)),
     };
-    write_out(&report)?;
-    Ok(conclude(&runs, typed.allow_loss()))
+    match (failure, exit) {
+        (Some(failure), _) => Err(failure),
+        (None, Some(exit)) => Ok(exit),
+        (None, None) => {
+            logging::say("echo-reactor: it was ended before anything was measured");
+            Ok(Exit::Invalid)
+        }
+    }
+}
+
+/// What a command has measured: a run, or several, of which a search has found one or none.
+#[derive(Debug)]
+struct Answer {
+    /// All runs, in the order in which they were made.
+    runs: Vec<Run>,
+    search: Option<Search>,
+}
+
+impl Answer {
+    /// The run that is the result: the last, and of a search the best. `None` if the search has found nothing.
+    fn result(&self) -> Option<&Run> {
+        match &self.search {
+            Some(search) => self.runs.get(search.best?),
+            None => self.runs.last(),
+        }
+    }
+
+    /// What a search has found, or has not, in a sentence.
+    fn finding(&self) -> Option<String> {
+        let search = self.search.as_ref()?;
+        Some(search.finding(&self.runs))
+    }
+}
+
+/// Writes the report, and then the files beside it, each whatever became of the others: a disk that is full for a drawing
+/// must not cost the figures. Says what failed, and returns how the command ends.
+fn deliver(
+    typed: &Typed,
+    host: &Host,
+    answer: &Answer,
+    log: Option<hdr::Log>,
+    drawing: Option<SideFile>,
+) -> Exit {
+    let report = match typed.format() {
+        Format::Text => text::report(host, answer),
+        Format::Json => format!("{:#}\n", json::report(host, answer)),
+        Format::Csv => csv::report(&answer.runs),
+    };
+    let written = [
+        write_out(&report),
+        log.map_or(Ok(()), hdr::Log::finish),
+        drawing.map_or(Ok(()), |file| draw(file, answer)),
+    ];
+    let exit = conclude(answer, typed.allow_loss());
+    // The text has said it, and is for people, as standard error is.
+    if exit != Exit::Ok && typed.format() != Format::Text {
+        explain(answer);
+    }
+    with_failures(exit, written)
+}
+
+/// Says which files could not be written. That decides how the command ends, unless an echo was wrong.
+pub(super) fn with_failures(
+    exit: Exit,
+    written: impl IntoIterator<Item = Result<(), Failure>>,
+) -> Exit {
+    let failures: Vec<Failure> = written.into_iter().filter_map(Result::err).collect();
+    for failure in &failures {
+        logging::say(&failure.to_string());
+    }
+    match failures.first() {
+        Some(failure) if exit != Exit::Mismatch => failure.exit(),
+        _ => exit,
+    }
+}
+
+fn draw(mut file: SideFile, answer: &Answer) -> Result<(), Failure> {
+    let Some(run) = answer.result() else {
+        logging::say("echo-reactor: --svg: nothing was found, and nothing is drawn");
+        return Ok(());
+    };
+    let drawing = svg::draw(run).map_err(|text| Failure::new(Class::Internal, text))?;
+    file.write(drawing.as_bytes())?;
+    file.finish()
 }
 
 /// What every run of this command has in common.
@@ -127,11 +208,28 @@ pub(super) struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// Measures what was asked for, and says why not all of it, if a part of it failed.
+    fn answer(&mut self, typed: &Typed, plan: &Plan) -> (Answer, Option<Failure>) {
+        let (mut runs, mut search) = (Vec::new(), None);
+        let ended = match typed.steps() {
+            Steps::Once => self.run(plan).map(|run| runs.push(run)),
+            Steps::Rates(rates) => search::steps(self, plan, &rates, typed.arrivals(), &mut runs),
+            Steps::Find(bound) => {
+                search
+                    .insert(Search::new(bound))
+                    .run(self, plan, typed.arrivals(), &mut runs)
+            }
+        };
+        (Answer { runs, search }, ended.err())
+    }
+
     /// Runs a plan, and judges it.
     pub(super) fn run(&mut self, plan: &Plan) -> Result<Run, Failure> {
         self.progress.begin(plan);
         let (progress, log) = (&mut *self.progress, &mut self.log);
-        let mut trouble = None;
+        if let Some(log) = log {
+            log.begin_step();
+        }
         let mut ladder = self.is_hold.then(|| Ladder::new(&plan.servers));
         let told = |told: Told<'_>| match told {
             Told::Open(open) => {
@@ -147,15 +245,12 @@ impl Bench<'_> {
             Told::Slice(slice, total) => {
                 progress.tell(slice, total);
                 if let Some(log) = log {
-                    trouble = log.write(slice).err().or(trouble.take());
+                    log.write(slice);
                 }
             }
         };
         let stop = || self.stop.load(Ordering::Relaxed);
         let mut run = measure(plan.clone(), self.workers, &stop, told)?;
-        if let Some(failure) = trouble {
-            return Err(failure);
-        }
         run.memory = ladder.map_or_else(Vec::new, |ladder| ladder.rows().to_vec());
         Ok(run)
     }
@@ -187,15 +282,27 @@ pub(super) fn measure(
     })
 }
 
-/// SIGINT and SIGTERM end the run, with a report. A second one hurries nothing: the end is a second away at most, and
-/// whoever left at once would leave the server and the workers behind.
+/// SIGINT, SIGTERM and SIGHUP (the terminal is gone) end the run, with a report. A second one hurries nothing: the end is a
+/// second away at most, and to leave at once would leave the server and the workers behind.
 pub(super) fn listen_to_signals() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    // nohup(1) has SIGHUP ignored, and a handler would undo that.
+    let hang_up = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+    for signal in [SIGINT, SIGTERM].into_iter().chain(hang_up) {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .map_err(|error| Failure::new(Class::System, format!("no signal handlers: {error}")))?;
     }
     Ok(stop)
+}
+
+/// Whether this process was started with a signal ignored: a bit of SigIgn, from 1 on (proc(5)).
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// Raises the soft limit of descriptors to the hard one, and returns how many there may be now.
@@ -284,28 +391,47 @@ pub(super) fn write_out(report: &str) -> Result<(), Failure> {
     }
 }
 
-/// What the exit code says: a wrong echo is worse than a failed connection, and that than a doubtful measurement.
-fn conclude(runs: &[Run], allow_loss: bool) -> Exit {
-    let exits = runs.iter().map(|run| exit_of(run, allow_loss));
+/// What the exit code says: a wrong echo is worse than a failed connection, and that than a doubtful measurement. Of a
+/// search it is that of its answer: it goes up to where the server fails, and that is no failure of what it has found.
+fn conclude(answer: &Answer, allow_loss: bool) -> Exit {
+    let exits = answer.runs.iter().map(|run| exit_of(run, allow_loss));
     let rank = |exit: &Exit| match exit {
         Exit::Ok => 0,
         Exit::Invalid => 1,
         Exit::Mismatch => 3,
         _ => 2,
     };
-    let exit = exits.max_by_key(rank).unwrap_or(Exit::Internal);
-    if exit != Exit::Ok {
-        for run in runs {
-            for (kind, count, first) in run.total.end.faults.iter() {
-                let text = format!("{} ({count} of them), the first: {first}", kind.name());
-                logging::say(&format!("echo-reactor: {text}"));
-            }
-            for reason in &run.verdict.invalid {
-                logging::say(&format!("echo-reactor: not valid because {reason}"));
-            }
+    let worst = exits.max_by_key(rank).unwrap_or(Exit::Internal);
+    if answer.search.is_none() || worst == Exit::Mismatch {
+        return worst;
+    }
+    match (answer.result(), answer.runs.first()) {
+        (Some(found), _) => exit_of(found, allow_loss),
+        // A server that fails in a closed loop is no question of the rate.
+        (None, Some(closed)) if closed.total.end.faults.total() > 0 => exit_of(closed, allow_loss),
+        _ => Exit::Short,
+    }
+}
+
+/// Says what was found, what failed, and why it is not valid.
+fn explain(answer: &Answer) {
+    if let Some(finding) = answer.finding() {
+        logging::say(&format!("echo-reactor: {finding}"));
+    }
+    // The steps of a search that are beyond its answer have failed on purpose.
+    let runs = match answer.result() {
+        Some(found) if answer.search.is_some() => std::slice::from_ref(found),
+        _ => &answer.runs,
+    };
+    for run in runs {
+        for (kind, count, first) in run.total.end.faults.iter() {
+            let text = format!("{} ({count} of them), the first: {first}", kind.name());
+            logging::say(&format!("echo-reactor: {text}"));
+        }
+        for reason in &run.verdict.invalid {
+            logging::say(&format!("echo-reactor: not valid because {reason}"));
         }
     }
-    exit
 }
 
 fn exit_of(run: &Run, allow_loss: bool) -> Exit {

@@ -57,7 +57,7 @@ const TABLE: [(Exit, u8, &str, &str); 15] = [
         Exit::Short,
         6,
         "short",
-        "this machine cannot hold so many connections; the report says why",
+        "what was asked for is out of reach (connections of doctor, a rate of --find-max, a load of compare); the report says why",
     ),
     (
         Exit::Usage,

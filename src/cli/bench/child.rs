@@ -65,22 +65,12 @@ pub(in crate::cli) fn serve(address: &str) -> Result<Command, Failure> {
 pub(in crate::cli) struct Process(Child);
 
 impl Process {
-    /// Starts it on the processors that are for servers. It has a process group of its own: Ctrl-C is for us, and a
-    /// server is to see the end of the load first.
+    /// Starts it on the processors that are for servers.
     pub(in crate::cli) fn start(
         command: &mut Command,
         processors: Option<&Processors>,
     ) -> io::Result<Self> {
-        // A child inherits the processors of whoever starts it, and so does every thread that it starts in turn. To set
-        // them between fork and exec would be shorter, and needs `unsafe`.
-        if let Some(processors) = processors {
-            use_only(&processors.theirs);
-        }
-        let child = command.process_group(0).spawn();
-        if let Some(processors) = processors {
-            use_only(&processors.ours);
-        }
-        child.map(Self)
+        spawn_on(command, processors).map(Self)
     }
 
     /// Where a server of ours listens; `None` if it ends without a word.
@@ -129,6 +119,24 @@ impl Drop for Process {
             pause = (pause * 2).min(Duration::from_millis(20));
         }
     }
+}
+
+/// Starts a process on the processors that are for servers. It has a process group of its own: Ctrl-C is for us, and a
+/// server is to see the end of the load first.
+pub(in crate::cli) fn spawn_on(
+    command: &mut Command,
+    processors: Option<&Processors>,
+) -> io::Result<Child> {
+    // A child inherits the processors of its parent, and so does every thread that it starts in turn. To set them between
+    // fork and exec would be shorter, and needs `unsafe`.
+    if let Some(processors) = processors {
+        use_only(&processors.theirs);
+    }
+    let child = command.process_group(0).spawn();
+    if let Some(processors) = processors {
+        use_only(&processors.ours);
+    }
+    child
 }
 
 /// The processors, divided between servers and load. Left alone, the scheduler likes to put two that talk to each other

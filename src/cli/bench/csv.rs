@@ -2,6 +2,7 @@
 
 use super::Run;
 use super::json::QUANTILES;
+use crate::load::Latencies;
 
 pub(super) fn report(runs: &[Run]) -> String {
     let mut names = vec![
@@ -45,10 +46,18 @@ fn line(run: &Run) -> Vec<String> {
         .map(|count| count.to_string()),
     );
     let latency = total.latency();
-    values.extend(QUANTILES.map(|(_, quantile)| latency.value_at_quantile(quantile).to_string()));
-    values.push(latency.max().to_string());
-    values.push(total.actual.value_at_quantile(0.99).to_string());
+    values.extend(QUANTILES.map(|(_, quantile)| at(latency, quantile)));
+    values.push(at(latency, 1.0));
+    values.push(at(&total.actual, 0.99));
     let cpu = total.end.usage.cpu as f64 / total.echoes.max(1) as f64;
     values.push(format!("{cpu:.0}"));
     values
+}
+
+/// Empty where nothing came back, which took no time at all.
+fn at(latencies: &Latencies, quantile: f64) -> String {
+    match latencies.is_empty() {
+        true => String::new(),
+        false => latencies.value_at_quantile(quantile).to_string(),
+    }
 }

@@ -1,13 +1,15 @@
 //! The report as JSON. Its form is `schema.json`, next to this file, to which a test holds it.
 
-use super::Run;
 use super::host::Host;
+use super::search::keeps;
+use super::{Answer, Run};
 use crate::cli::footprint::Row;
-use crate::load::machine::KERNEL_COUNTERS;
-use crate::load::verdict::handshakes_retried;
-use crate::load::{Arrivals, Company, Latencies, Mode, ServerFigures};
+use crate::load::machine::{KERNEL_COUNTERS, KernelCounters};
+use crate::load::verdict::{Verdict, handshakes_retried};
+use crate::load::{Arrivals, Company, Latencies, Mode, ServerFigures, Total};
 use crate::net::connect::Trigger;
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 /// The percentiles that are told, by their names.
 pub(super) const QUANTILES: [(&str, f64); 6] = [
@@ -19,11 +21,32 @@ pub(super) const QUANTILES: [(&str, f64); 6] = [
     ("p99_999", 0.99999),
 ];
 
-/// The report of all steps. What is at the top is that of the last, which in a search is the best.
-pub(super) fn report(host: &Host, runs: &[Run]) -> Value {
-    let Some(run) = runs.last() else {
-        return Value::Null;
-    };
+/// The report of all steps. What is at the top is of the last; of a search, of the best. If a search has found nothing,
+/// there is nothing at the top, and no failed step in its place.
+pub(super) fn report(host: &Host, answer: &Answer) -> Value {
+    match (answer.result(), answer.runs.first()) {
+        (Some(run), _) => of_run(host, answer, run),
+        (None, Some(first)) => of_run(host, answer, &nothing(answer, first)),
+        (None, None) => Value::Null,
+    }
+}
+
+/// A run that was not made, of the plan of another one.
+fn nothing(answer: &Answer, first: &Run) -> Run {
+    Run {
+        plan: first.plan.clone(),
+        workers: first.workers,
+        total: Total::new(first.workers),
+        kernel: KernelCounters::default(),
+        verdict: Verdict {
+            invalid: answer.finding().into_iter().collect(),
+            notes: Vec::new(),
+        },
+        memory: Vec::new(),
+    }
+}
+
+fn of_run(host: &Host, answer: &Answer, run: &Run) -> Value {
     let mut report = Map::new();
     let mut put = |name: &str, value: Value| report.insert(name.to_owned(), value);
     put("program", json!("echo-reactor bench"));
@@ -87,7 +110,10 @@ pub(super) fn report(host: &Host, runs: &[Run]) -> Value {
     let memory = run.memory.iter().map(Row::to_json);
     put("memory", Value::Array(memory.collect()));
     put("intervals", intervals(run));
-    put("steps", Value::Array(runs.iter().map(step).collect()));
+    put("search", search(answer));
+    let bound = answer.search.as_ref().map(|search| search.bound);
+    let steps = answer.runs.iter().map(|run| step(run, bound));
+    put("steps", Value::Array(steps.collect()));
     Value::Object(report)
 }
 
@@ -225,14 +251,35 @@ fn intervals(run: &Run) -> Value {
     Value::Array(seconds.collect())
 }
 
-fn step(run: &Run) -> Value {
-    let latency = run.total.latency();
+fn search(answer: &Answer) -> Value {
+    let Some(search) = &answer.search else {
+        return Value::Null;
+    };
+    json!({
+        "p99_max_ns": search.bound.as_nanos() as u64,
+        "found_rate": answer.result().and_then(Run::planned_rate),
+        "interrupted": search.interrupted,
+        "sentence": answer.finding(),
+    })
+}
+
+/// A step; `null` where nothing came back, which took no time at all.
+fn step(run: &Run, bound: Option<Duration>) -> Value {
+    let (latency, lag) = (run.total.latency(), &run.total.lag);
+    let at = |latencies: &Latencies, quantile| match latencies.is_empty() {
+        true => Value::Null,
+        false => json!(latencies.value_at_quantile(quantile)),
+    };
+    let is_probe = run.planned_rate().is_some();
     json!({
         "rate": run.planned_rate(),
         "echoes_per_second": run.total.rate(),
-        "p50": latency.value_at_quantile(0.5),
-        "p99": latency.value_at_quantile(0.99),
-        "generator_lag_p99": run.total.lag.value_at_quantile(0.99),
+        "p50": at(latency, 0.5),
+        "p99": at(latency, 0.99),
+        "generator_lag_p99": at(lag, 0.99),
+        "faults": run.total.end.faults.total(),
+        "within_bound": bound.filter(|_| is_probe).map(|bound| keeps(run, bound)),
         "valid": run.verdict.is_valid(),
+        "not_valid_because": run.verdict.invalid,
     })
 }

@@ -1,6 +1,7 @@
 //! What is seen while a run lasts: a bar on a terminal, a line for every second elsewhere. Both go to standard error,
 //! so that the report alone is on standard output.
 
+use super::text::time;
 use crate::cli::logging::say;
 use crate::cli::units::grouped;
 use crate::load::{Part, Plan, Slice, Total};
@@ -23,7 +24,7 @@ impl Progress {
         let bar = (!quiet && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(1000);
             // The template is ours, and a mistake in it shows at once; without it the bar has its own form.
-            if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} {bar:20} {wide_msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} {bar:10} {wide_msg}") {
                 bar.set_style(style);
             }
             bar
@@ -58,7 +59,7 @@ impl Progress {
             self.opening_told = Instant::now();
             let name = Part::Opening.name();
             say(&format!(
-                "{name:>8}  {} of {} open",
+                "{name:>7} {} of {} open",
                 grouped(open),
                 grouped(all)
             ));
@@ -96,28 +97,29 @@ impl Progress {
 fn line(slice: &Slice, lasted: f64) -> String {
     if slice.part == Part::Opening {
         return format!(
-            "{:>8}  {} open after {lasted:.2} s",
+            "{:>7} {} open after {lasted:.2} s",
             slice.part.name(),
             grouped(slice.open)
         );
     }
     let latency = slice.latency();
-    // While an open loop warms up nothing is recorded, and none of its answers took "0.0 us".
+    // While an open loop warms up nothing is recorded, and none of its answers took "0 ns".
     let at = |quantile| match latency.is_empty() {
         true => "-".to_owned(),
-        false => format!("{:.1}", latency.value_at_quantile(quantile) as f64 / 1e3),
+        false => time(latency.value_at_quantile(quantile)),
     };
     let mut line = format!(
-        "{:>8}  {:>10} echoes/s   p50 {:>9} us   p99 {:>9} us   {} open",
+        "{:>7} {:>9} echoes/s  p50 {:>6}  p99 {:>6}",
         slice.part.name(),
         grouped((slice.echoes as f64 / lasted) as u64),
         at(0.5),
         at(0.99),
-        grouped(slice.open)
     );
+    // What went wrong is read even where the line is cut off.
     if slice.faults > 0 {
-        line.push_str(&format!("   {} faults", grouped(slice.faults)));
+        line.push_str(&format!("  {} faults", grouped(slice.faults)));
     }
+    line.push_str(&format!("  {} open", grouped(slice.open)));
     line
 }
 
@@ -130,12 +132,25 @@ mod tests {
         let mut slice = Slice::new(Part::WarmUp, 0);
         slice.echoes = 500;
         let said = line(&slice, 0.5);
-        assert!(said.contains("1,000 echoes/s   p50         - us"), "{said}");
-        slice.actual.saturating_record(1_500);
-        let said = line(&slice, 0.5);
         assert!(
-            said.contains("p50       1.5 us   p99       1.5 us"),
+            said.contains("1,000 echoes/s  p50      -  p99      -"),
             "{said}"
         );
+        slice.actual.saturating_record(1_500);
+        let said = line(&slice, 0.5);
+        assert!(said.contains("p50 1.50us  p99 1.50us"), "{said}");
+    }
+
+    #[test]
+    fn the_line_of_a_bar_fits_a_terminal() {
+        let mut slice = Slice::new(Part::WarmUp, 0);
+        (slice.echoes, slice.open, slice.faults) = (9_999_999, 10_000, 0);
+        slice.actual.saturating_record(99_900_000);
+        let bar = "100s ========== ".len();
+        let said = line(&slice, 1.0);
+        assert!(bar + said.chars().count() <= 80, "{said}");
+        slice.faults = 12;
+        let said = line(&slice, 1.0);
+        assert!(said.find("faults").unwrap() + bar <= 80, "{said}");
     }
 }

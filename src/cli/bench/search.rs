@@ -2,8 +2,10 @@
 //!
 //! Each step opens its own connections, so that what one has left behind in queues does not count against the next.
 
+use super::text::time;
 use super::{Bench, Run};
 use crate::cli::exit::Failure;
+use crate::cli::units::{Time, grouped, plural};
 use crate::load::{Arrivals, Mode, Plan};
 use std::time::Duration;
 
@@ -12,21 +14,32 @@ const CLOSE: f64 = 1.03;
 /// Steps of a search, at most.
 const STEPS_MAX: usize = 16;
 
-/// One run for each rate.
+/// The search for the highest rate within a bound, and how far it came.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Search {
+    /// The bound of the p99.
+    pub(super) bound: Duration,
+    /// The place of the run with the highest rate that kept the bound.
+    pub(super) best: Option<usize>,
+    /// Whether it was ended before it was done.
+    pub(super) interrupted: bool,
+}
+
+/// One run for each rate. Those that were measured before a failure are kept.
 pub(super) fn steps(
     bench: &mut Bench<'_>,
     plan: &Plan,
     rates: &[f64],
     arrivals: Arrivals,
-) -> Result<Vec<Run>, Failure> {
-    let mut runs = Vec::new();
+    runs: &mut Vec<Run>,
+) -> Result<(), Failure> {
     for &rate in rates {
         if bench.must_stop() {
             break;
         }
         runs.push(bench.run(&at(plan, rate, arrivals))?);
     }
-    Ok(runs)
+    Ok(())
 }
 
 fn at(plan: &Plan, rate: f64, arrivals: Arrivals) -> Plan {
@@ -38,41 +51,91 @@ fn at(plan: &Plan, rate: f64, arrivals: Arrivals) -> Plan {
     }
 }
 
-/// The highest rate at which the p99, from the planned send, is within `bound`. A closed loop says how fast the server
-/// is when nobody is in a hurry; above that there is nothing to find, and below it the interval is halved.
-pub(super) fn find_max(
-    bench: &mut Bench<'_>,
-    plan: &Plan,
-    bound: Duration,
-    arrivals: Arrivals,
-) -> Result<Vec<Run>, Failure> {
-    let closed = bench.run(plan)?;
-    let (mut low, mut high) = (0.0, closed.total.rate().max(2.0));
-    let mut runs = vec![closed];
-    let mut best = None;
-    while runs.len() < STEPS_MAX && !bench.must_stop() && high > low * CLOSE && high >= 2.0 {
-        let rate = match low > 0.0 {
-            true => f64::midpoint(low, high),
-            false => high * 0.7,
-        };
-        let run = bench.run(&at(plan, rate.round(), arrivals))?;
-        if keeps(&run, rate, bound) {
-            low = rate;
-            best = Some(runs.len());
-        } else {
-            high = rate;
+impl Search {
+    pub(super) fn new(bound: Duration) -> Self {
+        Self {
+            bound,
+            best: None,
+            interrupted: false,
         }
-        runs.push(run);
     }
-    // The best comes last: it is the one of which the report tells.
-    if let Some(best) = best {
-        let best = runs.remove(best);
-        runs.push(best);
+
+    /// Looks for the highest rate at which the p99, from the planned send, is within the bound. A closed loop says how fast
+    /// the server is when nothing is in a hurry; above that there is nothing to find, and below it the interval is halved.
+    pub(super) fn run(
+        &mut self,
+        bench: &mut Bench<'_>,
+        plan: &Plan,
+        arrivals: Arrivals,
+        runs: &mut Vec<Run>,
+    ) -> Result<(), Failure> {
+        runs.push(bench.run(plan)?);
+        let (mut low, mut high) = (0.0, runs[0].total.rate().max(2.0));
+        while runs.len() < STEPS_MAX && high > low * CLOSE && high >= 2.0 {
+            if bench.must_stop() {
+                break;
+            }
+            let rate = match low > 0.0 {
+                true => f64::midpoint(low, high),
+                false => high * 0.7,
+            };
+            let run = bench.run(&at(plan, rate.round(), arrivals))?;
+            // A run that was cut short has not shown that it keeps anything, nor that it does not.
+            if !run.total.end.interrupted {
+                match keeps(&run, self.bound) {
+                    true => (low, self.best) = (rate, Some(runs.len())),
+                    false => high = rate,
+                }
+            }
+            runs.push(run);
+        }
+        self.interrupted = bench.must_stop();
+        Ok(())
     }
-    Ok(runs)
+
+    /// What the search has found, in a sentence.
+    pub(super) fn finding(&self, runs: &[Run]) -> String {
+        let (bound, planned) = (Time(self.bound), |run: &Run| run.planned_rate());
+        let early = match self.interrupted {
+            true => "; it was ended early",
+            false => "",
+        };
+        if let Some(best) = self.best.and_then(|best| runs.get(best)) {
+            let rate = grouped(planned(best).unwrap_or(0.0) as u64);
+            let p99 = time(best.total.latency().value_at_quantile(0.99));
+            return format!(
+                "{rate} a second is the highest rate found with a p99 within {bound}: {p99}{early}"
+            );
+        }
+        let tried = runs.iter().filter_map(|run| Some((planned(run)?, run)));
+        let Some((rate, lowest)) = tried.min_by(|(one, _), (other, _)| one.total_cmp(other)) else {
+            return format!("no rate with a p99 within {bound} was found: none was tried{early}");
+        };
+        let (latency, faults) = (lowest.total.latency(), lowest.total.end.faults.total());
+        let p99 = match latency.is_empty() {
+            true => "nothing came back".to_owned(),
+            false => format!(
+                "it was {}, with {} echoes a second",
+                time(latency.value_at_quantile(0.99)),
+                grouped(lowest.total.rate() as u64)
+            ),
+        };
+        let faults = match faults {
+            0 => String::new(),
+            count => format!(" and {}", plural(count, "fault")),
+        };
+        format!(
+            "no rate with a p99 within {bound} was found: at {} a second, the lowest that was tried, {p99}{faults}{early}",
+            grouped(rate as u64)
+        )
+    }
 }
 
-fn keeps(run: &Run, rate: f64, bound: Duration) -> bool {
-    let p99 = Duration::from_nanos(run.total.latency().value_at_quantile(0.99));
-    p99 <= bound && run.total.rate() >= rate * 0.99
+/// Whether a run at a planned rate reached it, within the bound, and without a fault: a connection that broke has taken
+/// its requests out of the latencies.
+pub(super) fn keeps(run: &Run, bound: Duration) -> bool {
+    let (latency, faults) = (run.total.latency(), run.total.end.faults.total());
+    let p99 = Duration::from_nanos(latency.value_at_quantile(0.99));
+    let reached = run.total.rate() >= run.planned_rate().unwrap_or(0.0) * 0.99;
+    !latency.is_empty() && p99 <= bound && reached && faults == 0
 }

@@ -4,57 +4,26 @@
 //! what was left, 90 %, 99 %, 99.9 %. A straight line would be the tail of an exponential distribution.
 
 use super::Run;
-use crate::cli::exit::{Class, Failure};
 use crate::load::Latencies;
 use plotters::prelude::*;
-use std::fmt::Display;
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
 
 const SIZE: (u32, u32) = (1100, 420);
 const FONT: (&str, u32) = ("sans-serif", 15);
 
-/// See the page above.
-#[derive(Debug)]
-pub(super) struct Drawing {
-    path: PathBuf,
-    file: File,
-}
-
-impl Drawing {
-    /// Made at the start: a wrong path is told before anything is measured.
-    pub(super) fn create(path: &Path) -> Result<Self, Failure> {
-        let file = File::create(path).map_err(|error| {
-            let text = format!("--svg: cannot write '{}': {error}", path.display());
-            Failure::new(Class::Create, text)
-        })?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-        })
+/// Draws a run.
+///
+/// # Errors
+/// What the drawing library did not like.
+pub(super) fn draw(run: &Run) -> Result<String, String> {
+    let mut text = String::new();
+    {
+        let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+        area.fill(&WHITE).map_err(|error| error.to_string())?;
+        let (left, right) = area.split_horizontally(SIZE.0 / 2);
+        percentiles(&left, run).map_err(|error| error.to_string())?;
+        throughput(&right, run).map_err(|error| error.to_string())?;
     }
-
-    pub(super) fn draw(&mut self, run: &Run) -> Result<(), Failure> {
-        let mut text = String::new();
-        let failure = |class, error: &dyn Display| {
-            Failure::new(
-                class,
-                format!("--svg: '{}' failed: {error}", self.path.display()),
-            )
-        };
-        let drawn = {
-            let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-            let done = area.fill(&WHITE).map_err(|error| error.to_string());
-            let (left, right) = area.split_horizontally(SIZE.0 / 2);
-            done.and_then(|()| percentiles(&left, run).map_err(|error| error.to_string()))
-                .and_then(|()| throughput(&right, run).map_err(|error| error.to_string()))
-        };
-        drawn.map_err(|error| failure(Class::Internal, &error))?;
-        self.file
-            .write_all(text.as_bytes())
-            .map_err(|error| failure(Class::Io, &error))
-    }
+    Ok(text)
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;

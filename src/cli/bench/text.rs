@@ -1,7 +1,7 @@
 //! The report as people read it.
 
-use super::Run;
 use super::host::Host;
+use super::{Answer, Run};
 use crate::cli::units::{grouped, plural};
 use crate::load::machine::KERNEL_COUNTERS;
 use crate::load::verdict::handshakes_retried;
@@ -9,45 +9,71 @@ use crate::load::{Latencies, Mode, ServerFigures};
 use crate::net::connect::Trigger;
 use std::fmt::Write;
 
-pub(super) fn report(host: &Host, runs: &[Run]) -> String {
+/// Columns of a terminal. The tables fit; a sentence may be longer, and is wrapped.
+#[cfg(test)]
+const COLUMNS: usize = 80;
+
+pub(super) fn report(host: &Host, answer: &Answer) -> String {
     let mut out = String::new();
-    if runs.len() > 1 {
-        steps(&mut out, runs);
+    if let Some(finding) = answer.finding() {
+        let _ = writeln!(out, "{finding}\n");
     }
-    if let Some(run) = runs.last() {
+    if answer.runs.len() > 1 || answer.search.is_some() {
+        steps(&mut out, answer);
+    }
+    if let Some(run) = answer.result() {
         // Writing to a string cannot fail.
         let _ = one(&mut out, host, run);
     }
     out
 }
 
-/// One line for each step.
-fn steps(out: &mut String, runs: &[Run]) {
+/// One line for each step; and what was wrong with those of which the report says no more.
+fn steps(out: &mut String, answer: &Answer) {
     let _ = writeln!(
         out,
         "   planned/s    echoes/s         p50         p99     lag p99"
     );
-    for run in runs {
-        let latency = run.total.latency();
-        let at = |quantile| time(latency.value_at_quantile(quantile));
-        let planned = run
-            .planned_rate()
-            .map_or_else(|| "-".to_owned(), |rate| grouped(rate as u64));
-        let _ = writeln!(
-            out,
-            "{planned:>12}{:>12}{:>12}{:>12}{:>12}{}",
-            grouped(run.total.rate() as u64),
-            at(0.5),
-            at(0.99),
-            time(run.total.lag.value_at_quantile(0.99)),
-            if run.verdict.is_valid() {
-                ""
-            } else {
-                "  not valid"
-            }
-        );
+    for run in &answer.runs {
+        let _ = writeln!(out, "{}", step(run));
     }
     let _ = writeln!(out);
+    let result = answer.result();
+    let others = answer.runs.iter().enumerate();
+    for (place, run) in others.filter(|(_, run)| !result.is_some_and(|it| std::ptr::eq(it, *run))) {
+        let mut said = Vec::new();
+        let faults = run.total.end.faults.iter();
+        said.extend(faults.map(|(kind, count, first)| {
+            format!("{} x {}; the first: {first}", grouped(count), kind.name())
+        }));
+        let reasons = run.verdict.invalid.iter();
+        said.extend(reasons.map(|reason| format!("NOT VALID because {reason}")));
+        for text in said {
+            let _ = writeln!(out, "  step {}: {text}", place + 1);
+        }
+    }
+}
+
+fn step(run: &Run) -> String {
+    let at = |latencies: &Latencies, quantile| match latencies.is_empty() {
+        true => "-".to_owned(),
+        false => time(latencies.value_at_quantile(quantile)),
+    };
+    let planned = run
+        .planned_rate()
+        .map_or_else(|| "-".to_owned(), |rate| grouped(rate as u64));
+    let latency = run.total.latency();
+    let doubt = match run.verdict.is_valid() {
+        true => "",
+        false => "  not valid",
+    };
+    format!(
+        "{planned:>12}{:>12}{:>12}{:>12}{:>12}{doubt}",
+        grouped(run.total.rate() as u64),
+        at(latency, 0.5),
+        at(latency, 0.99),
+        at(&run.total.lag, 0.99),
+    )
 }
 
 fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
@@ -101,7 +127,7 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
 fn latencies(out: &mut String, run: &Run) -> std::fmt::Result {
     writeln!(
         out,
-        "  latency           min       p50       p90       p99     p99.9    p99.99       max"
+        "  latency            min      p50      p90      p99    p99.9   p99.99      max"
     )?;
     let total = &run.total;
     row(out, "planned", &total.planned)?;
@@ -124,11 +150,11 @@ fn row(out: &mut String, name: &str, latencies: &Latencies) -> std::fmt::Result 
     if latencies.is_empty() {
         return Ok(());
     }
-    write!(out, "  {name:<13}{:>8}", time(latencies.min()))?;
+    write!(out, "  {name:<13}{:>9}", time(latencies.min()))?;
     for quantile in [0.5, 0.9, 0.99, 0.999, 0.9999] {
-        write!(out, "  {:>8}", time(latencies.value_at_quantile(quantile)))?;
+        write!(out, "{:>9}", time(latencies.value_at_quantile(quantile)))?;
     }
-    writeln!(out, "  {:>8}", time(latencies.max()))?;
+    writeln!(out, "{:>9}", time(latencies.max()))?;
     match latencies.beyond_range() {
         0 => Ok(()),
         count => writeln!(
@@ -139,7 +165,7 @@ fn row(out: &mut String, name: &str, latencies: &Latencies) -> std::fmt::Result 
     }
 }
 
-/// Three digits, and a unit.
+/// A time as people read it: three digits, and a unit.
 pub(in crate::cli) fn time(nanoseconds: u64) -> String {
     let digits = |value: f64, unit: &str| match value {
         _ if value < 9.995 => format!("{value:.2}{unit}"),
@@ -282,13 +308,13 @@ fn memory(out: &mut String, run: &Run) -> std::fmt::Result {
     }
     writeln!(
         out,
-        "\n  connections  open after  server RSS  bytes a connection: user  kernel (both ends)  TCP queues"
+        "\n                                      bytes a connection\n  connections  open after   server RSS      user  kernel, both ends  TCP queues"
     )?;
     for row in &run.memory {
         let (user, kernel, queues) = row.of_one();
         writeln!(
             out,
-            "  {:>11}{:>10.2} s{:>9} kB{user:>26.1}{kernel:>20.0}{queues:>12.0}",
+            "  {:>11}{:>10.2} s{:>10} kB{user:>10.1}{kernel:>19.0}{queues:>12.0}",
             grouped(row.connections),
             row.at,
             grouped(row.rss() / 1024),
@@ -316,7 +342,8 @@ fn verdict(out: &mut String, run: &Run) -> std::fmt::Result {
 
 #[cfg(test)]
 mod tests {
-    use super::time;
+    use super::*;
+    use crate::load::latencies;
 
     #[test]
     fn times_have_three_digits() {
@@ -332,5 +359,17 @@ mod tests {
         for (nanoseconds, text) in expected {
             assert_eq!(time(nanoseconds), text);
         }
+    }
+
+    #[test]
+    fn a_row_fits_a_terminal() {
+        let mut wide = latencies();
+        for nanoseconds in [1_234_567, 99_940, 3_599_999_999_999] {
+            wide.saturating_record(nanoseconds);
+        }
+        let mut out = String::new();
+        row(&mut out, "generator lag", &wide).unwrap();
+        assert!(out.contains("1.23ms") && out.contains("3600s"), "{out}");
+        assert!(out.trim_end().chars().count() <= COLUMNS, "{out}");
     }
 }
