@@ -21,8 +21,9 @@ pub(super) use typed::Typed;
 
 use super::bench::child::Processors;
 use super::bench::host::Host;
-use super::bench::{listen_to_signals, raise_descriptors, write_out};
+use super::bench::{listen_to_signals, raise_descriptors, with_failures, write_out};
 use super::exit::{Class, Exit, Failure};
+use super::side_file::{self, SideFile};
 use super::units::plural;
 use crate::load::Random;
 use crate::load::machine::line_of;
@@ -31,9 +32,7 @@ use menu::{Course, Load};
 use progress::Progress;
 use record::{Machine, Record, Scenario};
 use rounds::{Brought, Rounds};
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -42,9 +41,7 @@ const COUNTED_AT: [usize; 2] = [1, 100];
 
 pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     let (contenders, loads, course) = (typed.contenders()?, typed.loads()?, typed.course()?);
-    let mut json = Report::create("--json", typed.json())?;
-    let mut html = Report::create("--html", typed.html())?;
-    let mut svg = Report::create("--svg", typed.svg())?;
+    let files = Files::create(typed)?;
     let stop = listen_to_signals()?;
     let descriptors = raise_descriptors();
     check_descriptors(&loads, descriptors)?;
@@ -65,18 +62,18 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         progress: &mut progress,
         random: Random::new(typed.seed()),
     };
-    let mut brought = rounds.run(began)?;
+    let (mut brought, mut failure) = rounds.run(began);
     let mut notes = notes(&contenders, &course, &brought, &stop);
-    if typed.counts_system_calls() {
+    if typed.counts_system_calls() && failure.is_none() {
         progress.counting();
-        let counted = count(
-            &contenders,
-            &loads,
-            processors.as_ref(),
-            &stop,
-            &mut brought,
-        )?;
-        notes.extend(counted);
+        let processors = processors.as_ref();
+        match count(&contenders, &loads, processors, &stop, &mut brought) {
+            Ok(counted) => notes.extend(counted),
+            Err(why) => failure = Some(why),
+        }
+    }
+    if let Some(failure) = &failure {
+        notes.push(format!("it was not measured to the end: {}", failure.text));
     }
     progress.finish();
     let mut record = Record {
@@ -94,20 +91,68 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         notes,
     };
     judge::judge(&mut record);
-    json.write(|| {
-        format!(
-            "{:#}
-",
-            record.to_json()
-        )
-    })?;
-    html.write(|| html::page(&record))?;
-    svg.write(|| html::drawing(&record))?;
-    write_out(&text::report(&record))?;
-    Ok(match brought.wrong {
-        true => Exit::Mismatch,
-        false => Exit::Ok,
-    })
+    let written = std::iter::once(write_out(&text::report(&record))).chain(files.fill(&record));
+    let exit = with_failures(conclude(&record, brought.wrong), written);
+    failure.map_or(Ok(exit), Err)
+}
+
+/// The files that were asked for.
+struct Files {
+    json: Option<SideFile>,
+    html: Option<SideFile>,
+    svg: Option<SideFile>,
+}
+
+impl Files {
+    fn create(typed: &Typed) -> Result<Self, Failure> {
+        let [json, html, svg] = [
+            ("--json", typed.json()),
+            ("--html", typed.html()),
+            ("--svg", typed.svg()),
+        ];
+        side_file::refuse_same(&[json, html, svg])?;
+        let create = |(flag, path): (&'static str, Option<&PathBuf>)| {
+            let file = path.map(|path| SideFile::create(flag, path));
+            file.transpose()
+        };
+        Ok(Self {
+            json: create(json)?,
+            html: create(html)?,
+            svg: create(svg)?,
+        })
+    }
+
+    /// Writes each of them, whatever becomes of the others.
+    fn fill(self, record: &Record) -> [Result<(), Failure>; 3] {
+        let fill = |file: Option<SideFile>, text: &dyn Fn() -> String| {
+            let Some(mut file) = file else {
+                return Ok(());
+            };
+            file.write(text().as_bytes())?;
+            file.finish()
+        };
+        [
+            fill(self.json, &|| format!("{:#}\n", record.to_json())),
+            fill(self.html, &|| html::page(record)),
+            fill(self.svg, &|| html::drawing(record)),
+        ]
+    }
+}
+
+/// What the exit code says: a wrong echo is worse than a server that could not be measured at all, and that than one that
+/// failed at some of the loads. That one is slower than the other is a result.
+fn conclude(record: &Record, wrong: bool) -> Exit {
+    let models = || 0..record.models.len();
+    let has_failed = |model: usize| record.cells.iter().any(|cell| cell.entries[model].failed);
+    match () {
+        () if wrong => Exit::Mismatch,
+        () if models().any(|model| has_failed(model) && !record.was_measured(model)) => {
+            Exit::Unavailable
+        }
+        () if models().any(has_failed) => Exit::Short,
+        () if !models().any(|model| record.was_measured(model)) => Exit::Invalid,
+        () => Exit::Ok,
+    }
 }
 
 /// A load that does not fit is refused before anything is measured: a quarter of an hour later it would be a pity.
@@ -232,36 +277,4 @@ fn count(
         }
     }
     Ok(notes)
-}
-
-/// A file that is made at the start, since a wrong path is better told before anything is measured.
-struct Report {
-    flag: &'static str,
-    file: Option<(PathBuf, File)>,
-}
-
-impl Report {
-    fn create(flag: &'static str, path: Option<&PathBuf>) -> Result<Self, Failure> {
-        let create = |path: &PathBuf| {
-            let file = File::create(path).map_err(|error| {
-                let text = format!("{flag}: cannot write '{}': {error}", path.display());
-                Failure::new(Class::Create, text)
-            })?;
-            Ok((path.clone(), file))
-        };
-        let file = path.map(create).transpose()?;
-        Ok(Self { flag, file })
-    }
-
-    fn write(&mut self, text: impl FnOnce() -> String) -> Result<(), Failure> {
-        let Some((path, file)) = &mut self.file else {
-            return Ok(());
-        };
-        let failure = |error: std::io::Error, path: &Path| {
-            let text = format!("{}: '{}' failed: {error}", self.flag, path.display());
-            Failure::new(Class::Io, text)
-        };
-        file.write_all(text().as_bytes())
-            .map_err(|error| failure(error, path))
-    }
 }

@@ -1,19 +1,22 @@
 //! `echo-reactor report A.json B.json`: two records of `bench` or of `compare`, and whether the second is the same, better
 //! or worse.
 //!
-//! What may live in this file: reading the records, which of their figures belong together, and the exit code. The
-//! statistics are [`super::compare::judge`]'s.
+//! What may live in this file: reading the records, the report, and the exit code. Which figures belong together, and what
+//! is missing, is in [`questions`]; the statistics are [`super::compare::judge`]'s.
 //!
 //! Two records were made at different times, so nothing in them is a pair, and the machine may have changed its mind
 //! between them. Nothing inside one record knows of that. `--tolerance` is what is allowed for it: a difference counts
 //! if its whole interval is beyond.
 
+mod questions;
+
 use super::bench::write_out;
-use super::compare::judge::{Estimate, JUDGED, difference, independent, mean, ratio};
-use super::compare::record::{Entry, Figure, PROGRAM, Record, Verdict};
-use super::compare::text::{figure_title, in_words, load_name};
+use super::compare::judge::ratio;
+use super::compare::record::{Figure, PROGRAM, Record, Verdict};
+use super::compare::text::{figure_title, in_words};
 use super::exit::{Class, Exit, Failure};
 use clap::Args;
+use questions::{Comparison, of_comparisons, of_runs};
 use serde_json::Value;
 use std::fmt::Write;
 use std::fs;
@@ -32,7 +35,8 @@ Examples:
   echo-reactor report --tolerance 10% a.json b.json
 
 All intervals together are right with 95 %. Better and worse is what lies wholly beyond the tolerance, the same what lies
-wholly within; what is left is within the noise. Only 'worse' changes the exit code.
+wholly within; what is left is within the noise. What the second record lacks, a load, a step, seconds with echoes,
+connections or answers, is worse than what is slow, and is said first. Only 'worse' changes the exit code.
 ";
 
 /// Compare two records of bench or of compare: same, better or worse
@@ -68,34 +72,19 @@ impl FromStr for Percent {
     }
 }
 
-/// A figure of both records.
-struct Question {
-    /// Of what: a model at a load, or a run.
-    what: String,
-    figure: Figure,
-    before: Series,
-    after: Series,
-    /// Whether it is about all loads together.
-    is_summary: bool,
-}
-
-/// Logarithms of one figure, and as how many independent ones they count.
-struct Series {
-    logs: Vec<f64>,
-    count: f64,
-}
-
 pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     let (before, after) = (read(&typed.before)?, read(&typed.after)?);
-    let questions = match (&before, &after) {
+    let comparison = match (&before, &after) {
         (File::Compare(before), File::Compare(after)) => of_comparisons(before, after),
-        (File::Bench(before), File::Bench(after)) => of_runs(before, after),
+        (File::Bench(before), File::Bench(after)) => {
+            of_runs(before, after, typed.tolerance.0 / 100.0)
+        }
         _ => {
             let text = "one is a record of bench and the other of compare; compare two of a kind";
             return Err(Failure::new(Class::Usage, text));
         }
     };
-    let (report, worst) = report(&questions, typed.tolerance);
+    let (report, worst) = report(&comparison, typed.tolerance);
     let mut notes = String::new();
     for (path, file) in [(&typed.before, &before), (&typed.after, &after)] {
         if let Some(doubt) = file.doubt() {
@@ -108,9 +97,9 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         }
     }
     write_out(&format!("{report}{notes}"))?;
-    match questions.is_empty() {
+    match comparison.questions.is_empty() && worst == Exit::Ok {
         true => {
-            let text = "the two records have no load and no model in common";
+            let text = "the two records have nothing in common that was measured";
             Err(Failure::new(Class::Usage, text))
         }
         false => Ok(worst),
@@ -160,64 +149,6 @@ impl File {
     }
 }
 
-// --- What belongs together ---------------------------------------------------------------------------------------------
-
-fn of_comparisons(before: &Record, after: &Record) -> Vec<Question> {
-    let mut questions = Vec::new();
-    for (place, model) in before.models.iter().enumerate() {
-        let Some(partner) = after.models.iter().position(|one| one.name == model.name) else {
-            continue;
-        };
-        let common: Vec<(String, &Entry, &Entry)> = (before.cells.iter())
-            .filter_map(|cell| {
-                let other = after.cell(cell.scenario, cell.connections, cell.size)?;
-                let name = load_name(cell.scenario, cell.connections, cell.size);
-                let what = format!("{}: {name}", model.name);
-                let entries = (&cell.entries[place], &other.entries[partner]);
-                let both = !entries.0.samples.is_empty() && !entries.1.samples.is_empty();
-                both.then_some((what, entries.0, entries.1))
-            })
-            .collect();
-        for (what, before, after) in &common {
-            questions.extend(JUDGED.into_iter().filter_map(|figure| {
-                let series = |entry| Series::of_rounds(&[entry], figure);
-                Question::new(what, figure, series(before), series(after), false)
-            }));
-        }
-        let (before, after): (Vec<&Entry>, Vec<&Entry>) = common
-            .iter()
-            .map(|(_, before, after)| (*before, *after))
-            .unzip();
-        questions.extend(JUDGED.into_iter().filter_map(|figure| {
-            let (before, after) = (
-                Series::of_rounds(&before, figure),
-                Series::of_rounds(&after, figure),
-            );
-            let what = format!("{}: all loads together", model.name);
-            Question::new(&what, figure, before, after, true)
-        }));
-    }
-    questions
-}
-
-/// The seconds of two runs. Of the processor's time there is one figure for all of them, so there is no interval for it.
-fn of_runs(before: &Value, after: &Value) -> Vec<Question> {
-    let throughput = |run: &Value| {
-        Series::of_seconds(run, |second| {
-            Some(second["echoes"].as_f64()? / second["seconds"].as_f64()?)
-        })
-    };
-    let p99 = |run: &Value| Series::of_seconds(run, |second| second["p99"].as_f64());
-    let questions = [
-        (Figure::Throughput, throughput(before), throughput(after)),
-        (Figure::P99, p99(before), p99(after)),
-    ];
-    let questions = questions.into_iter().filter_map(|(figure, before, after)| {
-        Question::new("the run", figure, before, after, false)
-    });
-    questions.collect()
-}
-
 /// What was asked for differently in two runs. Their servers may be at any address, and each run may have its own seed.
 fn differences(before: &Value, after: &Value) -> Vec<String> {
     let members = before.as_object().into_iter().flatten();
@@ -229,78 +160,15 @@ fn differences(before: &Value, after: &Value) -> Vec<String> {
         .collect()
 }
 
-impl Question {
-    /// None, if one of the records knows nothing of it.
-    fn new(
-        what: &str,
-        figure: Figure,
-        before: Series,
-        after: Series,
-        is_summary: bool,
-    ) -> Option<Self> {
-        let is_asked = !before.logs.is_empty() && !after.logs.is_empty();
-        is_asked.then(|| Self {
-            what: what.to_owned(),
-            figure,
-            before,
-            after,
-            is_summary,
-        })
-    }
-
-    fn estimate(&self, error: f64) -> Option<Estimate> {
-        difference(
-            (&self.after.logs, self.after.count),
-            (&self.before.logs, self.before.count),
-            error,
-        )
-    }
-}
-
-impl Series {
-    /// Each round is a process of its own, so the rounds are independent. Of several loads it is the mean of each round,
-    /// if the round has them all.
-    fn of_rounds(entries: &[&Entry], figure: Figure) -> Self {
-        let rounds = entries.first().into_iter().flat_map(|entry| &entry.samples);
-        let log_of = |entry: &&Entry, round| {
-            let sample = entry.samples.iter().find(|sample| sample.round == round)?;
-            sample.get(figure).filter(|value| *value > 0.0).map(f64::ln)
-        };
-        let of_round = |round| {
-            let logs: Option<Vec<f64>> = entries.iter().map(|entry| log_of(entry, round)).collect();
-            logs.map(|logs| mean(&logs))
-        };
-        let logs: Vec<f64> = rounds.filter_map(|sample| of_round(sample.round)).collect();
-        let count = logs.len() as f64;
-        Self { logs, count }
-    }
-
-    /// The seconds of one run are not. The rest of a second, at the end, is no second.
-    fn of_seconds(run: &Value, figure: impl Fn(&Value) -> Option<f64>) -> Self {
-        let seconds: Vec<&Value> = run["intervals"].as_array().into_iter().flatten().collect();
-        let lasted = |second: &Value| second["seconds"].as_f64().unwrap_or(0.0);
-        let longest = seconds
-            .iter()
-            .map(|second| lasted(second))
-            .fold(0.0, f64::max);
-        let whole = seconds
-            .into_iter()
-            .filter(|second| lasted(second) > longest / 2.0);
-        let logs: Vec<f64> = whole
-            .filter_map(figure)
-            .filter(|value| *value > 0.0)
-            .map(f64::ln)
-            .collect();
-        let count = independent(&logs);
-        Self { logs, count }
-    }
-}
-
 // --- The report --------------------------------------------------------------------------------------------------------
 
-/// A line for each question, how many said what, and the exit code.
-fn report(questions: &[Question], tolerance: Percent) -> (String, Exit) {
+/// What is missing, a line for each question, how many said what, and the exit code.
+fn report(comparison: &Comparison, tolerance: Percent) -> (String, Exit) {
     let mut out = String::new();
+    let questions = &comparison.questions;
+    for finding in &comparison.findings {
+        let _ = writeln!(out, "{:<48} {}", finding.what, finding.text);
+    }
     let mut verdicts = Vec::new();
     for question in questions {
         let alike = questions
@@ -325,8 +193,17 @@ fn report(questions: &[Question], tolerance: Percent) -> (String, Exit) {
     }
     let count = |verdict| verdicts.iter().filter(|&&one| one == verdict).count();
     let counts = Verdict::ALL.map(|verdict| format!("{} {}", count(verdict), verdict.name()));
-    let _ = writeln!(out, "\n{}", counts.join(", "));
-    let exit = match count(Verdict::Worse) {
+    let worse = comparison
+        .findings
+        .iter()
+        .filter(|one| one.is_worse)
+        .count();
+    let missing = match worse {
+        0 => String::new(),
+        worse => format!("; {worse} missing or lost, which is worse"),
+    };
+    let _ = writeln!(out, "\n{}{missing}", counts.join(", "));
+    let exit = match count(Verdict::Worse) + worse {
         0 => Exit::Ok,
         _ => Exit::Worse,
     };
@@ -340,6 +217,7 @@ fn margin(figure: Figure, tolerance: Percent) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::compare::judge::JUDGED;
     use super::super::compare::record::tests::sample;
     use super::*;
     use crate::load::Random;
@@ -392,6 +270,41 @@ mod tests {
     }
 
     #[test]
+    fn what_the_second_record_could_not_serve_is_worse_and_is_said_first() {
+        let mut random = Random::new(3);
+        let before = again(&sample(), 1.0, &mut random);
+        let mut failed = again(&sample(), 0.5, &mut random);
+        let entry = &mut failed.cells[0].entries[1];
+        (entry.failed, entry.left_out) = (true, Some("it ended in round 3".to_owned()));
+        let (text, exit) = judged(&before, &failed);
+        assert_eq!(exit, Exit::Worse);
+        assert!(
+            text.lines()
+                .next()
+                .unwrap()
+                .contains("missing: it ended in round 3"),
+            "{text}"
+        );
+        let mut shorter = again(&sample(), 0.5, &mut random);
+        shorter.cells.remove(0);
+        let (text, exit) = judged(&before, &shorter);
+        assert_eq!(exit, Exit::Worse, "{text}");
+        let mut fewer = again(&sample(), 0.5, &mut random);
+        fewer.models[1].name = "another".to_owned();
+        let (text, exit) = judged(&before, &fewer);
+        assert_eq!(exit, Exit::Worse, "{text}");
+        // A slow round has too few answers for a p99; those that have one are the quick rounds.
+        let mut few = again(&sample(), 0.5, &mut random);
+        few.cells[0].entries[0].samples[2].set(Figure::P99, None);
+        let (text, exit) = judged(&before, &few);
+        assert_eq!(exit, Exit::Worse, "{text}");
+        assert!(
+            text.contains("missing: p99_ns is not known of every round"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn runs_are_compared_by_their_seconds() {
         let mut random = Random::new(2);
         let mut run = |rate: f64| {
@@ -405,7 +318,7 @@ mod tests {
             json!({"program": "echo-reactor bench", "intervals": seconds})
         };
         let (before, same, slower) = (run(1e5), run(1e5), run(0.9e5));
-        let verdict = |after: &Value| report(&of_runs(&before, after), Percent(5.0));
+        let verdict = |after: &Value| report(&of_runs(&before, after, 0.05), Percent(5.0));
         assert_eq!(verdict(&same).1, Exit::Ok);
         let (text, exit) = verdict(&slower);
         assert_eq!(exit, Exit::Worse, "{text}");

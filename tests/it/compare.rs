@@ -194,7 +194,7 @@ fn who_cannot_be_started_is_left_out_with_the_reason() {
         &format!("-c 1,2 --models reactor {SHORT} --no-strace"),
         &commands,
     );
-    assert_eq!(compared.code, 0, "{}", compared.err);
+    assert_eq!(compared.code, 69, "{}", compared.err);
     for cell in 0..2 {
         compared.left_out(cell, 1, "exit status: 3");
         compared.left_out(cell, 1, "no luck today");
@@ -204,7 +204,40 @@ fn who_cannot_be_started_is_left_out_with_the_reason() {
             3
         );
     }
+    // Before any figure.
+    let missing = "MISSING: sh 'echo failed at 2 of 2 loads, and no ratio has them in it; the first: request-response at ";
+    let said = compared
+        .out
+        .find(missing)
+        .unwrap_or_else(|| panic!("{}", compared.out));
+    assert!(said < compared.out.find("connections  model").unwrap());
     assert!(compared.out.contains("no luck today"));
+}
+
+/// A server that dies in the third round has two good ones, and no ratio.
+#[test]
+fn who_fails_in_a_later_round_has_no_ratio() {
+    if !example("slowed").exists() {
+        return crate::support::skip("the example 'slowed' is not built; 'cargo test' builds it");
+    }
+    let dir = Dir::new();
+    let rounds = dir.path("rounds");
+    fs::write(&rounds, "").unwrap();
+    let command = format!(
+        "sh -c 'echo >> {0}; test $(wc -l < {0}) -lt 5 || exit 9; exec {1} {{port}} 0'",
+        rounds.display(),
+        example("slowed").display()
+    );
+    let words = "-c 1 --models reactor --rounds 6 --window 50ms --warm-up 5ms --no-strace -q";
+    let compared = compare(words, &["--against-command", &command]);
+    assert_eq!(compared.code, 6, "{} {}", compared.out, compared.err);
+    let entry = compared.entry(0, 1);
+    assert_eq!(entry["samples"].as_array().unwrap().len(), 4, "{entry}");
+    assert_eq!(
+        (&entry["failed"], &entry["ratios"]),
+        (&json!(true), &json!([]))
+    );
+    assert_eq!(compared.record["models"][1]["overall"], json!([]));
 }
 
 #[test]

@@ -65,13 +65,20 @@ pub(super) fn judge(record: &mut Record) {
     }
 }
 
-/// Over all cells in which both took part: of each round the mean, and those means compared.
+/// Over all cells in which both took part to the end: of each round the mean, and those means compared. `None` of a figure
+/// that one of these cells lacks: a mean over the others would leave out the slowest.
 fn overall(cells: &[Cell], model: usize, error: f64) -> Vec<Ratio> {
+    let take_part = |cell: &&Cell| {
+        let both = [&cell.entries[0], &cell.entries[model]];
+        both.iter()
+            .all(|entry| !entry.failed && !entry.samples.is_empty())
+    };
     let figures = JUDGED.iter().filter_map(|&figure| {
-        let pairs: Vec<Vec<(u64, f64)>> = (cells.iter())
-            .map(|cell| pairs(cell, model, figure))
-            .filter(|pairs| !pairs.is_empty())
-            .collect();
+        let cells = cells.iter().filter(take_part);
+        let pairs: Vec<Vec<(u64, f64)>> = cells.map(|cell| pairs(cell, model, figure)).collect();
+        if pairs.iter().any(Vec::is_empty) {
+            return None;
+        }
         // A round counts if it has every cell; the others have another mixture.
         let rounds = pairs.first()?.iter().map(|&(round, _)| round);
         let means = rounds.filter_map(|round| {
@@ -88,15 +95,28 @@ fn overall(cells: &[Cell], model: usize, error: f64) -> Vec<Ratio> {
     figures.collect()
 }
 
-/// The logarithms of the ratios of one model to the first, with their rounds.
+/// The logarithms of the ratios of one model to the first, with their rounds. None if one of the two could not serve the
+/// load to the end, or lacks the figure in a round that both have, as a slow round lacks the p99: what is left would be the
+/// good rounds.
 fn pairs(cell: &Cell, model: usize, figure: Figure) -> Vec<(u64, f64)> {
-    let (first, other) = (&cell.entries[0].samples, &cell.entries[model].samples);
-    let pairs = other.iter().filter_map(|sample| {
-        let partner = first.iter().find(|first| first.round == sample.round)?;
-        let (ours, theirs) = (sample.get(figure)?, partner.get(figure)?);
-        (ours > 0.0 && theirs > 0.0).then(|| (sample.round, (ours / theirs).ln()))
+    let (first, other) = (&cell.entries[0], &cell.entries[model]);
+    if first.failed || other.failed {
+        return Vec::new();
+    }
+    let both = other.samples.iter().filter_map(|sample| {
+        let partner = first
+            .samples
+            .iter()
+            .find(|first| first.round == sample.round)?;
+        Some((sample, partner))
     });
-    pairs.collect()
+    let pairs: Option<Vec<(u64, f64)>> = both
+        .map(|(sample, partner)| {
+            let (ours, theirs) = (sample.get(figure)?, partner.get(figure)?);
+            (ours > 0.0 && theirs > 0.0).then(|| (sample.round, (ours / theirs).ln()))
+        })
+        .collect();
+    pairs.unwrap_or_default()
 }
 
 fn pairs_of(cell: &Cell, model: usize, figure: Figure) -> Vec<f64> {
@@ -149,29 +169,59 @@ pub(in crate::cli) fn estimate(logs: &[f64], error: f64) -> Option<Estimate> {
     })
 }
 
-/// The difference of two means of samples that are no pairs: Welch's interval, `first` from `second`. Each sample counts
-/// as so many independent ones.
+/// Where the samples of a series lie, as a logarithm, and how much one of them varies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::cli) struct Location {
+    mean: f64,
+    variance: f64,
+    /// As how many independent samples they count.
+    count: f64,
+    is_enough: bool,
+}
+
+impl Location {
+    /// Of logarithms: their mean is the logarithm of the geometric mean.
+    pub(in crate::cli) fn of_logs(logs: &[f64], count: f64) -> Self {
+        Self {
+            mean: mean(logs),
+            variance: variance(logs),
+            count,
+            is_enough: logs.len() >= ROUNDS_MIN && count >= 2.0,
+        }
+    }
+
+    /// Of values of which some are zero, as seconds without an echo are, and have no logarithm: the logarithm of their
+    /// arithmetic mean, and the variance relative to that (the delta method). `None` if all of them are zero.
+    pub(in crate::cli) fn of_values(values: &[f64], count: f64) -> Option<Self> {
+        let middle = mean(values);
+        (middle > 0.0).then(|| Self {
+            mean: middle.ln(),
+            variance: variance(values) / (middle * middle),
+            count,
+            is_enough: values.len() >= ROUNDS_MIN && count >= 2.0,
+        })
+    }
+}
+
+/// The difference of two series that are no pairs: Welch's interval, `first` from `second`.
 pub(in crate::cli) fn difference(
-    (first, first_count): (&[f64], f64),
-    (second, second_count): (&[f64], f64),
+    first: &Location,
+    second: &Location,
     error: f64,
 ) -> Option<Estimate> {
-    if first.len().min(second.len()) < ROUNDS_MIN || first_count.min(second_count) < 2.0 {
+    if !first.is_enough || !second.is_enough {
         return None;
     }
-    let (one, other) = (
-        variance(first) / first_count,
-        variance(second) / second_count,
-    );
+    let (one, other) = (first.variance / first.count, second.variance / second.count);
     let both = one + other;
     let freedom = match both > 0.0 {
         true => {
-            both * both / (one * one / (first_count - 1.0) + other * other / (second_count - 1.0))
+            both * both / (one * one / (first.count - 1.0) + other * other / (second.count - 1.0))
         }
         false => 1.0,
     };
     Some(Estimate {
-        mean: mean(first) - mean(second),
+        mean: first.mean - second.mean,
         // Rounded down, which makes the interval wider.
         reach: student(freedom.max(1.0) as u32, error) * both.sqrt(),
     })
@@ -375,7 +425,12 @@ mod tests {
     #[test]
     fn too_little_is_not_judged() {
         assert_eq!(estimate(&[0.1, 0.2], 0.05), None);
-        assert_eq!(difference((&[1.0; 9], 9.0), (&[1.0, 2.0], 2.0), 0.05), None);
+        let (nine, two) = (
+            Location::of_logs(&[1.0; 9], 9.0),
+            Location::of_logs(&[1.0, 2.0], 2.0),
+        );
+        assert_eq!(difference(&nine, &two, 0.05), None);
+        assert_eq!(Location::of_values(&[0.0; 9], 9.0), None);
     }
 
     #[test]
@@ -401,7 +456,8 @@ mod tests {
         for _ in 0..400 {
             let mut draw = || -> Vec<f64> { (0..10).map(|_| bell(&mut random)).collect() };
             let (a, b) = (draw(), draw());
-            let estimate = difference((&a, 10.0), (&b, 10.0), 0.05).unwrap();
+            let location = |logs: &[f64]| Location::of_logs(logs, 10.0);
+            let estimate = difference(&location(&a), &location(&b), 0.05).unwrap();
             alarms += u32::from(estimate.mean.abs() > estimate.reach);
         }
         assert!((8..=34).contains(&alarms), "{alarms} of 400 at 5 %");

@@ -23,7 +23,7 @@ impl Progress {
         let bar = (!quiet && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(rounds * loads as u64);
             // The template is ours, and a mistake in it shows at once; without it the bar has its own form.
-            let template = "{elapsed:>4} {bar:20} {percent:>3} %, {eta} left  {wide_msg}";
+            let template = "{elapsed:>4} {bar:10} {percent:>3} %, {eta} left  {wide_msg}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
@@ -53,7 +53,7 @@ impl Progress {
         if let Some(bar) = &self.bar {
             let round = round + 1;
             let name = load_name(load.scenario, load.connections as u64, load.size as u64);
-            bar.set_message(format!("round {round}: {name}: {line}"));
+            bar.set_message(format!("{line}  round {round}, {name}"));
         }
         self.line.push(line);
     }

@@ -7,6 +7,7 @@
 //! others are compared with. A median that is written is computed from the samples beside it, and is computed anew, not
 //! believed, when the file is read.
 
+use crate::cli::units::plural;
 use serde_json::{Map, Value, json};
 
 /// What `program` says in the file: how a reader knows what it has in hand.
@@ -95,6 +96,8 @@ pub(in crate::cli) struct Cell {
 pub(in crate::cli) struct Entry {
     /// Why it did not take part, if it did not, or did not to the end.
     pub(in crate::cli) left_out: Option<String>,
+    /// Whether it was asked, and could not do it to the end; not what is left out since the load is not for it.
+    pub(in crate::cli) failed: bool,
     /// One for each round that was measured.
     pub(in crate::cli) samples: Vec<Sample>,
     /// Latency by percentile, of all rounds together: the quantile (0.99), and nanoseconds.
@@ -261,6 +264,36 @@ impl Figure {
 }
 
 impl Record {
+    /// What could not be measured, a sentence for each model that failed: worse than any figure that is slow, and part of
+    /// none.
+    pub(in crate::cli) fn failures(&self) -> Vec<String> {
+        let of_model = |(place, model): (usize, &Model)| {
+            let failed = self.cells.iter().filter(|cell| cell.entries[place].failed);
+            let why = failed.clone().find_map(|cell| {
+                let why = cell.entries[place].left_out.as_deref()?;
+                let name = cell.scenario.name();
+                let connections = plural(cell.connections, "connection");
+                Some(format!("{name} at {connections}: {why}"))
+            })?;
+            let (count, all) = (failed.count(), self.cells.len());
+            Some(format!(
+                "{} failed at {count} of {all} loads, and no ratio has them in it; the first: {why}",
+                model.name
+            ))
+        };
+        self.models
+            .iter()
+            .enumerate()
+            .filter_map(of_model)
+            .collect()
+    }
+
+    /// Whether a model was measured at all.
+    pub(in crate::cli) fn was_measured(&self, model: usize) -> bool {
+        let mut entries = self.cells.iter().map(|cell| &cell.entries[model]);
+        entries.any(|entry| !entry.samples.is_empty())
+    }
+
     /// The cell of this load, if there is one.
     pub(in crate::cli) fn cell(
         &self,
@@ -295,9 +328,12 @@ impl Sample {
 }
 
 impl Entry {
-    /// The median of a figure over the rounds, with the least and the most; `None` if there is no sample of it.
+    /// The median of a figure over the rounds, with the least and the most; `None` if there is a round without it. A round
+    /// with few answers has no p99.99, and those that have one are the quick rounds: percentiles of one entry are all of
+    /// the same rounds, so that a higher percentile is never lower.
     pub(in crate::cli) fn spread(&self, figure: Figure) -> Option<Spread> {
-        let mut values: Vec<f64> = self.samples.iter().filter_map(|s| s.get(figure)).collect();
+        let values = self.samples.iter().map(|sample| sample.get(figure));
+        let mut values: Vec<f64> = values.collect::<Option<_>>()?;
         values.sort_by(f64::total_cmp);
         let (least, most) = (*values.first()?, *values.last()?);
         let median = f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]);
@@ -386,6 +422,7 @@ impl Entry {
         json!({
             "model": model,
             "left_out": self.left_out,
+            "failed": self.failed,
             "figures": figures.collect::<Map<_, _>>(),
             "ratios": ratios_to_json(&self.ratios),
             "system_calls": calls,
@@ -500,6 +537,7 @@ fn entry_from(at: &At<'_>) -> Read<Entry> {
     };
     Ok(Entry {
         left_out: at.member("left_out")?.perhaps(At::text)?,
+        failed: at.member("failed")?.flag()?,
         samples: at.member("samples")?.each(sample_from)?,
         curve: at.member("latency_by_percentile")?.each(point)?,
         system_calls: at.member("system_calls")?.perhaps(calls_from)?,

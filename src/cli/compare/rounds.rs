@@ -42,9 +42,15 @@ pub(super) struct Brought {
 }
 
 impl Rounds<'_> {
-    /// Measures until all rounds are done, or the time is over, or somebody says that it is enough.
-    pub(super) fn run(&mut self, began: Instant) -> Result<Brought, Failure> {
+    /// Measures until all rounds are done, or the time is over, or it is stopped. A failure of our own ends it too, and is
+    /// returned with what was measured until then.
+    pub(super) fn run(&mut self, began: Instant) -> (Brought, Option<Failure>) {
         let mut brought = self.prepare();
+        let failure = self.fill(began, &mut brought).err();
+        (brought.finish(), failure)
+    }
+
+    fn fill(&mut self, began: Instant, brought: &mut Brought) -> Result<(), Failure> {
         let mut longest = Duration::ZERO;
         for round in 0..self.course.rounds {
             let round_began = Instant::now();
@@ -55,15 +61,15 @@ impl Rounds<'_> {
             let mut order: Vec<usize> = (0..self.loads.len()).collect();
             shuffle(&mut order, &mut self.random);
             for cell in order {
-                self.measure(cell, round, &mut brought)?;
+                self.measure(cell, round, brought)?;
                 if self.stop.load(Ordering::Relaxed) {
-                    return Ok(brought.finish());
+                    return Ok(());
                 }
             }
             brought.rounds += 1;
             longest = longest.max(round_began.elapsed());
         }
-        Ok(brought.finish())
+        Ok(())
     }
 
     fn prepare(&self) -> Brought {
@@ -130,13 +136,16 @@ impl Rounds<'_> {
             let is_more = load.scenario == failed.scenario
                 && load.size >= failed.size
                 && load.connections > failed.connections;
-            let left_out = &mut brought.cells[place].entries[model].left_out;
+            let entry = &mut brought.cells[place].entries[model];
             if place == cell {
-                *left_out = Some(why.to_owned());
-            } else if is_more && left_out.is_none() {
+                entry.left_out = Some(why.to_owned());
+            } else if is_more && entry.left_out.is_none() {
                 let at = grouped(failed.connections as u64);
-                *left_out = Some(format!("it failed at {at} already: {why}"));
+                entry.left_out = Some(format!("it failed at {at} already: {why}"));
+            } else {
+                continue;
             }
+            entry.failed = true;
         }
     }
 }

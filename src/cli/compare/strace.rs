@@ -139,7 +139,11 @@ impl Strace {
         let _ = self.child.wait();
         let text = fs::read_to_string(&self.table)
             .map_err(|error| format!("strace has left no table: {error}"))?;
-        Ok(parse(&text))
+        match parse(&text) {
+            // A file system that is full, or a strace of another form: no calls at all is no count.
+            counts if counts.is_empty() => Err("strace has left an empty table".to_owned()),
+            counts => Ok(counts),
+        }
     }
 }
 

@@ -9,6 +9,9 @@ use std::fmt::Write;
 pub(super) fn report(record: &Record) -> String {
     let mut out = String::new();
     let _ = head(&mut out, record);
+    for failure in record.failures() {
+        let _ = writeln!(out, "\nMISSING: {failure}");
+    }
     let mut last = None;
     for cell in &record.cells {
         if last != Some((cell.scenario, cell.size)) {
@@ -165,9 +168,13 @@ fn summary(out: &mut String, record: &Record) -> std::fmt::Result {
             if let Some(ratio) = model.ratio(figure) {
                 let title = figure_title(figure);
                 let words = in_words(ratio);
+                let cells = match record.failures().is_empty() {
+                    true => "all cells together",
+                    false => "the cells that both could serve together",
+                };
                 writeln!(
                     out,
-                    "{} against {}, all cells together: {title} {words}",
+                    "{} against {}, {cells}: {title} {words}",
                     model.name, first.name
                 )?;
             }
