@@ -1,11 +1,12 @@
 //! `echo-reactor compare`: the event loop against its blocking twins, and against anybody else's server.
 //!
 //! What may live in this file: the order of the steps, and the exit code. What was typed is in [`typed`]; who is compared
-//! in [`contender`]; at what and how often in [`menu`]; one measurement in [`sample`], all of them in [`rounds`]; system
+//! in [`contender`], and their servers are ended by [`guard`]; at what and how often in [`menu`]; one measurement in [`sample`], all of them in [`rounds`]; system
 //! calls in [`strace`]; what the figures allow to say in [`judge`]; what is kept in [`record`], and shown in [`text`],
 //! [`html`](mod@html) and [`progress`].
 
 mod contender;
+mod guard;
 mod html;
 pub(super) mod judge;
 mod menu;
@@ -40,6 +41,9 @@ use std::time::{Duration, Instant};
 const COUNTED_AT: [usize; 2] = [1, 100];
 
 pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
+    if typed.as_guard {
+        return guard::work();
+    }
     let (contenders, loads, course) = (typed.contenders()?, typed.loads()?, typed.course()?);
     let files = Files::create(typed)?;
     let stop = listen_to_signals()?;

@@ -2,6 +2,7 @@
 //!
 //! What may live in this file: names, commands, starting a server and waiting until it answers. What may not: load.
 
+use super::guard::{Guard, descendants};
 use super::menu::Load;
 use super::record::{Model, Scenario};
 use crate::blocking::threads_max;
@@ -11,10 +12,9 @@ use crate::cli::exit::{Class, Failure};
 use crate::cli::units::grouped;
 use crate::net::{Address, Endpoint};
 use clap::ValueEnum;
-use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{ChildStderr, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -47,9 +47,16 @@ pub(super) enum Contender {
 /// A server that answers.
 #[derive(Debug)]
 pub(super) struct Server {
-    process: Option<Process>,
+    process: Option<Started>,
     pub(super) endpoint: Endpoint,
     complaint: Arc<Mutex<Option<String>>>,
+}
+
+/// A process that ends when this is dropped, or when this program does.
+#[derive(Debug)]
+enum Started {
+    Own(Process),
+    Foreign(Guard),
 }
 
 impl Own {
@@ -127,12 +134,13 @@ impl Contender {
             Self::Own(own) => {
                 let mut command = serve("tcp://127.0.0.1:0").map_err(|failure| failure.text)?;
                 command.args(["--model", own.name()]).stderr(Stdio::piped());
-                let mut process = start(&mut command, processors)?;
+                let mut process = Process::start(&mut command, processors)
+                    .map_err(|error| cannot_start(&error))?;
                 let address = process.listens();
-                listen_to(&mut process, &complaint);
+                listen_to(process.stderr(), &complaint);
                 match address.map(|address| resolve(&[address], START)) {
                     Some(Ok(endpoints)) if !endpoints.is_empty() => Ok(Server {
-                        process: Some(process),
+                        process: Some(Started::Own(process)),
                         endpoint: endpoints[0].clone(),
                         complaint,
                     }),
@@ -172,8 +180,8 @@ fn short_name(command: &str) -> String {
     }
 }
 
-fn start(command: &mut Command, processors: Option<&Processors>) -> Result<Process, String> {
-    Process::start(command, processors).map_err(|error| format!("it cannot be started: {error}"))
+fn cannot_start(error: &io::Error) -> String {
+    format!("it cannot be started: {error}")
 }
 
 fn start_foreign(
@@ -183,15 +191,8 @@ fn start_foreign(
 ) -> Result<Server, String> {
     let port = free_port().map_err(|failure| failure.text)?;
     let words = command.replace(PORT, &port.to_string());
-    // The shell splits the words, and then is no more: the process that is measured is the server.
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-c", &format!("exec {words}")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut process = start(&mut shell, processors)?;
-    listen_to(&mut process, &complaint);
+    let mut guard = Guard::start(&words, processors).map_err(|error| cannot_start(&error))?;
+    listen_to(guard.stderr(), &complaint);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let late = Instant::now() + START;
     while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
@@ -199,7 +200,7 @@ fn start_foreign(
             Some(text) => format!("; it said: {text}"),
             None => String::new(),
         };
-        if let Some(status) = process.ended() {
+        if let Some(status) = guard.ended() {
             // What it said may come a moment after its end.
             thread::sleep(Duration::from_millis(50));
             return Err(format!("it ended before it answered ({status}){}", said()));
@@ -213,7 +214,7 @@ fn start_foreign(
         thread::sleep(Duration::from_millis(5));
     }
     Ok(Server {
-        process: Some(process),
+        process: Some(Started::Foreign(guard)),
         endpoint: Endpoint::Tcp(address),
         complaint,
     })
@@ -227,8 +228,8 @@ fn free_port() -> Result<u16, Failure> {
 }
 
 /// Reads what it writes to standard error, as long as it does, so that it never waits for us; the last warning is kept.
-fn listen_to(process: &mut Process, complaint: &Arc<Mutex<Option<String>>>) {
-    let Some(stderr) = process.stderr() else {
+fn listen_to(stderr: Option<ChildStderr>, complaint: &Arc<Mutex<Option<String>>>) {
+    let Some(stderr) = stderr else {
         return;
     };
     let complaint = Arc::clone(complaint);
@@ -249,30 +250,41 @@ fn said(complaint: &Mutex<Option<String>>) -> Option<String> {
         .clone()
 }
 
+/// What is the same at several looks in a row. A server that puts itself into the background may answer before the process
+/// that was started has ended; and a process that ends while the load is on cannot be seen to its end.
+fn settled(look: impl Fn() -> Vec<u32>) -> Vec<u32> {
+    const BETWEEN: Duration = Duration::from_millis(50);
+    const SAME: usize = 2;
+    const LOOKS_MAX: usize = 20;
+    let (mut last, mut same) = (look(), 0);
+    for _ in 0..LOOKS_MAX {
+        thread::sleep(BETWEEN);
+        let now = look();
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        if same == SAME {
+            break;
+        }
+    }
+    last
+}
+
 impl Server {
-    /// Its processes: all of its group, since many a server is several.
+    /// Its processes: many a server is several, and some are in the background.
     pub(super) fn pids(&self) -> Vec<u32> {
-        let Some(leader) = self.process.as_ref().map(Process::id) else {
-            return Vec::new();
-        };
-        let mut pids = vec![leader];
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        pids.extend(numbers.filter(|&pid| pid != leader && group_of(pid) == Some(leader)));
-        pids
+        match &self.process {
+            Some(Started::Own(process)) => vec![process.id()],
+            Some(Started::Foreign(guard)) => {
+                settled(|| descendants(guard.id()).unwrap_or_default())
+            }
+            None => Vec::new(),
+        }
     }
 
     /// The last thing that it has complained of.
     pub(super) fn complaint(&self) -> Option<String> {
         said(&self.complaint)
     }
-}
-
-/// The process group of a process: the third field behind its name, which may have anything in it (proc(5)).
-fn group_of(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(2)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -306,11 +318,5 @@ mod tests {
         assert!(excuse(one, load(Scenario::RequestResponse, 2)).is_some());
         assert!(excuse(one, load(Scenario::SlowReader, 1)).is_some());
         assert_eq!(excuse(Own::Threads, load(Scenario::SlowReader, 10)), None);
-    }
-
-    #[test]
-    fn the_group_of_a_process_is_found() {
-        assert!(group_of(std::process::id()).is_some_and(|group| group > 0));
-        assert_eq!(group_of(u32::MAX), None);
     }
 }

@@ -23,7 +23,8 @@ Examples:
   echo-reactor compare -c 1,10,100 --scenarios churn --rounds 20
 
 The command of --against-command is started anew for every measurement, with a free port in place of {port}, on which it
-must answer within 10 s over TCP on 127.0.0.1; it is ended by SIGTERM. It is split into words by sh, and is one command.
+must answer within 10 s over TCP on 127.0.0.1. It is ended by SIGTERM, and so is every process that it has started, in the
+background too, even if compare itself is killed. It is split into words by sh, and is one command.
 Servers run on all processors but the last, which the load has for itself.
 Ratios are to the first model, round by round, with intervals of which all together are right with 95 %; a difference of
 less than 2 % (of the p99: 10 %) is called the same.
@@ -58,6 +59,10 @@ pub(in crate::cli) struct Typed {
 
     #[command(flatten)]
     output: Output,
+
+    /// Be the guard of a server of another one's: the command comes by standard input
+    #[arg(long, hide = true)]
+    pub(super) as_guard: bool,
 }
 
 #[derive(Args, Debug)]
