@@ -57,7 +57,9 @@ pub use error::StartError;
 
 use crate::limits::{AtLimit, Limits};
 use crate::net::accept::{self, RetryDelay, Verdict};
-use crate::net::{Address, BindOptions, Bound, Endpoint, Peer, bind_all, wire};
+use crate::net::{
+    Address, BindOptions, Bound, Endpoint, Peer, Resolved, bind_all, bind_resolved, wire,
+};
 use crate::stats::{Reason, Stats};
 use connection::Stream;
 use shared::Shared;
@@ -132,6 +134,29 @@ impl Server {
         limits: Limits,
         options: &BindOptions,
     ) -> Result<Self, StartError> {
+        Self::check(addresses, &limits)?;
+        let bound = bind_all(addresses, options).map_err(StartError::Bind)?;
+        Self::new(model, bound, limits)
+    }
+
+    /// The same for addresses whose names have been resolved already.
+    ///
+    /// # Errors
+    /// Those of [`Server::bind`].
+    pub fn bind_resolved(
+        model: Model,
+        addresses: &[Resolved],
+        limits: Limits,
+        options: &BindOptions,
+    ) -> Result<Self, StartError> {
+        let written: Vec<Address> = addresses.iter().map(|one| one.address.clone()).collect();
+        Self::check(&written, &limits)?;
+        let bound = bind_resolved(addresses, options).map_err(StartError::Bind)?;
+        Self::new(model, bound, limits)
+    }
+
+    /// Refuses what needs the event loop, before anything is bound.
+    fn check(addresses: &[Address], limits: &Limits) -> Result<(), StartError> {
         limits.check().map_err(StartError::Limit)?;
         if let Some(address) = addresses.iter().find(|address| address.is_datagram()) {
             return Err(StartError::Datagrams(address.clone()));
@@ -142,7 +167,10 @@ impl Server {
         if limits.at_limit == AtLimit::Reject {
             return Err(StartError::Admission("rejecting at the limit"));
         }
-        let bound = bind_all(addresses, options).map_err(StartError::Bind)?;
+        Ok(())
+    }
+
+    fn new(model: Model, bound: Vec<Bound>, limits: Limits) -> Result<Self, StartError> {
         if model == Model::OneAtATime && bound.len() > 1 {
             return Err(StartError::OneAddress(bound.len()));
         }

@@ -1,9 +1,10 @@
 //! The command line: what was typed, what it means, and how the program ends.
 //!
 //! One file for each subcommand, [`serve`], [`send`], [`doctor`] and `bench`; beside them what all need: values as
-//! people write them ([`units`]), the log ([`logging`]), output that does not wait ([`output`]), what a parent process leaves
-//! to this one ([`process`]), failures and exit codes ([`exit`]). What may live in this file: the top of the command line,
-//! and the one place where a failure is printed. What may not: anything that one subcommand alone needs.
+//! people write them ([`units`]), names of hosts ([`names`]), the log ([`logging`]), output that does not wait ([`output`])
+//! and output that does ([`stdio`]), what a parent process leaves to this one ([`process`], [`descriptors`]), failures and exit
+//! codes ([`exit`]). What may live in this file: the top of the command line, and the one place where a failure is printed.
+//! What may not: anything that one subcommand alone needs.
 //!
 //! Nothing here uses `println!` or `eprintln!`: they panic when the stream is gone, and a closed terminal is no reason
 //! for a server to die.
@@ -12,10 +13,12 @@
 pub(crate) mod bench;
 #[cfg(feature = "bench")]
 mod compare;
+mod descriptors;
 mod doctor;
 mod exit;
 mod footprint;
 mod logging;
+mod names;
 mod output;
 mod own_program;
 mod process;
@@ -25,11 +28,13 @@ mod send;
 mod serve;
 #[cfg(feature = "bench")]
 mod side_file;
+mod stdio;
 pub(crate) mod units;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use exit::{Class, Exit, Failure};
+use std::io::{self, IsTerminal};
 use std::panic;
 use std::process::ExitCode;
 
@@ -72,6 +77,9 @@ enum Command {
     Compare(Box<compare::Typed>),
     #[cfg(feature = "bench")]
     Report(report::Typed),
+    /// What `serve` starts to resolve names in a process of their own
+    #[command(name = names::COMMAND, hide = true)]
+    Resolve(names::Typed),
 }
 
 /// Runs the program on its own command line, and says how it should exit.
@@ -101,6 +109,7 @@ fn run() -> Exit {
         Command::Compare(typed) => compare::run(&typed),
         #[cfg(feature = "bench")]
         Command::Report(typed) => report::run(&typed),
+        Command::Resolve(typed) => names::answer(&typed),
     };
     result.unwrap_or_else(|failure| {
         logging::say(&failure.to_string());
@@ -112,11 +121,11 @@ fn run() -> Exit {
 fn answer(error: &clap::Error) -> Exit {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            let _ = error.print();
+            print_help(error);
             Exit::Ok
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let _ = error.print();
+            let _ = error.print(); // on standard error
             Exit::Usage
         }
         _ => {
@@ -129,6 +138,15 @@ fn answer(error: &clap::Error) -> Exit {
             failure.exit()
         }
     }
+}
+
+/// A terminal takes a few thousand bytes at once, and may be non-blocking: clap's own `print` would give up in the middle.
+fn print_help(error: &clap::Error) {
+    let text = error.render();
+    let _ = match io::stdout().is_terminal() {
+        true => stdio::print(&text.ansi().to_string()),
+        false => stdio::print(&text.to_string()),
+    };
 }
 
 /// clap's message without its usage text, on one line, with the help to look into. Not every error of clap knows in

@@ -54,9 +54,9 @@ pub mod stream;
 pub mod tcp_info;
 pub mod wire;
 
-pub use address::{Address, AddressError, Endpoint, UnixName};
+pub use address::{Address, AddressError, Endpoint, Resolved, UnixName};
 pub use adopt::AdoptError;
-pub use bind::{BindError, BindOptions, Bound, bind_all};
+pub use bind::{BindError, BindOptions, Bound, bind_all, bind_resolved};
 pub use datagram::DatagramSocket;
 pub use escape::Escaped;
 pub use listener::ListenerSocket;

@@ -1,7 +1,7 @@
 //! `echo-reactor bench`: puts a server under load, and reports what came of it, and whether to believe it.
 //!
 //! What may live in this file: the order of those steps, and the exit code. What was typed is in [`typed`]; the server
-//! that is started if none was named in [`child`]; running a plan, in a process or several, in [`crew`] and [`worker`]; what is
+//! that is started if none was named in [`child`]; which endpoint of a name in [`targets`]; running a plan, in a process or several, in [`crew`] and [`worker`]; what is
 //! seen meanwhile in [`progress`]; the forms of the report in [`text`], [`json`], [`csv`], [`hdr`] and [`svg`].
 
 pub(super) mod child;
@@ -13,34 +13,32 @@ mod json;
 mod progress;
 mod search;
 mod svg;
+mod targets;
 pub(super) mod text;
 mod typed;
 pub(crate) mod wire;
 mod worker;
 
+pub(super) use targets::resolve;
 pub(super) use typed::Typed;
 
+use super::descriptors;
 use super::exit::{Class, Exit, Failure};
 use super::footprint::{Ladder, Row};
 use super::logging;
 use super::output::printable;
 use super::side_file::{self, SideFile};
-use super::units::Time;
+use super::stdio;
 use crate::load::machine::KernelCounters;
 use crate::load::verdict::{Verdict, judge};
 use crate::load::{FaultKind, Mode, Plan, Total, fit};
-use crate::net::Endpoint;
 use crew::Told;
 use host::Host;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use progress::Progress;
 use search::Search;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread;
-use std::time::{Duration, Instant};
 use typed::{Format, Steps};
 
 /// A plan that has been run.
@@ -71,7 +69,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     }
     side_file::refuse_same(&[("--hdr", typed.hdr()), ("--svg", typed.svg())])?;
     let stop = listen_to_signals()?;
-    let descriptors = raise_descriptors();
+    let descriptors = descriptors::raise();
     let host = Host::look(descriptors);
     let server = typed
         .serve()
@@ -161,7 +159,7 @@ fn deliver(
         Format::Csv => csv::report(&answer.runs),
     };
     let written = [
-        write_out(&report),
+        stdio::print(&printable(&report)),
         log.map_or(Ok(()), hdr::Log::finish),
         drawing.map_or(Ok(()), |file| draw(file, answer)),
     ];
@@ -305,92 +303,6 @@ fn is_ignored(signal: i32) -> bool {
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// Raises the soft limit of descriptors to the hard one, and returns how many there may be now.
-pub(super) fn raise_descriptors() -> u64 {
-    match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((_, hard)) if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() => hard,
-        Ok((soft, _)) => soft,
-        Err(_) => u64::MAX,
-    }
-}
-
-/// One endpoint for each address: the first that the resolver names. Trying the others would measure two servers.
-///
-/// The resolver knows no deadline of ours (getaddrinfo(3) has none, and resolv.conf(5) is not ours to change), so it is
-/// asked in a thread of its own, which is left behind where it takes too long: the end of the process ends it too.
-pub(super) fn resolve(
-    addresses: &[crate::net::Address],
-    timeout: Duration,
-) -> Result<Vec<Endpoint>, Failure> {
-    let (sender, receiver) = mpsc::channel();
-    let (asked, theirs) = (Instant::now(), addresses.to_vec());
-    thread::Builder::new()
-        .name("resolver".to_owned())
-        .spawn(move || {
-            for address in theirs {
-                // Whoever does not listen any more has given up.
-                let _ = sender.send(address.resolve());
-            }
-        })
-        .map_err(|error| Failure::new(Class::System, format!("no thread for names: {error}")))?;
-    let mut targets = Vec::new();
-    for address in addresses {
-        let left = timeout.saturating_sub(asked.elapsed());
-        let found = first_of(address, &receiver, left, timeout)?;
-        targets.extend(found.into_iter().next().map(reachable));
-    }
-    Ok(targets)
-}
-
-/// What the resolver says next, if it says so in time.
-fn first_of<T>(
-    address: &crate::net::Address,
-    answers: &mpsc::Receiver<io::Result<T>>,
-    left: Duration,
-    timeout: Duration,
-) -> Result<T, Failure> {
-    let text = match answers.recv_timeout(left) {
-        Ok(Ok(found)) => return Ok(found),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!(
-            "the resolver has not answered within {} (--timeout)",
-            Time(timeout)
-        ),
-    };
-    let text = format!("{address}: {text}; check the host's name, or write its address in numbers");
-    Err(Failure::new(Class::Resolve, text))
-}
-
-/// "All interfaces" is where a server listens; from here it is found on this machine.
-fn reachable(endpoint: Endpoint) -> Endpoint {
-    let here = |mut address: std::net::SocketAddr| {
-        if address.ip().is_unspecified() {
-            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-        }
-        address
-    };
-    match endpoint {
-        Endpoint::Tcp(address) => Endpoint::Tcp(here(address)),
-        Endpoint::Udp(address) => Endpoint::Udp(here(address)),
-        unix => unix,
-    }
-}
-
-/// Writes the report. Whoever closed our standard output does not want it.
-pub(super) fn write_out(report: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out
-        .write_all(printable(report).as_bytes())
-        .and_then(|()| out.flush())
-    {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            let text = format!("cannot write to standard output: {error}");
-            Err(Failure::new(Class::Io, text))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// What the exit code says: a wrong echo is worse than a failed connection, and that than a doubtful measurement. Of a
 /// search it is that of its answer: it goes up to where the server fails, and that is no failure of what it has found.
 fn conclude(answer: &Answer, allow_loss: bool) -> Exit {
@@ -458,37 +370,5 @@ fn exit_of(run: &Run, allow_loss: bool) -> Exit {
     match run.verdict.is_valid() {
         true => Exit::Ok,
         false => Exit::Invalid,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_resolver_that_does_not_answer_is_given_up() {
-        let address = "example.com:7".parse().unwrap();
-        let (sender, receiver) = mpsc::channel::<io::Result<Vec<Endpoint>>>();
-        let timeout = Duration::from_millis(20);
-        let failure = first_of(&address, &receiver, timeout, timeout).unwrap_err();
-        assert_eq!(failure.class, Class::Resolve);
-        assert!(
-            failure.text.contains("within 20ms (--timeout)"),
-            "{}",
-            failure.text
-        );
-        sender.send(Ok(Vec::new())).unwrap();
-        assert!(first_of(&address, &receiver, timeout, timeout).is_ok());
-    }
-
-    #[test]
-    fn several_names_are_resolved_in_their_order() {
-        let addresses = ["127.0.0.1:7", "unix://@x", ":9"].map(|text| text.parse().unwrap());
-        let targets = resolve(&addresses, Duration::from_secs(60)).unwrap();
-        let texts: Vec<String> = targets.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            texts,
-            ["tcp://127.0.0.1:7", "unix://@x", "tcp://127.0.0.1:9"]
-        );
     }
 }

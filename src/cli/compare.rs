@@ -22,9 +22,12 @@ pub(super) use typed::Typed;
 
 use super::bench::child::Processors;
 use super::bench::host::Host;
-use super::bench::{listen_to_signals, raise_descriptors, with_failures, write_out};
+use super::bench::{listen_to_signals, with_failures};
+use super::descriptors;
 use super::exit::{Class, Exit, Failure};
+use super::output::printable;
 use super::side_file::{self, SideFile};
+use super::stdio;
 use super::units::plural;
 use crate::load::Random;
 use crate::load::machine::line_of;
@@ -47,7 +50,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     let (contenders, loads, course) = (typed.contenders()?, typed.loads()?, typed.course()?);
     let files = Files::create(typed)?;
     let stop = listen_to_signals()?;
-    let descriptors = raise_descriptors();
+    let descriptors = descriptors::raise();
     check_descriptors(&loads, descriptors)?;
     let host = Host::look(descriptors);
     // The load is one thread, and has one processor; the servers may use all the others.
@@ -95,7 +98,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         notes,
     };
     judge::judge(&mut record);
-    let written = std::iter::once(write_out(&text::report(&record))).chain(files.fill(&record));
+    let written = std::iter::once(stdio::print(&printable(&text::report(&record)))).chain(files.fill(&record));
     let exit = with_failures(conclude(&record, brought.wrong), written);
     failure.map_or(Ok(exit), Err)
 }

@@ -16,11 +16,11 @@ mod typed;
 
 pub(super) use typed::Typed;
 
-use super::exit::{Class, Exit, Failure};
+use super::exit::{Exit, Failure};
 use super::output::printable;
+use super::stdio;
 use limits::Verdict;
 use machine::Machine;
-use std::io::{self, Write};
 use std::path::Path;
 
 pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
@@ -31,10 +31,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         true => format!("{:#}\n", report::json(&machine, &question, &rows)),
         false => report::text(&machine, &question, &rows),
     };
-    let mut out = io::stdout().lock();
-    out.write_all(printable(&text).as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| Failure::new(Class::Io, format!("cannot write the answer: {error}")))?;
+    stdio::print(&printable(&text))?;
     let short = rows.iter().any(|row| row.verdict == Verdict::Short);
     Ok(if short { Exit::Short } else { Exit::Ok })
 }

@@ -1,21 +1,17 @@
-//! This very program as a child process: workers of `bench`, and servers that are measured.
+//! This very program as a child process: workers of `bench`, servers that are measured, and resolvers of names.
 //!
 //! A path is no safe way to start it again. A build or an upgrade replaces the file while a measurement of several steps
 //! is on; the next step would then run another version, or find no file at all, since current_exe() names the file that
 //! was removed. On Linux /proc/self/exe is the executable itself, whatever has become of its path (proc(5)).
 
-#[cfg(any(feature = "bench", target_os = "linux"))]
-use std::env;
-#[cfg(feature = "bench")]
-use std::{io, process::Command};
+use std::{env, io, process::Command};
 
 /// The executable of the calling process; in a child between fork and exec it is still that of the parent.
-#[cfg(all(feature = "bench", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 const EXECUTABLE: &str = "/proc/self/exe";
 
 /// The command that starts this program once more. Its first argument is ours, so that a list of processes shows it under
 /// the same name.
-#[cfg(feature = "bench")]
 pub(super) fn command() -> io::Result<Command> {
     use std::os::unix::process::CommandExt;
     #[cfg(target_os = "linux")]

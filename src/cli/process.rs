@@ -15,7 +15,7 @@
 //!
 //! What may live in this file: such state, and asking for it. What may not: limits, which `serve` fits itself to.
 
-use nix::sys::resource::{Resource, getrlimit};
+use super::descriptors;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::stat::{Mode, umask};
 use std::fs;
@@ -63,7 +63,7 @@ pub(crate) fn block_terminal_stop() {
 
 /// Open descriptors below the hard limit, the standard streams not counted; 0 where the system does not tell.
 pub(crate) fn descriptors_in_use() -> u64 {
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard);
+    let limit = descriptors::limits().map_or(u64::MAX, |(_, hard)| hard);
     let Ok(entries) = fs::read_dir("/proc/self/fd") else {
         return 0;
     };

@@ -10,11 +10,12 @@
 
 mod questions;
 
-use super::bench::write_out;
 use super::compare::judge::ratio;
 use super::compare::record::{Figure, PROGRAM, Record, Verdict};
 use super::compare::text::{figure_title, in_words};
 use super::exit::{Class, Exit, Failure};
+use super::output::printable;
+use super::stdio;
 use clap::Args;
 use questions::{Comparison, of_comparisons, of_runs};
 use serde_json::Value;
@@ -96,7 +97,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
             let _ = writeln!(notes, "note: not the same was asked for: {difference}");
         }
     }
-    write_out(&format!("{report}{notes}"))?;
+    stdio::print(&printable(&format!("{report}{notes}")))?;
     match comparison.questions.is_empty() && worst == Exit::Ok {
         true => {
             let text = "the two records have nothing in common that was measured";

@@ -2,24 +2,24 @@
 //!
 //! Every byte that comes back is compared with the one that was sent, so that a script can use this program to find out
 //! whether a server is alive and right. What was typed and what it means is in this file, and the order of the steps;
-//! reaching the server is in [`connect`], talking to it in [`stream`] and [`datagram`], and bytes as people read and
+//! reaching the server is in [`connect`], the client's own address in [`source`], talking to it in [`stream`] and [`datagram`], and bytes as people read and
 //! write them in [`text`].
 
 mod connect;
 mod datagram;
+mod source;
 mod stream;
 mod text;
 
 use super::DEFAULT_ADDRESS;
 use super::exit::{Class, Exit, Failure};
+use super::stdio::Patient;
 use super::units::{Count, Time};
 use crate::net::Address;
 use clap::Args;
-use connect::Source;
+use source::Source;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ pub(super) struct Typed {
     #[arg(long, value_name = "TIME", default_value_t = Time(Duration::ZERO))]
     interval: Time,
 
-    /// Wait at most so long for a connection, and for each part of the answer
+    /// Wait at most so long for the resolver and a connection, and for each part of the answer
     #[arg(long, value_name = "TIME", default_value_t = Time(Duration::from_secs(5)))]
     timeout: Time,
 
@@ -181,19 +181,16 @@ impl Typed {
     }
 }
 
-/// Standard output by a descriptor of its own: std's handle would look for line ends in every megabyte.
+/// Where the answers go.
 struct Out {
-    file: File,
+    output: Patient,
     form: Form,
 }
 
 impl Out {
     fn new(form: Form) -> Result<Self, Failure> {
-        match io::stdout().as_fd().try_clone_to_owned() {
-            Ok(descriptor) => Ok(Self {
-                file: descriptor.into(),
-                form,
-            }),
+        match Patient::output() {
+            Ok(output) => Ok(Self { output, form }),
             Err(error) => Err(Failure::new(
                 Class::Io,
                 format!("no descriptor for standard output: {error}"),
@@ -220,7 +217,7 @@ impl Out {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        self.file
+        self.output
             .write_all(bytes)
             .map_err(|error| match error.kind() {
                 io::ErrorKind::BrokenPipe => Stop::Unheard,

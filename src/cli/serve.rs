@@ -25,13 +25,14 @@ pub(super) use typed::Typed;
 use super::exit::{Class, Exit, Failure};
 use super::footprint::{Held, Ladder, Row};
 use super::logging;
+use super::names;
 use super::output::{ReportFile, printable};
 use super::process;
 use super::units::{Time, plural};
 use crate::blocking;
 use crate::echo::{Access, Config, Server, StartError, Turn};
 use crate::limits::AtLimit;
-use crate::net::{Address, Bound, Endpoint, bind_all};
+use crate::net::{Bound, Endpoint, Resolved, bind_resolved};
 use crate::stats::{Dropped, Reason, Rejected, Stats};
 use bell::Bell;
 use delivery::Delivery;
@@ -44,6 +45,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 use succession::{Predecessor, Program, Succession};
 use typed::Model;
+
+/// The resolver's time for all names of the command line. The help of ADDRESS says it.
+const RESOLVER_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     process::block_terminal_stop(); // from the first line of the log on
@@ -69,6 +73,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         Some(_) => Vec::new(), // they are among what it leaves us
         None => typed.addresses(!inherited.sockets.is_empty()),
     };
+    let addresses = names::resolve_apart(addresses, RESOLVER_TIMEOUT)?;
     exposure::check(typed, &addresses)?;
     let (limits, capacity) = capacity::fit(typed, descriptors_inherited + addresses.len() as u64)?;
     let is_sandboxed = typed.sandbox != Sandbox::Off;
@@ -109,7 +114,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
 
 /// What the server is to be, once all that was typed has been understood.
 struct Plan<'a> {
-    addresses: Vec<Address>,
+    addresses: Vec<Resolved>,
     config: Config,
     pid_file: Option<&'a Path>,
     sandbox: Sandbox,
@@ -269,13 +274,14 @@ fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, Failure> {
     if let Some(predecessor) = &predecessor {
         predecessor.name(&mut sockets);
     }
-    let known: Vec<String> = sockets
-        .iter()
-        .map(|socket| socket.endpoint.to_string())
-        .collect();
-    addresses.retain(|address| !known.contains(&address.to_string()));
+    // What was passed to this process need not be bound again, even if a name means it.
+    for address in &mut addresses {
+        let is_new = |endpoint: &Endpoint| sockets.iter().all(|own| own.endpoint != *endpoint);
+        address.endpoints.retain(is_new);
+    }
+    addresses.retain(|address| !address.endpoints.is_empty());
     if sockets.is_empty() || !addresses.is_empty() {
-        let bound = bind_all(&addresses, &plan.config.bind_options())
+        let bound = bind_resolved(&addresses, &plan.config.bind_options())
             .map_err(|error| explain::start_error(&StartError::Bind(error)))?;
         sockets.extend(bound);
     }
@@ -311,8 +317,9 @@ fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, Fail
     bell::listen();
     let mut orders = Orders::new(plan.config.limits.drain_timeout);
     let options = plan.config.bind_options();
-    let server = blocking::Server::bind(model, &plan.addresses, plan.config.limits, &options)
-        .map_err(|error| explain::blocking_error(&error))?;
+    let server =
+        blocking::Server::bind_resolved(model, &plan.addresses, plan.config.limits, &options)
+            .map_err(|error| explain::blocking_error(&error))?;
     let _pid_file = plan.pid_file.map(PidFile::write).transpose()?;
     let mut handle = server.handle();
     let closer = signals.handle();

@@ -7,8 +7,9 @@
 //! host:port  :port                           TCP
 //! ```
 //!
-//! An [`Address`] is what was written; [`Address::resolve`] asks the system for the [`Endpoint`]s behind it, which may be
-//! several: `localhost` is usually both 127.0.0.1 and ::1.
+//! Schemes are written in capitals or not, as RFC 3986 (3.1) has it. An [`Address`] is what was written;
+//! [`Address::resolve`] asks the system for the [`Endpoint`]s behind it, which may be several: `localhost` is usually both
+//! 127.0.0.1 and ::1.
 
 use super::Escaped;
 use std::fmt;
@@ -56,6 +57,15 @@ pub enum UnixName {
     Abstract(String),
 }
 
+/// An address together with the endpoints that the resolver has found behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// What was written.
+    pub address: Address,
+    /// At least one, in the resolver's order.
+    pub endpoints: Vec<Endpoint>,
+}
+
 /// One address that a socket can be bound to, or connected with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
@@ -71,6 +81,9 @@ pub enum Endpoint {
 
 impl Address {
     /// The endpoints behind this address: all those that the system's resolver knows, each once.
+    ///
+    /// A name can block for as long as resolv.conf(5) allows, half a minute with its defaults: getaddrinfo(3) has no
+    /// deadline. Numbers and paths ([`Address::needs_resolver`]) never block.
     ///
     /// # Errors
     /// What the resolver said, for example that there is no such host.
@@ -90,9 +103,24 @@ impl Address {
     pub fn is_datagram(&self) -> bool {
         matches!(self, Self::Udp(_) | Self::UnixDatagram(_))
     }
+
+    /// Whether its host is a name, so that resolving it may take time and may yield several endpoints.
+    #[must_use]
+    pub fn needs_resolver(&self) -> bool {
+        match self {
+            Self::Tcp(host) | Self::Udp(host) => host.is_name(),
+            Self::Unix(_) | Self::UnixDatagram(_) => false,
+        }
+    }
 }
 
 impl HostPort {
+    /// Numbers are empty (all interfaces), IPv4, or IPv6 with a zone or without; only IPv6 has colons.
+    fn is_name(&self) -> bool {
+        let is_number = self.host.parse::<Ipv4Addr>().is_ok() || self.host.contains(':');
+        !self.host.is_empty() && !is_number
+    }
+
     fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         if self.host.is_empty() {
             // One dual-stack socket serves IPv4 too. Where there is no IPv6, binding falls back to 0.0.0.0.
@@ -103,6 +131,7 @@ impl HostPort {
         }
         let mut found: Vec<SocketAddr> = Vec::new();
         for address in (self.host.as_str(), self.port).to_socket_addrs()? {
+            let address = without_mapping(address);
             if !found.contains(&address) {
                 found.push(address);
             }
@@ -117,6 +146,15 @@ impl HostPort {
     }
 }
 
+/// An IPv4-mapped address as the IPv4 address that it stands for: `::ffff:0.0.0.0` is a wildcard, and a socket of IPv6
+/// alone could be bound to neither.
+fn without_mapping(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
+        IpAddr::V6(_) => address, // with its scope
+    }
+}
+
 /// Why a text is no address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressError {
@@ -128,9 +166,14 @@ pub struct AddressError {
 enum Problem {
     Empty,
     Scheme(String),
-    NoPort,
+    /// With an example that has one.
+    NoPort(String),
+    PortAlone(String),
     Port(String),
     Brackets,
+    Colons,
+    Asterisk(String),
+    BarePath,
     NoPath,
     RelativePath,
     LongPath(usize),
@@ -149,9 +192,27 @@ impl fmt::Display for AddressError {
                     Escaped::new(scheme)
                 )
             }
-            Problem::NoPort => write!(
+            Problem::NoPort(example) => write!(
                 f,
-                "it has no port; write host:port, for example 127.0.0.1:50007"
+                "it has no port; write host:port, for example {}",
+                Escaped::new(example)
+            ),
+            Problem::PortAlone(port) => write!(
+                f,
+                "it has no host; write 127.0.0.1:{port} for this machine alone, or :{port} for all interfaces",
+            ),
+            Problem::Asterisk(port) => write!(
+                f,
+                "'*' is no host; write :{} for all interfaces",
+                Escaped::new(port)
+            ),
+            Problem::BarePath => write!(
+                f,
+                "a socket's path needs its scheme; write unix:///path or unixgram:///path"
+            ),
+            Problem::Colons => write!(
+                f,
+                "it has a ':' too many; write host:port or scheme://host:port, for example udp://127.0.0.1:50007"
             ),
             Problem::Port(port) => write!(
                 f,
@@ -189,15 +250,18 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let parsed = match text.split_once("://") {
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+            None => ("tcp".to_owned(), text),
+        };
+        let parsed = match scheme.as_str() {
             _ if text.is_empty() => Err(Problem::Empty),
             _ if text.contains('\0') => Err(Problem::Nul),
-            None => HostPort::parse(text).map(Address::Tcp),
-            Some(("tcp", rest)) => HostPort::parse(rest).map(Address::Tcp),
-            Some(("udp", rest)) => HostPort::parse(rest).map(Address::Udp),
-            Some(("unix", rest)) => UnixName::parse(rest).map(Address::Unix),
-            Some(("unixgram", rest)) => UnixName::parse(rest).map(Address::UnixDatagram),
-            Some((scheme, _)) => Err(Problem::Scheme(scheme.to_owned())),
+            "tcp" => HostPort::parse(rest).map(Address::Tcp),
+            "udp" => HostPort::parse(rest).map(Address::Udp),
+            "unix" => UnixName::parse(rest).map(Address::Unix),
+            "unixgram" => UnixName::parse(rest).map(Address::UnixDatagram),
+            _ => Err(Problem::Scheme(scheme)),
         };
         parsed.map_err(|problem| AddressError {
             text: text.to_owned(),
@@ -208,21 +272,38 @@ impl FromStr for Address {
 
 impl HostPort {
     fn parse(text: &str) -> Result<Self, Problem> {
-        let (host, port) = text.rsplit_once(':').ok_or(Problem::NoPort)?;
+        let no_port = |host: &str| Problem::NoPort(format!("{host}:50007"));
+        let (host, port) = match text.rsplit_once(':') {
+            _ if text.starts_with(['/', '@', '.']) => return Err(Problem::BarePath),
+            // The last colon of `[::1]` stands inside of the brackets.
+            _ if text.starts_with('[') && text.ends_with(']') => {
+                Self::parse_ipv6(&text[1..])?;
+                return Err(no_port(text));
+            }
+            None if is_number(text) => return Err(Problem::PortAlone(text.to_owned())),
+            None if text.is_empty() => return Err(no_port("127.0.0.1")),
+            None => return Err(no_port(text)),
+            Some(parts) => parts,
+        };
         let host = match host.strip_prefix('[') {
             Some(rest) => Self::parse_ipv6(rest)?,
             // `::1` would be read as the host `:` with port 1: surely not what was meant.
-            None if host.contains([':', '[', ']']) => return Err(Problem::Brackets),
+            None if text.parse::<Ipv6Addr>().is_ok() || host.parse::<Ipv6Addr>().is_ok() => {
+                return Err(Problem::Brackets);
+            }
+            None if host.contains(['[', ']']) => return Err(Problem::Brackets),
+            None if matches!(host, "unix" | "unixgram") => return Err(Problem::BarePath),
+            None if host.contains(':') => return Err(Problem::Colons),
+            None if host == "*" => return Err(Problem::Asterisk(port.to_owned())),
             None => host,
         };
-        // `parse` alone would take "+1" for a port.
-        let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
         match port.parse() {
-            Ok(port) if digits => Ok(Self {
+            // `parse` alone would take "+1" for a port.
+            Ok(number) if is_number(port) => Ok(Self {
                 host: host.to_owned(),
-                port,
+                port: number,
             }),
-            _ if port.is_empty() => Err(Problem::NoPort),
+            _ if port.is_empty() => Err(no_port(text.trim_end_matches(':'))),
             _ => Err(Problem::Port(port.to_owned())),
         }
     }
@@ -236,6 +317,10 @@ impl HostPort {
             _ => Err(Problem::Brackets),
         }
     }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 impl UnixName {
@@ -296,6 +381,15 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
+    /// Its IP address and port, if it has them.
+    #[must_use]
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) | Self::Udp(address) => Some(*address),
+            Self::Unix(_) | Self::UnixDatagram(_) => None,
+        }
+    }
+
     /// The same endpoint for IPv4, if this is the IPv6 wildcard: what to bind where the machine has no IPv6.
     #[must_use]
     pub fn ipv4_wildcard(&self) -> Option<Self> {
@@ -346,11 +440,74 @@ mod tests {
         check("unixgram://@echo", "unixgram://@echo");
     }
 
+    /// RFC 3986, 3.1: schemes are case-insensitive. Paths and hosts keep their letters.
+    #[test]
+    fn schemes_may_be_written_in_capitals() {
+        check("TCP://localhost:7", "tcp://localhost:7");
+        check("Udp://[::1]:7", "udp://[::1]:7");
+        check("UNIX:///tmp/Echo", "unix:///tmp/Echo");
+        check("UnixGram://@Echo", "unixgram://@Echo");
+    }
+
+    #[test]
+    fn names_alone_need_the_resolver() {
+        let needs = |text: &str| text.parse::<Address>().unwrap().needs_resolver();
+        for name in ["localhost:7", "udp://example.org:7", "a.b:7"] {
+            assert!(needs(name), "{name}");
+        }
+        for number in [
+            ":7",
+            "127.0.0.1:7",
+            "[::1]:7",
+            "[fe80::1%eth0]:7",
+            "unix:///s",
+        ] {
+            assert!(!needs(number), "{number}");
+        }
+    }
+
+    #[test]
+    fn ipv4_mapped_addresses_are_ipv4() {
+        let endpoints = |text: &str| text.parse::<Address>().unwrap().resolve().unwrap();
+        assert_eq!(endpoints("[::ffff:127.0.0.1]:7"), endpoints("127.0.0.1:7"));
+        assert_eq!(
+            endpoints("udp://[::ffff:0.0.0.0]:7"),
+            endpoints("udp://0.0.0.0:7")
+        );
+    }
+
     #[test]
     fn what_is_no_address_is_named_with_the_remedy() {
         check("", "it is empty");
-        check("localhost", "no port");
-        check("localhost:", "no port");
+        check(
+            "localhost",
+            "no port; write host:port, for example localhost:50007",
+        );
+        check(
+            "localhost:",
+            "no port; write host:port, for example localhost:50007",
+        );
+        check("[::1]", "no port; write host:port, for example [::1]:50007");
+        check(
+            "[::1]:",
+            "no port; write host:port, for example [::1]:50007",
+        );
+        check("tcp://[::1%lo]", "no port");
+        check(
+            "tcp://",
+            "no port; write host:port, for example 127.0.0.1:50007",
+        );
+        check("7777", "no host; write 127.0.0.1:7777");
+        check("*:7777", "write :7777 for all interfaces");
+        check("/tmp/echo.sock", "write unix:///path");
+        check("@echo", "write unix:///path");
+        check("unix:/tmp/echo.sock", "write unix:///path");
+        check("udp:localhost:7", "':' too many");
+        check("localhost:7:8", "':' too many");
+        check("[::1", "in brackets");
+        check("[]", "in brackets");
+        check("::1", "in brackets");
+        check("fe80::1:7", "in brackets");
         check("localhost:http", "'http' is no port; ports are 0 to 65535");
         check("localhost:+80", "'+80' is no port");
         check("localhost:65536", "'65536' is no port");

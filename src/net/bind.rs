@@ -5,7 +5,7 @@
 //! connection inherits on Linux (TCP_NODELAY, buffer sizes, keepalive) are set once, on the listener.
 
 use super::socket_file::SocketFile;
-use super::{Address, Endpoint, Escaped, UnixName};
+use super::{Address, Endpoint, Escaped, Resolved, UnixName};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::io;
@@ -85,12 +85,13 @@ impl Bound {
     /// # Errors
     /// What the system said. `AddrInUse` for a Unix socket's path means that a living server answers there.
     pub fn new(endpoint: &Endpoint, options: &BindOptions) -> io::Result<Self> {
-        match Self::bind(endpoint, options) {
-            Err(error) if no_ipv6(&error) => match endpoint.ipv4_wildcard() {
-                Some(ipv4) => Self::bind(&ipv4, options),
-                None => Err(error),
-            },
-            result => result,
+        match (Self::bind(endpoint, options), endpoint.ipv4_wildcard()) {
+            // A listener for IPv6 alone has nothing to fall back to.
+            (Err(error), Some(ipv4)) if is_without_ipv6(&error) && !options.ipv6_only => {
+                log::warn!("{endpoint}: {error}; this machine has no IPv6, and {ipv4} serves IPv4");
+                Self::bind(&ipv4, options)
+            }
+            (result, _) => result,
         }
     }
 
@@ -209,6 +210,11 @@ impl StreamOptions {
             let result = socket.set_tcp_user_timeout(self.user_timeout);
             errors += failed("TCP_USER_TIMEOUT", result);
         }
+        #[cfg(not(target_os = "linux"))]
+        if self.user_timeout.is_some() {
+            let result = Err(io::ErrorKind::Unsupported.into());
+            errors += failed("TCP_USER_TIMEOUT", result);
+        }
         errors
     }
 
@@ -311,8 +317,9 @@ pub(super) fn failed(option: &str, result: io::Result<()>) -> u32 {
     }
 }
 
-fn no_ipv6(error: &io::Error) -> bool {
-    // EAFNOSUPPORT where the kernel has no IPv6, EADDRNOTAVAIL where it is switched off.
+/// Whether an error of an IPv6 socket means that there is no IPv6: EAFNOSUPPORT where the kernel has none, EADDRNOTAVAIL
+/// where it is switched off (`net.ipv6.conf.all.disable_ipv6`, the default of containers).
+fn is_without_ipv6(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
         || error.kind() == io::ErrorKind::Unsupported
         || error.raw_os_error() == Some(EAFNOSUPPORT)
@@ -341,24 +348,103 @@ impl UnixName {
 
 /// Binds every address, each name with all the addresses behind it, and listens.
 ///
+/// Names are resolved here, which can block for long ([`Address::resolve`]); [`bind_resolved`] takes the result of a
+/// resolver with a deadline instead.
+///
 /// # Errors
 /// The first thing that did not work; then nothing stays bound.
 pub fn bind_all(addresses: &[Address], options: &BindOptions) -> Result<Vec<Bound>, BindError> {
-    let mut bound = Vec::new();
-    for address in addresses {
-        let endpoints = address
-            .resolve()
-            .map_err(|error| BindError::Resolve(address.clone(), error))?;
+    let resolved: Vec<Resolved> = addresses
+        .iter()
+        .map(|address| match address.resolve() {
+            Ok(endpoints) => Ok(Resolved {
+                address: address.clone(),
+                endpoints,
+            }),
+            Err(error) => Err(BindError::Resolve(address.clone(), error)),
+        })
+        .collect::<Result<_, _>>()?;
+    bind_resolved(&resolved, options)
+}
+
+/// Binds all endpoints of every address, and listens.
+///
+/// A name may have an IPv6 address on a machine that has no IPv6: /etc/hosts of most containers says so of `localhost`.
+/// That endpoint is left out with a warning if another one of the same name can be bound. An address that was written as
+/// a number is bound or is an error.
+///
+/// # Errors
+/// The first thing that did not work; then nothing stays bound.
+pub fn bind_resolved(
+    addresses: &[Resolved],
+    options: &BindOptions,
+) -> Result<Vec<Bound>, BindError> {
+    let mut bound: Vec<(&Address, Bound)> = Vec::new();
+    for Resolved { address, endpoints } in addresses {
+        let mut missing = None;
+        let bound_before = bound.len();
         for endpoint in endpoints {
-            bound.push(
-                Bound::new(&endpoint, options).map_err(|error| BindError::Bind(endpoint, error))?,
-            );
+            let is_ipv6 = endpoint.socket_addr().is_some_and(|ip| ip.is_ipv6());
+            match Bound::new(endpoint, options) {
+                Ok(socket) => bound.push((address, socket)),
+                Err(error) if is_ipv6 && address.needs_resolver() && is_without_ipv6(&error) => {
+                    missing = missing.or(Some((endpoint.clone(), error)));
+                }
+                Err(error) => return Err(explain(address, endpoint, error, &bound)),
+            }
+        }
+        match missing {
+            Some((endpoint, error)) if bound.len() == bound_before => {
+                return Err(BindError::Bind(endpoint, error));
+            }
+            Some((endpoint, error)) => {
+                log::warn!("{address}: {endpoint} is left out: {error}; this machine has no IPv6");
+            }
+            None => {}
         }
     }
     if bound.is_empty() {
         return Err(BindError::NoAddress);
     }
-    Ok(bound)
+    Ok(bound.into_iter().map(|(_, socket)| socket).collect())
+}
+
+/// An address in use may be in use by a socket of the same call, which no list of other processes would show.
+fn explain(
+    address: &Address,
+    endpoint: &Endpoint,
+    error: io::Error,
+    bound: &[(&Address, Bound)],
+) -> BindError {
+    let is_in_use = error.kind() == io::ErrorKind::AddrInUse;
+    let own = bound.iter().find(|(_, own)| own.occupies(endpoint));
+    match own {
+        Some((earlier, own)) if is_in_use => BindError::Twice {
+            address: address.clone(),
+            earlier: (*earlier).clone(),
+            endpoint: own.endpoint.clone(),
+        },
+        _ => BindError::Bind(endpoint.clone(), error),
+    }
+}
+
+impl Bound {
+    /// Whether this socket is in the way of binding `other`.
+    fn occupies(&self, other: &Endpoint) -> bool {
+        match (&self.endpoint, other) {
+            (Endpoint::Tcp(own), Endpoint::Tcp(other))
+            | (Endpoint::Udp(own), Endpoint::Udp(other)) => {
+                let is_wide = own.ip().is_unspecified() || other.ip().is_unspecified();
+                own.port() == other.port() && (is_wide || own.ip() == other.ip())
+            }
+            // Two spellings of a path (`/tmp/s`, `/tmp/./s`) lead to one file. Streams and datagrams share the names.
+            (
+                _,
+                Endpoint::Unix(UnixName::Path(path)) | Endpoint::UnixDatagram(UnixName::Path(path)),
+            ) => self.file.as_ref().is_some_and(|file| file.is_at(path)),
+            (own, other) => own == other,
+        }
+    }
 }
 
 /// Why not everything could be bound.
@@ -370,6 +456,15 @@ pub enum BindError {
     Resolve(Address, io::Error),
     /// An address could not be bound.
     Bind(Endpoint, io::Error),
+    /// Two of the addresses mean one socket.
+    Twice {
+        /// The one that could not be bound.
+        address: Address,
+        /// The one that was bound before it.
+        earlier: Address,
+        /// The socket of the earlier one.
+        endpoint: Endpoint,
+    },
 }
 
 impl fmt::Display for BindError {
@@ -383,6 +478,19 @@ impl fmt::Display for BindError {
                 f,
                 "cannot resolve {address}: {}; check the name, or give an IP address",
                 Escaped::new(&error.to_string())
+            ),
+            Self::Twice {
+                address, earlier, ..
+            } if address == earlier => {
+                write!(f, "{address} is named twice; leave one of them out")
+            }
+            Self::Twice {
+                address,
+                earlier,
+                endpoint,
+            } => write!(
+                f,
+                "{address} cannot be bound beside {earlier}, which has {endpoint} already; leave one of them out"
             ),
             Self::Bind(endpoint, error) => {
                 write!(f, "cannot listen at {endpoint}: {error}")?;
@@ -416,7 +524,7 @@ impl fmt::Display for BindError {
 impl std::error::Error for BindError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::NoAddress => None,
+            Self::NoAddress | Self::Twice { .. } => None,
             // Its own text is part of ours.
             Self::Resolve(_, error) | Self::Bind(_, error) => error.source(),
         }

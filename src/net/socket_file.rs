@@ -130,7 +130,12 @@ impl SocketFile {
     }
 
     fn is_still_ours(&self) -> bool {
-        fs::symlink_metadata(&self.path)
+        self.is_at(&self.path)
+    }
+
+    /// Whether `path`, however it is spelled, leads to this file.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        fs::symlink_metadata(path)
             .is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode)
     }
 }

@@ -43,6 +43,8 @@ mod failing_calls;
 mod inherited;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod memory;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod names;
 #[cfg(feature = "cli")]
 mod outputs;
 #[cfg(feature = "cli")]

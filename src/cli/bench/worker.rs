@@ -7,6 +7,7 @@
 //! that the pipe has no room for, since whoever reads it was stopped or is slow, is kept, and goes later.
 
 use super::wire;
+use crate::cli::descriptors;
 use crate::cli::exit::{Class, Exit, Failure};
 use crate::cli::own_program;
 use crate::load::{self, Line, Message, Orders};
@@ -23,7 +24,7 @@ pub(super) const STOP: &str = "stop";
 /// The whole life of a worker process.
 pub(super) fn work() -> Result<Exit, Failure> {
     own_program::restore_name();
-    super::raise_descriptors();
+    descriptors::raise();
     let mut pipes = Pipes::new(io::stdin(), io::stdout()).map_err(|error| broken(&error))?;
     let mut line = String::new();
     let _ = pipes.orders.read_line(&mut line);

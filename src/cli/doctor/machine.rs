@@ -5,7 +5,7 @@
 //! missing: in a container, on another kernel, for another user. The tree to read from is an argument, so that a test
 //! can make up a machine.
 
-use nix::sys::resource::{Resource, getrlimit};
+use crate::cli::descriptors;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -61,7 +61,7 @@ pub(super) struct Machine {
 impl Machine {
     /// Looks at the tree below a root, and at this process.
     pub(super) fn look(root: &Path) -> Self {
-        let limit = getrlimit(Resource::RLIMIT_NOFILE).ok();
+        let limit = descriptors::limits().ok();
         let tree = Tree(root);
         let files = tree.numbers("proc/sys/fs/file-nr");
         let tcp_mem = tree.numbers("proc/sys/net/ipv4/tcp_mem");

@@ -1,51 +1,19 @@
 //! Reaching a server: which addresses to try, from where, and what it means if that fails.
 //!
-//! What may live in this file: resolving, binding, connecting, and naming an error of a socket by its class. What may
-//! not: sending a single byte.
+//! What may live in this file: resolving, connecting, and naming an error of a socket by its class; the client's own
+//! address is in [`super::source`]. What may not: sending a single byte.
 
 use super::Plan;
+use super::source::{self, OwnFile, Source};
 use crate::cli::exit::{Class, Failure};
+use crate::cli::names;
 use crate::cli::units::Time;
 use crate::net::{Address, Endpoint, UnixName};
 use nix::errno::Errno;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use std::collections::hash_map::RandomState;
-use std::fs;
-use std::hash::{BuildHasher, Hasher};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
-use std::time::Duration;
-
-/// Where we speak from, if that was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Source {
-    /// Port 0 lets the system pick one.
-    Ip(SocketAddr),
-    Unix(UnixName),
-}
-
-impl Source {
-    /// Reads a source that fits the kind of the server's address.
-    pub(super) fn parse(text: &str, address: &Address) -> Result<Self, Failure> {
-        let refuse = |what: &str| {
-            let text = format!("--source '{text}' does not fit {address}: write {what}");
-            Failure::new(Class::Usage, text)
-        };
-        match address {
-            Address::Tcp(_) | Address::Udp(_) => {
-                let bare = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 0));
-                bare.or_else(|_| text.parse()).map(Self::Ip).map_err(|_| {
-                    refuse("an IP address, for example 127.0.0.1, 127.0.0.1:4000 or [::1]:4000")
-                })
-            }
-            Address::Unix(_) | Address::UnixDatagram(_) => match format!("unix://{text}").parse() {
-                Ok(Address::Unix(name)) => Ok(Self::Unix(name)),
-                _ => Err(refuse("a path such as /tmp/client.sock, or @name")),
-            },
-        }
-    }
-}
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 /// A connected socket, and its file if it has one.
 #[derive(Debug)]
@@ -55,68 +23,81 @@ pub(super) struct Connected {
     _file: Option<OwnFile>,
 }
 
-/// The file of our own end, gone with it.
+/// The endpoints to try, in the order in which the resolver named them, and until when. The resolver and all attempts to
+/// connect share one timeout: a health probe has to end in time however many addresses a name has.
 #[derive(Debug)]
-struct OwnFile(PathBuf);
-
-impl Drop for OwnFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+pub(super) struct Targets {
+    endpoints: Vec<Endpoint>,
+    next: usize,
+    deadline: Instant,
 }
 
-/// The endpoints to try, in the order in which the resolver named them.
-pub(super) fn targets(address: &Address) -> Result<Vec<Endpoint>, Failure> {
-    if let Address::Tcp(host) | Address::Udp(host) = address {
-        if host.port == 0 {
-            let text = format!("{address}: nobody listens on port 0; name the server's own port");
-            return Err(Failure::new(Class::Usage, text));
+/// An endpoint to try, and how long.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) endpoint: Endpoint,
+    allowed: Duration,
+}
+
+impl Targets {
+    /// Resolves the address of the server. Of a name with addresses of both families those are left that the client's own
+    /// address can speak to.
+    pub(super) fn resolve(plan: &Plan) -> Result<Self, Failure> {
+        let address = &plan.address;
+        if let Address::Tcp(host) | Address::Udp(host) = address {
+            if host.port == 0 {
+                let text =
+                    format!("{address}: nothing listens on port 0; name the server's own port");
+                return Err(Failure::new(Class::Usage, text));
+            }
+        }
+        let deadline = Instant::now() + plan.timeout;
+        let resolved = names::resolve_within(vec![address.clone()], plan.timeout)?;
+        let found = resolved.into_iter().flat_map(|one| one.endpoints);
+        let mut endpoints: Vec<Endpoint> = found.flat_map(names::reachable).collect();
+        if let Some(source) = &plan.source {
+            endpoints.retain(|endpoint| source.fits(endpoint));
+        }
+        match endpoints.is_empty() {
+            true => Err(source::fits_none(plan)),
+            false => Ok(Self {
+                endpoints,
+                next: 0,
+                deadline,
+            }),
         }
     }
-    let endpoints = address.resolve().map_err(|error| {
-        let text =
-            format!("{address}: {error}; check the host's name, or write its address in numbers");
-        Failure::new(Class::Resolve, text)
-    })?;
-    Ok(endpoints.into_iter().flat_map(reachable).collect())
 }
 
-/// "All interfaces" is where a server listens; whoever wants to talk to it finds it on this machine.
-fn reachable(endpoint: Endpoint) -> Vec<Endpoint> {
-    let addresses = |address: SocketAddr| -> Vec<SocketAddr> {
-        let hosts = match address.ip() {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
-                vec![
-                    IpAddr::V6(Ipv6Addr::LOCALHOST),
-                    IpAddr::V4(Ipv4Addr::LOCALHOST),
-                ]
-            }
-            _ => return vec![address],
-        };
-        hosts
-            .into_iter()
-            .map(|host| SocketAddr::new(host, address.port()))
-            .collect()
-    };
-    match endpoint {
-        Endpoint::Tcp(address) => addresses(address).into_iter().map(Endpoint::Tcp).collect(),
-        Endpoint::Udp(address) => addresses(address).into_iter().map(Endpoint::Udp).collect(),
-        unix => vec![unix],
+impl Iterator for Targets {
+    type Item = Target;
+
+    /// Each one may take an equal part of the time that is left, so that the first cannot use up that of the last.
+    fn next(&mut self) -> Option<Target> {
+        let endpoint = self.endpoints.get(self.next)?.clone();
+        let untried = u32::try_from(self.endpoints.len() - self.next).unwrap_or(u32::MAX);
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        self.next += 1;
+        Some(Target {
+            endpoint,
+            // connect(2) with no time at all is an error of its own; a millisecond says the same in better words.
+            allowed: (left / untried).max(Duration::from_millis(1)),
+        })
     }
 }
 
-/// A socket that is connected with an endpoint, and gives up by the plan's timeout whatever it does.
-pub(super) fn connect(endpoint: &Endpoint, plan: &Plan) -> Result<Connected, Failure> {
+/// A socket that is connected with a target, or the reason why it is not, in the time that the target has.
+pub(super) fn connect(target: &Target, plan: &Plan) -> Result<Connected, Failure> {
+    let endpoint = &target.endpoint;
     let connected = match endpoint {
-        Endpoint::Tcp(address) => connect_tcp(*address, plan),
+        Endpoint::Tcp(address) => connect_tcp(*address, plan, target.allowed),
         Endpoint::Udp(address) => connect_udp(*address, plan),
-        Endpoint::Unix(name) => connect_unix(name, Type::STREAM, plan),
-        Endpoint::UnixDatagram(name) => connect_unix(name, Type::DGRAM, plan),
+        Endpoint::Unix(name) => connect_unix(name, Type::STREAM, plan, target.allowed),
+        Endpoint::UnixDatagram(name) => connect_unix(name, Type::DGRAM, plan, target.allowed),
     };
     let (socket, file) = connected.map_err(|trouble| match trouble {
-        Trouble::Source(error) => source_failure(endpoint, plan, &error),
-        Trouble::Peer(error) => failure(endpoint, plan.timeout, &error, ""),
+        Trouble::Source(error) => source::failure(endpoint, plan, &error),
+        Trouble::Peer(error) => failure(endpoint, target.allowed, &error, ""),
     })?;
     Ok(Connected {
         socket,
@@ -139,9 +120,9 @@ impl From<io::Error> for Trouble {
 
 type Opened = Result<(Socket, Option<OwnFile>), Trouble>;
 
-fn connect_tcp(address: SocketAddr, plan: &Plan) -> Opened {
+fn connect_tcp(address: SocketAddr, plan: &Plan, allowed: Duration) -> Opened {
     let socket = open_ip(address, Type::STREAM, Protocol::TCP, plan)?;
-    socket.connect_timeout(&address.into(), plan.timeout)?;
+    socket.connect_timeout(&address.into(), allowed)?;
     // A free port of this machine can be connected with itself, and would echo to perfection.
     let (ours, theirs) = (socket.local_addr()?, socket.peer_addr()?);
     if ours.as_socket() == theirs.as_socket() {
@@ -167,44 +148,26 @@ fn open_ip(
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     set_timeouts(&socket, plan.timeout)?;
     if let Some(Source::Ip(source)) = plan.source {
-        let bound = socket.bind(&SockAddr::from(source));
-        bound.map_err(Trouble::Source)?;
+        source::bind_ip(&socket, kind, source).map_err(Trouble::Source)?;
     }
     Ok(socket)
 }
 
-fn connect_unix(name: &UnixName, kind: Type, plan: &Plan) -> Opened {
+fn connect_unix(name: &UnixName, kind: Type, plan: &Plan, allowed: Duration) -> Opened {
     let socket = Socket::new(Domain::UNIX, kind, None)?;
-    // The timeout of writing is that of connecting too: a server whose queue is full keeps us waiting.
-    set_timeouts(&socket, plan.timeout)?;
+    // The timeout of writing is that of connecting too: a server whose queue is full keeps its clients waiting.
+    set_timeouts(&socket, allowed)?;
     let file = match &plan.source {
-        Some(Source::Unix(own)) => bind_unix(&socket, own).map_err(Trouble::Source)?,
-        // Only who has a name can be answered with datagrams.
-        _ if kind == Type::DGRAM => bind_unix(&socket, &own_name()).map_err(Trouble::Source)?,
+        Some(Source::Unix(own)) => {
+            source::bind_unix(&socket, kind, own).map_err(Trouble::Source)?
+        }
+        // A socket without a name cannot be answered with datagrams.
+        _ if kind == Type::DGRAM => source::bind_unnamed(&socket, name).map_err(Trouble::Source)?,
         _ => None,
     };
     socket.connect(&name.to_sock_addr()?)?;
+    set_timeouts(&socket, plan.timeout)?;
     Ok((socket, file))
-}
-
-fn bind_unix(socket: &Socket, name: &UnixName) -> io::Result<Option<OwnFile>> {
-    socket.bind(&name.to_sock_addr()?)?;
-    Ok(match name {
-        UnixName::Path(path) => Some(OwnFile(path.clone())),
-        UnixName::Abstract(_) => None,
-    })
-}
-
-/// A name that nobody else has: without a file where the system can do that, else in the folder for such things.
-fn own_name() -> UnixName {
-    let name = format!(
-        "echo-reactor-send-{:016x}",
-        RandomState::new().build_hasher().finish()
-    );
-    match cfg!(target_os = "linux") {
-        true => UnixName::Abstract(name),
-        false => UnixName::Path(std::env::temp_dir().join(name)),
-    }
 }
 
 fn set_timeouts(socket: &Socket, timeout: Duration) -> io::Result<()> {
@@ -212,26 +175,6 @@ fn set_timeouts(socket: &Socket, timeout: Duration) -> io::Result<()> {
     let timeout = timeout.max(Duration::from_micros(1));
     socket.set_read_timeout(Some(timeout))?;
     socket.set_write_timeout(Some(timeout))
-}
-
-fn source_failure(endpoint: &Endpoint, plan: &Plan, error: &io::Error) -> Failure {
-    let source = match &plan.source {
-        Some(Source::Ip(address)) => address.to_string(),
-        Some(Source::Unix(name)) => name.to_string(),
-        None => "a name of our own".to_owned(),
-    };
-    let (class, remedy) = match error.kind() {
-        ErrorKind::AddrInUse => (Class::Usage, "it is taken; use another one"),
-        ErrorKind::AddrNotAvailable => (Class::Usage, "it is not an address of this machine"),
-        ErrorKind::InvalidInput => (Class::Usage, "it must be of the same kind as the server's"),
-        ErrorKind::PermissionDenied => (Class::Permission, "this user may not use it"),
-        _ if error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {
-            (Class::Usage, "it must be of the same kind as the server's")
-        }
-        _ => (Class::Io, "use another one, or none"),
-    };
-    let text = format!("{endpoint}: cannot speak from {source}: {error}; {remedy}");
-    Failure::new(class, text)
 }
 
 /// What an error of a socket says of its server. `when` tells how far things had come, or is empty.
@@ -296,36 +239,58 @@ fn rare_failure(error: &io::Error) -> (Class, String, String) {
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> Address {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn sources_fit_their_servers() {
-        let parse = |source, server| Source::parse(source, &address(server)).ok();
-        let ip = |text: &str| Some(Source::Ip(text.parse().unwrap()));
-        assert_eq!(parse("127.0.0.1", "127.0.0.1:7"), ip("127.0.0.1:0"));
-        assert_eq!(parse("127.0.0.1:9", "udp://127.0.0.1:7"), ip("127.0.0.1:9"));
-        assert_eq!(parse("::1", "[::1]:7"), ip("[::1]:0"));
-        assert_eq!(parse("/tmp/c", "127.0.0.1:7"), None);
-        let name = Some(Source::Unix(UnixName::Path("/tmp/c".into())));
-        assert_eq!(parse("/tmp/c", "unixgram:///tmp/s"), name);
-        assert_eq!(parse("tmp/c", "unixgram:///tmp/s"), None);
-    }
-
     #[test]
     fn a_server_on_all_interfaces_is_found_on_this_machine() {
         let texts = |text: &str| -> Vec<String> {
-            let endpoints = targets(&address(text)).ok().unwrap();
-            endpoints.iter().map(ToString::to_string).collect()
+            let targets = Targets::resolve(&plan(text, None)).unwrap();
+            targets.map(|target| target.endpoint.to_string()).collect()
         };
-        assert_eq!(texts(":7"), ["tcp://[::1]:7", "tcp://127.0.0.1:7"]);
+        assert_eq!(texts(":7"), ["tcp://127.0.0.1:7", "tcp://[::1]:7"]);
         assert_eq!(texts("udp://0.0.0.0:7"), ["udp://127.0.0.1:7"]);
         assert_eq!(texts("192.0.2.1:7"), ["tcp://192.0.2.1:7"]);
+        let failure = Targets::resolve(&plan("127.0.0.1:0", None)).unwrap_err();
+        assert_eq!(failure.class, Class::Usage);
+    }
+
+    /// `:7` stands for addresses of both families, as `localhost:7` does on most machines.
+    #[test]
+    fn the_clients_own_address_picks_the_family() {
+        let targets = |text: &str, source: &str| -> Result<Vec<String>, Failure> {
+            let targets = Targets::resolve(&plan(text, Some(source)))?;
+            Ok(targets.map(|target| target.endpoint.to_string()).collect())
+        };
         assert_eq!(
-            targets(&address("127.0.0.1:0")).err().unwrap().class,
-            Class::Usage
+            targets("udp://:7", "127.0.0.1").unwrap(),
+            ["udp://127.0.0.1:7"]
         );
+        assert_eq!(targets(":7", "::1").unwrap(), ["tcp://[::1]:7"]);
+        let failure = targets("127.0.0.1:7", "::1").unwrap_err();
+        assert_eq!(failure.class, Class::Usage, "{failure}");
+        assert!(failure.text.contains("IPv4 address"), "{failure}");
+    }
+
+    #[test]
+    fn all_addresses_of_a_name_share_one_timeout() {
+        let targets = Targets::resolve(&plan(":7", None)).unwrap();
+        let allowed: Vec<Duration> = targets.map(|target| target.allowed).collect();
+        let limit = Duration::from_secs(5);
+        assert!(
+            allowed[0] <= limit / 2 && allowed[1] <= limit,
+            "{allowed:?}"
+        );
+    }
+
+    fn plan(text: &str, source: Option<&str>) -> Plan {
+        let address: Address = text.parse().unwrap();
+        Plan {
+            source: source.map(|source| Source::parse(source, &address).unwrap()),
+            address,
+            input: super::super::Input::Standard,
+            form: super::super::Form::Nothing,
+            repeat: 1,
+            interval: Duration::ZERO,
+            timeout: Duration::from_secs(5),
+        }
     }
 
     #[test]

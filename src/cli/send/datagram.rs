@@ -3,9 +3,10 @@
 //! What may live in this file: sending one, waiting for one, and comparing them. A datagram that is lost is not sent
 //! again: the caller wants to know.
 
-use super::connect::{self, Connected};
+use super::connect::{self, Connected, Targets};
 use super::{Input, Out, Plan, Stop, text};
 use crate::cli::exit::{Class, Failure};
+use crate::cli::stdio::Patient;
 use crate::cli::units::grouped;
 use crate::net::Address;
 use std::io::{self, ErrorKind, Read, Write};
@@ -29,9 +30,9 @@ pub(super) fn talk(plan: &Plan, out: &mut Out) -> Result<(), Stop> {
         check_length(plan, message.len())?;
     }
     let mut last = None;
-    for endpoint in connect::targets(&plan.address)? {
+    for target in Targets::resolve(plan)? {
         let mut answered = 0;
-        let said = connect::connect(&endpoint, plan)
+        let said = connect::connect(&target, plan)
             .map_err(Stop::from)
             .and_then(|peer| exchange(&peer, plan, messages, out, &mut answered));
         match said {
@@ -126,11 +127,8 @@ fn read_input(plan: &Plan) -> Result<Vec<u8>, Failure> {
         _ => UNIX_BYTES_MAX,
     };
     let mut bytes = Vec::new();
-    let limited = io::stdin()
-        .lock()
-        .take(most as u64 + 1)
-        .read_to_end(&mut bytes);
-    limited
+    Patient::input()
+        .and_then(|input| input.take(most as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| Failure::new(Class::Io, format!("cannot read standard input: {error}")))?;
     match bytes.len() > most {
         true => Err(too_long("standard input", most)),

@@ -5,15 +5,14 @@
 //! come back is remembered in a queue of bounded length. What may live in this file: that, and the order of the end: we
 //! say FIN, the server says FIN, and nothing comes between.
 
-use super::connect::{self, Connected};
+use super::connect::{self, Connected, Targets};
 use super::{Input, Out, Plan, Stop, text};
 use crate::cli::exit::{Class, Failure};
+use crate::cli::stdio::Patient;
 use crate::cli::units::plural;
 use socket2::Socket;
-use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::{self, JoinHandle};
@@ -42,8 +41,8 @@ pub(super) fn talk(plan: &Plan, out: &mut Out) -> Result<(), Stop> {
 /// The first endpoint that lets us in.
 fn reach(plan: &Plan) -> Result<Connected, Failure> {
     let mut last = None;
-    for endpoint in connect::targets(&plan.address)? {
-        match connect::connect(&endpoint, plan) {
+    for target in Targets::resolve(plan)? {
+        match connect::connect(&target, plan) {
             Ok(connected) => return Ok(connected),
             Err(failure) => last = Some(failure),
         }
@@ -90,8 +89,7 @@ impl Echo<'_> {
 
     /// All of standard input, as it comes.
     fn pass_through(&mut self, out: &mut Out) -> Result<(), Stop> {
-        let input = io::stdin().as_fd().try_clone_to_owned();
-        let mut input = File::from(input.map_err(|error| cannot_read(&error))?);
+        let mut input = Patient::input().map_err(|error| cannot_read(&error))?;
         let (sent, awaited) = mpsc::sync_channel(CHUNKS_IN_FLIGHT);
         let (_, writer) = self.start("send", move |socket, _| {
             let read = copy(&mut input, &socket, &sent)?;
@@ -219,7 +217,7 @@ fn finish(socket: &Socket) -> io::Result<()> {
 /// Copies the input to the socket, and tells of each chunk before it is written, so that the reader never sees a byte
 /// that it does not expect. Errors of the socket are its own; one of the input is returned as a value.
 fn copy(
-    input: &mut File,
+    input: &mut Patient,
     mut socket: &Socket,
     sent: &SyncSender<Chunk>,
 ) -> io::Result<Option<io::Error>> {

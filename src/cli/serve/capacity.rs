@@ -5,11 +5,11 @@
 
 use super::typed::{Model, Typed};
 use crate::blocking::threads_max;
+use crate::cli::descriptors;
 use crate::cli::exit::{Class, Failure};
 use crate::cli::units::{grouped, plural};
 use crate::limits::Limits;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::close;
 use std::io;
 
@@ -25,7 +25,7 @@ pub(super) fn fit(typed: &Typed, in_use: u64) -> Result<(Limits, String), Failur
         .check()
         .map_err(|error| Failure::new(Class::Usage, error.to_string()))?;
     let asked = limits.connections_max as u64;
-    let descriptors = raise_descriptors();
+    let descriptors = descriptors::raise();
     let slack = limits.descriptors_reserved.saturating_sub(DESCRIPTORS_OWN) as u64;
     let beyond = in_use.saturating_sub(slack);
     let mut lowered = limits.fit_descriptors(descriptors.saturating_sub(beyond));
@@ -75,29 +75,6 @@ pub(super) fn fit(typed: &Typed, in_use: u64) -> Result<(Limits, String), Failur
         _ => format!("holds up to {} ({why})", plural(fits, "connection")),
     };
     Ok((limits, capacity))
-}
-
-/// Raises the soft limit of descriptors to the hard one, and returns how many there may be now. The soft one is low
-/// for the sake of programs that use select(2), which we do not.
-fn raise_descriptors() -> u64 {
-    match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((soft, hard)) if soft < hard => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-            Ok(()) => hard,
-            Err(error) => {
-                log::warn!(
-                    "the limit of descriptors stays at {}: raising it to {} failed: {error}",
-                    grouped(soft),
-                    grouped(hard)
-                );
-                soft
-            }
-        },
-        Ok((soft, _)) => soft,
-        Err(error) => {
-            log::warn!("the limit of descriptors is unknown: {error}");
-            u64::MAX
-        }
-    }
 }
 
 /// Makes the kernel's table of our descriptors as large as the reserve asks for. Left alone it doubles as connections

@@ -5,9 +5,10 @@
 
 use crate::blocking;
 use crate::cli::exit::{Class, Failure};
+use crate::cli::names;
 use crate::echo::StartError;
 use crate::net::address::UNIX_PATH_MAX;
-use crate::net::{Address, BindError, Endpoint, UnixName};
+use crate::net::{BindError, Endpoint, UnixName};
 use nix::errno::Errno;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -38,7 +39,8 @@ pub(super) fn blocking_error(error: &blocking::StartError) -> Failure {
 fn bind_error(error: &BindError) -> Failure {
     match error {
         BindError::NoAddress => no_address(),
-        BindError::Resolve(address, error) => no_such_host(address, error),
+        BindError::Resolve(address, error) => names::no_such_host(address, error),
+        BindError::Twice { .. } => Failure::new(Class::Usage, error.to_string()),
         BindError::Bind(endpoint, error) => endpoint_error(endpoint, error),
     }
 }
@@ -46,12 +48,6 @@ fn bind_error(error: &BindError) -> Failure {
 fn no_address() -> Failure {
     let text = "no address to listen on; name one, for example 127.0.0.1:50007";
     Failure::new(Class::Usage, text)
-}
-
-pub(super) fn no_such_host(address: &Address, error: &io::Error) -> Failure {
-    let text =
-        format!("{address}: {error}; check the host's name, or write its address in numbers");
-    Failure::new(Class::Resolve, text)
 }
 
 /// The operating system refused something that no flag can help with.
@@ -160,6 +156,7 @@ fn abstract_error(endpoint: &Endpoint, error: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Address;
 
     #[track_caller]
     fn told(address: &str, errno: Errno, code: u8, expected: &str) {

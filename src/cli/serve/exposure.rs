@@ -9,28 +9,23 @@
 //!
 //! What may live in this file: that decision. What may not: binding; it is made before anything is bound.
 
-use super::explain;
 use super::typed::Typed;
 use crate::cli::exit::{Class, Failure};
-use crate::net::{Address, Endpoint};
+use crate::net::{Endpoint, Resolved};
 use std::net::IpAddr;
 
 /// Refuses UDP beyond loopback, unless that was asked for. Sockets that we were born with are not asked: whoever bound them
 /// has decided it.
-pub(super) fn check(typed: &Typed, addresses: &[Address]) -> Result<(), Failure> {
+pub(super) fn check(typed: &Typed, addresses: &[Resolved]) -> Result<(), Failure> {
     if typed.is_exposed() {
         return Ok(());
     }
-    for address in addresses {
-        let endpoints = address
-            .resolve()
-            .map_err(|error| explain::no_such_host(address, &error))?;
-        for endpoint in endpoints {
-            if let Endpoint::Udp(udp) = endpoint
-                && !is_loopback(udp.ip())
-            {
-                return Err(Failure::new(Class::Usage, refusal(&endpoint, udp.port())));
+    for endpoint in addresses.iter().flat_map(|address| &address.endpoints) {
+        match endpoint {
+            Endpoint::Udp(udp) if !is_loopback(udp.ip()) => {
+                return Err(Failure::new(Class::Usage, refusal(endpoint, udp.port())));
             }
+            _ => {}
         }
     }
     Ok(())

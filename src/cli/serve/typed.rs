@@ -27,7 +27,7 @@ Examples:
   echo-reactor serve --idle-timeout 1m30s --connections 10k --stats-json stats.json
 
 Addresses: tcp://host:port  udp://host:port  unix:///path  unix://@name  unixgram:///path  host:port  :port
-Bytes: 64KiB or 64k is 65,536, 64kB is 64,000. Times: 250ms, 5s, 1m30s. Counts: 500, 10k, 1M.
+Bytes: 64KiB or 64k is 65,536, 64kB is 64,000. Times: 250ms, 5s, 1m30s. Counts: 500, 10k, 1M, 100,000.
 Signals: SIGTERM and SIGINT drain, a second one stops at once, also where they were inherited blocked or ignored; SIGHUP is
 ignored; SIGUSR1 prints the counters; SIGUSR2 hands all listeners over to a new process of this program as it lies on disk
 now, without a client noticing.
@@ -40,7 +40,8 @@ NOTIFY_SOCKET is told READY, RELOADING and STOPPING, again until the manager tak
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Typed {
     #[arg(value_name = "ADDRESS", help = format!(
-        "Where to listen; port 0 picks a free one [default: {DEFAULT_ADDRESS}, or the sockets of LISTEN_FDS]"
+        "Where to listen; port 0 picks a free one; a name is resolved in 10s or is an error \
+         [default: {DEFAULT_ADDRESS}, or the sockets of LISTEN_FDS]"
     ))]
     addresses: Vec<Address>,
 

@@ -1,0 +1,276 @@
+//! Names of hosts, resolved within a deadline.
+//!
+//! getaddrinfo(3) has no deadline, and cannot be interrupted: a name server that is silent holds it for as long as
+//! resolv.conf(5) allows, half a minute with its defaults. So the call is made elsewhere and abandoned when its time is over.
+//!
+//! [`resolve_within`] makes it in a thread. That suits a client, which exits soon. It does not suit a server: once a
+//! process has had a second thread, even one that was joined, glibc's cancellation points cost about 45 instructions more
+//! for each system call, for ever, since `__libc_single_threaded` is never set again. So [`resolve_apart`] lets a short-lived
+//! child process ask, which is this very program with a hidden command, [`answer`].
+
+use super::exit::{Class, Exit, Failure};
+use super::own_program;
+use super::stdio;
+use super::units::Time;
+use crate::net::{Address, Endpoint, Resolved};
+use clap::Args;
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::Stdio;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The hidden command of the child process.
+pub(super) const COMMAND: &str = "resolve-names";
+
+/// Resolve names, one line of endpoints for each
+#[derive(Args, Debug)]
+pub(super) struct Typed {
+    #[arg(long, value_name = "TIME")]
+    timeout: Time,
+
+    #[arg(value_name = "ADDRESS", required = true)]
+    addresses: Vec<Address>,
+}
+
+/// Resolves these addresses, in their order, within `timeout` for all of them.
+///
+/// # Errors
+/// The first name that has no address, or whose address was not found in time.
+pub(super) fn resolve_within(
+    addresses: Vec<Address>,
+    timeout: Duration,
+) -> Result<Vec<Resolved>, Failure> {
+    match addresses.iter().any(Address::needs_resolver) {
+        true => resolve_by(addresses, timeout, Address::resolve),
+        false => addresses.into_iter().map(resolve_number).collect(),
+    }
+}
+
+/// The same without a second thread in this process.
+///
+/// # Errors
+/// Those of [`resolve_within`].
+pub(super) fn resolve_apart(
+    addresses: Vec<Address>,
+    timeout: Duration,
+) -> Result<Vec<Resolved>, Failure> {
+    if !addresses.iter().any(Address::needs_resolver) {
+        return resolve_within(addresses, timeout);
+    }
+    let names = addresses.iter().filter(|address| address.needs_resolver());
+    match ask_child(names, timeout) {
+        Ok(told) => parse(addresses, &told),
+        // Without /proc, say. Then a thread has to do, and what it costs is better than no service.
+        Err(error) => {
+            log::debug!("no process for the resolver: {error}; a thread asks it");
+            resolve_within(addresses, timeout)
+        }
+    }
+}
+
+/// The endpoints at which a client of this machine finds a server. "All interfaces" is where a server listens; a client
+/// reaches it by a loopback address, of IPv6 too if it may be a dual-stack one.
+pub(super) fn reachable(endpoint: Endpoint) -> Vec<Endpoint> {
+    let hosts = |address: SocketAddr| -> Vec<SocketAddr> {
+        let hosts: &[IpAddr] = match address.ip() {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => &[
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ],
+            _ => return vec![address],
+        };
+        let with_port = |host: &IpAddr| SocketAddr::new(*host, address.port());
+        hosts.iter().map(with_port).collect()
+    };
+    match endpoint {
+        Endpoint::Tcp(address) => hosts(address).into_iter().map(Endpoint::Tcp).collect(),
+        Endpoint::Udp(address) => hosts(address).into_iter().map(Endpoint::Udp).collect(),
+        unix => vec![unix],
+    }
+}
+
+pub(super) fn no_such_host(address: &Address, error: &io::Error) -> Failure {
+    let text =
+        format!("{address}: {error}; check the host's name, or write its address in numbers");
+    Failure::new(Class::Resolve, text)
+}
+
+fn resolve_number(address: Address) -> Result<Resolved, Failure> {
+    let endpoints = address
+        .resolve()
+        .map_err(|error| no_such_host(&address, &error))?;
+    Ok(Resolved { address, endpoints })
+}
+
+/// The resolver is an argument so that a test can have a silent one.
+fn resolve_by(
+    addresses: Vec<Address>,
+    timeout: Duration,
+    resolve: impl Fn(&Address) -> io::Result<Vec<Endpoint>> + Send + 'static,
+) -> Result<Vec<Resolved>, Failure> {
+    let (sender, receiver) = mpsc::channel();
+    let (began, asked) = (Instant::now(), addresses.clone());
+    let thread = thread::Builder::new().name("resolver".to_owned());
+    thread
+        .spawn(move || {
+            for address in asked {
+                if sender.send(resolve(&address)).is_err() {
+                    return; // the time is over
+                }
+            }
+        })
+        .map_err(|error| Failure::new(Class::System, format!("no thread for names: {error}")))?;
+    let mut resolved = Vec::new();
+    for address in addresses {
+        let endpoints = match receiver.recv_timeout(timeout.saturating_sub(began.elapsed())) {
+            Ok(result) => result.map_err(|error| no_such_host(&address, &error))?,
+            Err(RecvTimeoutError::Timeout) => {
+                let text = format!(
+                    "{address}: the resolver has not answered within {}; check the name servers in /etc/resolv.conf, \
+                     or write the host's address in numbers",
+                    Time(timeout)
+                );
+                return Err(Failure::new(Class::Resolve, text));
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                let text = format!("{address}: the thread that resolves names has ended");
+                return Err(Failure::new(Class::Internal, text));
+            }
+        };
+        resolved.push(Resolved { address, endpoints });
+    }
+    Ok(resolved)
+}
+
+/// What the child process says. It keeps the deadline itself, so that it ends in time even if this process does not live.
+fn ask_child<'a>(
+    names: impl Iterator<Item = &'a Address>,
+    timeout: Duration,
+) -> io::Result<String> {
+    let mut child = own_program::command()?
+        .args([COMMAND, "--timeout", &Time(timeout).to_string(), "--"])
+        .args(names.map(Address::to_string))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut told = String::new();
+    let read = match &mut child.stdout {
+        Some(output) => output.read_to_string(&mut told).map(drop),
+        None => Ok(()),
+    };
+    let _ = child.wait(); // its output tells more than its exit code
+    read.map(|()| told)
+}
+
+/// The child's part: a line for each address, the endpoints or, behind a '!', the failure.
+pub(super) fn answer(typed: &Typed) -> Result<Exit, Failure> {
+    let lines = match resolve_within(typed.addresses.clone(), typed.timeout.0) {
+        Ok(resolved) => resolved.iter().map(line).collect(),
+        Err(failure) => format!("!{}\n", failure.text),
+    };
+    stdio::print(&lines)?;
+    Ok(Exit::Ok)
+}
+
+fn line(resolved: &Resolved) -> String {
+    let endpoints: Vec<String> = resolved.endpoints.iter().map(Endpoint::to_string).collect();
+    format!("{}\n", endpoints.join(" "))
+}
+
+fn parse(addresses: Vec<Address>, told: &str) -> Result<Vec<Resolved>, Failure> {
+    if let Some(text) = told.strip_prefix('!') {
+        return Err(Failure::new(Class::Resolve, text.trim_end()));
+    }
+    let mut lines = told.lines();
+    let endpoints = |line: &str| -> Option<Vec<Endpoint>> {
+        let parts = line.split(' ').map(|text| {
+            let address: Address = text.parse().ok()?;
+            address.resolve().ok()?.pop() // a number, which has one
+        });
+        parts.collect()
+    };
+    let mut resolved = Vec::new();
+    for address in addresses {
+        if !address.needs_resolver() {
+            resolved.push(resolve_number(address)?);
+            continue;
+        }
+        match lines.next().and_then(endpoints) {
+            Some(endpoints) => resolved.push(Resolved { address, endpoints }),
+            None => {
+                let text = format!(
+                    "{address}: the process that resolves names has ended without an answer; \
+                     write the host's address in numbers"
+                );
+                return Err(Failure::new(Class::Resolve, text));
+            }
+        }
+    }
+    Ok(resolved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<Address> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_resolver_that_does_not_answer_is_given_up() {
+        let names = addresses(&["example.com:7"]);
+        let silent = |_: &Address| loop {
+            thread::park();
+        };
+        let failure = resolve_by(names, Duration::from_millis(20), silent).unwrap_err();
+        assert_eq!(failure.class, Class::Resolve);
+        assert!(
+            failure.text.contains("tcp://example.com:7: ") && failure.text.contains("within 20ms"),
+            "{failure}"
+        );
+    }
+
+    #[test]
+    fn several_addresses_are_resolved_in_their_order() {
+        let names = addresses(&["a.example:7", "unix://@x", "b.example:7"]);
+        let number = |address: &Address| match address.to_string().contains("a.example") {
+            true => "127.0.0.1:7".parse::<Address>().unwrap().resolve(),
+            false => "127.0.0.2:7".parse::<Address>().unwrap().resolve(),
+        };
+        let resolved = resolve_by(names, Duration::from_secs(60), number).unwrap();
+        let texts: String = resolved.iter().map(line).collect();
+        assert_eq!(
+            texts,
+            "tcp://127.0.0.1:7\ntcp://127.0.0.2:7\ntcp://127.0.0.2:7\n"
+        );
+    }
+
+    /// Numbers are understood without a resolver, so none can delay them, however short the time is.
+    #[test]
+    fn numbers_need_no_time() {
+        let numbers = addresses(&["127.0.0.1:7", "[::1]:7", ":7", "unix:///a b"]);
+        let resolved = resolve_within(numbers.clone(), Duration::ZERO).unwrap();
+        assert_eq!(resolved.len(), 4);
+        assert_eq!(resolve_apart(numbers, Duration::ZERO).unwrap(), resolved);
+    }
+
+    #[test]
+    fn what_the_child_says_is_read_back() {
+        let names = addresses(&["unix:///a b", "udp://localhost:7"]);
+        let told = "udp://[::1]:7 udp://127.0.0.1:7\n";
+        let resolved = parse(names.clone(), told).unwrap();
+        let expected = format!("unix:///a b\n{told}");
+        assert_eq!(resolved.iter().map(line).collect::<String>(), expected);
+        let failure = parse(names.clone(), "!udp://localhost:7: no\n").unwrap_err();
+        assert_eq!(
+            (failure.class, failure.text.as_str()),
+            (Class::Resolve, "udp://localhost:7: no")
+        );
+        assert!(parse(names, "").is_err());
+    }
+}
