@@ -67,6 +67,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     if typed.as_worker {
         return worker::work();
     }
+    typed.refuse_nonsense()?;
     side_file::refuse_same(&[("--hdr", typed.hdr()), ("--svg", typed.svg())])?;
     let stop = listen_to_signals()?;
     let descriptors = descriptors::raise();

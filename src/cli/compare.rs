@@ -98,7 +98,8 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         notes,
     };
     judge::judge(&mut record);
-    let written = std::iter::once(stdio::print(&printable(&text::report(&record)))).chain(files.fill(&record));
+    let written = std::iter::once(stdio::print(&printable(&text::report(&record))))
+        .chain(files.fill(&record));
     let exit = with_failures(conclude(&record, brought.wrong), written);
     failure.map_or(Ok(exit), Err)
 }

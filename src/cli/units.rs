@@ -1,16 +1,26 @@
-//! Numbers as people write them: `10k` connections, `64KiB`, `1m30s`, `off`.
+//! Numbers as people write them: `10k` connections, `64KiB`, `1m30s`, `0.5` a second, `20%`, `off`.
 //!
 //! ```text
-//! counts      500  10k  1.5M                 k M G are 1,000, a million, a milliard
-//! bytes       4096  64KiB  64k  1MB          KiB MiB GiB, or k M G for short, count in 1,024; kB MB GB in 1,000
-//! durations   250ms  5s  1m30s  2h           us ms s m h d, also in a row; a unit is needed
+//! counts      500  10k  1.5M  100,000  100_000  1e6     k M G are 1,000, a million, a milliard
+//! rates       the same, and fractions: 0.5 is one in two seconds
+//! bytes       4096  64KiB  64k  1MB      KiB MiB GiB, or k M G for short, count in 1,024; kB MB GB in 1,000
+//! durations   250ms  5s  1m30s  2h       us ms s m h d, also in a row; a unit is needed
+//! shares      20%  0.5%
 //! ```
 //!
-//! A fraction may be written if it comes out even: `1.5k` is 1,500, and `1.5` of something indivisible is refused. Each
-//! type prints itself in the shortest way that reads back as the same value, which is how the help shows defaults. What
-//! may live in this file: reading and printing such values. What may not: what they are good for.
+//! A text means one value or is refused with what to write: never a value that is nearly what was written. A fraction
+//! may be written if it comes out even: `1.5k` is 1,500, and `1.5` of something indivisible is refused. Each type prints
+//! itself in the shortest way that reads back as the same value, which is how the help shows defaults. What may live in
+//! this file: reading and printing such values. What may not: what they are good for.
+
+mod decimal;
+mod list;
+#[cfg(test)]
+mod tests;
 
 use crate::net::Escaped;
+use decimal::{Decimal, split};
+pub(crate) use list::List;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -26,6 +36,14 @@ pub(crate) struct Bytes(pub(crate) usize);
 /// A time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Time(pub(crate) Duration);
+
+/// So many a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Rate(pub(crate) f64);
+
+/// A share of a whole, in hundredths.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Percent(pub(crate) f64);
 
 /// A value, or one word that stands for having none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,14 +95,14 @@ impl<T, W: Word> Or<T, W> {
 }
 
 /// Why a text is no value. It is printed behind the text itself, which the caller names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct UnitError {
     problem: Problem,
     kind: Kind,
     word: Option<&'static str>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Problem {
     Empty,
     NoNumber,
@@ -93,14 +111,22 @@ enum Problem {
     NotWhole,
     TooLarge,
     Negative,
+    /// A separator that is not between groups of three digits.
+    Groups,
+    /// A point that may stand between groups, as it does in some countries, or before a fraction.
+    Point,
+    /// A number that may be a share of one or of a hundred.
+    Share(f64),
 }
 
 /// What kind of value was wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Count,
+    Rate,
     Bytes,
     Time,
+    Percent,
 }
 
 impl fmt::Display for UnitError {
@@ -113,9 +139,24 @@ impl fmt::Display for UnitError {
             Problem::NotWhole => write!(f, "the fraction does not come out even")?,
             Problem::TooLarge => write!(f, "it is too large")?,
             Problem::Negative => write!(f, "it is negative")?,
+            Problem::Groups => write!(
+                f,
+                "a comma stands between groups of three digits, and a point before a fraction"
+            )?,
+            Problem::Point => write!(
+                f,
+                "its point could group digits or begin a fraction; leave it out, or end the fraction with a 0"
+            )?,
+            Problem::Share(share) => write!(
+                f,
+                "it could be {share}% or {}%; write one of these",
+                share * 100.0
+            )?,
         }
         let examples = match self.kind {
             Kind::Count => "500, 10k or 1M",
+            Kind::Rate => "0.5, 500 or 10k",
+            Kind::Percent => "20%",
             Kind::Bytes => "4096, 64KiB or 1MB",
             Kind::Time => "250ms, 5s or 1m30s",
         };
@@ -142,10 +183,12 @@ impl Kind {
     fn scale(self, unit: &str) -> Result<u128, Problem> {
         const KI: u128 = 1024;
         Ok(match (self, unit) {
-            (Self::Count, "") | (Self::Bytes, "" | "B") => 1,
-            (Self::Count, "k" | "K") | (Self::Bytes, "kB" | "KB") => 1_000,
-            (Self::Count, "M") | (Self::Bytes, "MB") => 1_000_000,
-            (Self::Count, "G") | (Self::Bytes, "GB") => 1_000_000_000,
+            (Self::Count | Self::Rate, "")
+            | (Self::Bytes, "" | "B")
+            | (Self::Percent, "" | "%") => 1,
+            (Self::Count | Self::Rate, "k" | "K") | (Self::Bytes, "kB" | "KB") => 1_000,
+            (Self::Count | Self::Rate, "M") | (Self::Bytes, "MB") => 1_000_000,
+            (Self::Count | Self::Rate, "G") | (Self::Bytes, "GB") => 1_000_000_000,
             (Self::Bytes, "k" | "K" | "KiB") => KI,
             (Self::Bytes, "M" | "MiB") => KI * KI,
             (Self::Bytes, "G" | "GiB") => KI * KI * KI,
@@ -175,60 +218,51 @@ impl Kind {
         let mut rest = text;
         let mut sum: u128 = 0;
         while !rest.is_empty() {
-            let (number, behind) = split(rest, |c| c.is_ascii_digit() || c == '.');
-            let (unit, next) = split(behind, |c| !c.is_ascii_digit() && c != '.');
-            if number.is_empty() {
-                return Err(Problem::NoNumber);
-            }
+            let (number, behind) = Decimal::read(rest)?;
+            let (unit, next) = split(behind, |c| !c.is_ascii_digit());
             // `10k5` is surely a slip of the hand; `1m30s` is how people write times.
             if !next.is_empty() && self != Self::Time {
                 return Err(Problem::Unit(behind.to_owned()));
             }
-            let part = scaled(number, self.scale(unit)?)?;
+            if unit.is_empty() {
+                refuse_grouping_by_points(rest)?;
+            }
+            let part = number.times(self.scale(unit)?)?;
             sum = sum.checked_add(part).ok_or(Problem::TooLarge)?;
             rest = next;
         }
         Ok(sum)
     }
-}
 
-/// The longest head of a text that is made of such characters, and what follows it.
-fn split(text: &str, belongs: impl Fn(char) -> bool) -> (&str, &str) {
-    text.split_at(text.find(|c| !belongs(c)).unwrap_or(text.len()))
-}
-
-/// A decimal number times a scale, if that is a whole number.
-fn scaled(number: &str, scale: u128) -> Result<u128, Problem> {
-    let (whole, fraction) = match number.split_once('.') {
-        None => (number, ""),
-        Some((_, "")) => return Err(Problem::NoNumber),
-        Some((whole, fraction)) => (whole, fraction.trim_end_matches('0')),
-    };
-    // At most 2^64 times 2^47 (a day in nanoseconds): no overflow in 128 bits.
-    let whole = digits(whole)? * scale;
-    if fraction.is_empty() {
-        return Ok(whole);
-    }
-    // No scale has as many factors of ten in it as that many digits would need to come out even.
-    if fraction.len() > 18 {
-        return Err(Problem::NotWhole);
-    }
-    let parts = digits(fraction)? * scale;
-    let divisor = 10u128.pow(u32::try_from(fraction.len()).unwrap_or(0));
-    match parts % divisor {
-        0 => Ok(whole + parts / divisor),
-        _ => Err(Problem::NotWhole),
+    /// Reads one number with its unit, whole or not.
+    fn read_fraction(self, text: &str) -> Result<f64, UnitError> {
+        let read = || match text {
+            "" => Err(Problem::Empty),
+            _ if text.starts_with('-') => Err(Problem::Negative),
+            _ => {
+                let (number, unit) = Decimal::read(text)?;
+                if unit.is_empty() {
+                    refuse_grouping_by_points(text)?;
+                }
+                Ok(number.to_f64() * self.scale(unit)? as f64)
+            }
+        };
+        match read() {
+            Ok(value) if value.is_finite() => Ok(value),
+            Ok(_) => Err(self.error(Problem::TooLarge)),
+            Err(problem) => Err(self.error(problem)),
+        }
     }
 }
 
-fn digits(text: &str) -> Result<u128, Problem> {
-    if text.is_empty() || text.contains('.') {
-        return Err(Problem::NoNumber);
+/// `1.500` is 1500 in half of Europe and 1.5 elsewhere. `0.125` can only be a fraction, and so can `1.5`.
+fn refuse_grouping_by_points(text: &str) -> Result<(), Problem> {
+    match text.split_once('.') {
+        Some((whole, fraction)) if fraction.len() == 3 && !whole.starts_with('0') => {
+            Err(Problem::Point)
+        }
+        _ => Ok(()),
     }
-    // Only digits come here, so what fails to parse is too long.
-    text.parse::<u64>()
-        .map(u128::from)
-        .map_err(|_| Problem::TooLarge)
 }
 
 impl FromStr for Count {
@@ -238,6 +272,28 @@ impl FromStr for Count {
         u64::try_from(Kind::Count.read(text)?)
             .map(Self)
             .map_err(|_| Kind::Count.error(Problem::TooLarge))
+    }
+}
+
+impl FromStr for Rate {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let number = text.strip_suffix("/s").unwrap_or(text);
+        Kind::Rate.read_fraction(number).map(Self)
+    }
+}
+
+impl FromStr for Percent {
+    type Err = UnitError;
+
+    /// Without its sign a number is taken for hundredths where it can be nothing else: 1 and 0.5 are shares of one as well.
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let percent = Kind::Percent.read_fraction(text)?;
+        match !text.ends_with('%') && percent > 0.0 && percent <= 1.0 {
+            true => Err(Kind::Percent.error(Problem::Share(percent))),
+            false => Ok(Self(percent)),
+        }
     }
 }
 
@@ -298,6 +354,21 @@ impl fmt::Display for Count {
     }
 }
 
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.fract() == 0.0 && (0.0..1e18).contains(&self.0) {
+            true => Count(self.0 as u64).fmt(f),
+            false => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
@@ -352,147 +423,21 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// A rate for sentences: 19,968 and 0.5, since `0` a second would be said of what does happen.
+pub(crate) fn grouped_rate(rate: f64) -> String {
+    match rate {
+        100.0.. => grouped(rate.round() as u64),
+        // Three digits, without zeros at the end.
+        _ => {
+            let decimals = if rate < 1.0 { 3 } else { 2 };
+            let text = format!("{rate:.decimals$}");
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        }
+    }
+}
+
 /// A number of things in words: `1 connection`, `2,000 connections`.
 pub(crate) fn plural(number: u64, thing: &str) -> String {
     let ending = if number == 1 { "" } else { "s" };
     format!("{} {thing}{ending}", grouped(number))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn reads<T: FromStr<Err = UnitError> + fmt::Debug + PartialEq>(text: &str, value: T) {
-        assert_eq!(text.parse(), Ok(value), "{text}");
-    }
-
-    #[track_caller]
-    fn refuses<T: FromStr<Err = UnitError> + fmt::Debug>(text: &str, expected: &str) {
-        let said = text.parse::<T>().unwrap_err().to_string();
-        assert!(
-            said.contains(expected),
-            "{text}: {said:?} does not say {expected:?}"
-        );
-        assert!(said.contains("write for example"), "{text}: {said}");
-    }
-
-    #[test]
-    fn counts() {
-        reads("0", Count(0));
-        reads("500", Count(500));
-        reads("10k", Count(10_000));
-        reads("10K", Count(10_000));
-        reads("1M", Count(1_000_000));
-        reads("1.5k", Count(1_500));
-        reads("1.50k", Count(1_500));
-        reads("2.0", Count(2));
-        reads("0.001k", Count(1));
-        reads("1G", Count(1_000_000_000));
-        reads("18446744073709551615", Count(u64::MAX));
-    }
-
-    #[test]
-    fn bytes() {
-        reads("0", Bytes(0));
-        reads("4096", Bytes(4096));
-        reads("7B", Bytes(7));
-        reads("64KiB", Bytes(65_536));
-        reads("64k", Bytes(65_536));
-        reads("64K", Bytes(65_536));
-        reads("1MB", Bytes(1_000_000));
-        reads("1kB", Bytes(1_000));
-        reads("1M", Bytes(1 << 20));
-        reads("1.5KiB", Bytes(1_536));
-        reads("2GiB", Bytes(2 << 30));
-    }
-
-    #[test]
-    fn times() {
-        reads("0", Time(Duration::ZERO));
-        reads("5s", Time(Duration::from_secs(5)));
-        reads("250ms", Time(Duration::from_millis(250)));
-        reads("10us", Time(Duration::from_micros(10)));
-        reads("10µs", Time(Duration::from_micros(10)));
-        reads("1m30s", Time(Duration::from_secs(90)));
-        reads("1min", Time(Duration::from_secs(60)));
-        reads("2h", Time(Duration::from_secs(7_200)));
-        reads("1d2h", Time(Duration::from_secs(26 * 3_600)));
-        reads("1.5s", Time(Duration::from_millis(1_500)));
-    }
-
-    #[test]
-    fn what_is_no_value_is_refused_with_an_example() {
-        refuses::<Count>("", "it is empty");
-        refuses::<Count>("-1", "it is negative");
-        refuses::<Count>("k", "it is no number");
-        refuses::<Count>("ten", "it is no number");
-        refuses::<Count>("+5", "it is no number");
-        refuses::<Count>(" 5", "it is no number");
-        refuses::<Count>("5 k", "' k' is no unit");
-        refuses::<Count>("10x", "'x' is no unit");
-        refuses::<Count>("10KiB", "'KiB' is no unit");
-        refuses::<Count>("10k5", "'k5' is no unit");
-        refuses::<Count>("1\u{1b}", r"'\u{1b}' is no unit");
-        refuses::<Count>("1.2345k", "does not come out even");
-        refuses::<Count>("0.5", "does not come out even");
-        refuses::<Count>("0.00000000000000000001G", "does not come out even");
-        refuses::<Count>("1.", "it is no number");
-        refuses::<Count>(".5k", "it is no number");
-        refuses::<Count>("1..5k", "it is no number");
-        refuses::<Count>("1.2.3k", "it is no number");
-        refuses::<Count>("18446744073709551616", "it is too large");
-        refuses::<Count>("18446744073709551615G", "it is too large");
-        refuses::<Count>("99999999999999999999999999999999999999999", "too large");
-        refuses::<Bytes>("1s", "'s' is no unit");
-        refuses::<Bytes>("-64k", "it is negative");
-        refuses::<Bytes>("18446744073709551615G", "it is too large");
-        refuses::<Time>("5", "it has no unit; write for example 250ms");
-        refuses::<Time>("1m30", "it has no unit");
-        refuses::<Time>("5S", "'S' is no unit");
-        refuses::<Time>("-5s", "it is negative");
-        refuses::<Time>("1.0000000001s", "does not come out even");
-        refuses::<Time>("0.0005ms", "does not come out even");
-        refuses::<Time>("18446744073709551615d", "it is too large");
-        refuses::<Time>(
-            "18446744073709551615d18446744073709551615d",
-            "it is too large",
-        );
-    }
-
-    #[test]
-    fn a_word_may_stand_for_no_value_and_is_offered_where_it_may() {
-        reads("off", Or::<Time, Off>::Word(Off));
-        reads("5s", Or::<_, Off>::Value(Time(Duration::from_secs(5))));
-        refuses::<Or<Time, Off>>("of", "or 'off'");
-        refuses::<Or<Bytes, Auto>>("off", "or 'auto'");
-        assert_eq!(Or::<Count, Most>::some(None).to_string(), "max");
-        assert_eq!(
-            Or::<Count, Most>::some(Some(Count(7))).value(),
-            Some(Count(7))
-        );
-    }
-
-    #[test]
-    fn values_print_as_they_are_read() {
-        for text in ["0", "1", "999", "10k", "1500", "1M", "7G", "1001k"] {
-            assert_eq!(text.parse::<Count>().unwrap().to_string(), text);
-        }
-        for text in ["0", "1", "63KiB", "1000", "1MiB", "3GiB", "1025KiB"] {
-            assert_eq!(text.parse::<Bytes>().unwrap().to_string(), text);
-        }
-        for text in ["0", "5s", "250ms", "1m30s", "2h", "1s500ms", "20d", "3us"] {
-            assert_eq!(text.parse::<Time>().unwrap().to_string(), text);
-        }
-    }
-
-    #[test]
-    fn numbers_in_sentences() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(19_968), "19,968");
-        assert_eq!(grouped(1_000_000), "1,000,000");
-        assert_eq!(plural(1, "connection"), "1 connection");
-        assert_eq!(plural(1_200, "byte"), "1,200 bytes");
-    }
 }

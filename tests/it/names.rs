@@ -331,3 +331,38 @@ fn bench_takes_the_address_of_a_name_that_answers() {
         said.out
     );
 }
+
+#[cfg(feature = "bench")]
+#[test]
+fn numbers_mean_what_they_say_or_are_refused() {
+    let cases: [(&[&str], &str); 6] = [
+        (&["-r", "100,000"], "write 100000 for the number"),
+        (&["-r", "1,500"], "'1, 500' with blanks for a list"),
+        (&["-r", "1.500"], "its point could group digits"),
+        (&["--active", "0.5"], "0.5% or 50%"),
+        (&["--timeout", "0"], "--timeout 0 leaves no time"),
+        (&["--server-pid", "4194399"], "no such process"),
+    ];
+    for (arguments, words) in cases {
+        let refused = ended(program().args(["bench", "-q"]).args(arguments));
+        refused.failed(64, &[words]);
+    }
+    let held = [
+        "bench",
+        "-q",
+        "--hold",
+        "2s",
+        "-c",
+        "1",
+        "-d",
+        "100ms",
+        "--warm-up",
+        "0",
+    ];
+    let said = ended(program().args(held));
+    assert!(
+        said.out.contains("open loop at 0.5 a second"),
+        "{}",
+        said.out
+    );
+}

@@ -2,7 +2,7 @@
 
 use super::host::Host;
 use super::{Answer, Run};
-use crate::cli::units::{grouped, plural};
+use crate::cli::units::{grouped, grouped_rate, plural};
 use crate::load::machine::KERNEL_COUNTERS;
 use crate::load::verdict::handshakes_retried;
 use crate::load::{Latencies, Mode, ServerFigures};
@@ -61,7 +61,7 @@ fn step(run: &Run) -> String {
     };
     let planned = run
         .planned_rate()
-        .map_or_else(|| "-".to_owned(), |rate| grouped(rate as u64));
+        .map_or_else(|| "-".to_owned(), grouped_rate);
     let latency = run.total.latency();
     let doubt = match run.verdict.is_valid() {
         true => "",
@@ -82,7 +82,7 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
     let what = match run.plan.mode {
         Mode::Closed => "closed loop".to_owned(),
         Mode::Open { rate, .. } => {
-            format!("open loop at {} a second", grouped(rate.round() as u64))
+            format!("open loop at {} a second", grouped_rate(rate))
         }
         Mode::Churn { reset: true } => "churn, closed by reset".to_owned(),
         Mode::Churn { reset: false } => "churn, closed by FIN".to_owned(),

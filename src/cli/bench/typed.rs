@@ -4,17 +4,17 @@
 
 mod bad;
 mod effect;
+mod share;
 
 use crate::cli::exit::{Class, Failure};
-use crate::cli::units::{Bytes, Count, Time};
+use crate::cli::units::{Bytes, Count, List, Percent, Rate, Time};
 use crate::load::{Arrivals, Company, Mode, Plan, Sources};
 use crate::net::connect::Trigger;
 use crate::net::{Address, Endpoint};
 use bad::{Bad, BadKind};
 use clap::{Args, ValueEnum};
-use std::fmt;
+use share::Share;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
@@ -83,9 +83,10 @@ pub(in crate::cli) struct Typed {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Load")]
 struct Load {
-    /// Plan so many requests a second in all, on a clock (open loop); several, in steps of --duration each
-    #[arg(short, long, value_name = "COUNT", value_delimiter = ',', conflicts_with_all = ["churn", "hold", "find_max"])]
-    rate: Vec<Count>,
+    /// Plan so many requests a second in all, on a clock (open loop), for example 50k or 0.5; several, as in 10k,20k, in
+    /// steps of --duration each
+    #[arg(short, long, value_name = "RATE", conflicts_with_all = ["churn", "hold", "find_max"])]
+    rate: Vec<List<Rate>>,
 
     /// How the planned requests follow one another
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Following::Constant)]
@@ -107,8 +108,8 @@ struct Load {
     #[arg(long, value_name = "TIME")]
     find_max: Option<Time>,
 
-    /// Connections that send requests, as a number or as a share; the others idle
-    #[arg(long, value_name = "SHARE", default_value_t = Share::Percent(100.0))]
+    /// Connections that send requests, as a number (50) or as a share (50%); the others idle
+    #[arg(long, value_name = "SHARE", default_value_t = Share::Percent(Percent(100.0)))]
     active: Share,
 
     /// Bad company: so many connections more that send without end and never read
@@ -228,49 +229,6 @@ pub(super) enum Format {
     Csv,
 }
 
-/// Some of a number of things.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Share {
-    Count(u64),
-    Percent(f64),
-}
-
-impl FromStr for Share {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let Some(percent) = text.strip_suffix('%') else {
-            let count: Result<Count, _> = text.parse();
-            return count
-                .map(|count| Self::Count(count.0))
-                .map_err(|error| format!("{error}, or 20%"));
-        };
-        match percent.parse::<f64>() {
-            Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Self::Percent(percent)),
-            _ => Err("a share is 0% to 100%; write for example 20%, or a number".to_owned()),
-        }
-    }
-}
-
-impl fmt::Display for Share {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Count(count) => Count(*count).fmt(f),
-            Self::Percent(percent) => write!(f, "{percent}%"),
-        }
-    }
-}
-
-impl Share {
-    fn of(self, all: usize) -> usize {
-        match self {
-            Self::Count(count) => usize::try_from(count).unwrap_or(usize::MAX).min(all),
-            // Some, however few, if not none.
-            Self::Percent(percent) => (all as f64 * percent / 100.0).ceil() as usize,
-        }
-    }
-}
-
 /// What is to be measured, step by step.
 #[derive(Clone, Debug)]
 pub(super) enum Steps {
@@ -281,6 +239,9 @@ pub(super) enum Steps {
     /// The highest rate with a p99 within this.
     Find(Duration),
 }
+
+/// Requests a second. Below this, the time between two of them is longer than any run.
+const RATE_MIN: f64 = 0.001;
 
 /// Longer than anybody waits: the duration of a run that ends by the number of its requests.
 const ENDLESS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -340,11 +301,19 @@ impl Typed {
     }
 
     pub(super) fn steps(&self) -> Steps {
-        match (&self.load.find_max, self.load.rate.len()) {
+        let rates = self.rates();
+        match (&self.load.find_max, rates.len()) {
             (Some(bound), _) => Steps::Find(bound.0),
             (None, 0 | 1) => Steps::Once,
-            _ => Steps::Rates(self.load.rate.iter().map(|rate| rate.0 as f64).collect()),
+            _ => Steps::Rates(rates),
         }
+    }
+
+    fn rates(&self) -> Vec<f64> {
+        let lists = self.load.rate.iter();
+        lists
+            .flat_map(|list| list.0.iter().map(|rate| rate.0))
+            .collect()
     }
 
     pub(super) fn arrivals(&self) -> Arrivals {
@@ -435,16 +404,31 @@ impl Typed {
             let rate = active as f64 / every.0.as_secs_f64();
             return Mode::Open { rate, arrivals };
         }
-        match self.load.rate.first() {
-            Some(rate) => Mode::Open {
-                rate: rate.0 as f64,
-                arrivals,
-            },
+        match self.rates().first() {
+            Some(&rate) => Mode::Open { rate, arrivals },
             None => Mode::Closed,
         }
     }
 
-    fn refuse_nonsense(&self) -> Result<(), Failure> {
+    /// A figure of the server that is missing at the end would be noticed after the run.
+    fn refuse_unknown_processes(&self) -> Result<(), Failure> {
+        for pid in &self.course.server_pid {
+            let why = match std::fs::read(format!("/proc/{pid}/stat")) {
+                Ok(_) => continue,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    "there is no such process".to_owned()
+                }
+                Err(error) => error.to_string(),
+            };
+            let text =
+                format!("--server-pid {pid}: {why}; 'ss -tlnp' shows which process listens where");
+            return Err(Failure::new(Class::Usage, text));
+        }
+        Ok(())
+    }
+
+    /// Refuses what no server is needed to refuse: it is asked before one is started, and before names are resolved.
+    pub(super) fn refuse_nonsense(&self) -> Result<(), Failure> {
         let usage = |text: &str| Err(Failure::new(Class::Usage, text));
         let zero = |time: Option<Time>| time.is_some_and(|time| time.0.is_zero());
         if self.connections.0 == 0 {
@@ -467,11 +451,18 @@ impl Typed {
         if self.load.active.of(self.connections.0 as usize) == 0 {
             return usage("--active 0 loads nothing; write 1 or more");
         }
+        if matches!(self.load.active, Share::Count(count) if count > self.connections.0) {
+            return usage(
+                "--active is more than --connections; write a number up to that, or a share such as 50%",
+            );
+        }
         if self.load.pipeline.0 == 0 {
             return usage("--pipeline 0 sends nothing; write 1 or more");
         }
-        if self.load.rate.iter().any(|rate| rate.0 == 0) {
-            return usage("--rate 0 plans nothing; write 1 or more");
+        if self.rates().iter().any(|rate| *rate < RATE_MIN) {
+            return usage(
+                "--rate has at least 0.001, which is one request in 1,000 s; write for example 0.5",
+            );
         }
         if self.course.workers.0 == 0 || self.course.workers.0 > self.connections.0 {
             return usage("--workers is 1 or more, and each has a connection at least");
@@ -486,10 +477,13 @@ impl Typed {
         if zero(self.duration) || zero(self.load.hold) || zero(self.load.find_max) {
             return usage("a time of 0 measures nothing; write for example 10s");
         }
-        if zero(self.course.timeout) || self.output.interval.0 < Duration::from_millis(100) {
-            return usage("--timeout is more than 0, and --interval 100ms at least");
+        if zero(self.course.timeout) {
+            return usage("--timeout 0 leaves no time for an answer; write for example 5s");
         }
-        Ok(())
+        if self.output.interval.0 < Duration::from_millis(100) {
+            return usage("--interval is 100ms at least");
+        }
+        self.refuse_unknown_processes()
     }
 }
 
@@ -531,6 +525,8 @@ pub(super) mod tests {
             arrivals: Arrivals::Constant,
         };
         assert_eq!(mode(&["-r", "50k"]), open(50_000.0));
+        assert_eq!(mode(&["-r", "0.5"]), open(0.5));
+        assert_eq!(mode(&["-c", "1", "--hold", "2s"]), open(0.5));
         assert_eq!(mode(&["-c", "10k", "--hold", "20s"]), open(500.0));
         assert_eq!(mode(&["--churn", "reset"]), Mode::Churn { reset: true });
         let poisson = mode(&["-r", "1k", "--arrivals", "poisson"]);
@@ -564,12 +560,17 @@ pub(super) mod tests {
             "--timeout 0",
             "--workers 51",
             "--opening 0",
+            "--active 51",
+            "-r 0.0001",
+            "--server-pid 4294967294",
         ] {
             let arguments: Vec<&str> = wrong.split(' ').collect();
             let failure = plan(&arguments).unwrap_err();
             assert_eq!(failure.class, Class::Usage, "{wrong}");
         }
         assert!("101%".parse::<Share>().is_err());
+        let said = "0.5".parse::<Share>().unwrap_err();
+        assert!(said.contains("0.5% or 50%"), "{said}");
         for wrong in ["resetters", "resetters=x", "resetters=", "idlers=5", "=5"] {
             assert!(wrong.parse::<Bad>().is_err(), "{wrong}");
         }

@@ -7,7 +7,7 @@ use super::contender::{Contender, Own, PORT};
 use super::menu::{Course, Load, combine, menu};
 use super::record::Scenario;
 use crate::cli::exit::{Class, Failure};
-use crate::cli::units::{Bytes, Count, Time};
+use crate::cli::units::{Bytes, Count, List, Time};
 use crate::net::Address;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -73,12 +73,12 @@ struct Loads {
     scenarios: Vec<Way>,
 
     /// Connections [default: 1,10,100,1k]
-    #[arg(short, long, value_name = "COUNT", value_delimiter = ',')]
-    connections: Vec<Count>,
+    #[arg(short, long, value_name = "COUNT")]
+    connections: Vec<List<Count>>,
 
     /// Bytes of a request [default: 64]
-    #[arg(short, long, value_name = "BYTES", value_delimiter = ',')]
-    sizes: Vec<Bytes>,
+    #[arg(short, long, value_name = "BYTES")]
+    sizes: Vec<List<Bytes>>,
 }
 
 #[derive(Args, Debug)]
@@ -188,9 +188,20 @@ impl Typed {
             true => default.to_vec(),
             false => typed,
         };
-        let connections = typed.connections.iter().map(usize_of).collect();
+        let connections = typed
+            .connections
+            .iter()
+            .flat_map(|list| &list.0)
+            .map(usize_of)
+            .collect();
         let connections = or(connections, &[1, 10, 100, 1_000]);
-        let sizes = or(typed.sizes.iter().map(|size| size.0).collect(), &[64]);
+        let sizes = typed
+            .sizes
+            .iter()
+            .flat_map(|list| &list.0)
+            .map(|size| size.0)
+            .collect();
+        let sizes = or(sizes, &[64]);
         if connections.contains(&0) || sizes.contains(&0) {
             let text = "--connections and --sizes are 1 or more: nothing is no load";
             return Err(Failure::new(Class::Usage, text));

@@ -3,7 +3,7 @@
 //! What may live in this file: flags, their help, and their translation into a [`Question`]. What may not: answering it.
 
 use crate::cli::exit::{Class, Failure};
-use crate::cli::units::Count;
+use crate::cli::units::{Count, Percent};
 use clap::{Args, ValueEnum};
 
 const EXAMPLES: &str = "\
@@ -51,8 +51,8 @@ pub(in crate::cli) struct Typed {
     churn: Count,
 
     /// Connections of a hundred that have a request on its way at the same moment
-    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=100))]
-    busy: u64,
+    #[arg(long, value_name = "PERCENT", default_value_t = Percent(10.0))]
+    busy: Percent,
 
     /// Answer as JSON
     #[arg(long)]
@@ -122,6 +122,13 @@ impl Typed {
                 return Err(Failure::new(Class::Usage, text));
             }
         }
+        if !(0.0..=100.0).contains(&self.busy.0) || self.busy.0.fract() != 0.0 {
+            let text = format!(
+                "--busy {}: write a whole number of percent, for example 10%",
+                self.busy
+            );
+            return Err(Failure::new(Class::Usage, text));
+        }
         Ok(Question {
             connections: self.connections.0,
             role: self.role,
@@ -130,7 +137,7 @@ impl Typed {
             targets: self.targets.0,
             burst: self.burst.0,
             churn: self.churn.0,
-            busy: self.busy,
+            busy: self.busy.0 as u64,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Following, Share, Typed};
 use crate::cli::exit::{Class, Failure};
-use crate::cli::units::Count;
+use crate::cli::units::{Count, Percent};
 
 impl Typed {
     /// Refuses options that change nothing in the chosen mode: their author expects that they do.
@@ -15,7 +15,7 @@ impl Typed {
         }
         let typed = [
             ("--pipeline", load.pipeline.0 > 1),
-            ("--active", load.active != Share::Percent(100.0)),
+            ("--active", load.active != Share::Percent(Percent(100.0))),
             ("--ramp", !course.ramp.0.is_zero()),
             ("--opening", course.opening != Count(64)),
         ];
