@@ -5,8 +5,10 @@
 //! before, and a file under its name is whole. What is no regular file (a pipe, /dev/stdout) is written to itself.
 
 use super::exit::{Class, Failure};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// A file that is being written.
@@ -111,7 +113,7 @@ type Opened = (File, Option<(PathBuf, PathBuf)>);
 
 fn open(path: &Path) -> io::Result<Opened> {
     let old = match fs::metadata(path) {
-        Ok(old) if !old.is_file() => return Ok((OpenOptions::new().write(true).open(path)?, None)),
+        Ok(old) if !old.is_file() => return Ok((open_special(path)?, None)),
         Ok(old) => Some(old),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
@@ -140,6 +142,17 @@ fn open(path: &Path) -> io::Result<Opened> {
         // No file can be made in this directory, but this one can be written.
         Err(_) => itself.set_len(0).map(|()| (itself, None)),
     }
+}
+
+/// Opens what is no regular file. A FIFO that no process reads is an error (ENXIO of fifo(7)), and no wait without end; once it
+/// is open, a slow reader is waited for.
+fn open_special(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)?;
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -231,6 +244,16 @@ mod tests {
         let failure = full.write(b"x").unwrap_err();
         assert_eq!(failure.class, Class::Io);
         assert!(failure.text.contains("'/dev/full'") && failure.text.contains("make room"));
+        let directory = directory("fifo");
+        let fifo = directory.join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let failure = SideFile::create("--svg", &fifo).unwrap_err();
+        assert_eq!(
+            failure.class,
+            Class::Create,
+            "no process reads it, and nothing waits"
+        );
+        fs::remove_dir_all(directory).unwrap();
         let failure = SideFile::create("--svg", Path::new("/nonexistent/x")).unwrap_err();
         assert_eq!(failure.class, Class::Create);
     }
