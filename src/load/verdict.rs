@@ -121,13 +121,14 @@ fn judge_answers(verdict: &mut Verdict, plan: &Plan, total: &Total) {
 }
 
 fn without_an_answer(unanswered: &Unanswered) -> String {
-    let mut numbers = unanswered.numbers.clone();
-    numbers.sort_unstable();
-    let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
-    let and_more = match unanswered.connections > numbers.len() as u64 {
+    let and_more = match unanswered.connections > unanswered.numbers.len() as u64 {
         true => ", ...",
         false => "",
     };
+    let mut numbers = unanswered.numbers.clone();
+    numbers.sort_unstable();
+    numbers.dedup(); // a churn uses them again
+    let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
     let half = match unanswered.half {
         0 => String::new(),
         half => format!("; on {half} of them half an answer came"),
@@ -147,7 +148,9 @@ fn without_an_answer(unanswered: &Unanswered) -> String {
 fn judge_gap(verdict: &mut Verdict, plan: &Plan, total: &Total) {
     let gap = total.end.shares.longest_gap;
     let usual = total.actual.value_at_quantile(0.99);
-    if plan.mode == Mode::Closed && gap >= GAP_MIN && gap >= 10 * usual {
+    // A connection that broke has no answer until the end, and is told of as a fault.
+    let all_lived = total.end.faults.total() == 0;
+    if plan.mode == Mode::Closed && all_lived && gap >= GAP_MIN && gap >= 10 * usual {
         verdict.notes.push(format!(
             "a connection had no answer for {:?}, where 99 of 100 took {:?} at most; a closed loop asks nothing meanwhile, \
              so its percentiles leave that out (--rate shows it)",

@@ -51,7 +51,7 @@ mod tests {
         assert_eq!(segments_resent(&unix), None);
     }
 
-    /// That the number stands at the right place: a SYN that nobody answers is sent again after a second.
+    /// The number stands at the right place: a SYN without an answer is sent again after a second.
     #[test]
     fn a_syn_that_is_not_answered_is_sent_again() {
         use socket2::{Domain, Socket, Type};

@@ -110,7 +110,7 @@ fn suspend_together(crew: &Crew) {
     crew.signal(Signal::SIGCONT);
 }
 
-/// Whether SIGTSTP has come. It is caught from the first time on that anybody asks.
+/// Whether SIGTSTP has come. The first call installs the handler.
 fn suspended() -> &'static AtomicBool {
     static SUSPENDED: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| {
         let flag = Arc::default();
@@ -169,7 +169,7 @@ impl Crew {
 impl Drop for Crew {
     fn drop(&mut self) {
         for mut worker in self.0.drain(..) {
-            drop(worker.pipe); // without anybody to give orders a worker ends
+            drop(worker.pipe); // the end of its commands ends a worker
             let _ = worker.child.wait();
         }
     }

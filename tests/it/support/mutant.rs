@@ -127,7 +127,7 @@ impl Server {
         Ok(())
     }
 
-    /// Whoever gets here while the lock is held waits for the end of the stall, too.
+    /// A connection that comes here while the lock is held waits for the end of the stall, too.
     fn stall(&self, after: u64, lasts: Duration) {
         let answers = self.answers.fetch_add(1, Ordering::Relaxed);
         let mut stalled = self.stalled.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,7 +5,7 @@ use crate::cli::exit::{Class, Failure};
 use crate::cli::units::{Count, Percent};
 
 impl Typed {
-    /// Refuses options that change nothing in the chosen mode: their author expects that they do.
+    /// Refuses options that change nothing in the chosen mode: a command line that has them means another mode.
     pub(super) fn refuse_without_effect(&self) -> Result<(), Failure> {
         let (load, course) = (&self.load, &self.course);
         let plans = !load.rate.is_empty() || load.hold.is_some() || load.find_max.is_some();
