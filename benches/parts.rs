@@ -8,7 +8,9 @@ use echo_reactor::Stats;
 use echo_reactor::echo::connection::{Connection, Outcome};
 use echo_reactor::echo::tail::Tail;
 use echo_reactor::net::{Peer, Stream};
-use echo_reactor::reactor::{Event, Interest, Lane, Reactor, Readiness, Selector, Source, Want};
+use echo_reactor::reactor::{
+    Event, Interest, Reactor, Readiness, Registration, Selector, Source, TimeoutClass,
+};
 use mio::Token;
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
@@ -88,7 +90,7 @@ fn connection(bencher: Bencher<'_, '_>, message_bytes: usize, takes_bytes: usize
         .with_inputs(|| Connection::new(message(())))
         .bench_local_refs(|connection| {
             loop {
-                match connection.advance(Readiness::Plain, &mut scratch, usize::MAX, &mut stats) {
+                match connection.advance(Readiness::Normal, &mut scratch, usize::MAX, &mut stats) {
                     Outcome::Wait(_) => {}
                     outcome => break black_box(outcome),
                 }
@@ -156,7 +158,7 @@ impl Selector for Everybody {
             self.tokens
                 .borrow()
                 .iter()
-                .for_each(|&token| report(token, Readiness::Plain));
+                .for_each(|&token| report(token, Readiness::Normal));
         }
         Ok(true)
     }
@@ -174,7 +176,7 @@ fn reactor(sources: usize, silent: bool) -> Reactor<Anybody, Everybody> {
     });
     let lane = reactor.lane(Some(Duration::from_secs(60)));
     for _ in 0..sources {
-        let want = Want {
+        let want = Registration {
             interest: Interest::Read,
             lane,
         };
@@ -204,7 +206,7 @@ fn turn_of_the_reactor(bencher: Bencher<'_, '_>, sources: usize) {
 fn run_queue_goes_round(bencher: Bencher<'_, '_>, sources: usize) {
     let mut reactor = reactor(sources, true);
     for key in reactor.keys() {
-        reactor.again(key, Readiness::Plain);
+        reactor.again(key, Readiness::Normal);
     }
     bencher
         .counter(divan::counter::ItemsCount::new(sources))
@@ -237,9 +239,9 @@ fn key_is_looked_up(bencher: Bencher<'_, '_>) {
 fn slot_is_taken_and_freed(bencher: Bencher<'_, '_>) {
     let mut reactor = reactor(1_000, true);
     bencher.bench_local(|| {
-        let want = Want {
+        let want = Registration {
             interest: Interest::Read,
-            lane: Lane::PATIENT,
+            lane: TimeoutClass::NEVER,
         };
         if let Ok(key) = reactor.add(Anybody, want) {
             black_box(reactor.close(key));

@@ -39,7 +39,7 @@ pub use world::{System, World};
 
 use crate::limits::{CONNECTIONS_CEILING, Limits};
 use crate::net::{Endpoint, SocketFile};
-use crate::reactor::{Event, Interest, Key, Lane, Reactor, Readiness, Want};
+use crate::reactor::{Event, Interest, Key, Reactor, Readiness, Registration, TimeoutClass};
 use crate::stats::{Reason, Stats};
 use admission::Admission;
 use backoff::Backoff;
@@ -130,11 +130,11 @@ enum Phase {
 /// What each kind of source waits for, and how long.
 #[derive(Debug)]
 struct Waits {
-    doors: Want,
-    reading: Want,
-    reading_while_draining: Want,
-    writing: Want,
-    lingering: Want,
+    doors: Registration,
+    reading: Registration,
+    reading_while_draining: Registration,
+    writing: Registration,
+    lingering: Registration,
 }
 
 impl<W: World> Server<W> {
@@ -317,7 +317,7 @@ impl<W: World> Server<W> {
                     self.limits.turn_bytes,
                     &mut self.stats,
                 );
-                self.after(key, Readiness::Special, outcome);
+                self.after(key, Readiness::Exceptional, outcome);
             }
             (Wait::Lingering, _) => self.end(key, Reason::Drained),
         }
@@ -331,7 +331,7 @@ impl<W: World> Server<W> {
             self.open_doors();
         }
         for key in self.backoff.take_due(now) {
-            self.reactor.again(key, Readiness::Plain);
+            self.reactor.again(key, Readiness::Normal);
         }
         match self.phase {
             Phase::Draining { goodbye, cut } if goodbye <= now => self.say_goodbye(cut),
@@ -455,26 +455,26 @@ impl<W: World> Server<W> {
 
 impl Waits {
     fn new<W: World>(reactor: &mut Reactor<Socket<W>, W::Selector>, limits: &Limits) -> Self {
-        let mut read = |timeout| Want {
+        let mut read = |timeout| Registration {
             interest: Interest::Read,
             lane: reactor.lane(timeout),
         };
         Self {
-            doors: Want {
+            doors: Registration {
                 interest: Interest::Read,
-                lane: Lane::PATIENT,
+                lane: TimeoutClass::NEVER,
             },
             reading: read(limits.idle_timeout),
             reading_while_draining: read(Some(limits.drain_quiet)),
             lingering: read(Some(limits.linger_timeout)),
-            writing: Want {
+            writing: Registration {
                 interest: Interest::Write,
                 lane: reactor.lane(limits.write_stall_timeout),
             },
         }
     }
 
-    fn of(&self, wait: Wait, phase: Phase) -> Want {
+    fn of(&self, wait: Wait, phase: Phase) -> Registration {
         match wait {
             Wait::Reading if matches!(phase, Phase::Serving | Phase::Leaving) => self.reading,
             Wait::Reading => self.reading_while_draining,

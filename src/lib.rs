@@ -173,7 +173,7 @@
 //! - **Nothing is read while something is owed**, so that a connection holds at most one scratch of memory, and an idle
 //!   one none at all ([`echo::connection`]).
 //! - **One state, one interest, one deadline**: a connection waits to read or to write, never for both, and is registered
-//!   anew only when that changes ([`reactor::Want`]).
+//!   anew only when that changes ([`reactor::Registration`]).
 //! - **Every edge is drained, or queued**: nobody will report it again ([`reactor`]).
 //! - **A key that is outdated harms nobody** ([`reactor::Key`]).
 //! - **A turn has an end**: so many sources, and so many bytes of each. No order, newcomer or deadline waits for longer

@@ -18,38 +18,38 @@
 //! What may live in this room: keys, readiness, turns, deadlines. What may not: bytes, connections, addresses, or any
 //! opinion on who deserves to be served. It imports nothing of ours.
 //!
-//! In reading order: this page, `words`, `key`, `slots`, `deadlines`, `epoll`, `outer_loop`; and `timer`, which the load
+//! In reading order: this page, `event`, `key`, `paged_slab`, `timeouts`, `epoll`, `outer_loop`; and `timer`, which the load
 //! generator needs and outer loops.
 
-mod deadlines;
 mod epoll;
+mod event;
 mod key;
 mod outer_loop;
-mod slots;
+mod paged_slab;
+mod timeouts;
 #[cfg(feature = "timerfd")]
 mod timer;
-mod words;
 
-pub use deadlines::Lane;
 pub use epoll::{Epoll, Waker};
+pub use event::{Event, Interest, Readiness, Registration, Selector, Source};
 pub use key::Key;
 /// What a source is registered under, in the kernel's books: a [`Key`] as mio carries it.
 pub use mio::Token;
 /// What can be watched beside the reactor's own sources: anything that mio can register.
-pub use mio::event::Source as ForeignSource;
+pub use mio::event::Source as ExternalSource;
 /// A foreign source that is a descriptor and nothing else.
-pub use mio::unix::SourceFd as ForeignDescriptor;
+pub use mio::unix::SourceFd as ExternalFd;
+pub use timeouts::TimeoutClass;
 #[cfg(feature = "timerfd")]
 pub use timer::Timer;
-pub use words::{Event, Interest, Readiness, Selector, Source, Want};
 
-use deadlines::{Deadlines, Place};
 use key::{EXTERNAL, FIRST_SERIAL, SLOTS_MAX};
-use slots::Slots;
+use paged_slab::PagedSlab;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
+use timeouts::{Links, Timeouts};
 
 /// How many take part in a turn at most: so many of those who queued up, and so many of those of whom the kernel speaks.
 /// This bounds the time for which an order, a deadline or a newcomer has to wait. Whoever finds no room has it in the next
@@ -61,7 +61,7 @@ const SOURCES_PER_TURN: usize = 128;
 #[derive(Debug)]
 pub struct Reactor<S, P = Epoll> {
     selector: P,
-    slots: Slots<Slot<S>>,
+    slots: PagedSlab<Slot<S>>,
     /// The serial of the next tenant.
     serial: u32,
     /// Who queued up for the next turn, by [`Reactor::again`].
@@ -73,19 +73,19 @@ pub struct Reactor<S, P = Epoll> {
     served: usize,
     /// Sources whose deadline was judged in this turn.
     judged: usize,
-    deadlines: Deadlines,
+    deadlines: Timeouts,
     /// The clock, read once a turn.
     now: Instant,
     now_ms: u64,
     /// When the wait of this turn was over.
     turn_began: Instant,
-    /// The latest moment of which everything is known: what was ready then has been handed out. Deadlines are judged by
+    /// The latest moment of which everything is known: what was ready then has been handed out. Timeouts are judged by
     /// it rather than by the clock: if this process was stopped for a minute, all those who spoke meanwhile are heard
     /// before anybody is called idle.
     judged_ms: u64,
     /// The round that the kernel is on, while more are ready than one wait has room for. One that began before
     /// `judged_ms` was given up when a wait had room for all.
-    round: Option<Round>,
+    round: Option<ReadyListSweep>,
     alarm: Option<Instant>,
     stale_events: u64,
     /// Whether the last wait had no room for all that was ready, or was interrupted.
@@ -95,7 +95,7 @@ pub struct Reactor<S, P = Epoll> {
 /// A time in which no wait had room for all who were ready. The kernel goes round its list of them, and who becomes ready
 /// joins at its end; so it has spoken of all who were in it at the beginning when it has spoken of as many as there are.
 #[derive(Debug)]
-struct Round {
+struct ReadyListSweep {
     began_ms: u64,
     /// How many events are still to come.
     left: usize,
@@ -105,9 +105,9 @@ struct Round {
 #[derive(Debug)]
 struct Slot<S> {
     source: S,
-    place: Place,
+    place: Links,
     serial: u32,
-    want: Want,
+    want: Registration,
     /// Whether it queued up for the next turn, and what it will be told then.
     queued: bool,
     readiness: Readiness,
@@ -126,13 +126,13 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         let now = selector.now();
         Self {
             selector,
-            slots: Slots::new(),
+            slots: PagedSlab::new(),
             serial: FIRST_SERIAL,
             queue: VecDeque::new(),
             turn: Vec::new(),
             served: 0,
             judged: 0,
-            deadlines: Deadlines::new(now),
+            deadlines: Timeouts::new(now),
             now,
             now_ms: 0,
             turn_began: now,
@@ -145,8 +145,8 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     }
 
     /// A kind of waiting, with a timeout of its own; `None` never ends. There is room for four beside
-    /// [`Lane::PATIENT`].
-    pub fn lane(&mut self, timeout: Option<Duration>) -> Lane {
+    /// [`TimeoutClass::NEVER`].
+    pub fn lane(&mut self, timeout: Option<Duration>) -> TimeoutClass {
         self.deadlines.lane(timeout)
     }
 
@@ -203,7 +203,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         let mut round = match self.round.take() {
             Some(round) if round.began_ms > self.judged_ms => round,
             // Twice as many as there are: events for nobody take room, too.
-            _ => Round {
+            _ => ReadyListSweep {
                 began_ms: self.now_ms,
                 left: 2 * self.slots.len(),
             },
@@ -234,7 +234,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
                 slot.queued = false;
                 self.turn.push((
                     key,
-                    std::mem::replace(&mut slot.readiness, Readiness::Plain),
+                    std::mem::replace(&mut slot.readiness, Readiness::Normal),
                 ));
             }
         }
@@ -385,7 +385,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// # Errors
     /// What the kernel said (`ENOSPC`, `ENOMEM`), together with the source, whose end is then the caller's business. Or
     /// that there are more sources than a key can name: 4,294,967,295, on a 32-bit machine 1,048,575.
-    pub fn add(&mut self, mut source: S, want: Want) -> Result<Key, (S, io::Error)> {
+    pub fn add(&mut self, mut source: S, want: Registration) -> Result<Key, (S, io::Error)> {
         let number = self.slots.next_number();
         if number >= SLOTS_MAX {
             return Err((source, io::ErrorKind::StorageFull.into()));
@@ -399,9 +399,9 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             .wrapping_add(u32::from(!planted!("one-generation")));
         self.slots.insert(Slot {
             source,
-            place: Place::NOWHERE,
+            place: Links::UNLINKED,
             serial: key.serial,
-            readiness: Readiness::Plain,
+            readiness: Readiness::Normal,
             want,
             queued: false,
         });
@@ -419,7 +419,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub fn want(&mut self, key: Key, want: Want) -> io::Result<()> {
+    pub fn want(&mut self, key: Key, want: Registration) -> io::Result<()> {
         let Some(slot) = tenant(&mut self.slots, key) else {
             return Ok(());
         };
@@ -511,7 +511,7 @@ fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
 
 /// Whoever lives in the slot, if it is still the one whom the key means. A function and not a method, so that the other
 /// fields of the reactor stay free to use.
-fn tenant<S>(slots: &mut Slots<Slot<S>>, key: Key) -> Option<&mut Slot<S>> {
+fn tenant<S>(slots: &mut PagedSlab<Slot<S>>, key: Key) -> Option<&mut Slot<S>> {
     slots
         .get_mut(key.slot as usize)
         .filter(|slot| slot.serial == key.serial || planted!("no-generation-check"))
@@ -528,7 +528,7 @@ impl<S: Source> Reactor<S> {
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub fn watch(&self, source: &mut dyn ForeignSource) -> io::Result<()> {
+    pub fn watch(&self, source: &mut dyn ExternalSource) -> io::Result<()> {
         self.selector.watch(source)
     }
 }
@@ -621,9 +621,9 @@ mod tests {
     #[test]
     fn no_two_sources_of_a_slot_share_a_key_even_where_serials_wrap() {
         let mut reactor: Reactor<Nothing, _> = Reactor::new(Ticking(Cell::new(Instant::now())));
-        let want = Want {
+        let want = Registration {
             interest: Interest::Read,
-            lane: Lane::PATIENT,
+            lane: TimeoutClass::NEVER,
         };
         let mut keys = Vec::new();
         for _ in 0..100 {
@@ -648,16 +648,16 @@ mod tests {
         assert_eq!(reactor.slot_bytes(), (0, 0));
         reactor.reserve(1);
         let slot = Reactor::<Nothing, Ticking>::SLOT_BYTES;
-        assert_eq!(reactor.slot_bytes(), (0, slots::PAGE * slot));
-        let want = Want {
+        assert_eq!(reactor.slot_bytes(), (0, paged_slab::PAGE * slot));
+        let want = Registration {
             interest: Interest::Read,
-            lane: Lane::PATIENT,
+            lane: TimeoutClass::NEVER,
         };
         let key = reactor
             .add(Nothing, want)
             .map_err(|(_, error)| error)
             .unwrap();
-        assert_eq!(reactor.slot_bytes(), (slot, slots::PAGE * slot));
+        assert_eq!(reactor.slot_bytes(), (slot, paged_slab::PAGE * slot));
         assert!(reactor.close(key).is_some() && reactor.get_mut(key).is_none());
     }
 }

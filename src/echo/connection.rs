@@ -147,7 +147,7 @@ impl<S: Stream> Connection<S> {
             };
             nothing_yet = false;
             if !self.echo(&scratch[..count], stats)? && !planted!("unbounded-tail") {
-                if planted!("close-with-a-tail-owed") && readiness == Readiness::Special {
+                if planted!("close-with-a-tail-owed") && readiness == Readiness::Exceptional {
                     return Ok(Outcome::Done(Reason::Finished));
                 }
                 return Ok(Outcome::Wait(Wait::Writing));
@@ -158,7 +158,7 @@ impl<S: Stream> Connection<S> {
             // A short read has emptied the socket, unless there is more than plain bytes: data and FIN often come as
             // one edge, and whoever stops at the data never hears of the end.
             if count < scratch.len()
-                && (readiness == Readiness::Plain || planted!("short-read-hides-fin"))
+                && (readiness == Readiness::Normal || planted!("short-read-hides-fin"))
                 && (self.stream.short_read_empties() || planted!("short-read-on-unix"))
             {
                 return Ok(Outcome::Drained);
@@ -254,7 +254,7 @@ impl<S: Stream> Connection<S> {
         stats: &mut Stats,
     ) -> Outcome {
         let owed = self.owed();
-        match self.advance(Readiness::Special, scratch, budget, stats) {
+        match self.advance(Readiness::Exceptional, scratch, budget, stats) {
             Outcome::Wait(Wait::Writing) if self.owed() == owed => {
                 Outcome::Done(Reason::WriteStall)
             }

@@ -53,7 +53,7 @@ impl<W: World> Server<W> {
     pub(super) fn part_with(&mut self, key: Key) {
         if let Some(Socket::Connection(connection)) = self.reactor.get_mut(key) {
             connection.finish();
-            self.reactor.again(key, Readiness::Special);
+            self.reactor.again(key, Readiness::Exceptional);
         }
     }
 
@@ -110,7 +110,7 @@ impl<W: World> Server<W> {
         for key in self.connections() {
             if let Some(Socket::Connection(connection)) = self.reactor.get_mut(key) {
                 let wait = connection.wants();
-                self.after(key, Readiness::Plain, Outcome::Wait(wait));
+                self.after(key, Readiness::Normal, Outcome::Wait(wait));
             }
         }
         self.serve_queues();
@@ -184,8 +184,8 @@ impl<W: World> Server<W> {
 
     fn serve_queue(&mut self, key: Key) {
         match self.reactor.get_mut(key) {
-            Some(Socket::Listener(_)) => self.accept(key, Readiness::Plain),
-            Some(Socket::Datagrams(_)) => self.answer(key, Readiness::Plain),
+            Some(Socket::Listener(_)) => self.accept(key, Readiness::Normal),
+            Some(Socket::Datagrams(_)) => self.answer(key, Readiness::Normal),
             _ => {}
         }
     }

@@ -9,7 +9,7 @@ use crate::net::{
     Address, BindError, BindOptions, Bound, DatagramSocket, Endpoint, FileIdentity, ListenerSocket,
     Peer, SocketFile, UnixName, bind_all,
 };
-use crate::reactor::{Epoll, ForeignSource, Waker};
+use crate::reactor::{Epoll, ExternalSource, Waker};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -216,7 +216,7 @@ impl Server {
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub fn watch(&self, source: &mut dyn ForeignSource) -> io::Result<()> {
+    pub fn watch(&self, source: &mut dyn ExternalSource) -> io::Result<()> {
         self.reactor.watch(source)
     }
 }

@@ -14,7 +14,7 @@ use super::{Message, Mode, Plan};
 use crate::net::Stream;
 use crate::net::connect::{ClientSocket, ConnectOptions, Outgoing};
 use crate::net::{Endpoint, StreamSocket};
-use crate::reactor::{Interest, Key, Lane, Want};
+use crate::reactor::{Interest, Key, Registration, TimeoutClass};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 
@@ -281,9 +281,9 @@ impl Worker<'_> {
         outgoing: Outgoing<Client>,
         interest: Interest,
     ) -> io::Result<Key> {
-        let want = Want {
+        let want = Registration {
             interest,
-            lane: Lane::PATIENT,
+            lane: TimeoutClass::NEVER,
         };
         self.reactor.add(outgoing, want).map_err(|(_, error)| error)
     }

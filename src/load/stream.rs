@@ -243,7 +243,7 @@ impl StreamClient {
             // come that was asked for, asking the kernel for more would be a call in vain; should there be more all the
             // same, it will be found before the next answer, or at the end.
             let emptied = count < desk.scratch.len() && stream.short_read_empties();
-            if readiness == Readiness::Plain && (all || emptied) {
+            if readiness == Readiness::Normal && (all || emptied) {
                 return Ok(());
             }
         }

@@ -19,7 +19,9 @@ use super::stream::{Step, StreamClient};
 use super::{Final, Line, Message, Mode, Orders, Plan, ServerFigures};
 use crate::net::Stream;
 use crate::net::connect::{ClientSocket, Outgoing};
-use crate::reactor::{Epoll, Event, Interest, Key, Lane, Reactor, Readiness, Timer, Want};
+use crate::reactor::{
+    Epoll, Event, Interest, Key, Reactor, Readiness, Registration, TimeoutClass, Timer,
+};
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
@@ -425,9 +427,9 @@ impl<'a> Worker<'a> {
             true => Interest::Write,
             false => Interest::Read,
         };
-        let want = Want {
+        let want = Registration {
             interest,
-            lane: Lane::PATIENT,
+            lane: TimeoutClass::NEVER,
         };
         if let Err(error) = self.reactor.want(key, want) {
             self.end(key, &error.into());

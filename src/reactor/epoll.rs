@@ -85,9 +85,9 @@ impl Selector for Epoll {
 
 fn readiness(event: &mio::event::Event) -> Readiness {
     if event.is_read_closed() || event.is_error() || event.is_priority() {
-        Readiness::Special
+        Readiness::Exceptional
     } else {
-        Readiness::Plain
+        Readiness::Normal
     }
 }
 
@@ -157,15 +157,15 @@ impl Waker {
 
 #[cfg(test)]
 mod tests {
-    use crate::reactor::{Epoll, Event, Interest, Lane, Reactor, Want};
+    use crate::reactor::{Epoll, Event, Interest, Reactor, Registration, TimeoutClass};
     use mio::net::{UnixListener, UnixStream};
     use std::io::Write;
     use std::os::unix::net;
     use std::time::Duration;
 
-    const READ: Want = Want {
+    const READ: Registration = Registration {
         interest: Interest::Read,
-        lane: Lane::PATIENT,
+        lane: TimeoutClass::NEVER,
     };
 
     /// The event queue keeps what it watches as long as any copy of the descriptor is open, here or in another process

@@ -71,8 +71,8 @@ pub fn connection(bytes: &[u8]) {
         return;
     };
     let readiness = match kind & 1 {
-        0 => Readiness::Plain,
-        _ => Readiness::Special,
+        0 => Readiness::Normal,
+        _ => Readiness::Exceptional,
     };
     script::run(
         Choices::given(calls),

@@ -443,9 +443,9 @@ impl Kernel {
                 _ => false,
             };
             let readiness = if special {
-                Readiness::Special
+                Readiness::Exceptional
             } else {
-                Readiness::Plain
+                Readiness::Normal
             };
             tell(token, readiness);
             if self.random.happens(knobs.double_event) {
@@ -478,7 +478,7 @@ impl Kernel {
             if !registered.is_empty() {
                 tell(
                     registered[self.random.below(registered.len())],
-                    Readiness::Plain,
+                    Readiness::Normal,
                 );
             }
         }
@@ -489,7 +489,7 @@ impl Kernel {
                 .values()
                 .any(|socket| socket.registered.is_some_and(|(token, _)| token == old));
             assert!(!in_use, "no two registrations share a token");
-            tell(old, Readiness::Special);
+            tell(old, Readiness::Exceptional);
         }
     }
 }

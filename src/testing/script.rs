@@ -158,7 +158,7 @@ pub(super) fn run(
                 assert_eq!(connection.wants(), Wait::Reading);
                 // Whoever stops reading must know that nothing is left: nobody will tell it again.
                 let empty = script.last_read == Some(Act::Fail(ErrorKind::WouldBlock))
-                    || readiness == Readiness::Plain
+                    || readiness == Readiness::Normal
                         && short_read_empties
                         && script.last_read == Some(Act::One);
                 assert!(empty, "stopped before the socket was empty: {script:?}");
@@ -210,20 +210,20 @@ fn run_all(readiness: Readiness, short_read_empties: bool, goodbye: bool) {
 
 #[test]
 fn all_scripts_of_a_socket_that_a_short_read_empties() {
-    run_all(Readiness::Plain, true, false);
+    run_all(Readiness::Normal, true, false);
 }
 
 #[test]
 fn all_scripts_of_a_socket_that_has_more_behind_a_short_read() {
-    run_all(Readiness::Plain, false, false);
+    run_all(Readiness::Normal, false, false);
 }
 
 #[test]
 fn all_scripts_of_a_socket_that_is_ending() {
-    run_all(Readiness::Special, true, false);
+    run_all(Readiness::Exceptional, true, false);
 }
 
 #[test]
 fn all_scripts_of_a_socket_that_is_told_goodbye() {
-    run_all(Readiness::Plain, true, true);
+    run_all(Readiness::Normal, true, true);
 }

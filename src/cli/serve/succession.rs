@@ -28,7 +28,7 @@ use crate::cli::exit::{Class, Failure};
 use crate::cli::units::plural;
 use crate::echo::Server;
 use crate::net::{Address, Bound, FileIdentity, SocketFile};
-use crate::reactor::ForeignDescriptor;
+use crate::reactor::ExternalFd;
 use command_fds::{CommandFdExt, FdMapping};
 use serde_json::{Value, json};
 use std::env;
@@ -216,7 +216,7 @@ impl Succession {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
                 result => result,
             })
-            .and_then(|()| server.watch(&mut ForeignDescriptor(&successor.line.as_raw_fd())));
+            .and_then(|()| server.watch(&mut ExternalFd(&successor.line.as_raw_fd())));
         match told {
             Ok(()) => Ok(successor),
             Err(error) => {

@@ -1,7 +1,7 @@
-//! Deadlines for very many sources at O(1) each, without a heap or a wheel.
+//! Timeouts for very many sources at O(1) each, without a heap or a wheel.
 //!
 //! All sources that wait for the same kind of thing wait equally long: a connection that may speak has the idle timeout,
-//! one that must read has the write-stall timeout. Each kind is a [`Lane`]: a queue in the order of last activity, whose
+//! one that must read has the write-stall timeout. Each kind is a [`TimeoutClass`]: a queue in the order of last activity, whose
 //! head is the next to expire. The queue is a doubly linked list through the slots themselves, two numbers in each, so
 //! that it costs no memory of its own and a source that closes leaves no entry behind.
 //!
@@ -10,22 +10,22 @@
 //! itself timer updates in the same way), and that sixteenth is added when it is judged. A source therefore never expires early, and at most a
 //! sixteenth late.
 
-use super::slots::Slots;
+use super::paged_slab::PagedSlab;
 use super::{Key, Slot};
 use std::time::{Duration, Instant};
 
 /// One kind of waiting, with its own timeout. Made by [`super::Reactor::lane`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lane(u8);
+pub struct TimeoutClass(u8);
 
-impl Lane {
+impl TimeoutClass {
     /// Waiting without end.
-    pub const PATIENT: Self = Self(0);
+    pub const NEVER: Self = Self(0);
 }
 
 /// The place of one slot in its lane.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Links {
     previous: u32,
     next: u32,
     /// When it last moved to the back, in milliseconds since the reactor began. In 64 bits, since they fit: in 32 they
@@ -33,26 +33,26 @@ pub(super) struct Place {
     moved_ms: u64,
 }
 
-impl Place {
-    pub(super) const NOWHERE: Self = Self {
-        previous: NOBODY,
-        next: NOBODY,
+impl Links {
+    pub(super) const UNLINKED: Self = Self {
+        previous: NIL,
+        next: NIL,
         moved_ms: 0,
     };
 }
 
 /// The end of a list. There are never that many slots.
-const NOBODY: u32 = u32::MAX;
+const NIL: u32 = u32::MAX;
 
-const LANES: usize = 5;
+const CLASSES: usize = 5;
 
 /// All lanes, and the clock by which they count.
 #[derive(Debug)]
-pub(super) struct Deadlines {
+pub(super) struct Timeouts {
     start: Instant,
     now_ms: u64,
     next_ms_at: Instant,
-    queues: [Queue; LANES],
+    queues: [Queue; CLASSES],
     lanes: u8,
     /// Nobody is due before this. It may be early, when the one who was due then has been active or has left since; it
     /// is only looked into when the time has come, and so the common turn costs a comparison.
@@ -75,8 +75,8 @@ struct Queue {
 impl Queue {
     fn new(timeout_ms: Option<u64>) -> Self {
         Self {
-            head: NOBODY,
-            tail: NOBODY,
+            head: NIL,
+            tail: NIL,
             timeout_ms,
             grain_ms: timeout_ms.map_or(u64::MAX, |timeout_ms| timeout_ms / 16),
         }
@@ -86,21 +86,21 @@ impl Queue {
 /// The longest timeout of a lane (milliseconds): 146 million years, after which nothing that is added to it overflows.
 const LONGEST_MS: u64 = u64::MAX / 4;
 
-impl Deadlines {
+impl Timeouts {
     pub(super) fn new(start: Instant) -> Self {
         Self {
             start,
             now_ms: 0,
             next_ms_at: start,
-            queues: [Queue::new(None); LANES],
-            lanes: 1, // the first is Lane::PATIENT
+            queues: [Queue::new(None); CLASSES],
+            lanes: 1, // the first is TimeoutClass::NEVER
             nobody_before_ms: None,
             until_next: None,
         }
     }
 
     /// A new lane.
-    pub(super) fn lane(&mut self, timeout: Option<Duration>) -> Lane {
+    pub(super) fn lane(&mut self, timeout: Option<Duration>) -> TimeoutClass {
         let lane = self.lanes;
         self.lanes += 1;
         // Rounded up, and one more: both ends of the waiting are cut down to a whole millisecond, and nothing may expire
@@ -110,7 +110,7 @@ impl Deadlines {
             u64::try_from(whole_ms).map_or(LONGEST_MS, |ms| ms.min(LONGEST_MS) + 1)
         });
         self.queues[lane as usize] = Queue::new(timeout_ms);
-        Lane(lane)
+        TimeoutClass(lane)
     }
 
     /// The time as the lanes count it. A busy loop has many turns in a millisecond, so it is worked out anew only when
@@ -134,9 +134,9 @@ impl Deadlines {
     /// Puts a slot at the back of a lane.
     pub(super) fn enter<S>(
         &mut self,
-        slots: &mut Slots<Slot<S>>,
+        slots: &mut PagedSlab<Slot<S>>,
         key: Key,
-        lane: Lane,
+        lane: TimeoutClass,
         now_ms: u64,
     ) {
         let queue = &mut self.queues[lane.0 as usize];
@@ -146,12 +146,12 @@ impl Deadlines {
         let due_ms = now_ms + timeout_ms + queue.grain_ms;
         let behind = std::mem::replace(&mut queue.tail, key.slot);
         match behind {
-            NOBODY => queue.head = key.slot,
+            NIL => queue.head = key.slot,
             behind => slots.at_mut(behind).place.next = key.slot,
         }
-        slots.at_mut(key.slot).place = Place {
+        slots.at_mut(key.slot).place = Links {
             previous: behind,
-            next: NOBODY,
+            next: NIL,
             moved_ms: now_ms,
         };
         if self
@@ -163,36 +163,46 @@ impl Deadlines {
     }
 
     /// Takes a slot out of its lane.
-    pub(super) fn leave<S>(&mut self, slots: &mut Slots<Slot<S>>, key: Key, lane: Lane) {
+    pub(super) fn leave<S>(
+        &mut self,
+        slots: &mut PagedSlab<Slot<S>>,
+        key: Key,
+        lane: TimeoutClass,
+    ) {
         let queue = &mut self.queues[lane.0 as usize];
         if queue.timeout_ms.is_none() {
             return;
         }
-        let Place { previous, next, .. } = slots.at(key.slot).place;
+        let Links { previous, next, .. } = slots.at(key.slot).place;
         match previous {
-            NOBODY => queue.head = next,
+            NIL => queue.head = next,
             previous => slots.at_mut(previous).place.next = next,
         }
         match next {
-            NOBODY => queue.tail = previous,
+            NIL => queue.tail = previous,
             next => slots.at_mut(next).place.previous = previous,
         }
     }
 
     /// Gives a slot its full time again.
-    pub(super) fn move_to_back<S>(&mut self, slots: &mut Slots<Slot<S>>, key: Key, now_ms: u64) {
+    pub(super) fn move_to_back<S>(
+        &mut self,
+        slots: &mut PagedSlab<Slot<S>>,
+        key: Key,
+        now_ms: u64,
+    ) {
         let lane = slots.at(key.slot).want.lane;
         self.leave(slots, key, lane);
         self.enter(slots, key, lane, now_ms);
     }
 
     /// Whether a slot that is active now has to be moved to the back: the question on the path of every echo.
-    pub(super) fn should_move(&self, place: &Place, lane: Lane, now_ms: u64) -> bool {
+    pub(super) fn should_move(&self, place: &Links, lane: TimeoutClass, now_ms: u64) -> bool {
         now_ms - place.moved_ms > self.queues[lane.0 as usize].grain_ms
     }
 
     /// A slot whose time was over at `judged_ms`, if there is one.
-    pub(super) fn expired<S>(&mut self, slots: &Slots<Slot<S>>, judged_ms: u64) -> Option<Key> {
+    pub(super) fn expired<S>(&mut self, slots: &PagedSlab<Slot<S>>, judged_ms: u64) -> Option<Key> {
         if self.nobody_before_ms? > judged_ms {
             return None;
         }
@@ -216,10 +226,10 @@ impl Deadlines {
     }
 
     /// The head of each lane that has one, and when it is due.
-    fn heads<S>(&self, slots: &Slots<Slot<S>>) -> impl Iterator<Item = (u32, u64)> {
+    fn heads<S>(&self, slots: &PagedSlab<Slot<S>>) -> impl Iterator<Item = (u32, u64)> {
         self.queues[..usize::from(self.lanes)]
             .iter()
-            .filter(|queue| queue.head != NOBODY)
+            .filter(|queue| queue.head != NIL)
             .filter_map(move |queue| {
                 let timeout_ms = queue.timeout_ms?;
                 let moved_ms = slots.at(queue.head).place.moved_ms;

@@ -28,7 +28,7 @@ const PAGE_BITS: u32 = 12;
 
 /// See the page above.
 #[derive(Debug)]
-pub(super) struct Slots<T> {
+pub(super) struct PagedSlab<T> {
     pages: Vec<Slab<T>>,
     /// Pages with memory and a vacancy, each once.
     open: Vec<u32>,
@@ -41,7 +41,7 @@ pub(super) struct Slots<T> {
     len: usize,
 }
 
-impl<T> Slots<T> {
+impl<T> PagedSlab<T> {
     pub(super) fn new() -> Self {
         Self {
             pages: Vec::new(),
@@ -88,7 +88,7 @@ impl<T> Slots<T> {
         number(page, self.pages[page].vacant_key())
     }
 
-    /// Lets a tenant in, under [`Slots::next_number`].
+    /// Lets a tenant in, under [`PagedSlab::next_number`].
     pub(super) fn insert(&mut self, tenant: T) -> usize {
         let page = self.open_page();
         let slots = &mut self.pages[page];
@@ -156,7 +156,7 @@ impl<T> Slots<T> {
         &self.pages[number >> PAGE_BITS][number & (PAGE - 1)]
     }
 
-    /// As [`Slots::at`].
+    /// As [`PagedSlab::at`].
     ///
     /// # Panics
     /// If nobody does, as indexing does.
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_million_arrive_and_nothing_moves() {
-        let mut slots = Slots::new();
+        let mut slots = PagedSlab::new();
         let first = slots.insert(0);
         let address = std::ptr::from_ref(slots.at(first as u32));
         for tenant in 1..1_000_000 {
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_memory_of_those_who_have_left_goes_with_them() {
-        let mut slots = Slots::new();
+        let mut slots = PagedSlab::new();
         let numbers: Vec<usize> = (0..10 * PAGE).map(|tenant| slots.insert(tenant)).collect();
         assert_eq!(slots.capacity(), 10 * PAGE);
         for &number in &numbers {
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn coming_and_going_at_a_full_page_allocates_nothing() {
-        let mut slots = Slots::new();
+        let mut slots = PagedSlab::new();
         for tenant in 0..PAGE {
             slots.insert(tenant);
         }
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_is_reserved_is_used_from_the_first_page_on() {
-        let mut slots = Slots::new();
+        let mut slots = PagedSlab::new();
         slots.reserve(PAGE + 1);
         assert_eq!(slots.capacity(), 2 * PAGE);
         assert_eq!(slots.next_number(), 0);
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn what_is_reserved_stays_whoever_comes_and_goes() {
-        let mut slots = Slots::new();
+        let mut slots = PagedSlab::new();
         slots.reserve(3 * PAGE);
         let numbers: Vec<usize> = (0..5 * PAGE).map(|tenant| slots.insert(tenant)).collect();
         assert_eq!(slots.capacity(), 5 * PAGE);
@@ -278,7 +278,7 @@ mod tests {
     /// Whatever the order in which pages fill and empty: a few connections that come and go make no page anew each time.
     #[test]
     fn coming_and_going_across_pages_allocates_nothing() {
-        let mut slots = Slots::new();
+        let mut slots = PagedSlab::new();
         let numbers: Vec<usize> = (0..2 * PAGE).map(|tenant| slots.insert(tenant)).collect();
         slots.remove(numbers[0]);
         // The second page is the one that was used last, and nothing is left in it.
@@ -300,7 +300,7 @@ mod tests {
     /// Against the simplest thing that could be right, with comings and goings at random.
     #[test]
     fn every_number_leads_to_its_tenant() {
-        let mut slots = Slots::new();
+        let mut slots = PagedSlab::new();
         let mut expected = std::collections::BTreeMap::new();
         let mut random = 1_u64;
         for step in 0..200_000_u64 {

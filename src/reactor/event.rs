@@ -5,7 +5,7 @@
 
 #[cfg(doc)]
 use super::{Epoll, Reactor};
-use super::{Key, Lane, Token};
+use super::{Key, TimeoutClass, Token};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -25,10 +25,10 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Readiness {
     /// That it is, for what it waits for, and nothing else.
-    Plain,
+    Normal,
     /// That there is more than meets the eye: the peer has said FIN, or the connection is broken, or there is urgent
     /// data, at which a read stops early. A read that finds fewer bytes than it has room for has then not found all.
-    Special,
+    Exceptional,
 }
 
 /// What the kernel is asked to watch for: one thing at a time.
@@ -45,11 +45,11 @@ pub enum Interest {
 
 /// What a source waits for, and how long at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Want {
+pub struct Registration {
     /// What for.
     pub interest: Interest,
     /// How long.
-    pub lane: Lane,
+    pub lane: TimeoutClass,
 }
 
 /// The side of the operating system: who is ready, and what time it is. [`Epoll`] is the real one; the tests bring one
