@@ -174,11 +174,11 @@ fn reactor(sources: usize, silent: bool) -> Reactor<Anybody, Everybody> {
         now: Instant::now(),
         silent,
     });
-    let lane = reactor.lane(Some(Duration::from_secs(60)));
+    let class = reactor.timeout_class(Some(Duration::from_secs(60)));
     for _ in 0..sources {
         let want = Registration {
             interest: Interest::Read,
-            lane,
+            class,
         };
         assert!(reactor.add(Anybody, want).is_ok());
     }
@@ -195,7 +195,7 @@ fn turn_of_the_reactor(bencher: Bencher<'_, '_>, sources: usize) {
             reactor.wait(None).expect("a wait in memory");
             while let Some(event) = reactor.next_event() {
                 if let Event::Ready(key, readiness) = event {
-                    black_box(reactor.admit(key, readiness).is_some());
+                    black_box(reactor.begin_event(key, readiness).is_some());
                 }
             }
         });
@@ -206,7 +206,7 @@ fn turn_of_the_reactor(bencher: Bencher<'_, '_>, sources: usize) {
 fn run_queue_goes_round(bencher: Bencher<'_, '_>, sources: usize) {
     let mut reactor = reactor(sources, true);
     for key in reactor.keys() {
-        reactor.again(key, Readiness::Normal);
+        reactor.requeue(key, Readiness::Normal);
     }
     bencher
         .counter(divan::counter::ItemsCount::new(sources))
@@ -214,7 +214,7 @@ fn run_queue_goes_round(bencher: Bencher<'_, '_>, sources: usize) {
             reactor.wait(None).expect("a wait in memory");
             while let Some(event) = reactor.next_event() {
                 if let Event::Ready(key, readiness) = event {
-                    reactor.again(black_box(key), readiness);
+                    reactor.requeue(black_box(key), readiness);
                 }
             }
         });
@@ -241,7 +241,7 @@ fn slot_is_taken_and_freed(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         let want = Registration {
             interest: Interest::Read,
-            lane: TimeoutClass::NEVER,
+            class: TimeoutClass::NEVER,
         };
         if let Ok(key) = reactor.add(Anybody, want) {
             black_box(reactor.close(key));

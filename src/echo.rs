@@ -221,7 +221,7 @@ impl<W: World> Server<W> {
                 Event::Alarm => self.on_alarm(),
             }
         }
-        if self.reactor.served() > QUICK_TURN || self.is_long_turn {
+        if self.reactor.events_served() > QUICK_TURN || self.is_long_turn {
             self.look_at_the_clock();
         }
     }
@@ -230,7 +230,7 @@ impl<W: World> Server<W> {
     /// turns get, and is not worth a second reading of the clock.
     fn look_at_the_clock(&mut self) {
         self.is_long_turn = false;
-        let busy = self.reactor.busy();
+        let busy = self.reactor.turn_elapsed();
         if busy > self.longest_turn {
             self.longest_turn = busy;
             self.stats.turn_us_max = u64::try_from(busy.as_micros()).unwrap_or(u64::MAX);
@@ -260,7 +260,7 @@ impl<W: World> Server<W> {
     }
 
     fn on_ready(&mut self, key: Key, readiness: Readiness) {
-        match self.reactor.admit(key, readiness) {
+        match self.reactor.begin_event(key, readiness) {
             Some(Socket::Connection(connection)) => {
                 let outcome = connection.advance(
                     readiness,
@@ -286,7 +286,7 @@ impl<W: World> Server<W> {
             Outcome::Drained => {}
             Outcome::Wait(wait) => {
                 let want = self.waits.of(wait, self.phase);
-                if let Err(error) = self.reactor.want(key, want) {
+                if let Err(error) = self.reactor.set_registration(key, want) {
                     log::debug!("a connection cannot be watched any more: {error}");
                     self.end(key, Reason::Unregistered);
                 }
@@ -294,7 +294,7 @@ impl<W: World> Server<W> {
             Outcome::Yield => {
                 self.stats.budget_yields += 1;
                 if !planted!("spent-budget-forgotten") {
-                    self.reactor.again(key, readiness);
+                    self.reactor.requeue(key, readiness);
                 }
             }
             Outcome::Done(reason) => self.end(key, reason),
@@ -331,7 +331,7 @@ impl<W: World> Server<W> {
             self.open_doors();
         }
         for key in self.backoff.take_due(now) {
-            self.reactor.again(key, Readiness::Normal);
+            self.reactor.requeue(key, Readiness::Normal);
         }
         match self.phase {
             Phase::Draining { goodbye, cut } if goodbye <= now => self.say_goodbye(cut),
@@ -399,7 +399,7 @@ impl<W: World> Server<W> {
             Ok(false) => {
                 self.backoff.forget(key);
                 self.stats.budget_yields += 1;
-                self.reactor.again(key, readiness);
+                self.reactor.requeue(key, readiness);
             }
             Err(error) => self.receive_failed(key, error),
         }
@@ -457,19 +457,19 @@ impl Waits {
     fn new<W: World>(reactor: &mut Reactor<Socket<W>, W::Selector>, limits: &Limits) -> Self {
         let mut read = |timeout| Registration {
             interest: Interest::Read,
-            lane: reactor.lane(timeout),
+            class: reactor.timeout_class(timeout),
         };
         Self {
             doors: Registration {
                 interest: Interest::Read,
-                lane: TimeoutClass::NEVER,
+                class: TimeoutClass::NEVER,
             },
             reading: read(limits.idle_timeout),
             reading_while_draining: read(Some(limits.drain_quiet)),
             lingering: read(Some(limits.linger_timeout)),
             writing: Registration {
                 interest: Interest::Write,
-                lane: reactor.lane(limits.write_stall_timeout),
+                class: reactor.timeout_class(limits.write_stall_timeout),
             },
         }
     }

@@ -21,7 +21,7 @@
 //! 2. [`Reactor::wait`](crate::reactor::Reactor::wait) calls `epoll_wait`, which returns the tokens on that list, and
 //!    writes them into the run queue of this turn.
 //! 3. [`Reactor::next_event`](crate::reactor::Reactor::next_event) names a key; `Server::on_ready` in `echo.rs` asks
-//!    [`Reactor::admit`](crate::reactor::Reactor::admit) who that is. If it is somebody who has left since, the answer is
+//!    [`Reactor::begin_event`](crate::reactor::Reactor::begin_event) who that is. If it is somebody who has left since, the answer is
 //!    nobody, and that is all.
 //! 4. [`Connection::advance`](crate::echo::connection::Connection::advance) reads the byte into the scratch, the one
 //!    buffer that all connections share, and writes it back at once. This is where nearly every journey ends: one
@@ -37,9 +37,9 @@
 //! edge is told once. Whoever is told must therefore do one of three things, and there is no fourth:
 //!
 //! - go on until the call says `WouldBlock`: then the next byte will be a new edge;
-//! - stop early, and put itself into the run queue ([`Reactor::again`](crate::reactor::Reactor::again)), since nobody else
+//! - stop early, and put itself into the run queue ([`Reactor::requeue`](crate::reactor::Reactor::requeue)), since nobody else
 //!   will say it again;
-//! - register anew ([`Reactor::want`](crate::reactor::Reactor::want)): the kernel then looks afresh, and tells what is
+//! - register anew ([`Reactor::set_registration`](crate::reactor::Reactor::set_registration)): the kernel then looks afresh, and tells what is
 //!   ready already.
 //!
 //! # Where beginners slip

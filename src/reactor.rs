@@ -1,7 +1,7 @@
 //! The reactor: it knows who is ready, in what order they take their turns, and whose time is over.
 //!
 //! ```text
-//!            add, want, again, close                      wait                     next_event
+//!            add, registration, again, close                      wait                     next_event
 //!   caller ───────────────────────────▶ slots  ◀── epoll ───────▶ run queue ──────────────────────▶ caller
 //!                                     (pages)        tokens        (keys)     Ready(key), Expired(key), ...
 //! ```
@@ -11,11 +11,11 @@
 //! them, and add new ones; nothing is borrowed across.
 //!
 //! **The contract of an edge.** The kernel says once that a source has become ready, and then no more. So whoever gets
-//! [`Event::Ready`] does one of three things: goes on until the source would block; or says [`Reactor::again`], to be
-//! handed the same readiness in the next turn; or changes what it wants, with [`Reactor::want`], upon which the kernel
+//! [`Event::Ready`] does one of three things: goes on until the source would block; or says [`Reactor::requeue`], to be
+//! handed the same readiness in the next turn; or changes what it wants, with [`Reactor::set_registration`], upon which the kernel
 //! looks anew and reports what is ready then. Whoever does none of these will wait for ever.
 //!
-//! What may live in this room: keys, readiness, turns, deadlines. What may not: bytes, connections, addresses, or any
+//! What may live in this room: keys, readiness, turns, timeouts. What may not: bytes, connections, addresses, or any
 //! opinion on who deserves to be served. It imports nothing of ours.
 //!
 //! In reading order: this page, `event`, `key`, `paged_slab`, `timeouts`, `epoll`, `outer_loop`; and `timer`, which the load
@@ -53,7 +53,7 @@ use timeouts::{Links, Timeouts};
 
 /// How many take part in a turn at most: so many of those who queued up, and so many of those of whom the kernel speaks.
 /// This bounds the time for which an order, a deadline or a newcomer has to wait. Whoever finds no room has it in the next
-/// turn, since both lists go round. A turn's own cost (a call of `epoll_wait`, a clock) is divided by as many, and is lost in
+/// turn, since both lists go sweep. A turn's own cost (a call of `epoll_wait`, a clock) is divided by as many, and is lost in
 /// theirs. No more than so many expire in a turn, either.
 const SOURCES_PER_TURN: usize = 128;
 
@@ -62,9 +62,9 @@ const SOURCES_PER_TURN: usize = 128;
 pub struct Reactor<S, P = Epoll> {
     selector: P,
     slots: PagedSlab<Slot<S>>,
-    /// The serial of the next tenant.
-    serial: u32,
-    /// Who queued up for the next turn, by [`Reactor::again`].
+    /// The generation of the next tenant.
+    generation: u32,
+    /// Who queued up for the next turn, by [`Reactor::requeue`].
     queue: VecDeque<Key>,
     /// The run queue of this turn, and how many in it had theirs: first those who queued up, then those of whom the
     /// kernel spoke. One queue for both, so that there is one rule of fairness: first come, first served, and only once
@@ -73,7 +73,7 @@ pub struct Reactor<S, P = Epoll> {
     served: usize,
     /// Sources whose deadline was judged in this turn.
     judged: usize,
-    deadlines: Timeouts,
+    timeouts: Timeouts,
     /// The clock, read once a turn.
     now: Instant,
     now_ms: u64,
@@ -82,10 +82,10 @@ pub struct Reactor<S, P = Epoll> {
     /// The latest moment of which everything is known: what was ready then has been handed out. Timeouts are judged by
     /// it rather than by the clock: if this process was stopped for a minute, all those who spoke meanwhile are heard
     /// before anybody is called idle.
-    judged_ms: u64,
+    expiry_horizon_ms: u64,
     /// The round that the kernel is on, while more are ready than one wait has room for. One that began before
-    /// `judged_ms` was given up when a wait had room for all.
-    round: Option<ReadyListSweep>,
+    /// `expiry_horizon_ms` was given up when a wait had room for all.
+    sweep: Option<ReadyListSweep>,
     alarm: Option<Instant>,
     stale_events: u64,
     /// Whether the last wait had no room for all that was ready, or was interrupted.
@@ -105,9 +105,9 @@ struct ReadyListSweep {
 #[derive(Debug)]
 struct Slot<S> {
     source: S,
-    place: Links,
-    serial: u32,
-    want: Registration,
+    links: Links,
+    generation: u32,
+    registration: Registration,
     /// Whether it queued up for the next turn, and what it will be told then.
     queued: bool,
     readiness: Readiness,
@@ -127,17 +127,17 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         Self {
             selector,
             slots: PagedSlab::new(),
-            serial: FIRST_SERIAL,
+            generation: FIRST_SERIAL,
             queue: VecDeque::new(),
             turn: Vec::new(),
             served: 0,
             judged: 0,
-            deadlines: Timeouts::new(now),
+            timeouts: Timeouts::new(now),
             now,
             now_ms: 0,
             turn_began: now,
-            judged_ms: 0,
-            round: None,
+            expiry_horizon_ms: 0,
+            sweep: None,
             alarm: None,
             stale_events: 0,
             is_unreported: false,
@@ -146,8 +146,8 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
 
     /// A kind of waiting, with a timeout of its own; `None` never ends. There is room for four beside
     /// [`TimeoutClass::NEVER`].
-    pub fn lane(&mut self, timeout: Option<Duration>) -> TimeoutClass {
-        self.deadlines.lane(timeout)
+    pub fn timeout_class(&mut self, timeout: Option<Duration>) -> TimeoutClass {
+        self.timeouts.timeout_class(timeout)
     }
 
     // ---- the turn ----
@@ -166,7 +166,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         if self.served < self.turn.len() {
             return Ok(false); // it was left in the middle, and goes on
         }
-        let timeout = sooner(max_wait, self.timeout_of_turn());
+        let timeout = min_timeout(max_wait, self.timeout_of_turn());
         self.begin_turn();
         let (mut external, queued) = (false, self.turn.len());
         let Self { selector, turn, .. } = self;
@@ -182,8 +182,8 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         match complete {
             // What was ready when we asked is in the queue now; so up to the last reading of the clock, which was
             // before we asked, everything is known.
-            Ok(true) => self.judged_ms = self.now_ms,
-            Ok(false) => self.go_round(self.turn.len() - queued),
+            Ok(true) => self.expiry_horizon_ms = self.now_ms,
+            Ok(false) => self.continue_sweep(self.turn.len() - queued),
             Err(error)
                 if error.kind() == io::ErrorKind::Interrupted
                     && !planted!("eintr-ends-the-loop") => {}
@@ -191,28 +191,28 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         }
         self.turn_began = self.read_clock();
         if planted!("idle-before-heard") {
-            self.judged_ms = self.now_ms;
+            self.expiry_horizon_ms = self.now_ms;
         }
         Ok(external)
     }
 
     /// Not everybody who is ready was reported, but `reported` were. Where that is so in every turn, deadlines are judged
-    /// all the same, once a round.
+    /// all the same, once a sweep.
     #[cold]
-    fn go_round(&mut self, reported: usize) {
-        let mut round = match self.round.take() {
-            Some(round) if round.began_ms > self.judged_ms => round,
+    fn continue_sweep(&mut self, reported: usize) {
+        let mut sweep = match self.sweep.take() {
+            Some(sweep) if sweep.began_ms > self.expiry_horizon_ms => sweep,
             // Twice as many as there are: events for nobody take room, too.
             _ => ReadyListSweep {
                 began_ms: self.now_ms,
                 left: 2 * self.slots.len(),
             },
         };
-        round.left = round.left.saturating_sub(reported);
-        if round.left == 0 && !planted!("rounds-forgotten") {
-            self.judged_ms = round.began_ms;
+        sweep.left = sweep.left.saturating_sub(reported);
+        if sweep.left == 0 && !planted!("rounds-forgotten") {
+            self.expiry_horizon_ms = sweep.began_ms;
         } else {
-            self.round = Some(round);
+            self.sweep = Some(sweep);
         }
     }
 
@@ -230,7 +230,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             self.queue.len().min(SOURCES_PER_TURN)
         };
         for key in self.queue.drain(..count) {
-            if let Some(slot) = tenant(&mut self.slots, key) {
+            if let Some(slot) = lookup(&mut self.slots, key) {
                 slot.queued = false;
                 self.turn.push((
                     key,
@@ -261,10 +261,9 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     #[inline]
     fn next_expired(&mut self) -> Option<Key> {
         while self.judged < SOURCES_PER_TURN {
-            let key = self.deadlines.expired(&self.slots, self.judged_ms)?;
+            let key = self.timeouts.expired(&self.slots, self.expiry_horizon_ms)?;
             self.judged += 1;
-            self.deadlines
-                .move_to_back(&mut self.slots, key, self.now_ms);
+            self.timeouts.touch(&mut self.slots, key, self.now_ms);
             // A source in the queue is ready, and has not had its turn yet: it is not idle, however long the queue.
             if !self.slots.at(key.slot).queued {
                 return Some(key);
@@ -275,8 +274,8 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
 
     /// The source whose turn it is, noted as active. `None` if it is gone: then the event was stale, and is counted.
     /// `None` too if it had its turn already and queued up for another, in which it will hear of this as well.
-    pub fn admit(&mut self, key: Key, readiness: Readiness) -> Option<&mut S> {
-        let Some(slot) = tenant(&mut self.slots, key) else {
+    pub fn begin_event(&mut self, key: Key, readiness: Readiness) -> Option<&mut S> {
+        let Some(slot) = lookup(&mut self.slots, key) else {
             self.stale_events += 1;
             return None;
         };
@@ -285,11 +284,11 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             return None;
         }
         if self
-            .deadlines
-            .should_move(&slot.place, slot.want.lane, self.now_ms)
+            .timeouts
+            .must_touch(&slot.links, slot.registration.class, self.now_ms)
             && !planted!("deadline-not-moved")
         {
-            return self.admit_anew(key);
+            return self.begin_event_after_pause(key);
         }
         // Said twice, so that here, where nothing has happened since, the compiler need not look for the slot again.
         self.get_mut(key)
@@ -297,9 +296,8 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
 
     /// Admits a source that has not been active for a while: its deadline moves.
     #[cold]
-    fn admit_anew(&mut self, key: Key) -> Option<&mut S> {
-        self.deadlines
-            .move_to_back(&mut self.slots, key, self.now_ms);
+    fn begin_event_after_pause(&mut self, key: Key) -> Option<&mut S> {
+        self.timeouts.touch(&mut self.slots, key, self.now_ms);
         self.get_mut(key)
     }
 
@@ -324,7 +322,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         let alarm = self
             .alarm
             .map(|alarm| alarm.saturating_duration_since(self.now));
-        sooner(alarm, self.deadlines.until_next())
+        min_timeout(alarm, self.timeouts.until_next())
     }
 
     /// Whether an outer event loop may watch this reactor's descriptor, and so is to be told of the next turn.
@@ -351,18 +349,18 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     #[inline]
     pub fn read_clock(&mut self) -> Instant {
         self.now = self.selector.now();
-        self.now_ms = self.deadlines.milliseconds(self.now);
+        self.now_ms = self.timeouts.milliseconds(self.now);
         self.now
     }
 
     /// How many had their turn in this one so far.
-    pub fn served(&self) -> usize {
+    pub fn events_served(&self) -> usize {
         self.served
     }
 
     /// How long this turn has taken so far, its wait left out. This reads the clock: a second time in a turn, which is
     /// what it costs to know.
-    pub fn busy(&self) -> Duration {
+    pub fn turn_elapsed(&self) -> Duration {
         self.selector
             .now()
             .saturating_duration_since(self.turn_began)
@@ -385,66 +383,73 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// # Errors
     /// What the kernel said (`ENOSPC`, `ENOMEM`), together with the source, whose end is then the caller's business. Or
     /// that there are more sources than a key can name: 4,294,967,295, on a 32-bit machine 1,048,575.
-    pub fn add(&mut self, mut source: S, want: Registration) -> Result<Key, (S, io::Error)> {
+    pub fn add(
+        &mut self,
+        mut source: S,
+        registration: Registration,
+    ) -> Result<Key, (S, io::Error)> {
         let number = self.slots.next_number();
         if number >= SLOTS_MAX {
             return Err((source, io::ErrorKind::StorageFull.into()));
         }
-        let key = Key::new(number, self.serial);
-        if let Err(error) = source.register(self.selector.registry(), key.token(), want.interest) {
+        let key = Key::new(number, self.generation);
+        if let Err(error) =
+            source.register(self.selector.registry(), key.token(), registration.interest)
+        {
             return Err((source, error));
         }
-        self.serial = self
-            .serial
+        self.generation = self
+            .generation
             .wrapping_add(u32::from(!planted!("one-generation")));
         self.slots.insert(Slot {
             source,
-            place: Links::UNLINKED,
-            serial: key.serial,
+            links: Links::UNLINKED,
+            generation: key.generation,
             readiness: Readiness::Normal,
-            want,
+            registration,
             queued: false,
         });
-        self.deadlines
-            .enter(&mut self.slots, key, want.lane, self.now_ms);
+        self.timeouts
+            .push_back(&mut self.slots, key, registration.class, self.now_ms);
         Ok(key)
     }
 
     /// The source behind a key, unless it is gone.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut S> {
-        tenant(&mut self.slots, key).map(|slot| &mut slot.source)
+        lookup(&mut self.slots, key).map(|slot| &mut slot.source)
     }
 
     /// Says what a source waits for from now on. If that is what it waits for already, this costs a comparison.
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub fn want(&mut self, key: Key, want: Registration) -> io::Result<()> {
-        let Some(slot) = tenant(&mut self.slots, key) else {
+    pub fn set_registration(&mut self, key: Key, registration: Registration) -> io::Result<()> {
+        let Some(slot) = lookup(&mut self.slots, key) else {
             return Ok(());
         };
-        if slot.want == want {
+        if slot.registration == registration {
             return Ok(());
         }
         // First what may fail: until it has worked, nothing has changed.
-        if slot.want.interest != want.interest && !planted!("interest-not-changed") {
+        if slot.registration.interest != registration.interest && !planted!("interest-not-changed")
+        {
             slot.source
-                .reregister(self.selector.registry(), key.token(), want.interest)?;
+                .reregister(self.selector.registry(), key.token(), registration.interest)?;
         }
-        let before = std::mem::replace(&mut slot.want, want);
+        let before = std::mem::replace(&mut slot.registration, registration);
         if planted!("deadline-of-the-old-kind") {
-            slot.want.lane = before.lane;
-        } else if before.lane != want.lane {
-            self.deadlines.leave(&mut self.slots, key, before.lane);
-            self.deadlines
-                .enter(&mut self.slots, key, want.lane, self.now_ms);
+            slot.registration.class = before.class;
+        } else if before.class != registration.class {
+            self.timeouts.unlink(&mut self.slots, key, before.class);
+            self.timeouts
+                .push_back(&mut self.slots, key, registration.class, self.now_ms);
         }
         Ok(())
     }
 
     /// Queues a source for the next turn, with what is still true of it. With edges nobody else will.
-    pub fn again(&mut self, key: Key, readiness: Readiness) {
-        if let Some(slot) = tenant(&mut self.slots, key) {
+    pub fn requeue(&mut self, key: Key, readiness: Readiness) {
+        if let Some(slot) = lookup(&mut self.slots, key) {
             if !planted!("queued-readiness-forgotten") {
                 slot.readiness = slot.readiness.max(readiness);
             }
@@ -458,8 +463,8 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// Gives a source back, to be dropped. The kernel forgets it as its descriptor is closed, so this costs no system
     /// call; events that were already under way find the key outdated.
     pub fn close(&mut self, key: Key) -> Option<S> {
-        let lane = tenant(&mut self.slots, key)?.want.lane;
-        self.deadlines.leave(&mut self.slots, key, lane);
+        let class = lookup(&mut self.slots, key)?.registration.class;
+        self.timeouts.unlink(&mut self.slots, key, class);
         Some(self.slots.remove(key.slot as usize).source)
     }
 
@@ -480,7 +485,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     pub fn keys(&self) -> Vec<Key> {
         self.slots
             .iter()
-            .map(|(slot, tenant)| Key::new(slot, tenant.serial))
+            .map(|(slot, value)| Key::new(slot, value.generation))
             .collect()
     }
 
@@ -502,7 +507,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
 }
 
 /// The shorter of two times, where `None` is for ever.
-fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+fn min_timeout(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
@@ -511,10 +516,10 @@ fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
 
 /// Whoever lives in the slot, if it is still the one whom the key means. A function and not a method, so that the other
 /// fields of the reactor stay free to use.
-fn tenant<S>(slots: &mut PagedSlab<Slot<S>>, key: Key) -> Option<&mut Slot<S>> {
+fn lookup<S>(slots: &mut PagedSlab<Slot<S>>, key: Key) -> Option<&mut Slot<S>> {
     slots
         .get_mut(key.slot as usize)
-        .filter(|slot| slot.serial == key.serial || planted!("no-generation-check"))
+        .filter(|slot| slot.generation == key.generation || planted!("no-generation-check"))
 }
 
 impl<S: Source> Reactor<S> {
@@ -597,10 +602,10 @@ mod tests {
         let mut reactor: Reactor<Nothing, _> = Reactor::new(Ticking(Cell::new(Instant::now())));
         for _ in 0..3 {
             reactor.wait(None).unwrap();
-            assert_eq!(reactor.busy(), Duration::from_millis(1));
+            assert_eq!(reactor.turn_elapsed(), Duration::from_millis(1));
             reactor.read_clock(); // as a drain does in the middle of a turn
             assert_eq!(
-                reactor.busy(),
+                reactor.turn_elapsed(),
                 Duration::from_millis(3),
                 "it is still this turn"
             );
@@ -621,13 +626,13 @@ mod tests {
     #[test]
     fn no_two_sources_of_a_slot_share_a_key_even_where_serials_wrap() {
         let mut reactor: Reactor<Nothing, _> = Reactor::new(Ticking(Cell::new(Instant::now())));
-        let want = Registration {
+        let registration = Registration {
             interest: Interest::Read,
-            lane: TimeoutClass::NEVER,
+            class: TimeoutClass::NEVER,
         };
         let mut keys = Vec::new();
         for _ in 0..100 {
-            let Ok(key) = reactor.add(Nothing, want) else {
+            let Ok(key) = reactor.add(Nothing, registration) else {
                 panic!("there is room");
             };
             assert!(!keys.contains(&key), "{key:?} twice");
@@ -637,8 +642,11 @@ mod tests {
             assert!(reactor.close(key).is_some());
             keys.push(key);
         }
-        let serials = keys.iter().map(|key| key.serial);
-        assert!(serials.clone().any(|serial| serial == 0), "one wrap");
+        let serials = keys.iter().map(|key| key.generation);
+        assert!(
+            serials.clone().any(|generation| generation == 0),
+            "one wrap"
+        );
         assert!(keys.iter().all(|key| key.slot == 0));
     }
 
@@ -649,12 +657,12 @@ mod tests {
         reactor.reserve(1);
         let slot = Reactor::<Nothing, Ticking>::SLOT_BYTES;
         assert_eq!(reactor.slot_bytes(), (0, paged_slab::PAGE * slot));
-        let want = Registration {
+        let registration = Registration {
             interest: Interest::Read,
-            lane: TimeoutClass::NEVER,
+            class: TimeoutClass::NEVER,
         };
         let key = reactor
-            .add(Nothing, want)
+            .add(Nothing, registration)
             .map_err(|(_, error)| error)
             .unwrap();
         assert_eq!(reactor.slot_bytes(), (slot, paged_slab::PAGE * slot));

@@ -52,7 +52,7 @@ impl<W: World> Server<W> {
             }
         }
         self.stats.budget_yields += 1;
-        self.reactor.again(key, readiness);
+        self.reactor.requeue(key, readiness);
     }
 
     fn welcome(&mut self, accepted: Accepted<W::Stream>) {
@@ -113,7 +113,7 @@ impl<W: World> Server<W> {
                 if self.rest(key, calls, &error, verdict) {
                     self.give_up_while_stopping(key);
                 } else {
-                    self.reactor.again(key, Readiness::Normal);
+                    self.reactor.requeue(key, Readiness::Normal);
                 }
             }
         }
@@ -166,7 +166,7 @@ impl<W: World> Server<W> {
             return self
                 .doors
                 .iter()
-                .for_each(|&key| self.reactor.again(key, Readiness::Normal));
+                .for_each(|&key| self.reactor.requeue(key, Readiness::Normal));
         }
         self.governor
             .pause(self.reactor.now(), self.limits.accept_retry);
@@ -188,7 +188,7 @@ impl<W: World> Server<W> {
             self.count_waiting();
             for &key in &self.doors {
                 if !planted!("hope-for-an-edge") {
-                    self.reactor.again(key, Readiness::Normal);
+                    self.reactor.requeue(key, Readiness::Normal);
                 }
             }
             self.set_alarm();

@@ -53,7 +53,7 @@ impl<W: World> Server<W> {
     pub(super) fn part_with(&mut self, key: Key) {
         if let Some(Socket::Connection(connection)) = self.reactor.get_mut(key) {
             connection.finish();
-            self.reactor.again(key, Readiness::Exceptional);
+            self.reactor.requeue(key, Readiness::Exceptional);
         }
     }
 

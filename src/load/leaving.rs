@@ -47,7 +47,7 @@ impl Worker<'_> {
             let before = leaving;
             while let Some(event) = self.reactor.next_event() {
                 if let Event::Ready(key, readiness) = event {
-                    if self.reactor.admit(key, readiness).is_some() && self.has_left(key) {
+                    if self.reactor.begin_event(key, readiness).is_some() && self.has_left(key) {
                         self.reactor.close(key);
                         leaving -= 1;
                     }

@@ -283,7 +283,7 @@ impl Worker<'_> {
     ) -> io::Result<Key> {
         let want = Registration {
             interest,
-            lane: TimeoutClass::NEVER,
+            class: TimeoutClass::NEVER,
         };
         self.reactor.add(outgoing, want).map_err(|(_, error)| error)
     }

@@ -367,7 +367,7 @@ impl<'a> Worker<'a> {
             return Ok(0);
         }
         if due != self.timer_at {
-            self.timer.ring_in(Duration::from_nanos(due - now))?;
+            self.timer.arm(Duration::from_nanos(due - now))?;
             self.timer_at = due;
         }
         Ok(wait)
@@ -376,7 +376,7 @@ impl<'a> Worker<'a> {
     /// Somebody has something.
     #[inline]
     fn on_ready(&mut self, key: Key, readiness: Readiness) {
-        let Some(Outgoing { socket, state, .. }) = self.reactor.admit(key, readiness) else {
+        let Some(Outgoing { socket, state, .. }) = self.reactor.begin_event(key, readiness) else {
             return;
         };
         let (step, blocked) = match (socket, state) {
@@ -429,9 +429,9 @@ impl<'a> Worker<'a> {
         };
         let want = Registration {
             interest,
-            lane: TimeoutClass::NEVER,
+            class: TimeoutClass::NEVER,
         };
-        if let Err(error) = self.reactor.want(key, want) {
+        if let Err(error) = self.reactor.set_registration(key, want) {
             self.end(key, &error.into());
         }
     }

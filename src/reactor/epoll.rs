@@ -92,7 +92,7 @@ fn readiness(event: &mio::event::Event) -> Readiness {
 }
 
 impl Interest {
-    fn in_mios_words(self) -> mio::Interest {
+    fn to_mio(self) -> mio::Interest {
         match self {
             // Urgent data ends a read early, like a message that carries descriptors. Asking to be told of it is free.
             #[cfg(target_os = "linux")]
@@ -111,7 +111,7 @@ impl<T: mio::event::Source> Source for T {
         token: Token,
         interest: Interest,
     ) -> io::Result<()> {
-        registry.register(self, token, interest.in_mios_words())
+        registry.register(self, token, interest.to_mio())
     }
 
     fn reregister(
@@ -120,7 +120,7 @@ impl<T: mio::event::Source> Source for T {
         token: Token,
         interest: Interest,
     ) -> io::Result<()> {
-        registry.reregister(self, token, interest.in_mios_words())
+        registry.reregister(self, token, interest.to_mio())
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
@@ -165,7 +165,7 @@ mod tests {
 
     const READ: Registration = Registration {
         interest: Interest::Read,
-        lane: TimeoutClass::NEVER,
+        class: TimeoutClass::NEVER,
     };
 
     /// The event queue keeps what it watches as long as any copy of the descriptor is open, here or in another process
@@ -207,7 +207,7 @@ mod tests {
                 panic!("{event:?}")
             };
             assert_ne!(key, newcomer);
-            assert!(reactor.admit(key, readiness).is_none());
+            assert!(reactor.begin_event(key, readiness).is_none());
         }
         assert_eq!(reactor.stale_events(), 1);
     }

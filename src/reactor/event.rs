@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 /// Something to do, said by [`Reactor::next_event`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A source is ready, or queued up for this turn. [`Reactor::admit`] tells whether it is still there.
+    /// A source is ready, or queued up for this turn. [`Reactor::begin_event`] tells whether it is still there.
     Ready(Key, Readiness),
-    /// A source did nothing for as long as its lane allows. If nothing comes of it, it is said again when that time has
+    /// A source did nothing for as long as its class allows. If nothing comes of it, it is said again when that time has
     /// passed once more.
     Expired(Key),
     /// The time set by [`Reactor::set_alarm`] has come.
@@ -49,7 +49,7 @@ pub struct Registration {
     /// What for.
     pub interest: Interest,
     /// How long.
-    pub lane: TimeoutClass,
+    pub class: TimeoutClass,
 }
 
 /// The side of the operating system: who is ready, and what time it is. [`Epoll`] is the real one; the tests bring one

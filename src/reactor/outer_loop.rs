@@ -78,7 +78,7 @@ impl OuterLoop {
         if self.timer.get().is_none() {
             self.make_timer(registry); // there was no descriptor for it; perhaps there is one now
         }
-        match self.timer.get().map(|timer| timer.ring_in(due)) {
+        match self.timer.get().map(|timer| timer.arm(due)) {
             Some(Ok(())) => self.set_for = Some(at),
             Some(Err(error)) => log::error!("a deadline cannot be announced: {error}"),
             None => {}

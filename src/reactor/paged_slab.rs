@@ -82,17 +82,17 @@ impl<T> PagedSlab<T> {
         page
     }
 
-    /// The number that the next tenant will have.
+    /// The number that the next value will have.
     pub(super) fn next_number(&mut self) -> usize {
         let page = self.open_page();
         number(page, self.pages[page].vacant_key())
     }
 
-    /// Lets a tenant in, under [`PagedSlab::next_number`].
-    pub(super) fn insert(&mut self, tenant: T) -> usize {
+    /// Lets a value in, under [`PagedSlab::next_number`].
+    pub(super) fn insert(&mut self, value: T) -> usize {
         let page = self.open_page();
         let slots = &mut self.pages[page];
-        let place = slots.insert(tenant);
+        let place = slots.insert(value);
         match slots.len() {
             1 => self.empty -= 1,
             PAGE => drop(self.open.pop()),
@@ -110,14 +110,14 @@ impl<T> PagedSlab<T> {
         }
     }
 
-    /// Lets a tenant out.
+    /// Lets a value out.
     ///
     /// # Panics
     /// If nobody has this number.
     pub(super) fn remove(&mut self, number: usize) -> T {
         let page = number >> PAGE_BITS;
         let slots = &mut self.pages[page];
-        let tenant = slots.remove(number & (PAGE - 1));
+        let value = slots.remove(number & (PAGE - 1));
         self.len -= 1;
         if slots.len() + 1 == PAGE {
             self.open.push(page as u32);
@@ -127,10 +127,10 @@ impl<T> PagedSlab<T> {
                 self.give_back(page);
             }
         }
-        tenant
+        value
     }
 
-    /// Frees the memory of an empty page. An event that is still under way finds no tenant, as in any other slot that
+    /// Frees the memory of an empty page. An event that is still under way finds no value, as in any other slot that
     /// is free.
     #[cold]
     fn give_back(&mut self, page: usize) {
@@ -170,7 +170,7 @@ impl<T> PagedSlab<T> {
         self.pages.iter().enumerate().flat_map(|(page, slots)| {
             slots
                 .iter()
-                .map(move |(place, tenant)| (number(page, place), tenant))
+                .map(move |(place, value)| (number(page, place), value))
         })
     }
 
@@ -198,10 +198,10 @@ mod tests {
         let mut slots = PagedSlab::new();
         let first = slots.insert(0);
         let address = std::ptr::from_ref(slots.at(first as u32));
-        for tenant in 1..1_000_000 {
+        for value in 1..1_000_000 {
             let pages = slots.pages.len();
             let expected = slots.next_number();
-            assert_eq!(slots.insert(tenant), expected);
+            assert_eq!(slots.insert(value), expected);
             assert!(slots.pages.len() <= pages + 1);
             let page = &slots.pages[expected >> PAGE_BITS];
             assert_eq!(page.capacity(), PAGE, "a page keeps its size");
@@ -209,13 +209,13 @@ mod tests {
         assert_eq!(std::ptr::from_ref(slots.at(first as u32)), address);
         assert_eq!(slots.pages.len(), 1_000_000_usize.div_ceil(PAGE));
         assert_eq!(slots.len(), 1_000_000);
-        assert!(slots.iter().all(|(number, &tenant)| number == tenant));
+        assert!(slots.iter().all(|(number, &value)| number == value));
     }
 
     #[test]
     fn the_memory_of_those_who_have_left_goes_with_them() {
         let mut slots = PagedSlab::new();
-        let numbers: Vec<usize> = (0..10 * PAGE).map(|tenant| slots.insert(tenant)).collect();
+        let numbers: Vec<usize> = (0..10 * PAGE).map(|value| slots.insert(value)).collect();
         assert_eq!(slots.capacity(), 10 * PAGE);
         for &number in &numbers {
             assert_eq!(slots.remove(number), number);
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(slots.capacity(), PAGE, "one page is kept for newcomers");
         assert_eq!(slots.get_mut(numbers[0]), None);
         // All the numbers are good again.
-        let mut again: Vec<usize> = (0..10 * PAGE).map(|tenant| slots.insert(tenant)).collect();
+        let mut again: Vec<usize> = (0..10 * PAGE).map(|value| slots.insert(value)).collect();
         again.sort_unstable();
         assert_eq!(again, numbers);
     }
@@ -232,8 +232,8 @@ mod tests {
     #[test]
     fn coming_and_going_at_a_full_page_allocates_nothing() {
         let mut slots = PagedSlab::new();
-        for tenant in 0..PAGE {
-            slots.insert(tenant);
+        for value in 0..PAGE {
+            slots.insert(value);
         }
         let newcomer = slots.insert(PAGE);
         for _ in 0..100 {
@@ -252,8 +252,8 @@ mod tests {
         slots.reserve(PAGE + 1);
         assert_eq!(slots.capacity(), 2 * PAGE);
         assert_eq!(slots.next_number(), 0);
-        for tenant in 0..2 * PAGE {
-            assert_eq!(slots.insert(tenant), tenant);
+        for value in 0..2 * PAGE {
+            assert_eq!(slots.insert(value), value);
         }
         assert_eq!(slots.capacity(), 2 * PAGE);
         slots.reserve(1);
@@ -264,7 +264,7 @@ mod tests {
     fn what_is_reserved_stays_whoever_comes_and_goes() {
         let mut slots = PagedSlab::new();
         slots.reserve(3 * PAGE);
-        let numbers: Vec<usize> = (0..5 * PAGE).map(|tenant| slots.insert(tenant)).collect();
+        let numbers: Vec<usize> = (0..5 * PAGE).map(|value| slots.insert(value)).collect();
         assert_eq!(slots.capacity(), 5 * PAGE);
         for number in numbers {
             slots.remove(number);
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn coming_and_going_across_pages_allocates_nothing() {
         let mut slots = PagedSlab::new();
-        let numbers: Vec<usize> = (0..2 * PAGE).map(|tenant| slots.insert(tenant)).collect();
+        let numbers: Vec<usize> = (0..2 * PAGE).map(|value| slots.insert(value)).collect();
         slots.remove(numbers[0]);
         // The second page is the one that was used last, and nothing is left in it.
         for &number in &numbers[PAGE..] {
@@ -313,12 +313,12 @@ mod tests {
                 let number = slots.next_number();
                 assert_eq!(slots.insert(step), number);
                 assert!(expected.insert(number, step).is_none());
-            } else if let Some((&number, &tenant)) = expected
+            } else if let Some((&number, &value)) = expected
                 .range((random >> 40) as usize % (4 * PAGE)..)
                 .next()
             {
                 assert_eq!(slots.get_mut(number), Some(&mut expected[&number].clone()));
-                assert_eq!(slots.remove(number), tenant);
+                assert_eq!(slots.remove(number), value);
                 expected.remove(&number);
                 assert_eq!(slots.get_mut(number), None);
             }
@@ -327,7 +327,7 @@ mod tests {
         assert!(
             slots
                 .iter()
-                .map(|(number, &tenant)| (number, tenant))
+                .map(|(number, &value)| (number, value))
                 .eq(expected)
         );
     }

@@ -32,7 +32,7 @@ impl Timer {
     ///
     /// # Errors
     /// Those of timerfd_settime(2).
-    pub fn ring_in(&self, wait: Duration) -> io::Result<()> {
+    pub fn arm(&self, wait: Duration) -> io::Result<()> {
         // Zero would switch it off.
         let wait = TimeSpec::from_duration(wait.max(Duration::from_nanos(1)));
         Ok(self
@@ -78,7 +78,7 @@ mod tests {
         reactor.watch(&mut timer).unwrap();
         for _ in 0..20 {
             let set = Instant::now();
-            timer.ring_in(Duration::from_micros(200)).unwrap();
+            timer.arm(Duration::from_micros(200)).unwrap();
             assert!(reactor.wait(Some(Duration::from_secs(20))).unwrap());
             assert_eq!(reactor.next_event(), None);
             assert!(set.elapsed() >= Duration::from_micros(200));
