@@ -6,7 +6,7 @@
 use divan::{Bencher, black_box, counter::BytesCount};
 use echo_reactor::Stats;
 use echo_reactor::echo::connection::{Connection, Outcome};
-use echo_reactor::echo::tail::Tail;
+use echo_reactor::echo::write_buffer::WriteBuffer;
 use echo_reactor::net::{Peer, Stream};
 use echo_reactor::reactor::{
     Event, Interest, Reactor, Readiness, Registration, Selector, Source, TimeoutClass,
@@ -103,7 +103,7 @@ fn connection(bencher: Bencher<'_, '_>, message_bytes: usize, takes_bytes: usize
 fn tail_is_kept_and_paid(bencher: Bencher<'_, '_>, bytes: usize) {
     let owed = vec![b'x'; bytes];
     bencher.counter(BytesCount::new(bytes)).bench_local(|| {
-        let mut tail = Tail::default();
+        let mut tail = WriteBuffer::default();
         tail.keep(black_box(&owed)).expect("memory");
         while !tail.is_empty() {
             let part = tail.len().min(bytes / 4);

@@ -18,40 +18,40 @@
 //!   there is some.
 //! - **Nobody takes the whole turn.** Each source has a budget, and queues up again when it is spent.
 //!
-//! In reading order: this page, [`connection`], [`tail`], `coming`, [`governor`], [`backoff`], [`admission`], `going`, [`exchange`], [`guard`], [`world`], `start`.
+//! In reading order: this page, [`connection`], [`write_buffer`], `accept`, [`accept_gate`], [`backoff`], [`admission`], `close`, [`datagram`], [`udp_filter`], [`backend`], `start`.
 
+mod accept;
+pub mod accept_gate;
 pub mod admission;
+pub mod backend;
 pub mod backoff;
-mod coming;
+mod close;
 pub mod connection;
-pub mod exchange;
-mod going;
-pub mod governor;
-pub mod guard;
+pub mod datagram;
+mod log_limit;
 mod start;
-pub mod tail;
-mod throttle;
-pub mod world;
+pub mod udp_filter;
+pub mod write_buffer;
 
-pub use admission::Access;
+pub use admission::AccessList;
+pub use backend::{Backend, Os};
 pub use start::{Config, Handle, StartError};
-pub use world::{System, World};
 
 use crate::limits::{CONNECTIONS_CEILING, Limits};
 use crate::net::{Endpoint, SocketFile};
 use crate::reactor::{Event, Interest, Key, Reactor, Readiness, Registration, TimeoutClass};
 use crate::stats::{Reason, Stats};
+use accept_gate::AcceptGate;
 use admission::Admission;
+use backend::Socket;
 use backoff::Backoff;
 use connection::{Outcome, Wait};
-use governor::Governor;
-use guard::Guard;
-use start::Orders;
+use log_limit::LogLimit;
+use start::Control;
 use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
-use throttle::Throttle;
-use world::Socket;
+use udp_filter::UdpFilter;
 
 /// What a turn of the loop ended with.
 #[must_use = "a server that has finished needs no more turns"]
@@ -72,7 +72,7 @@ const QUICK_TURN: usize = 8;
 /// An echo server on one thread. Make one with [`Server::bind`], then [`run`](Server::run) it, or give it one
 /// [`turn`](Server::turn) after the other.
 #[derive(Debug)]
-pub struct Server<W: World = System> {
+pub struct Server<W: Backend = Os> {
     /// The files of Unix sockets. They come first, to be removed first: a file whose socket is closed looks like a dead
     /// server's, and the next server must not replace it just before it is removed.
     files: Vec<SocketFile>,
@@ -83,11 +83,11 @@ pub struct Server<W: World = System> {
     scratch: Box<[u8]>,
     /// The one that every datagram is read into; empty until there is a datagram socket.
     datagram_scratch: Box<[u8]>,
-    waits: Waits,
-    governor: Governor,
+    waits: Registrations,
+    governor: AcceptGate,
     backoff: Backoff,
     admission: Admission,
-    guard: Guard,
+    guard: UdpFilter,
     /// Listeners and datagram sockets: what makes this a server.
     doors: Vec<Key>,
     /// While the server drains: how many datagrams each socket may still answer.
@@ -96,10 +96,10 @@ pub struct Server<W: World = System> {
     phase: Phase,
     /// Why the last listener ended, if it was not our doing.
     failure: Option<io::Error>,
-    orders: Orders,
-    pause_line: Throttle,
-    reject_line: Throttle,
-    door_line: Throttle,
+    orders: Control,
+    pause_line: LogLimit,
+    reject_line: LogLimit,
+    door_line: LogLimit,
     /// The longest turn so far: [`Stats::turn_us_max`] before it is rounded.
     longest_turn: Duration,
     /// Whether somebody came in this turn, or somebody's time was over: things that take longer than an echo.
@@ -111,7 +111,7 @@ pub struct Server<W: World = System> {
 enum Phase {
     Serving,
     /// Somebody else has the doors. Who is here already is served as ever.
-    Leaving,
+    HandedOver,
     /// What was queued when this began is served, and each listener and datagram socket closed when its queue is empty.
     /// Who is in the middle of something may finish it; the quiet ones are told goodbye. At `goodbye` everybody is, and
     /// at `cut` it is over.
@@ -120,7 +120,7 @@ enum Phase {
         cut: Instant,
     },
     /// Everybody has been told goodbye, and what is still queued is refused and counted.
-    Parting {
+    Closing {
         cut: Instant,
     },
     /// Nobody is left.
@@ -129,7 +129,7 @@ enum Phase {
 
 /// What each kind of source waits for, and how long.
 #[derive(Debug)]
-struct Waits {
+struct Registrations {
     doors: Registration,
     reading: Registration,
     reading_while_draining: Registration,
@@ -137,23 +137,23 @@ struct Waits {
     lingering: Registration,
 }
 
-impl<W: World> Server<W> {
+impl<W: Backend> Server<W> {
     /// A server without a door. `own_ports` are the UDP ports that it will have, for its guard.
     pub(crate) fn new(
         selector: W::Selector,
         limits: Limits,
-        orders: Orders,
+        orders: Control,
         own_ports: Vec<u16>,
     ) -> Self {
         let mut reactor = Reactor::new(selector);
         reactor.reserve(limits.reserve.min(limits.connections_max));
-        let waits = Waits::new(&mut reactor, &limits);
-        let guard = Guard::new(&limits, own_ports, reactor.now());
+        let waits = Registrations::new(&mut reactor, &limits);
+        let guard = UdpFilter::new(&limits, own_ports, reactor.now());
         Self {
             scratch: vec![0; limits.scratch_bytes].into_boxed_slice(),
             datagram_scratch: Box::default(),
             waits,
-            governor: Governor::default(),
+            governor: AcceptGate::default(),
             backoff: Backoff::default(),
             admission: Admission::new(&limits),
             guard,
@@ -164,9 +164,9 @@ impl<W: World> Server<W> {
             phase: Phase::Serving,
             failure: None,
             orders,
-            pause_line: Throttle::new(Duration::from_secs(5)),
-            reject_line: Throttle::new(Duration::from_secs(5)),
-            door_line: Throttle::new(Duration::from_secs(1)),
+            pause_line: LogLimit::new(Duration::from_secs(5)),
+            reject_line: LogLimit::new(Duration::from_secs(5)),
+            door_line: LogLimit::new(Duration::from_secs(1)),
             longest_turn: Duration::ZERO,
             is_long_turn: false,
             stats: Stats::default(),
@@ -200,7 +200,7 @@ impl<W: World> Server<W> {
         }
         let is_woken = self.reactor.wait(max_wait)?;
         self.stats.turns += 1;
-        // Orders come first, and whoever drives us is told before the others have had their turn: with a thousand who are
+        // Control come first, and whoever drives us is told before the others have had their turn: with a thousand who are
         // ready that may take a while, and "nobody new" is meant at once. The next call goes on with them.
         let is_ordered = self.orders.is_given() && !planted!("orders-stand-in-line");
         let end = if is_woken || is_ordered {
@@ -269,7 +269,7 @@ impl<W: World> Server<W> {
                     &mut self.stats,
                 );
                 // Nearly always everything is echoed, and there is nothing to arrange.
-                if outcome != Outcome::Drained {
+                if outcome != Outcome::KeepReading {
                     self.after(key, readiness, outcome);
                 }
             }
@@ -283,7 +283,7 @@ impl<W: World> Server<W> {
     #[inline(never)]
     fn after(&mut self, key: Key, readiness: Readiness, outcome: Outcome) {
         match outcome {
-            Outcome::Drained => {}
+            Outcome::KeepReading => {}
             Outcome::Wait(wait) => {
                 let want = self.waits.of(wait, self.phase);
                 if let Err(error) = self.reactor.set_registration(key, want) {
@@ -309,7 +309,7 @@ impl<W: World> Server<W> {
             return;
         };
         match (connection.wants(), self.phase) {
-            (Wait::Reading, Phase::Serving | Phase::Leaving) => self.end(key, Reason::Idle),
+            (Wait::Reading, Phase::Serving | Phase::HandedOver) => self.end(key, Reason::Idle),
             (Wait::Reading, _) => self.part_with(key),
             (Wait::Writing, _) => {
                 let outcome = connection.advance_stalled(
@@ -335,7 +335,7 @@ impl<W: World> Server<W> {
         }
         match self.phase {
             Phase::Draining { goodbye, cut } if goodbye <= now => self.say_goodbye(cut),
-            Phase::Parting { cut } if cut <= now => self.stop(),
+            Phase::Closing { cut } if cut <= now => self.stop(),
             _ => {}
         }
         self.set_alarm();
@@ -344,18 +344,18 @@ impl<W: World> Server<W> {
     #[inline(never)]
     fn on_woken(&mut self) {
         match self.orders.take() {
-            start::Order::None => {}
-            start::Order::Drain => self.drain(),
-            start::Order::Stop => self.stop(),
+            start::Command::None => {}
+            start::Command::Drain => self.drain(),
+            start::Command::Stop => self.stop(),
         }
     }
 
     /// The one alarm is for whichever comes first.
     fn set_alarm(&mut self) {
         let stage = match self.phase {
-            Phase::Serving | Phase::Leaving | Phase::Stopped => None,
+            Phase::Serving | Phase::HandedOver | Phase::Stopped => None,
             Phase::Draining { goodbye, .. } => Some(goodbye),
-            Phase::Parting { cut } => Some(cut),
+            Phase::Closing { cut } => Some(cut),
         };
         let at = [stage, self.governor.retry_at(), self.backoff.resume_at()]
             .into_iter()
@@ -379,10 +379,10 @@ impl<W: World> Server<W> {
         let scratch = &mut self.datagram_scratch;
         let budget = self.limits.turn_datagrams;
         let is_empty = match self.phase {
-            Phase::Parting { .. } | Phase::Stopped => {
-                exchange::discard_all(&mut **socket, scratch, budget, &mut self.stats)
+            Phase::Closing { .. } | Phase::Stopped => {
+                datagram::discard_all(&mut **socket, scratch, budget, &mut self.stats)
             }
-            _ => exchange::answer_all(
+            _ => datagram::answer_all(
                 &mut **socket,
                 scratch,
                 budget,
@@ -442,7 +442,7 @@ impl<W: World> Server<W> {
     /// Adds a listener or a datagram socket.
     pub(crate) fn add_door(&mut self, socket: Socket<W>) -> io::Result<()> {
         if matches!(socket, Socket::Datagrams(_)) && self.datagram_scratch.is_empty() {
-            self.datagram_scratch = vec![0; exchange::DATAGRAM_BYTES_MAX].into_boxed_slice();
+            self.datagram_scratch = vec![0; datagram::DATAGRAM_BYTES_MAX].into_boxed_slice();
         }
         let key = self
             .reactor
@@ -453,8 +453,8 @@ impl<W: World> Server<W> {
     }
 }
 
-impl Waits {
-    fn new<W: World>(reactor: &mut Reactor<Socket<W>, W::Selector>, limits: &Limits) -> Self {
+impl Registrations {
+    fn new<W: Backend>(reactor: &mut Reactor<Socket<W>, W::Selector>, limits: &Limits) -> Self {
         let mut read = |timeout| Registration {
             interest: Interest::Read,
             class: reactor.timeout_class(timeout),
@@ -476,7 +476,7 @@ impl Waits {
 
     fn of(&self, wait: Wait, phase: Phase) -> Registration {
         match wait {
-            Wait::Reading if matches!(phase, Phase::Serving | Phase::Leaving) => self.reading,
+            Wait::Reading if matches!(phase, Phase::Serving | Phase::HandedOver) => self.reading,
             Wait::Reading => self.reading_while_draining,
             Wait::Writing => self.writing,
             Wait::Lingering => self.lingering,
@@ -485,9 +485,9 @@ impl Waits {
 }
 
 /// Every connection that may be asked for has a key, and some are left for listeners.
-const _: () = assert!(CONNECTIONS_CEILING + 1_024 <= Reactor::<Socket<System>>::SOURCES_MAX);
+const _: () = assert!(CONNECTIONS_CEILING + 1_024 <= Reactor::<Socket<Os>>::SOURCES_MAX);
 
 /// What an idle connection costs us, in bytes: its slot, and nothing else. (mio's sockets are larger in debug builds, in
 /// which they remember their event queue.)
 #[cfg(all(target_pointer_width = "64", not(debug_assertions)))]
-const _: () = assert!(Reactor::<Socket<System>>::SLOT_BYTES <= 48);
+const _: () = assert!(Reactor::<Socket<Os>>::SLOT_BYTES <= 48);

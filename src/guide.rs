@@ -26,7 +26,7 @@
 //! 4. [`Connection::advance`](crate::echo::connection::Connection::advance) reads the byte into the scratch, the one
 //!    buffer that all connections share, and writes it back at once. This is where nearly every journey ends: one
 //!    `recvfrom`, one `sendto`, a share of one `epoll_wait`.
-//! 5. If the peer takes less than it sent, the rest becomes its [tail](crate::echo::tail), and the connection waits to
+//! 5. If the peer takes less than it sent, the rest becomes its [tail](crate::echo::write_buffer), and the connection waits to
 //!    write instead of to read. Nothing more is read from it; its own sender feels that, through TCP, as a full window.
 //!    This is **backpressure**, and all it took was not to read.
 //! 6. When there is room again, the tail is paid, and the connection goes back to reading.
@@ -62,7 +62,7 @@
 //! ## `Ok(0)`
 //! From a stream, zero bytes is the end of input: the peer said FIN. It is not an error, and not "nothing yet" (that is
 //! `WouldBlock`). From a datagram socket it is a datagram of no bytes, to be answered with one
-//! ([`exchange`](crate::echo::exchange)).
+//! ([`exchange`](crate::echo::datagram)).
 //!
 //! ## Closing at the end of input
 //! FIN says that the peer will *send* nothing more. It may still be reading. A server that closes at once cuts the echo
@@ -99,7 +99,7 @@
 //! ## Running out of descriptors
 //! `accept` fails with `EMFILE`, and the client stays in the queue. A level-triggered loop now spins at full speed; an
 //! edge-triggered one falls silent for ever, since the edge is spent: closing descriptors raises no new one. *Here:* the
-//! [governor](crate::echo::governor) pauses, and tries again when a connection closes, or after a tenth of a second.
+//! [governor](crate::echo::accept_gate) pauses, and tries again when a connection closes, or after a tenth of a second.
 //!
 //! ## One who never stops sending
 //! A loop that drains each socket to the last byte belongs to whoever sends fastest. Each connection has a budget per turn
@@ -170,7 +170,7 @@
 //!
 //! ## Answering every datagram
 //! A UDP source address is a claim. Two echo servers that are told they wrote to each other will talk for ever
-//! ([`guard`](crate::echo::guard)).
+//! ([`guard`](crate::echo::udp_filter)).
 //!
 //! # The same server without a network
 //!

@@ -178,7 +178,7 @@
 //! - **A key that is outdated harms nobody** ([`reactor::Key`]).
 //! - **A turn has an end**: so many sources, and so many bytes of each. No order, newcomer or deadline waits for longer
 //!   ([`reactor`]).
-//! - **A limit slows, it never switches the service off** ([`echo::governor`]).
+//! - **A limit slows, it never switches the service off** ([`echo::accept_gate`]).
 //! - **An error ends one connection**, in one place, with one reason ([`stats::Reason`]).
 //! - **Time is read once a turn**, and nobody is called idle before what they had sent is heard ([`reactor::Reactor`]).
 //!

@@ -30,7 +30,7 @@ use super::output::{ReportFile, printable};
 use super::process;
 use super::units::{Time, plural};
 use crate::blocking;
-use crate::echo::{Access, Config, Server, StartError, Turn};
+use crate::echo::{AccessList, Config, Server, StartError, Turn};
 use crate::limits::AtLimit;
 use crate::net::{Bound, Endpoint, Resolved, bind_resolved};
 use crate::stats::{Dropped, Reason, Rejected, Stats};
@@ -165,7 +165,7 @@ fn refuse_what_the_model_cannot(typed: &Typed, inherited: &[Bound]) -> Result<()
         format!("{} came by LISTEN_FDS, and that needs", socket.endpoint)
     } else if let Some(address) = addresses.iter().find(|address| address.is_datagram()) {
         format!("{address}: datagrams need")
-    } else if typed.access() != Access::default() {
+    } else if typed.access() != AccessList::default() {
         "--allow and --deny need".to_owned()
     } else if typed.limits().connections_per_prefix.is_some() {
         "--max-per-prefix (which --hardened sets; 'off' takes it away) needs".to_owned()

@@ -21,14 +21,14 @@ use std::net::IpAddr;
 /// The networks that may come, and those that may not. They are searched from first to last, which suits the dozen that
 /// people write; ten thousand are a firewall's business.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Access {
+pub struct AccessList {
     /// If there is any, all others stay outside.
     pub allow: Vec<Prefix>,
     /// Who is in here stays outside, even if the list above has them too.
     pub deny: Vec<Prefix>,
 }
 
-impl Access {
+impl AccessList {
     /// Whether this address may come.
     #[must_use]
     pub fn admits(&self, address: IpAddr) -> bool {
@@ -40,7 +40,7 @@ impl Access {
 /// See the page above.
 #[derive(Debug)]
 pub(super) struct Admission {
-    pub(super) access: Access,
+    pub(super) access: AccessList,
     connections_max: u64,
     per_prefix: Option<PerPrefix>,
 }
@@ -48,7 +48,7 @@ pub(super) struct Admission {
 impl Admission {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
-            access: Access::default(),
+            access: AccessList::default(),
             connections_max: limits.connections_max as u64,
             per_prefix: limits.connections_per_prefix.map(|most| PerPrefix {
                 most,
@@ -153,8 +153,8 @@ mod tests {
 
     #[test]
     fn a_denied_network_stays_outside_and_an_allowed_one_keeps_the_others_out() {
-        let mut access = Access::default();
-        let admits = |access: &Access, address: &str| access.admits(address.parse().unwrap());
+        let mut access = AccessList::default();
+        let admits = |access: &AccessList, address: &str| access.admits(address.parse().unwrap());
         assert!(admits(&access, "10.0.0.1"));
         access.deny = list(&["10.0.0.0/24"]);
         assert!(!admits(&access, "10.0.0.1") && admits(&access, "10.0.1.1"));

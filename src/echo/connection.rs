@@ -17,7 +17,7 @@
 //! connections; it does not know that there is a reactor. That is why the tests can drive it with a scripted socket
 //! through every order of events.
 
-use super::tail::Tail;
+use super::write_buffer::WriteBuffer;
 use crate::net::{Stream, wire};
 use crate::reactor::Readiness;
 use crate::stats::{Reason, Stats};
@@ -27,7 +27,7 @@ use std::io::{self, ErrorKind};
 #[derive(Debug)]
 pub struct Connection<S> {
     stream: S,
-    tail: Tail,
+    tail: WriteBuffer,
     phase: Phase,
 }
 
@@ -35,9 +35,9 @@ pub struct Connection<S> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// It has not begun.
-    Echoing,
+    Open,
     /// We mean to end it as soon as nothing is owed.
-    Finishing,
+    Closing,
     /// We have said FIN. What still arrives is thrown away until the peer says FIN too: closing with unread input
     /// would send a reset, and that can overtake the last echoes.
     Lingering,
@@ -58,7 +58,7 @@ pub enum Wait {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// All that was there is echoed, and there is nothing to arrange: it was waiting for bytes, and goes on to.
-    Drained,
+    KeepReading,
     /// Wait for this from now on.
     Wait(Wait),
     /// The budget is spent and the socket is not drained: come back in the next turn.
@@ -72,8 +72,8 @@ impl<S: Stream> Connection<S> {
     pub fn new(stream: S) -> Self {
         Self {
             stream,
-            tail: Tail::default(),
-            phase: Phase::Echoing,
+            tail: WriteBuffer::default(),
+            phase: Phase::Open,
         }
     }
 
@@ -106,17 +106,17 @@ impl<S: Stream> Connection<S> {
             if !self.pay(stats)? && !planted!("unbounded-tail") {
                 return Ok(Outcome::Wait(Wait::Writing));
             }
-            if self.phase == Phase::Echoing {
+            if self.phase == Phase::Open {
                 if planted!("interest-not-changed-back") {
-                    return Ok(Outcome::Drained);
+                    return Ok(Outcome::KeepReading);
                 }
                 // Only now do we ask for bytes again, and the kernel reports those that are there already, FIN included.
                 return Ok(Outcome::Wait(Wait::Reading));
             }
         }
         match self.phase {
-            Phase::Echoing => self.echo_all(readiness, scratch, budget, stats),
-            Phase::Finishing | Phase::Lingering => self.take_leave(scratch, budget, stats),
+            Phase::Open => self.echo_all(readiness, scratch, budget, stats),
+            Phase::Closing | Phase::Lingering => self.take_leave(scratch, budget, stats),
         }
     }
 
@@ -135,7 +135,7 @@ impl<S: Stream> Connection<S> {
                 Ok(count) => count,
                 Err(error) if would_block(&error) => {
                     stats.spurious_events += u64::from(nothing_yet);
-                    return Ok(Outcome::Drained);
+                    return Ok(Outcome::KeepReading);
                 }
                 Err(error) if interrupted(&error) => continue,
                 Err(error)
@@ -153,7 +153,7 @@ impl<S: Stream> Connection<S> {
                 return Ok(Outcome::Wait(Wait::Writing));
             }
             if planted!("read-once") {
-                return Ok(Outcome::Drained);
+                return Ok(Outcome::KeepReading);
             }
             // A short read has emptied the socket, unless there is more than plain bytes: data and FIN often come as
             // one edge, and whoever stops at the data never hears of the end.
@@ -161,7 +161,7 @@ impl<S: Stream> Connection<S> {
                 && (readiness == Readiness::Normal || planted!("short-read-hides-fin"))
                 && (self.stream.short_read_empties() || planted!("short-read-on-unix"))
             {
-                return Ok(Outcome::Drained);
+                return Ok(Outcome::KeepReading);
             }
             budget = budget.saturating_sub(count);
             if budget == 0 && !planted!("no-budget") {
@@ -178,7 +178,7 @@ impl<S: Stream> Connection<S> {
         mut budget: usize,
         stats: &mut Stats,
     ) -> io::Result<Outcome> {
-        if self.phase == Phase::Finishing {
+        if self.phase == Phase::Closing {
             self.stream.finish()?;
             self.phase = Phase::Lingering;
             if planted!("goodbye-without-lingering") {
@@ -265,8 +265,8 @@ impl<S: Stream> Connection<S> {
     /// Asks for an end in good order: pay what is owed, say FIN, wait for the peer's. Takes effect at the next
     /// [`Connection::advance`].
     pub fn finish(&mut self) {
-        if self.phase == Phase::Echoing {
-            self.phase = Phase::Finishing;
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing;
         }
     }
 
@@ -275,7 +275,7 @@ impl<S: Stream> Connection<S> {
         match self.phase {
             _ if !self.tail.is_empty() => Wait::Writing,
             Phase::Lingering => Wait::Lingering,
-            Phase::Echoing | Phase::Finishing => Wait::Reading,
+            Phase::Open | Phase::Closing => Wait::Reading,
         }
     }
 

@@ -1,9 +1,9 @@
 //! How a server on the real sockets begins, and how it is reached from outside: everything that only the
-//! [`System`](super::System) has.
+//! [`Os`](super::Os) has.
 
 use super::Server;
-use super::admission::Access;
-use super::world::Socket;
+use super::admission::AccessList;
+use super::backend::Socket;
 use crate::limits::{LimitError, Limits};
 use crate::net::{
     Address, BindError, BindOptions, Bound, DatagramSocket, Endpoint, FileIdentity, ListenerSocket,
@@ -26,7 +26,7 @@ pub struct Config {
     /// Permission bits of Unix socket files (default 0o600: only the same user may connect).
     pub unix_mode: u32,
     /// Which networks may connect, or have datagrams answered (default: all).
-    pub access: Access,
+    pub access: AccessList,
     /// Whether [`Limits::connections_max`] is lowered to what this process has descriptors for when the server starts
     /// ([`Limits::fit_process`]; default: yes), so that a program that the server is embedded in can still open files.
     /// Several servers in one process each count on what is free then: give each its part of `connections_max`.
@@ -45,7 +45,7 @@ impl From<Limits> for Config {
             limits,
             ipv6_only: false,
             unix_mode: 0o600,
-            access: Access::default(),
+            access: AccessList::default(),
             fit_descriptors: true,
         }
     }
@@ -140,7 +140,7 @@ impl Server {
                 config.limits.descriptors_reserved
             );
         }
-        let mut server = Self::new(epoll, config.limits, Orders::default(), udp_ports(&bound));
+        let mut server = Self::new(epoll, config.limits, Control::default(), udp_ports(&bound));
         server.guard.access = config.access.clone();
         server.guard.own_names = unix_names(&bound);
         server.admission.access = config.access;
@@ -261,22 +261,22 @@ impl AsRawFd for Server {
 /// Stops a server from another thread. It may outlive the server, and does nothing then.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    orders: Orders,
+    orders: Control,
     waker: Waker,
 }
 
 impl Handle {
     /// As [`Server::drain`].
     pub fn drain(&self) {
-        self.order(Order::Drain);
+        self.order(Command::Drain);
     }
 
     /// As [`Server::stop`].
     pub fn stop(&self) {
-        self.order(Order::Stop);
+        self.order(Command::Stop);
     }
 
-    fn order(&self, order: Order) {
+    fn order(&self, order: Command) {
         self.orders.give(order);
         if let Err(error) = self.waker.wake() {
             log::error!("cannot wake the server: {error}");
@@ -286,31 +286,31 @@ impl Handle {
 
 /// What another thread wants of the server. The gravest order stands.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Orders(Arc<AtomicU8>);
+pub(crate) struct Control(Arc<AtomicU8>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum Command {
     None,
     Drain,
     Stop,
 }
 
-impl Orders {
-    fn give(&self, order: Order) {
+impl Control {
+    fn give(&self, order: Command) {
         self.0.fetch_max(order as u8, Ordering::Release);
     }
 
     /// Whether there is one. The waker's event may stand behind those of thousands who are ready; this does not.
     #[inline]
     pub(super) fn is_given(&self) -> bool {
-        self.0.load(Ordering::Relaxed) != Order::None as u8
+        self.0.load(Ordering::Relaxed) != Command::None as u8
     }
 
-    pub(super) fn take(&self) -> Order {
-        match self.0.swap(Order::None as u8, Ordering::Acquire) {
-            0 => Order::None,
-            1 => Order::Drain,
-            _ => Order::Stop,
+    pub(super) fn take(&self) -> Command {
+        match self.0.swap(Command::None as u8, Ordering::Acquire) {
+            0 => Command::None,
+            1 => Command::Drain,
+            _ => Command::Stop,
         }
     }
 }

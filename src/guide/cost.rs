@@ -56,7 +56,7 @@
 //! | [`connections_max`](crate::Limits::connections_max) | 1,000,000 | newcomers wait in the accept queue | `--connections`, up to 4M |
 //!
 //! Note who is told. Of these only EMFILE, ENFILE and ENOSPC reach the server, which pauses and says which it was
-//! ([`echo::governor`](crate::echo::governor)); the rest shows at the client, often as nothing but time. Most "the
+//! ([`echo::accept_gate`](crate::echo::accept_gate)); the rest shows at the client, often as nothing but time. Most "the
 //! server fell over at 28,000 connections" is the third row from the client's side.
 //!
 //! # The arithmetic of tuples

@@ -154,7 +154,7 @@ pub(super) fn run(
                 "nothing is read while something is owed"
             ),
             Outcome::Wait(wait) => assert_eq!(wait, connection.wants()),
-            Outcome::Drained => {
+            Outcome::KeepReading => {
                 assert_eq!(connection.wants(), Wait::Reading);
                 // Whoever stops reading must know that nothing is left: nobody will tell it again.
                 let empty = script.last_read == Some(Act::Fail(ErrorKind::WouldBlock))

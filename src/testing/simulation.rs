@@ -13,7 +13,7 @@
 mod clients;
 
 use super::network::{Handle, Kind, Knobs, Network, Random, Simulated, Wire};
-use crate::echo::world::Socket;
+use crate::echo::backend::Socket;
 use crate::echo::{Server, Turn};
 use crate::limits::{AtLimit, Limits};
 use crate::reactor::Interest;

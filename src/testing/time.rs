@@ -1,7 +1,7 @@
 //! The server and the clock: who is closed when, in a kind world whose time is turned by hand.
 
 use super::network::{Kind, Knobs, Network, Random, Simulated, Wire};
-use crate::echo::world::Socket;
+use crate::echo::backend::Socket;
 use crate::echo::{Server, Turn};
 use crate::limits::Limits;
 use crate::reactor::Interest;

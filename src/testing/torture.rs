@@ -6,7 +6,7 @@
 //! nothing may be left open, nothing unaccounted for, and everybody whom the fault did not concern must be served.
 
 use super::network::{Call, Fault, Kind, Knobs, Network, Random, Simulated, Wire};
-use crate::echo::world::Socket;
+use crate::echo::backend::Socket;
 use crate::echo::{Server, Turn};
 use crate::limits::Limits;
 use crate::reactor::Interest;

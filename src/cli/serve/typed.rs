@@ -8,7 +8,7 @@ use super::sandbox::Sandbox;
 use crate::cli::DEFAULT_ADDRESS;
 use crate::cli::logging::Verbosity;
 use crate::cli::units::{Auto, Bytes, Count, Most, Off, Or, Time};
-use crate::echo::{Access, Config};
+use crate::echo::{AccessList, Config};
 use crate::limits::{AtLimit, Limits};
 use crate::net::{Address, Prefix};
 use clap::{Args, ValueEnum};
@@ -391,8 +391,8 @@ impl Typed {
         }
     }
 
-    pub(super) fn access(&self) -> Access {
-        Access {
+    pub(super) fn access(&self) -> AccessList {
+        AccessList {
             allow: self.admission.allow.clone(),
             deny: self.admission.deny.clone(),
         }

@@ -1,7 +1,7 @@
 //! The server's sockets in the simulated operating system: what a call comes to.
 
 use super::{Call, Kernel, Kind, Network, Queue, Socket};
-use crate::echo::World;
+use crate::echo::Backend;
 use crate::net::{Accepted, Datagrams, Listener, Peer, Stream};
 use crate::reactor::{Interest, Source};
 use mio::Token;
@@ -295,7 +295,7 @@ impl Datagrams for Handle {
 #[derive(Debug)]
 pub(crate) enum Simulated {}
 
-impl World for Simulated {
+impl Backend for Simulated {
     type Selector = Queue;
     type Stream = Handle;
     type Listener = Handle;

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 /// Whether newcomers wait, and until when at most.
 #[derive(Debug, Default)]
-pub struct Governor {
+pub struct AcceptGate {
     held_since: Option<Instant>,
     retry_at: Option<Instant>,
     /// How long they have waited in all, in those times that are over.
     waited: Duration,
 }
 
-impl Governor {
+impl AcceptGate {
     /// Lets newcomers wait until a connection closes.
     pub fn hold(&mut self, now: Instant) {
         self.held_since.get_or_insert(now);
@@ -62,7 +62,7 @@ mod tests {
     fn the_time_of_waiting_adds_up_over_every_hold() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut governor = Governor::default();
+        let mut governor = AcceptGate::default();
         assert!(!governor.release(at(5)));
         governor.pause(at(10), Duration::from_millis(100));
         governor.hold(at(60)); // while it is held already

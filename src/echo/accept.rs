@@ -1,10 +1,10 @@
 //! How connections come: accepted, refused, or left to wait.
 //!
 //! What may live in this file: what is done with a newcomer and with an `accept` that failed. When accepting rests is the
-//! [`governor`](super::governor)'s to say, who may come the [`admission`](super::admission)'s.
+//! [`accept_gate`](super::governor)'s to say, who may come the [`admission`](super::admission)'s.
 
+use super::backend::{Backend, Socket};
 use super::connection::{Connection, Wait};
-use super::world::{Socket, World};
 use super::{Phase, Server};
 use crate::limits::AtLimit;
 use crate::net::accept::{self, Verdict};
@@ -13,7 +13,7 @@ use crate::reactor::{Key, Readiness};
 use crate::stats::{Reason, Rejected};
 use std::io;
 
-impl<W: World> Server<W> {
+impl<W: Backend> Server<W> {
     /// Lets newcomers in, as many as one turn allows.
     #[inline(never)]
     pub(super) fn accept(&mut self, key: Key, readiness: Readiness) {

@@ -13,8 +13,8 @@
 //! What may live in this file: ends, of one connection or of all. What is done meanwhile for those who stay is the loop's
 //! business, as ever.
 
+use super::backend::{Backend, Socket};
 use super::connection::Outcome;
-use super::world::{Socket, World};
 use super::{Phase, Server};
 use crate::net::Stream;
 use crate::reactor::{Key, Readiness};
@@ -30,7 +30,7 @@ const QUEUED_MAX: u64 = 65_536;
 /// How often a queue is tried again though nothing came of it.
 const CALLS_IN_VAIN_MAX: u32 = 16;
 
-impl<W: World> Server<W> {
+impl<W: Backend> Server<W> {
     /// The one way out: whatever ends a connection ends it here.
     pub(super) fn end(&mut self, key: Key, reason: Reason) {
         let Some(Socket::Connection(connection)) = self.reactor.close(key) else {
@@ -88,7 +88,7 @@ impl<W: World> Server<W> {
     /// when `drain_timeout` is over is cut. Of a queue, what is left `linger_timeout` before that is refused and counted
     /// ([`Rejected::Stopping`], [`Dropped::Stopping`]). Saying it twice changes nothing.
     pub fn drain(&mut self) {
-        if !matches!(self.phase, Phase::Serving | Phase::Leaving) {
+        if !matches!(self.phase, Phase::Serving | Phase::HandedOver) {
             return;
         }
         let now = self.reactor.read_clock();
@@ -128,7 +128,7 @@ impl<W: World> Server<W> {
         if self.phase != Phase::Serving {
             return;
         }
-        self.phase = Phase::Leaving;
+        self.phase = Phase::HandedOver;
         for file in self.files.drain(..) {
             file.leave();
         }
@@ -192,7 +192,7 @@ impl<W: World> Server<W> {
 
     /// The time for finishing is over: each connection is told so, and what is still queued is refused.
     pub(super) fn say_goodbye(&mut self, cut: Instant) {
-        self.phase = Phase::Parting { cut };
+        self.phase = Phase::Closing { cut };
         for key in self.connections() {
             self.part_with(key);
         }
@@ -266,7 +266,7 @@ impl<W: World> Server<W> {
 
     /// Whether newcomers are reset and datagrams dropped, because the time for serving them is over.
     pub(super) fn is_refusing(&self) -> bool {
-        matches!(self.phase, Phase::Parting { .. } | Phase::Stopped)
+        matches!(self.phase, Phase::Closing { .. } | Phase::Stopped)
     }
 
     pub(super) fn is_finished(&self) -> bool {

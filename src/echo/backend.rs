@@ -1,8 +1,8 @@
 //! The world that a server lives in: which sockets there are, and who tells that they are ready.
 //!
-//! The server is written against [`World`], and there are two: [`System`], which is the operating system through mio, and
+//! The server is written against [`Backend`], and there are two: [`Os`], which is the operating system through mio, and
 //! the simulated network of the tests, where readiness, partial reads, errors and the clock come from a seed. The same
-//! server runs in both, line by line. Whoever reads the server may take `W` for [`System`] throughout.
+//! server runs in both, line by line. Whoever reads the server may take `W` for [`Os`] throughout.
 
 use super::connection::Connection;
 use crate::net::{self, Datagrams, Listener, Stream};
@@ -11,7 +11,7 @@ use std::fmt::Debug;
 use std::io;
 
 /// See the page above.
-pub trait World: 'static {
+pub trait Backend: 'static {
     /// Who tells what is ready.
     type Selector: Selector + Debug;
     /// Connections.
@@ -23,13 +23,13 @@ pub trait World: 'static {
 }
 
 /// What the sockets of a world are registered with.
-pub type Registry<W> = <<W as World>::Selector as Selector>::Registry;
+pub type Registry<W> = <<W as Backend>::Selector as Selector>::Registry;
 
 /// The operating system.
 #[derive(Debug)]
-pub enum System {}
+pub enum Os {}
 
-impl World for System {
+impl Backend for Os {
     type Selector = Epoll;
     type Stream = net::StreamSocket;
     type Listener = net::ListenerSocket;
@@ -39,7 +39,7 @@ impl World for System {
 /// Whatever the server registers with its reactor. Connections are many and live in the slot; the others are few and
 /// live elsewhere, so that the slot needs no room for them.
 #[derive(Debug)]
-pub enum Socket<W: World> {
+pub enum Socket<W: Backend> {
     /// A connection.
     Connection(Connection<W::Stream>),
     /// A listener.
@@ -48,7 +48,7 @@ pub enum Socket<W: World> {
     Datagrams(Box<W::Datagrams>),
 }
 
-impl<W: World> Socket<W> {
+impl<W: Backend> Socket<W> {
     fn source(&mut self) -> &mut dyn Source<Registry<W>> {
         match self {
             Self::Connection(connection) => connection.stream_mut(),
@@ -58,7 +58,7 @@ impl<W: World> Socket<W> {
     }
 }
 
-impl<W: World> Source<Registry<W>> for Socket<W> {
+impl<W: Backend> Source<Registry<W>> for Socket<W> {
     fn register(
         &mut self,
         registry: &Registry<W>,

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 /// Lets one line through, then none for a while, and counts those.
 #[derive(Debug)]
-pub(super) struct Throttle {
+pub(super) struct LogLimit {
     every: Duration,
     last: Option<Instant>,
 }
 
-impl Throttle {
+impl LogLimit {
     /// One line in each `every`.
     pub(super) const fn new(every: Duration) -> Self {
         Self { every, last: None }
@@ -36,7 +36,7 @@ mod tests {
     #[test]
     fn one_line_a_while_and_the_rest_counted() {
         let start = Instant::now();
-        let mut throttle = Throttle::new(Duration::from_secs(1));
+        let mut throttle = LogLimit::new(Duration::from_secs(1));
         let mut suppressed = 0;
         let said = (0..2_500)
             .filter(|&ms| throttle.allows(start + Duration::from_millis(ms), &mut suppressed))

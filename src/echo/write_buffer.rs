@@ -19,10 +19,10 @@ const MAPPED_FROM: usize = 4096;
 
 /// See the page above. Empty, it is one null pointer and owns nothing.
 #[derive(Debug, Default)]
-pub struct Tail(Option<Box<Owed>>);
+pub struct WriteBuffer(Option<Box<Unsent>>);
 
 #[derive(Debug)]
-struct Owed {
+struct Unsent {
     bytes: Bytes,
     /// How many of the bytes are sent already. Moving a mark is cheaper than moving the bytes.
     sent: usize,
@@ -64,7 +64,7 @@ impl Deref for Bytes {
     }
 }
 
-impl Tail {
+impl WriteBuffer {
     /// Whether nothing is owed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -106,7 +106,7 @@ impl Tail {
             return Ok(());
         }
         let bytes = Bytes::copy(bytes)?;
-        self.0 = Some(Box::new(Owed { bytes, sent: 0 }));
+        self.0 = Some(Box::new(Unsent { bytes, sent: 0 }));
         Ok(())
     }
 
@@ -127,21 +127,21 @@ mod tests {
 
     #[test]
     fn a_tail_pays_in_order_and_then_owns_nothing() {
-        let mut tail = Tail::default();
+        let mut tail = WriteBuffer::default();
         assert!(tail.is_empty());
         tail.keep(b"hello").unwrap();
         tail.sent(2);
         assert_eq!((tail.unsent(), tail.len()), (&b"llo"[..], 3));
         tail.sent(3);
         assert!(tail.is_empty());
-        assert_eq!(size_of::<Tail>(), size_of::<usize>());
+        assert_eq!(size_of::<WriteBuffer>(), size_of::<usize>());
     }
 
     #[test]
     fn a_long_tail_is_kept_like_a_short_one() {
         let bytes: Vec<u8> = (0..70_000_u32).map(|place| (place / 251) as u8).collect();
         for length in [1, 4_095, 4_096, 65_536, 70_000] {
-            let mut tail = Tail::default();
+            let mut tail = WriteBuffer::default();
             tail.keep(&bytes[..length]).unwrap();
             assert_eq!(tail.unsent(), &bytes[..length]);
             tail.sent(length / 2);
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn keeping_nothing_owes_nothing() {
-        let mut tail = Tail::default();
+        let mut tail = WriteBuffer::default();
         tail.keep(b"").unwrap();
         assert!(tail.is_empty());
     }

@@ -4,7 +4,7 @@
 //! with a reason. A datagram of no bytes is a datagram, not an end. Nothing is ever queued: if the socket has no room for
 //! an answer, waiting would only mean to answer later what the sender has given up on.
 
-use super::guard::Guard;
+use super::udp_filter::UdpFilter;
 use crate::net::accept::{self, Verdict};
 use crate::net::{Datagrams, Unanswerable, wire};
 use crate::stats::{Dropped, Stats};
@@ -23,7 +23,7 @@ pub fn answer_all<D: Datagrams>(
     socket: &mut D,
     scratch: &mut [u8],
     budget: usize,
-    guard: &mut Guard,
+    guard: &mut UdpFilter,
     now: Instant,
     stats: &mut Stats,
 ) -> io::Result<bool> {
@@ -121,7 +121,7 @@ fn answer_one<D: Datagrams>(
     datagram: &[u8],
     may_be_cut: bool,
     route: &D::Route,
-    guard: &mut Guard,
+    guard: &mut UdpFilter,
     now: Instant,
 ) -> Result<(), Dropped> {
     let source = D::source(route);

@@ -18,7 +18,7 @@
 //!
 //! What may live in this file: a yes or no for a source and a moment. No sockets, no clock.
 
-use super::admission::Access;
+use super::admission::AccessList;
 use crate::limits::Limits;
 use crate::net::{Peer, UnixName};
 use crate::stats::Dropped;
@@ -34,28 +34,30 @@ const NFS_PORT: u16 = 2049;
 
 /// See the page above.
 #[derive(Debug)]
-pub struct Guard {
-    pub(super) access: Access,
+pub struct UdpFilter {
+    pub(super) access: AccessList,
     own_ports: Vec<u16>,
     /// The names under which this server's Unix datagram sockets are bound. They are what the kernel tells as the source
     /// of a datagram that one of them has sent, by whatever links or spellings it was led back here.
     pub(super) own_names: Vec<UnixName>,
-    total: Option<Bucket>,
-    per_source: Option<Sources>,
+    total: Option<TokenBucket>,
+    per_source: Option<SourceBuckets>,
     loops: Option<LoopBreaker>,
 }
 
-impl Guard {
+impl UdpFilter {
     /// A guard for a server that has these UDP ports itself.
     pub fn new(limits: &Limits, own_ports: Vec<u16>, now: Instant) -> Self {
         Self {
-            access: Access::default(),
+            access: AccessList::default(),
             own_ports,
             own_names: Vec::new(),
-            total: limits.datagrams_total.map(|rate| Bucket::new(rate, now)),
+            total: limits
+                .datagrams_total
+                .map(|rate| TokenBucket::new(rate, now)),
             per_source: limits
                 .datagrams_per_source
-                .map(|rate| Sources::new(rate, now)),
+                .map(|rate| SourceBuckets::new(rate, now)),
             loops: limits.datagrams_per_source.map(|_| LoopBreaker::new(now)),
         }
     }
@@ -130,13 +132,13 @@ impl Guard {
 
 /// A token bucket: it fills at `rate` a second, holds a second's worth, and each answer takes one.
 #[derive(Clone, Debug)]
-struct Bucket {
+struct TokenBucket {
     rate: f64,
     tokens: f64,
     filled: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     fn new(rate: u32, now: Instant) -> Self {
         Self {
             rate: f64::from(rate),
@@ -158,25 +160,25 @@ impl Bucket {
 }
 
 /// A bucket for each source, in a table that cannot grow: forged sources are free, so whatever grew with their number
-/// would be theirs to fill. Sources that fall into the same place share its bucket; which ones do is decided by a random
+/// would be theirs to fill. SourceBuckets that fall into the same place share its bucket; which ones do is decided by a random
 /// hash, so nobody can aim at somebody else's.
 #[derive(Debug)]
-struct Sources {
+struct SourceBuckets {
     hash: RandomState,
-    buckets: Vec<Bucket>,
+    buckets: Vec<TokenBucket>,
 }
 
 const BUCKETS: usize = 4096;
 
-impl Sources {
+impl SourceBuckets {
     fn new(rate: u32, now: Instant) -> Self {
         Self {
             hash: RandomState::new(),
-            buckets: vec![Bucket::new(rate, now); BUCKETS],
+            buckets: vec![TokenBucket::new(rate, now); BUCKETS],
         }
     }
 
-    fn bucket(&mut self, source: impl Hash) -> &mut Bucket {
+    fn bucket(&mut self, source: impl Hash) -> &mut TokenBucket {
         let place = self.hash.hash_one(source) as usize % BUCKETS;
         &mut self.buckets[place]
     }
@@ -191,8 +193,8 @@ fn subscriber(source: IpAddr) -> (bool, u64) {
     (source.is_ipv6(), bits)
 }
 
-/// Drops one datagram of each source in a while, which ends a loop (see the page above). Sources that fall into the same
-/// place of the table share its count, as in [`Sources`]; that the drops come at random places keeps the regular traffic of
+/// Drops one datagram of each source in a while, which ends a loop (see the page above). SourceBuckets that fall into the same
+/// place of the table share its count, as in [`SourceBuckets`]; that the drops come at random places keeps the regular traffic of
 /// one from always shielding another's.
 #[derive(Debug)]
 struct LoopBreaker {
@@ -253,9 +255,9 @@ mod tests {
     use crate::net::UnixName;
     use std::time::Duration;
 
-    fn guard(limits: &Limits) -> (Guard, Instant) {
+    fn guard(limits: &Limits) -> (UdpFilter, Instant) {
         let now = Instant::now();
-        (Guard::new(limits, vec![50_007], now), now)
+        (UdpFilter::new(limits, vec![50_007], now), now)
     }
 
     #[track_caller]
