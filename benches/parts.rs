@@ -79,7 +79,7 @@ fn connection_keeps_a_tail(bencher: Bencher<'_, '_>, message_bytes: usize) {
 }
 
 fn connection(bencher: Bencher<'_, '_>, message_bytes: usize, takes_bytes: usize) {
-    let mut scratch = vec![0; 65_536];
+    let mut read_buffer = vec![0; 65_536];
     let mut stats = Stats::default();
     let message = |_: ()| Memory {
         unread_bytes: message_bytes,
@@ -90,7 +90,12 @@ fn connection(bencher: Bencher<'_, '_>, message_bytes: usize, takes_bytes: usize
         .with_inputs(|| Connection::new(message(())))
         .bench_local_refs(|connection| {
             loop {
-                match connection.advance(Readiness::Normal, &mut scratch, usize::MAX, &mut stats) {
+                match connection.advance(
+                    Readiness::Normal,
+                    &mut read_buffer,
+                    usize::MAX,
+                    &mut stats,
+                ) {
                     Outcome::Wait(_) => {}
                     outcome => break black_box(outcome),
                 }
@@ -103,11 +108,11 @@ fn connection(bencher: Bencher<'_, '_>, message_bytes: usize, takes_bytes: usize
 fn tail_is_kept_and_paid(bencher: Bencher<'_, '_>, bytes: usize) {
     let owed = vec![b'x'; bytes];
     bencher.counter(BytesCount::new(bytes)).bench_local(|| {
-        let mut tail = WriteBuffer::default();
-        tail.keep(black_box(&owed)).expect("memory");
-        while !tail.is_empty() {
-            let part = tail.len().min(bytes / 4);
-            tail.sent(black_box(part));
+        let mut buffer = WriteBuffer::default();
+        buffer.store(black_box(&owed)).expect("memory");
+        while !buffer.is_empty() {
+            let part = buffer.len().min(bytes / 4);
+            buffer.consume(black_box(part));
         }
     });
 }

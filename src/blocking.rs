@@ -240,12 +240,12 @@ impl Handle {
 /// The tutorial's server, in the thread that called. A second thread only waits for the end: this one will be blocked in
 /// a client when the time to drain it is over.
 fn one_at_a_time(shared: &Shared, listener: &Arc<Bound>) -> io::Result<()> {
-    let mut scratch = vec![0; shared.limits.scratch_bytes];
+    let mut read_buffer = vec![0; shared.limits.scratch_bytes];
     thread::scope(|scope| {
         let watch = thread::Builder::new().name("drain".into());
         (watch.spawn_scoped(scope, || shared.conclude())).inspect_err(|_| shared.stop())?;
         accept_clients(shared, listener, |client| {
-            client.serve(shared, &mut scratch);
+            client.serve(shared, &mut read_buffer);
         })
     })
 }
@@ -282,10 +282,10 @@ struct Client {
 }
 
 impl Client {
-    fn serve(self, shared: &Shared, scratch: &mut [u8]) {
+    fn serve(self, shared: &Shared, read_buffer: &mut [u8]) {
         let mut own = Stats::default();
         own.option_errors += self.stream.set_options(&shared.limits);
-        let reason = connection::echo(&*self.stream, &self.peer, scratch, &mut own);
+        let reason = connection::echo(&*self.stream, &self.peer, read_buffer, &mut own);
         drop(self.stream);
         shared.leave(self.number, reason, own);
     }

@@ -6,14 +6,14 @@
 //! Alarm         try to accept again                the next stage of draining
 //! ```
 //!
-//! Before them all come orders: another thread gave one, or a foreign source (signals) has something.
+//! Before them all come control: another thread gave one, or a foreign source (signals) has something.
 //!
 //! This room decides whose bytes go where, and who is refused. How a socket is read is `net`'s business, who is ready is
 //! the reactor's. Four rules:
 //!
 //! - **An error ends one connection.** A listener's error pauses the listener. Only waiting for events may fail as a
 //!   whole, and then nothing can be served any more.
-//! - **One way out.** Every connection ends in [`Server::end`], with a reason, and the ledger balances after it.
+//! - **One way out.** Every connection ends in [`Server::close_connection`], with a reason, and the ledger balances after it.
 //! - **A limit slows, it does not refuse**, unless it is asked to. Who finds no room waits in the kernel's queue until
 //!   there is some.
 //! - **Nobody takes the whole turn.** Each source has a budget, and queues up again when it is spent.
@@ -67,7 +67,7 @@ pub enum Turn {
 
 /// A turn with no more who are ready than this, and nothing beside their echoes, is not looked at when the longest is
 /// sought.
-const QUICK_TURN: usize = 8;
+const UNTIMED_EVENTS_MAX: usize = 8;
 
 /// An echo server on one thread. Make one with [`Server::bind`], then [`run`](Server::run) it, or give it one
 /// [`turn`](Server::turn) after the other.
@@ -80,30 +80,30 @@ pub struct Server<W: Backend = Os> {
     limits: Limits,
     stats: Stats,
     /// The one buffer that every stream is read into.
-    scratch: Box<[u8]>,
+    read_buffer: Box<[u8]>,
     /// The one that every datagram is read into; empty until there is a datagram socket.
-    datagram_scratch: Box<[u8]>,
-    waits: Registrations,
-    governor: AcceptGate,
+    datagram_buffer: Box<[u8]>,
+    registrations: Registrations,
+    accept_gate: AcceptGate,
     backoff: Backoff,
     admission: Admission,
-    guard: UdpFilter,
+    udp_filter: UdpFilter,
     /// Listeners and datagram sockets: what makes this a server.
-    doors: Vec<Key>,
+    listeners: Vec<Key>,
     /// While the server drains: how many datagrams each socket may still answer.
     drain_datagrams_left: HashMap<Key, u64>,
     endpoints: Vec<Endpoint>,
     phase: Phase,
     /// Why the last listener ended, if it was not our doing.
     failure: Option<io::Error>,
-    orders: Control,
-    pause_line: LogLimit,
-    reject_line: LogLimit,
-    door_line: LogLimit,
+    control: Control,
+    pause_log: LogLimit,
+    reject_log: LogLimit,
+    listener_log: LogLimit,
     /// The longest turn so far: [`Stats::turn_us_max`] before it is rounded.
     longest_turn: Duration,
     /// Whether somebody came in this turn, or somebody's time was over: things that take longer than an echo.
-    is_long_turn: bool,
+    must_time_turn: bool,
 }
 
 /// How far the server has come with stopping.
@@ -116,12 +116,12 @@ enum Phase {
     /// Who is in the middle of something may finish it; the quiet ones are told goodbye. At `goodbye` everybody is, and
     /// at `cut` it is over.
     Draining {
-        goodbye: Instant,
-        cut: Instant,
+        close_at: Instant,
+        abort_at: Instant,
     },
-    /// Everybody has been told goodbye, and what is still queued is refused and counted.
+    /// Everybody has been told close_at, and what is still queued is refused and counted.
     Closing {
-        cut: Instant,
+        abort_at: Instant,
     },
     /// Nobody is left.
     Stopped,
@@ -130,7 +130,7 @@ enum Phase {
 /// What each kind of source waits for, and how long.
 #[derive(Debug)]
 struct Registrations {
-    doors: Registration,
+    listeners: Registration,
     reading: Registration,
     reading_while_draining: Registration,
     writing: Registration,
@@ -138,37 +138,37 @@ struct Registrations {
 }
 
 impl<W: Backend> Server<W> {
-    /// A server without a door. `own_ports` are the UDP ports that it will have, for its guard.
+    /// A server without a door. `own_ports` are the UDP ports that it will have, for its udp_filter.
     pub(crate) fn new(
         selector: W::Selector,
         limits: Limits,
-        orders: Control,
+        control: Control,
         own_ports: Vec<u16>,
     ) -> Self {
         let mut reactor = Reactor::new(selector);
         reactor.reserve(limits.reserve.min(limits.connections_max));
-        let waits = Registrations::new(&mut reactor, &limits);
-        let guard = UdpFilter::new(&limits, own_ports, reactor.now());
+        let registrations = Registrations::new(&mut reactor, &limits);
+        let udp_filter = UdpFilter::new(&limits, own_ports, reactor.now());
         Self {
-            scratch: vec![0; limits.scratch_bytes].into_boxed_slice(),
-            datagram_scratch: Box::default(),
-            waits,
-            governor: AcceptGate::default(),
+            read_buffer: vec![0; limits.scratch_bytes].into_boxed_slice(),
+            datagram_buffer: Box::default(),
+            registrations,
+            accept_gate: AcceptGate::default(),
             backoff: Backoff::default(),
             admission: Admission::new(&limits),
-            guard,
-            doors: Vec::new(),
+            udp_filter,
+            listeners: Vec::new(),
             drain_datagrams_left: HashMap::new(),
             endpoints: Vec::new(),
             files: Vec::new(),
             phase: Phase::Serving,
             failure: None,
-            orders,
-            pause_line: LogLimit::new(Duration::from_secs(5)),
-            reject_line: LogLimit::new(Duration::from_secs(5)),
-            door_line: LogLimit::new(Duration::from_secs(1)),
+            control,
+            pause_log: LogLimit::new(Duration::from_secs(5)),
+            reject_log: LogLimit::new(Duration::from_secs(5)),
+            listener_log: LogLimit::new(Duration::from_secs(1)),
             longest_turn: Duration::ZERO,
-            is_long_turn: false,
+            must_time_turn: false,
             stats: Stats::default(),
             limits,
             reactor,
@@ -202,8 +202,8 @@ impl<W: Backend> Server<W> {
         self.stats.turns += 1;
         // Control come first, and whoever drives us is told before the others have had their turn: with a thousand who are
         // ready that may take a while, and "nobody new" is meant at once. The next call goes on with them.
-        let is_ordered = self.orders.is_given() && !planted!("orders-stand-in-line");
-        let end = if is_woken || is_ordered {
+        let has_command = self.control.is_pending() && !planted!("control-stand-in-line");
+        let end = if is_woken || has_command {
             self.on_woken();
             Turn::Woken
         } else {
@@ -221,15 +221,15 @@ impl<W: Backend> Server<W> {
                 Event::Alarm => self.on_alarm(),
             }
         }
-        if self.reactor.events_served() > QUICK_TURN || self.is_long_turn {
-            self.look_at_the_clock();
+        if self.reactor.events_served() > UNTIMED_EVENTS_MAX || self.must_time_turn {
+            self.record_turn_time();
         }
     }
 
     /// Notes how long this turn took, if none was longer. A turn of a few who are ready, and nothing else, is as short as
     /// turns get, and is not worth a second reading of the clock.
-    fn look_at_the_clock(&mut self) {
-        self.is_long_turn = false;
+    fn record_turn_time(&mut self) {
+        self.must_time_turn = false;
         let busy = self.reactor.turn_elapsed();
         if busy > self.longest_turn {
             self.longest_turn = busy;
@@ -239,8 +239,8 @@ impl<W: Backend> Server<W> {
 
     fn end_turn(&mut self, end: Turn) -> io::Result<Turn> {
         self.stats.stale_events = self.reactor.stale_events();
-        if self.governor.holds() {
-            self.count_waiting();
+        if self.accept_gate.is_paused() {
+            self.record_pause_time();
         }
         self.announce();
         if self.is_finished() {
@@ -264,13 +264,13 @@ impl<W: Backend> Server<W> {
             Some(Socket::Connection(connection)) => {
                 let outcome = connection.advance(
                     readiness,
-                    &mut self.scratch,
+                    &mut self.read_buffer,
                     self.limits.turn_bytes,
                     &mut self.stats,
                 );
                 // Nearly always everything is echoed, and there is nothing to arrange.
                 if outcome != Outcome::KeepReading {
-                    self.after(key, readiness, outcome);
+                    self.apply(key, readiness, outcome);
                 }
             }
             Some(Socket::Listener(_)) => self.accept(key, readiness),
@@ -281,14 +281,14 @@ impl<W: Backend> Server<W> {
 
     /// Does what a connection's outcome asks for.
     #[inline(never)]
-    fn after(&mut self, key: Key, readiness: Readiness, outcome: Outcome) {
+    fn apply(&mut self, key: Key, readiness: Readiness, outcome: Outcome) {
         match outcome {
             Outcome::KeepReading => {}
             Outcome::Wait(wait) => {
-                let want = self.waits.of(wait, self.phase);
-                if let Err(error) = self.reactor.set_registration(key, want) {
+                let registration = self.registrations.of(wait, self.phase);
+                if let Err(error) = self.reactor.set_registration(key, registration) {
                     log::debug!("a connection cannot be watched any more: {error}");
-                    self.end(key, Reason::Unregistered);
+                    self.close_connection(key, Reason::Unregistered);
                 }
             }
             Outcome::Yield => {
@@ -297,45 +297,47 @@ impl<W: Backend> Server<W> {
                     self.reactor.requeue(key, readiness);
                 }
             }
-            Outcome::Done(reason) => self.end(key, reason),
+            Outcome::Done(reason) => self.close_connection(key, reason),
         }
     }
 
     /// Somebody's time is over. What that means depends on what they were waiting for.
     #[inline(never)]
     fn on_expired(&mut self, key: Key) {
-        self.is_long_turn = true;
+        self.must_time_turn = true;
         let Some(Socket::Connection(connection)) = self.reactor.get_mut(key) else {
             return;
         };
-        match (connection.wants(), self.phase) {
-            (Wait::Reading, Phase::Serving | Phase::HandedOver) => self.end(key, Reason::Idle),
-            (Wait::Reading, _) => self.part_with(key),
+        match (connection.waits_for(), self.phase) {
+            (Wait::Reading, Phase::Serving | Phase::HandedOver) => {
+                self.close_connection(key, Reason::Idle)
+            }
+            (Wait::Reading, _) => self.begin_close(key),
             (Wait::Writing, _) => {
                 let outcome = connection.advance_stalled(
-                    &mut self.scratch,
+                    &mut self.read_buffer,
                     self.limits.turn_bytes,
                     &mut self.stats,
                 );
-                self.after(key, Readiness::Exceptional, outcome);
+                self.apply(key, Readiness::Exceptional, outcome);
             }
-            (Wait::Lingering, _) => self.end(key, Reason::Drained),
+            (Wait::Lingering, _) => self.close_connection(key, Reason::Drained),
         }
     }
 
     #[inline(never)]
     fn on_alarm(&mut self) {
-        self.is_long_turn = true;
+        self.must_time_turn = true;
         let now = self.reactor.now();
-        if self.governor.retry_at().is_some_and(|at| at <= now) {
-            self.open_doors();
+        if self.accept_gate.retry_at().is_some_and(|at| at <= now) {
+            self.resume_accepting();
         }
         for key in self.backoff.take_due(now) {
             self.reactor.requeue(key, Readiness::Normal);
         }
         match self.phase {
-            Phase::Draining { goodbye, cut } if goodbye <= now => self.say_goodbye(cut),
-            Phase::Closing { cut } if cut <= now => self.stop(),
+            Phase::Draining { close_at, abort_at } if close_at <= now => self.say_goodbye(abort_at),
+            Phase::Closing { abort_at } if abort_at <= now => self.stop(),
             _ => {}
         }
         self.set_alarm();
@@ -343,7 +345,7 @@ impl<W: Backend> Server<W> {
 
     #[inline(never)]
     fn on_woken(&mut self) {
-        match self.orders.take() {
+        match self.control.take() {
             start::Command::None => {}
             start::Command::Drain => self.drain(),
             start::Command::Stop => self.stop(),
@@ -354,10 +356,10 @@ impl<W: Backend> Server<W> {
     fn set_alarm(&mut self) {
         let stage = match self.phase {
             Phase::Serving | Phase::HandedOver | Phase::Stopped => None,
-            Phase::Draining { goodbye, .. } => Some(goodbye),
-            Phase::Closing { cut } => Some(cut),
+            Phase::Draining { close_at, .. } => Some(close_at),
+            Phase::Closing { abort_at } => Some(abort_at),
         };
-        let at = [stage, self.governor.retry_at(), self.backoff.resume_at()]
+        let at = [stage, self.accept_gate.retry_at(), self.backoff.resume_at()]
             .into_iter()
             .flatten()
             .min();
@@ -376,17 +378,17 @@ impl<W: Backend> Server<W> {
             return;
         };
         let before = self.stats.datagrams_in;
-        let scratch = &mut self.datagram_scratch;
+        let read_buffer = &mut self.datagram_buffer;
         let budget = self.limits.turn_datagrams;
         let is_empty = match self.phase {
             Phase::Closing { .. } | Phase::Stopped => {
-                datagram::discard_all(&mut **socket, scratch, budget, &mut self.stats)
+                datagram::discard_all(&mut **socket, read_buffer, budget, &mut self.stats)
             }
-            _ => datagram::answer_all(
+            _ => datagram::echo_datagrams(
                 &mut **socket,
-                scratch,
+                read_buffer,
                 budget,
-                &mut self.guard,
+                &mut self.udp_filter,
                 now,
                 &mut self.stats,
             ),
@@ -433,22 +435,22 @@ impl<W: Backend> Server<W> {
     ///
     /// For an outer event loop: see [its page](crate#in-another-event-loop).
     pub fn timeout(&self) -> Option<Duration> {
-        if self.is_finished() || self.orders.is_given() {
+        if self.is_finished() || self.control.is_pending() {
             return Some(Duration::ZERO);
         }
         self.reactor.timeout()
     }
 
     /// Adds a listener or a datagram socket.
-    pub(crate) fn add_door(&mut self, socket: Socket<W>) -> io::Result<()> {
-        if matches!(socket, Socket::Datagrams(_)) && self.datagram_scratch.is_empty() {
-            self.datagram_scratch = vec![0; datagram::DATAGRAM_BYTES_MAX].into_boxed_slice();
+    pub(crate) fn add_listener(&mut self, socket: Socket<W>) -> io::Result<()> {
+        if matches!(socket, Socket::Datagrams(_)) && self.datagram_buffer.is_empty() {
+            self.datagram_buffer = vec![0; datagram::DATAGRAM_BYTES_MAX].into_boxed_slice();
         }
         let key = self
             .reactor
-            .add(socket, self.waits.doors)
+            .add(socket, self.registrations.listeners)
             .map_err(|(_, error)| error)?;
-        self.doors.push(key);
+        self.listeners.push(key);
         Ok(())
     }
 }
@@ -460,7 +462,7 @@ impl Registrations {
             class: reactor.timeout_class(timeout),
         };
         Self {
-            doors: Registration {
+            listeners: Registration {
                 interest: Interest::Read,
                 class: TimeoutClass::NEVER,
             },

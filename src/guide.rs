@@ -163,7 +163,7 @@
 //! A server that is stopped and started anew refuses everybody in between, and resets those who stood in the accept queue.
 //! A second listener with SO_REUSEPORT does not help: it has a queue of its own, and the first one's dies with it. The
 //! socket itself must live on: the successor gets a copy, and the accept queue is never without an owner
-//! ([`Server::share`](crate::echo::Server::share), [`Server::leave`](crate::echo::Server::leave)). Two things are easily
+//! ([`Server::try_clone_listeners`](crate::echo::Server::try_clone_listeners), [`Server::detach_listeners`](crate::echo::Server::detach_listeners)). Two things are easily
 //! got wrong. The leaving one must not unlink a Unix socket's file, nor empty the queue first. And the new one must accept
 //! nobody before the old one has said that it may: else giving up on a successor that comes too late would cut its clients.
 //! *Here:* `cli/serve/succession.rs`. *Tests:* `s6_...` and `s7_...` in `tests/it/catalogue/stop.rs`.

@@ -129,9 +129,9 @@
 //! let address = listener.local_addr()?;
 //! let mut old = Server::with_sockets(vec![Bound::adopt(listener)?], Limits::default())?;
 //!
-//! let sockets = old.share()?.into_iter().map(|(copy, _)| Bound::adopt(copy)).collect::<Result<_, _>>()?;
+//! let sockets = old.try_clone_listeners()?.into_iter().map(|(copy, _)| Bound::adopt(copy)).collect::<Result<_, _>>()?;
 //! let mut new = Server::with_sockets(sockets, Limits::default())?;
-//! old.leave(); // it serves on whoever is inside, and accepts nobody more
+//! old.detach_listeners(); // it serves on whoever is inside, and accepts nobody more
 //! assert_eq!(old.turn(None)?, Turn::Finished);
 //!
 //! let _client = std::net::TcpStream::connect(address)?;

@@ -112,13 +112,13 @@ impl Write for &Stream {
 pub(super) fn echo(
     mut stream: impl Read + Write,
     peer: &Peer,
-    scratch: &mut [u8],
+    read_buffer: &mut [u8],
     own: &mut Stats,
 ) -> Reason {
     loop {
-        let received = match stream.read(scratch) {
+        let received = match stream.read(read_buffer) {
             Ok(0) => return Reason::Finished, // and nothing is owed: we came here by writing everything
-            Ok(length) => &scratch[..length],
+            Ok(length) => &read_buffer[..length],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             // A blocking socket says so only when its read timeout is over.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Reason::Idle,

@@ -1,7 +1,7 @@
 //! How connections come: accepted, refused, or left to wait.
 //!
 //! What may live in this file: what is done with a newcomer and with an `accept` that failed. When accepting rests is the
-//! [`accept_gate`](super::governor)'s to say, who may come the [`admission`](super::admission)'s.
+//! [`accept_gate`](super::accept_gate)'s to say, who may come the [`admission`](super::admission)'s.
 
 use super::backend::{Backend, Socket};
 use super::connection::{Connection, Wait};
@@ -17,7 +17,7 @@ impl<W: Backend> Server<W> {
     /// Lets newcomers in, as many as one turn allows.
     #[inline(never)]
     pub(super) fn accept(&mut self, key: Key, readiness: Readiness) {
-        self.is_long_turn = true;
+        self.must_time_turn = true;
         let budget = if planted!("newcomers-without-budget") {
             usize::MAX
         } else {
@@ -27,27 +27,29 @@ impl<W: Backend> Server<W> {
             let is_full = self.stats.live >= self.limits.connections_max as u64
                 && !planted!("no-connection-limit");
             if is_full && self.limits.at_limit == AtLimit::Wait && !self.is_refusing() {
-                return self.hold_newcomers();
+                return self.pause_at_limit();
             }
-            if self.governor.holds() || self.backoff.is_resting(key) {
+            if self.accept_gate.is_paused() || self.backoff.is_resting(key) {
                 return;
             }
             let Some(Socket::Listener(listener)) = self.reactor.get_mut(key) else {
                 return;
             };
             match listener.accept() {
-                Ok(accepted) if planted!("accept-once") => return self.welcome(accepted),
+                Ok(accepted) if planted!("accept-once") => {
+                    return self.register_connection(accepted);
+                }
                 Ok(accepted) => {
                     self.backoff.forget(key);
-                    self.welcome(accepted);
+                    self.register_connection(accepted);
                 }
                 Err(error) => match accept::judge(&error) {
                     Verdict::Empty => return self.on_queue_empty(key),
                     verdict @ (Verdict::Next | Verdict::Unknown) => {
                         self.accept_failed(key, &error, verdict);
                     }
-                    Verdict::Pause(remedy) => return self.pause_newcomers(&error, remedy),
-                    Verdict::Fatal => return self.lose_door(key, error),
+                    Verdict::Pause(remedy) => return self.pause_on_error(&error, remedy),
+                    Verdict::Fatal => return self.close_failed_listener(key, error),
                 },
             }
         }
@@ -55,7 +57,7 @@ impl<W: Backend> Server<W> {
         self.reactor.requeue(key, readiness);
     }
 
-    fn welcome(&mut self, accepted: Accepted<W::Stream>) {
+    fn register_connection(&mut self, accepted: Accepted<W::Stream>) {
         let verdict = match self.is_refusing() {
             true => Err(Rejected::Stopping),
             false => self.admission.judge(&accepted.peer, self.stats.live),
@@ -67,8 +69,8 @@ impl<W: Backend> Server<W> {
         self.stats.option_errors += u64::from(accepted.option_errors);
         wire::connected(&accepted.peer);
         let connection = Socket::Connection(Connection::new(accepted.stream));
-        let want = self.waits.of(Wait::Reading, self.phase);
-        match self.reactor.add(connection, want) {
+        let registration = self.registrations.of(Wait::Reading, self.phase);
+        match self.reactor.add(connection, registration) {
             Ok(key) => self.admission.enter(&accepted.peer, key.slot()),
             Err((socket, error)) => {
                 log::debug!("{} cannot be watched: {error}", accepted.peer);
@@ -85,7 +87,7 @@ impl<W: Backend> Server<W> {
         self.stats.reject(why);
         accepted.stream.abort_on_close();
         if self
-            .reject_line
+            .reject_log
             .allows(self.reactor.now(), &mut self.stats.log_suppressed)
         {
             log::warn!("{} is rejected: {}", accepted.peer, why.text());
@@ -108,7 +110,7 @@ impl<W: Backend> Server<W> {
     pub(super) fn receive_failed(&mut self, key: Key, error: io::Error) {
         let calls = self.limits.turn_datagrams;
         match accept::judge_receive(&error) {
-            Verdict::Fatal => self.lose_door(key, error),
+            Verdict::Fatal => self.close_failed_listener(key, error),
             verdict => {
                 if self.rest(key, calls, &error, verdict) {
                     self.give_up_while_stopping(key);
@@ -133,8 +135,8 @@ impl<W: Backend> Server<W> {
             return false;
         };
         self.set_alarm();
-        if self.pause_line.allows(now, &mut self.stats.log_suppressed) {
-            let place = self.doors.iter().position(|&door| door == key);
+        if self.pause_log.allows(now, &mut self.stats.log_suppressed) {
+            let place = self.listeners.iter().position(|&listener| listener == key);
             match place.and_then(|place| self.endpoints.get(place)) {
                 Some(endpoint) => log::warn!("{endpoint} rests for {pause:?}: {error}"),
                 None => log::warn!("a listening socket rests for {pause:?}: {error}"),
@@ -143,13 +145,13 @@ impl<W: Backend> Server<W> {
         true
     }
 
-    fn hold_newcomers(&mut self) {
-        if !self.governor.holds() {
+    fn pause_at_limit(&mut self) {
+        if !self.accept_gate.is_paused() {
             self.stats.accept_pauses += 1;
         }
-        self.governor.hold(self.reactor.now());
+        self.accept_gate.pause_until_close(self.reactor.now());
         if self
-            .pause_line
+            .pause_log
             .allows(self.reactor.now(), &mut self.stats.log_suppressed)
         {
             log::warn!(
@@ -159,20 +161,20 @@ impl<W: Backend> Server<W> {
         }
     }
 
-    fn pause_newcomers(&mut self, error: &io::Error, remedy: &str) {
+    fn pause_on_error(&mut self, error: &io::Error, remedy: &str) {
         self.stats.accept_error(error);
         self.stats.accept_pauses += 1;
         if planted!("emfile-spins") {
             return self
-                .doors
+                .listeners
                 .iter()
                 .for_each(|&key| self.reactor.requeue(key, Readiness::Normal));
         }
-        self.governor
-            .pause(self.reactor.now(), self.limits.accept_retry);
+        self.accept_gate
+            .pause_for(self.reactor.now(), self.limits.accept_retry);
         self.set_alarm();
         if self
-            .pause_line
+            .pause_log
             .allows(self.reactor.now(), &mut self.stats.log_suppressed)
         {
             log::warn!(
@@ -183,10 +185,10 @@ impl<W: Backend> Server<W> {
     }
 
     /// Lets newcomers in again. Their edge is long past, so the listeners are queued by hand.
-    pub(super) fn open_doors(&mut self) {
-        if self.governor.release(self.reactor.now()) {
-            self.count_waiting();
-            for &key in &self.doors {
+    pub(super) fn resume_accepting(&mut self) {
+        if self.accept_gate.resume(self.reactor.now()) {
+            self.record_pause_time();
+            for &key in &self.listeners {
                 if !planted!("hope-for-an-edge") {
                     self.reactor.requeue(key, Readiness::Normal);
                 }
@@ -196,8 +198,11 @@ impl<W: Backend> Server<W> {
     }
 
     #[cold]
-    pub(super) fn count_waiting(&mut self) {
-        let waited = self.governor.waited(self.reactor.now()).as_millis();
+    pub(super) fn record_pause_time(&mut self) {
+        let waited = self
+            .accept_gate
+            .paused_total(self.reactor.now())
+            .as_millis();
         self.stats.accept_paused_ms = u64::try_from(waited).unwrap_or(u64::MAX);
     }
 }

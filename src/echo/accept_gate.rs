@@ -1,4 +1,4 @@
-//! The governor of `accept`: when newcomers are let in, and when they wait.
+//! The accept_gate of `accept`: when newcomers are let in, and when they wait.
 //!
 //! Waiting happens in the kernel's accept queue, and costs nobody anything. There are two reasons for it: we hold as many
 //! connections as we may, or the system is short of descriptors or memory. Both end when a connection closes; a shortage
@@ -10,27 +10,27 @@ use std::time::{Duration, Instant};
 /// Whether newcomers wait, and until when at most.
 #[derive(Debug, Default)]
 pub struct AcceptGate {
-    held_since: Option<Instant>,
+    paused_since: Option<Instant>,
     retry_at: Option<Instant>,
     /// How long they have waited in all, in those times that are over.
-    waited: Duration,
+    paused: Duration,
 }
 
 impl AcceptGate {
     /// Lets newcomers wait until a connection closes.
-    pub fn hold(&mut self, now: Instant) {
-        self.held_since.get_or_insert(now);
+    pub fn pause_until_close(&mut self, now: Instant) {
+        self.paused_since.get_or_insert(now);
     }
 
     /// Lets newcomers wait until a connection closes, or for this long.
-    pub fn pause(&mut self, now: Instant, retry: Duration) {
-        self.hold(now);
+    pub fn pause_for(&mut self, now: Instant, retry: Duration) {
+        self.pause_until_close(now);
         self.retry_at = (!planted!("no-retry-after-emfile")).then(|| now + retry);
     }
 
     /// Whether newcomers wait.
-    pub fn holds(&self) -> bool {
-        self.held_since.is_some()
+    pub fn is_paused(&self) -> bool {
+        self.paused_since.is_some()
     }
 
     /// When to try again even if no connection closes.
@@ -39,18 +39,18 @@ impl AcceptGate {
     }
 
     /// Lets newcomers in again. Whether they were waiting.
-    pub fn release(&mut self, now: Instant) -> bool {
+    pub fn resume(&mut self, now: Instant) -> bool {
         self.retry_at = None;
-        self.waited = self.waited(now);
-        self.held_since.take().is_some()
+        self.paused = self.paused_total(now);
+        self.paused_since.take().is_some()
     }
 
     /// How long accepting has been held back in all.
-    pub fn waited(&self, now: Instant) -> Duration {
+    pub fn paused_total(&self, now: Instant) -> Duration {
         let current = self
-            .held_since
+            .paused_since
             .map(|since| now.saturating_duration_since(since));
-        self.waited + current.unwrap_or_default()
+        self.paused + current.unwrap_or_default()
     }
 }
 
@@ -62,14 +62,20 @@ mod tests {
     fn the_time_of_waiting_adds_up_over_every_hold() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut governor = AcceptGate::default();
-        assert!(!governor.release(at(5)));
-        governor.pause(at(10), Duration::from_millis(100));
-        governor.hold(at(60)); // while it is held already
-        assert_eq!(governor.waited(at(70)), Duration::from_millis(60));
-        assert!(governor.release(at(110)));
-        assert_eq!((governor.retry_at(), governor.holds()), (None, false));
-        governor.hold(at(200));
-        assert_eq!(governor.waited(at(205)), Duration::from_millis(105));
+        let mut accept_gate = AcceptGate::default();
+        assert!(!accept_gate.resume(at(5)));
+        accept_gate.pause_for(at(10), Duration::from_millis(100));
+        accept_gate.pause_until_close(at(60)); // while it is held already
+        assert_eq!(accept_gate.paused_total(at(70)), Duration::from_millis(60));
+        assert!(accept_gate.resume(at(110)));
+        assert_eq!(
+            (accept_gate.retry_at(), accept_gate.is_paused()),
+            (None, false)
+        );
+        accept_gate.pause_until_close(at(200));
+        assert_eq!(
+            accept_gate.paused_total(at(205)),
+            Duration::from_millis(105)
+        );
     }
 }

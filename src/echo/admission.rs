@@ -1,6 +1,6 @@
 //! Who is let in: the lists of networks, and how many connections each may hold.
 //!
-//! The governor asks whether there is room for anybody; here it is asked who. A newcomer is known by its address alone,
+//! The accept_gate asks whether there is room for anybody; here it is asked who. A newcomer is known by its address alone,
 //! which over TCP is more than a claim: whoever has finished a handshake receives what is sent there. So one abuser is
 //! one prefix, a single IPv4 address or an IPv6 /64 (of which whoever has one address usually has all), and what one
 //! prefix may hold can be capped without troubling the others.

@@ -1,6 +1,6 @@
 //! Listeners and datagram sockets whose calls fail: which of them rest, and until when.
 //!
-//! A shortage of descriptors concerns all listeners, and is the [`accept_gate`](super::governor)'s; here is what concerns one
+//! A shortage of descriptors concerns all listeners, and is the [`accept_gate`](super::accept_gate)'s; here is what concerns one
 //! socket alone, such as a security module that forbids `accept` on it. The others are served as ever meanwhile. While a
 //! socket rests its events are left alone, since the end of the pause queues it again; so no edge is lost.
 //!

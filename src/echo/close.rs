@@ -5,7 +5,7 @@
 //!            ┌──────────────────────────▶ Leaving ──┐
 //!   Serving ─┤                                      │ drain
 //!            └─ drain: the queues are ──▶ Draining ◀┘
-//!               served, then closed          │ all are told goodbye, and what is still queued is refused
+//!               served, then closed          │ all are told close_at, and what is still queued is refused
 //!                                            ▼
 //!                                         Parting ── the time is over, or stop ──▶ Stopped
 //! ```
@@ -32,11 +32,11 @@ const CALLS_IN_VAIN_MAX: u32 = 16;
 
 impl<W: Backend> Server<W> {
     /// The one way out: whatever ends a connection ends it here.
-    pub(super) fn end(&mut self, key: Key, reason: Reason) {
+    pub(super) fn close_connection(&mut self, key: Key, reason: Reason) {
         let Some(Socket::Connection(connection)) = self.reactor.close(key) else {
             return;
         };
-        self.stats.close(reason, connection.owed());
+        self.stats.close(reason, connection.unsent_bytes());
         self.admission.leave(key.slot());
         if matches!(reason, Reason::WriteStall | Reason::Cut) && !planted!("stalled-ends-in-order")
         {
@@ -45,22 +45,22 @@ impl<W: Backend> Server<W> {
         }
         drop(connection); // before the doors open: the newcomer may need its descriptor
         if !planted!("close-wakes-nobody") {
-            self.open_doors();
+            self.resume_accepting();
         }
     }
 
-    /// Tells a connection goodbye, in good order.
-    pub(super) fn part_with(&mut self, key: Key) {
+    /// Tells a connection close_at, in good order.
+    pub(super) fn begin_close(&mut self, key: Key) {
         if let Some(Socket::Connection(connection)) = self.reactor.get_mut(key) {
-            connection.finish();
+            connection.begin_close();
             self.reactor.requeue(key, Readiness::Exceptional);
         }
     }
 
     /// A listener or a datagram socket is broken beyond use.
-    pub(super) fn lose_door(&mut self, key: Key, error: io::Error) {
+    pub(super) fn close_failed_listener(&mut self, key: Key, error: io::Error) {
         if self
-            .door_line
+            .listener_log
             .allows(self.reactor.now(), &mut self.stats.log_suppressed)
         {
             log::error!("a listening socket is broken, and closed: {error}");
@@ -69,14 +69,14 @@ impl<W: Backend> Server<W> {
         if matches!(self.reactor.release(key), Some(Socket::Listener(_))) {
             self.stats.accept_error(&error);
         }
-        if let Some(place) = self.doors.iter().position(|&door| door == key) {
-            self.doors.remove(place);
+        if let Some(place) = self.listeners.iter().position(|&listener| listener == key) {
+            self.listeners.remove(place);
             // A server that stops goes on telling where it was; its listeners close in any order.
             if self.phase == Phase::Serving && place < self.endpoints.len() {
                 self.endpoints.remove(place);
             }
         }
-        if self.doors.is_empty() && self.phase == Phase::Serving {
+        if self.listeners.is_empty() && self.phase == Phase::Serving {
             log::error!("no listening socket is left; those who are connected may finish");
             self.failure = Some(error);
             self.drain();
@@ -84,7 +84,7 @@ impl<W: Backend> Server<W> {
     }
 
     /// Begins to stop. Connections and datagrams that are queued by now are served, and each listener is closed when its
-    /// queue is empty; whoever is in the middle of something may finish it; everybody is told goodbye, and what is left
+    /// queue is empty; whoever is in the middle of something may finish it; everybody is told close_at, and what is left
     /// when `drain_timeout` is over is cut. Of a queue, what is left `linger_timeout` before that is refused and counted
     /// ([`Rejected::Stopping`], [`Dropped::Stopping`]). Saying it twice changes nothing.
     pub fn drain(&mut self) {
@@ -92,25 +92,25 @@ impl<W: Backend> Server<W> {
             return;
         }
         let now = self.reactor.read_clock();
-        let cut = now
+        let abort_at = now
             + if planted!("drain-without-end") {
                 Duration::from_secs(86_400)
             } else {
                 self.limits.drain_timeout
             };
-        let goodbye = now
+        let close_at = now
             + self
                 .limits
                 .drain_timeout
                 .saturating_sub(self.limits.linger_timeout);
-        self.phase = Phase::Draining { goodbye, cut };
+        self.phase = Phase::Draining { close_at, abort_at };
         if planted!("drain-cuts") {
             return self.stop();
         }
         for key in self.connections() {
             if let Some(Socket::Connection(connection)) = self.reactor.get_mut(key) {
-                let wait = connection.wants();
-                self.after(key, Readiness::Normal, Outcome::Wait(wait));
+                let wait = connection.waits_for();
+                self.apply(key, Readiness::Normal, Outcome::Wait(wait));
             }
         }
         self.serve_queues();
@@ -118,13 +118,13 @@ impl<W: Backend> Server<W> {
         self.announce();
     }
 
-    /// Leaves the doors to somebody else who has copies of them ([`Server::share`]), and serves on whoever is inside, for
+    /// Leaves the doors to somebody else who has copies of them ([`Server::try_clone_listeners`]), and serves on whoever is inside, for
     /// as long as they like; it is finished when the last one has gone. [`Server::drain`] still asks them to.
     ///
     /// Nobody notices: the accept queue belongs to the socket, not to us, and what waits there, connections and datagrams
     /// alike, is left to the other. That is also why nobody more is let in here, as a drain would do. Files of Unix
     /// sockets stay where they are.
-    pub fn leave(&mut self) {
+    pub fn detach_listeners(&mut self) {
         if self.phase != Phase::Serving {
             return;
         }
@@ -132,13 +132,13 @@ impl<W: Backend> Server<W> {
         for file in self.files.drain(..) {
             file.leave();
         }
-        for key in std::mem::take(&mut self.doors) {
+        for key in std::mem::take(&mut self.listeners) {
             self.reactor.release(key);
         }
         self.backoff.clear();
         let now = self.reactor.now();
-        self.governor.release(now);
-        self.count_waiting();
+        self.accept_gate.resume(now);
+        self.record_pause_time();
         self.set_alarm();
         self.announce();
     }
@@ -149,7 +149,7 @@ impl<W: Backend> Server<W> {
         self.phase = Phase::Stopped;
         self.reactor.read_clock();
         for key in self.connections() {
-            self.end(key, Reason::Cut);
+            self.close_connection(key, Reason::Cut);
         }
         // After the connections: accept(2) takes a descriptor, even if only to refuse.
         self.refuse_queues();
@@ -167,10 +167,10 @@ impl<W: Backend> Server<W> {
     /// Files of Unix sockets go before that, so that no new client finds the way in.
     fn serve_queues(&mut self) {
         self.files.clear();
-        self.governor.release(self.reactor.now());
+        self.accept_gate.resume(self.reactor.now());
         self.backoff.clear();
-        self.count_waiting();
-        for key in self.doors.clone() {
+        self.record_pause_time();
+        for key in self.listeners.clone() {
             if planted!("drain-forgets-the-queue") {
                 self.close_door(key);
                 continue;
@@ -191,14 +191,14 @@ impl<W: Backend> Server<W> {
     }
 
     /// The time for finishing is over: each connection is told so, and what is still queued is refused.
-    pub(super) fn say_goodbye(&mut self, cut: Instant) {
-        self.phase = Phase::Closing { cut };
+    pub(super) fn say_goodbye(&mut self, abort_at: Instant) {
+        self.phase = Phase::Closing { abort_at };
         for key in self.connections() {
-            self.part_with(key);
+            self.begin_close(key);
         }
-        self.governor.release(self.reactor.now()); // refusing needs no room among the connections
+        self.accept_gate.resume(self.reactor.now()); // refusing needs no room among the connections
         self.backoff.clear();
-        for key in self.doors.clone() {
+        for key in self.listeners.clone() {
             self.serve_queue(key);
         }
     }
@@ -206,9 +206,9 @@ impl<W: Backend> Server<W> {
     /// Refuses and counts what is queued, all in this turn, and closes every listener and datagram socket.
     fn refuse_queues(&mut self) {
         self.files.clear();
-        self.governor.release(self.reactor.now());
+        self.accept_gate.resume(self.reactor.now());
         self.backoff.clear();
-        for key in std::mem::take(&mut self.doors) {
+        for key in std::mem::take(&mut self.listeners) {
             let before = self.lost_in_queue();
             let mut in_vain = 0;
             // Until nothing more is there. A client may fill the queue as fast as it is emptied; and errors that pass may
@@ -227,8 +227,8 @@ impl<W: Backend> Server<W> {
             }
             self.close_door(key);
         }
-        self.governor.release(self.reactor.now());
-        self.count_waiting();
+        self.accept_gate.resume(self.reactor.now());
+        self.record_pause_time();
         let lost = self.lost_in_queue();
         if lost > 0 {
             log::warn!("{lost} queued connections and datagrams are lost: the server has stopped");
@@ -260,7 +260,7 @@ impl<W: Backend> Server<W> {
 
     pub(super) fn close_door(&mut self, key: Key) {
         self.backoff.forget(key);
-        self.doors.retain(|&door| door != key);
+        self.listeners.retain(|&listener| listener != key);
         self.reactor.release(key);
     }
 
@@ -270,12 +270,12 @@ impl<W: Backend> Server<W> {
     }
 
     pub(super) fn is_finished(&self) -> bool {
-        self.phase != Phase::Serving && self.stats.live == 0 && self.doors.is_empty()
+        self.phase != Phase::Serving && self.stats.live == 0 && self.listeners.is_empty()
     }
 
     pub(super) fn connections(&self) -> Vec<Key> {
         let mut keys = self.reactor.keys();
-        keys.retain(|key| !self.doors.contains(key));
+        keys.retain(|key| !self.listeners.contains(key));
         keys
     }
 }

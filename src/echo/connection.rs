@@ -9,7 +9,7 @@
 //!                      └───────────────── Wait(Writing)      FIN, and nothing owed ──▶ Done(Finished)
 //! ```
 //!
-//! Two rules hold it together. **Never read while a tail remains**: then memory is bounded by one scratch, FIN can only
+//! Two rules hold it together. **Never read while a tail remains**: then memory is bounded by one read_buffer, FIN can only
 //! be seen when nothing is owed, and "what do I wait for?" has one answer at any time. **An edge is drained**: reading
 //! goes on until the socket is empty, or the turn's budget is (and then it says so).
 //!
@@ -27,7 +27,7 @@ use std::io::{self, ErrorKind};
 #[derive(Debug)]
 pub struct Connection<S> {
     stream: S,
-    tail: WriteBuffer,
+    write_buffer: WriteBuffer,
     phase: Phase,
 }
 
@@ -72,21 +72,21 @@ impl<S: Stream> Connection<S> {
     pub fn new(stream: S) -> Self {
         Self {
             stream,
-            tail: WriteBuffer::default(),
+            write_buffer: WriteBuffer::default(),
             phase: Phase::Open,
         }
     }
 
     /// Does what can be done at once: pays what is owed, then reads and echoes until the socket is empty, the peer takes
-    /// no more, or `budget` bytes are read. `scratch` is lent for the time of the call.
+    /// no more, or `budget` bytes are read. `read_buffer` is lent for the time of the call.
     pub fn advance(
         &mut self,
         readiness: Readiness,
-        scratch: &mut [u8],
+        read_buffer: &mut [u8],
         budget: usize,
         stats: &mut Stats,
     ) -> Outcome {
-        match self.try_advance(readiness, scratch, budget, stats) {
+        match self.try_advance(readiness, read_buffer, budget, stats) {
             Ok(outcome) => outcome,
             Err(error) => {
                 log::debug!("{} ends: {error}", self.stream.peer());
@@ -98,12 +98,12 @@ impl<S: Stream> Connection<S> {
     fn try_advance(
         &mut self,
         readiness: Readiness,
-        scratch: &mut [u8],
+        read_buffer: &mut [u8],
         budget: usize,
         stats: &mut Stats,
     ) -> io::Result<Outcome> {
-        if !self.tail.is_empty() {
-            if !self.pay(stats)? && !planted!("unbounded-tail") {
+        if !self.write_buffer.is_empty() {
+            if !self.flush(stats)? && !planted!("unbounded-tail") {
                 return Ok(Outcome::Wait(Wait::Writing));
             }
             if self.phase == Phase::Open {
@@ -115,8 +115,8 @@ impl<S: Stream> Connection<S> {
             }
         }
         match self.phase {
-            Phase::Open => self.echo_all(readiness, scratch, budget, stats),
-            Phase::Closing | Phase::Lingering => self.take_leave(scratch, budget, stats),
+            Phase::Open => self.echo_all(readiness, read_buffer, budget, stats),
+            Phase::Closing | Phase::Lingering => self.discard_until_fin(read_buffer, budget, stats),
         }
     }
 
@@ -124,13 +124,13 @@ impl<S: Stream> Connection<S> {
     fn echo_all(
         &mut self,
         readiness: Readiness,
-        scratch: &mut [u8],
+        read_buffer: &mut [u8],
         mut budget: usize,
         stats: &mut Stats,
     ) -> io::Result<Outcome> {
         let mut nothing_yet = true;
         loop {
-            let count = match self.stream.read(scratch) {
+            let count = match self.stream.read(read_buffer) {
                 Ok(0) => return Ok(Outcome::Done(Reason::Finished)),
                 Ok(count) => count,
                 Err(error) if would_block(&error) => {
@@ -146,7 +146,7 @@ impl<S: Stream> Connection<S> {
                 Err(error) => return Err(error),
             };
             nothing_yet = false;
-            if !self.echo(&scratch[..count], stats)? && !planted!("unbounded-tail") {
+            if !self.write_back(&read_buffer[..count], stats)? && !planted!("unbounded-tail") {
                 if planted!("close-with-a-tail-owed") && readiness == Readiness::Exceptional {
                     return Ok(Outcome::Done(Reason::Finished));
                 }
@@ -157,7 +157,7 @@ impl<S: Stream> Connection<S> {
             }
             // A short read has emptied the socket, unless there is more than plain bytes: data and FIN often come as
             // one edge, and whoever stops at the data never hears of the end.
-            if count < scratch.len()
+            if count < read_buffer.len()
                 && (readiness == Readiness::Normal || planted!("short-read-hides-fin"))
                 && (self.stream.short_read_empties() || planted!("short-read-on-unix"))
             {
@@ -172,9 +172,9 @@ impl<S: Stream> Connection<S> {
 
     /// Says FIN, and then reads to throw away until the peer has said it too.
     #[cold] // keeps it out of the way of the echo
-    fn take_leave(
+    fn discard_until_fin(
         &mut self,
-        scratch: &mut [u8],
+        read_buffer: &mut [u8],
         mut budget: usize,
         stats: &mut Stats,
     ) -> io::Result<Outcome> {
@@ -186,7 +186,7 @@ impl<S: Stream> Connection<S> {
             }
         }
         while budget > 0 {
-            match self.stream.read(scratch) {
+            match self.stream.read(read_buffer) {
                 Ok(0) => return Ok(Outcome::Done(Reason::Drained)),
                 Ok(count) => {
                     stats.bytes_in += count as u64;
@@ -204,13 +204,13 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Sends back what was just read. Whether the peer took all of it; the rest becomes the tail.
-    fn echo(&mut self, bytes: &[u8], stats: &mut Stats) -> io::Result<bool> {
+    fn write_back(&mut self, bytes: &[u8], stats: &mut Stats) -> io::Result<bool> {
         stats.bytes_in += bytes.len() as u64;
         wire::received(&self.stream, bytes);
         // One attempt: a write that takes less has filled the socket, and trying once more would only be told so.
         let sent = match write_some(&mut self.stream, bytes) {
             Ok(_) if planted!("short-write-ignored") => bytes.len(),
-            Ok(_) if planted!("unbounded-tail") && !self.tail.is_empty() => 0,
+            Ok(_) if planted!("unbounded-tail") && !self.write_buffer.is_empty() => 0,
             Ok(sent) => sent,
             Err(error) => {
                 stats.discarded += bytes.len() as u64;
@@ -222,7 +222,7 @@ impl<S: Stream> Connection<S> {
         if rest.is_empty() {
             return Ok(true);
         }
-        if self.tail.keep(rest).is_err() {
+        if self.write_buffer.store(rest).is_err() {
             stats.discarded += rest.len() as u64;
             return Err(ErrorKind::OutOfMemory.into());
         }
@@ -232,11 +232,11 @@ impl<S: Stream> Connection<S> {
 
     /// Sends what is owed. Whether that was everything.
     #[cold] // likewise: peers are seldom slow
-    fn pay(&mut self, stats: &mut Stats) -> io::Result<bool> {
-        let sent = write_some(&mut self.stream, self.tail.unsent())?;
-        self.tail.sent(sent);
+    fn flush(&mut self, stats: &mut Stats) -> io::Result<bool> {
+        let sent = write_some(&mut self.stream, self.write_buffer.remaining())?;
+        self.write_buffer.consume(sent);
         stats.pay(sent);
-        Ok(self.tail.is_empty())
+        Ok(self.write_buffer.is_empty())
     }
 
     /// As [`Connection::advance`], when the write-stall timeout is over: ends the connection if no byte is taken now.
@@ -249,13 +249,13 @@ impl<S: Stream> Connection<S> {
     #[cold]
     pub fn advance_stalled(
         &mut self,
-        scratch: &mut [u8],
+        read_buffer: &mut [u8],
         budget: usize,
         stats: &mut Stats,
     ) -> Outcome {
-        let owed = self.owed();
-        match self.advance(Readiness::Exceptional, scratch, budget, stats) {
-            Outcome::Wait(Wait::Writing) if self.owed() == owed => {
+        let unsent = self.unsent_bytes();
+        match self.advance(Readiness::Exceptional, read_buffer, budget, stats) {
+            Outcome::Wait(Wait::Writing) if self.unsent_bytes() == unsent => {
                 Outcome::Done(Reason::WriteStall)
             }
             outcome => outcome,
@@ -264,24 +264,24 @@ impl<S: Stream> Connection<S> {
 
     /// Asks for an end in good order: pay what is owed, say FIN, wait for the peer's. Takes effect at the next
     /// [`Connection::advance`].
-    pub fn finish(&mut self) {
+    pub fn begin_close(&mut self) {
         if self.phase == Phase::Open {
             self.phase = Phase::Closing;
         }
     }
 
     /// What this connection waits for.
-    pub fn wants(&self) -> Wait {
+    pub fn waits_for(&self) -> Wait {
         match self.phase {
-            _ if !self.tail.is_empty() => Wait::Writing,
+            _ if !self.write_buffer.is_empty() => Wait::Writing,
             Phase::Lingering => Wait::Lingering,
             Phase::Open | Phase::Closing => Wait::Reading,
         }
     }
 
     /// How many bytes it owes its peer.
-    pub fn owed(&self) -> usize {
-        self.tail.len()
+    pub fn unsent_bytes(&self) -> usize {
+        self.write_buffer.len()
     }
 
     /// Its socket.

@@ -19,11 +19,11 @@ pub const DATAGRAM_BYTES_MAX: usize = 256 * 1024;
 ///
 /// # Errors
 /// What receiving said, if that does not concern one datagram alone: a budget of errors and no datagram is such a case too.
-pub fn answer_all<D: Datagrams>(
+pub fn echo_datagrams<D: Datagrams>(
     socket: &mut D,
-    scratch: &mut [u8],
+    read_buffer: &mut [u8],
     budget: usize,
-    guard: &mut UdpFilter,
+    udp_filter: &mut UdpFilter,
     now: Instant,
     stats: &mut Stats,
 ) -> io::Result<bool> {
@@ -34,18 +34,18 @@ pub fn answer_all<D: Datagrams>(
     };
     let mut last_error = None;
     for _ in 0..budget {
-        match receive_one(socket, scratch, stats)? {
+        match receive_one(socket, read_buffer, stats)? {
             Received::Nothing => return Ok(true),
             Received::Error(error) => last_error = Some(error),
             Received::Datagram(0, _) if planted!("udp-zero-is-eof") => return Ok(true),
             Received::Datagram(length, route) => {
                 last_error = None;
-                match answer_one(
+                match echo_one(
                     socket,
-                    &scratch[..length],
-                    length == scratch.len(),
+                    &read_buffer[..length],
+                    length == read_buffer.len(),
                     &route,
-                    guard,
+                    udp_filter,
                     now,
                 ) {
                     Ok(()) => stats.datagrams_out += 1,
@@ -63,16 +63,16 @@ pub fn answer_all<D: Datagrams>(
 /// Drops what is there, at most `budget` datagrams: the server has stopped. Whether nothing is left.
 ///
 /// # Errors
-/// As [`answer_all`].
+/// As [`echo_datagrams`].
 pub fn discard_all<D: Datagrams>(
     socket: &mut D,
-    scratch: &mut [u8],
+    read_buffer: &mut [u8],
     budget: usize,
     stats: &mut Stats,
 ) -> io::Result<bool> {
     let mut last_error = None;
     for _ in 0..budget {
-        match receive_one(socket, scratch, stats)? {
+        match receive_one(socket, read_buffer, stats)? {
             Received::Nothing => return Ok(true),
             Received::Error(error) => last_error = Some(error),
             Received::Datagram(..) => {
@@ -95,10 +95,10 @@ enum Received<R> {
 /// One call of receive, counted.
 fn receive_one<D: Datagrams>(
     socket: &mut D,
-    scratch: &mut [u8],
+    read_buffer: &mut [u8],
     stats: &mut Stats,
 ) -> io::Result<Received<D::Route>> {
-    match socket.receive(scratch) {
+    match socket.receive(read_buffer) {
         Ok((length, route)) => {
             stats.datagrams_in += 1;
             Ok(Received::Datagram(length, route))
@@ -116,12 +116,12 @@ fn receive_one<D: Datagrams>(
     }
 }
 
-fn answer_one<D: Datagrams>(
+fn echo_one<D: Datagrams>(
     socket: &mut D,
     datagram: &[u8],
     may_be_cut: bool,
     route: &D::Route,
-    guard: &mut UdpFilter,
+    udp_filter: &mut UdpFilter,
     now: Instant,
 ) -> Result<(), Dropped> {
     let source = D::source(route);
@@ -136,7 +136,7 @@ fn answer_one<D: Datagrams>(
         Unanswerable::NoDestination => Dropped::NoDestination,
         Unanswerable::ForeignSender => Dropped::ForeignSender,
     })?;
-    guard.admit(&source, now)?;
+    udp_filter.admit(&source, now)?;
     loop {
         match socket.answer(datagram, route) {
             Ok(()) => return Ok(()),

@@ -141,13 +141,13 @@ impl Server {
             );
         }
         let mut server = Self::new(epoll, config.limits, Control::default(), udp_ports(&bound));
-        server.guard.access = config.access.clone();
-        server.guard.own_names = unix_names(&bound);
+        server.udp_filter.access = config.access.clone();
+        server.udp_filter.own_names = unix_names(&bound);
         server.admission.access = config.access;
-        for door in bound {
-            let endpoint = door.endpoint.clone();
+        for socket in bound {
+            let endpoint = socket.endpoint.clone();
             server
-                .open(door, &options)
+                .open(socket, &options)
                 .map_err(|error| StartError::Bind(BindError::Bind(endpoint, error)))?;
         }
         Ok(server)
@@ -161,7 +161,7 @@ impl Server {
             option_errors,
         } = bound;
         self.stats.option_errors += u64::from(option_errors);
-        let door = match &endpoint {
+        let source = match &endpoint {
             Endpoint::Tcp(_) | Endpoint::Unix(_) => {
                 Socket::Listener(Box::new(ListenerSocket::new(socket, &endpoint, options)?))
             }
@@ -169,7 +169,7 @@ impl Server {
                 Socket::Datagrams(Box::new(DatagramSocket::new(socket, &endpoint)?))
             }
         };
-        self.add_door(door)?;
+        self.add_listener(source)?;
         self.endpoints.push(endpoint);
         self.files.extend(file);
         Ok(())
@@ -180,9 +180,9 @@ impl Server {
     ///
     /// # Errors
     /// Those of fcntl(2), `F_DUPFD_CLOEXEC`: usually that there are no descriptors left.
-    pub fn share(&mut self) -> io::Result<Vec<(OwnedFd, Endpoint)>> {
+    pub fn try_clone_listeners(&mut self) -> io::Result<Vec<(OwnedFd, Endpoint)>> {
         let mut copies = Vec::new();
-        for (&key, endpoint) in self.doors.iter().zip(&self.endpoints) {
+        for (&key, endpoint) in self.listeners.iter().zip(&self.endpoints) {
             let copy = match self.reactor.get_mut(key) {
                 Some(Socket::Listener(listener)) => listener.share()?,
                 Some(Socket::Datagrams(socket)) => socket.share()?,
@@ -199,14 +199,14 @@ impl Server {
     }
 
     /// Removes this file too in the end: for the one who takes over from a server that has left it.
-    pub fn look_after(&mut self, file: SocketFile) {
+    pub fn adopt_socket_file(&mut self, file: SocketFile) {
         self.files.push(file);
     }
 
     /// A handle that stops this server from another thread.
     pub fn handle(&self) -> Handle {
         Handle {
-            orders: self.orders.clone(),
+            control: self.control.clone(),
             waker: self.reactor.waker(),
         }
     }
@@ -261,23 +261,23 @@ impl AsRawFd for Server {
 /// Stops a server from another thread. It may outlive the server, and does nothing then.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    orders: Control,
+    control: Control,
     waker: Waker,
 }
 
 impl Handle {
     /// As [`Server::drain`].
     pub fn drain(&self) {
-        self.order(Command::Drain);
+        self.command(Command::Drain);
     }
 
     /// As [`Server::stop`].
     pub fn stop(&self) {
-        self.order(Command::Stop);
+        self.command(Command::Stop);
     }
 
-    fn order(&self, order: Command) {
-        self.orders.give(order);
+    fn command(&self, command: Command) {
+        self.control.request(command);
         if let Err(error) = self.waker.wake() {
             log::error!("cannot wake the server: {error}");
         }
@@ -296,13 +296,13 @@ pub(super) enum Command {
 }
 
 impl Control {
-    fn give(&self, order: Command) {
-        self.0.fetch_max(order as u8, Ordering::Release);
+    fn request(&self, command: Command) {
+        self.0.fetch_max(command as u8, Ordering::Release);
     }
 
     /// Whether there is one. The waker's event may stand behind those of thousands who are ready; this does not.
     #[inline]
-    pub(super) fn is_given(&self) -> bool {
+    pub(super) fn is_pending(&self) -> bool {
         self.0.load(Ordering::Relaxed) != Command::None as u8
     }
 

@@ -262,9 +262,9 @@ mod tests {
 
     #[track_caller]
     fn check(source: &str, expected: Result<(), Dropped>) {
-        let (mut guard, now) = guard(&Limits::default());
+        let (mut udp_filter, now) = guard(&Limits::default());
         assert_eq!(
-            guard.admit(&Peer::Ip(source.parse().unwrap()), now),
+            udp_filter.admit(&Peer::Ip(source.parse().unwrap()), now),
             expected,
             "{source}"
         );
@@ -293,12 +293,14 @@ mod tests {
 
     #[test]
     fn unix_sources_need_a_name_that_is_none_of_ours() {
-        let (mut guard, now) = guard(&Limits::default());
-        guard.own_names.push(UnixName::Path("/run/echo".into()));
+        let (mut udp_filter, now) = guard(&Limits::default());
+        udp_filter
+            .own_names
+            .push(UnixName::Path("/run/echo".into()));
         let own = Peer::Unix(UnixName::Path("/run/echo".into()));
-        assert_eq!(guard.admit(&own, now), Err(Dropped::OwnPort));
-        assert_eq!(guard.admit(&Peer::Unnamed, now), Err(Dropped::Unnamed));
-        assert_eq!(guard.admit(&unix("a"), now), Ok(()));
+        assert_eq!(udp_filter.admit(&own, now), Err(Dropped::OwnPort));
+        assert_eq!(udp_filter.admit(&Peer::Unnamed, now), Err(Dropped::Unnamed));
+        assert_eq!(udp_filter.admit(&unix("a"), now), Ok(()));
     }
 
     #[test]
@@ -308,9 +310,9 @@ mod tests {
             datagrams_total: Some(15),
             ..Limits::default()
         };
-        let (mut guard, now) = guard(&limits);
+        let (mut udp_filter, now) = guard(&limits);
         let mut answered = |name| {
-            let each = (0..100).map(|_| guard.admit(&unix(name), now));
+            let each = (0..100).map(|_| udp_filter.admit(&unix(name), now));
             each.filter(Result::is_ok).count()
         };
         assert_eq!(answered("a"), 10);
@@ -320,11 +322,11 @@ mod tests {
 
     /// How many answers a loop draws whose one datagram comes back after this round trip, in milliseconds.
     fn hops_of_loop(round_trip: u64) -> u64 {
-        let (mut guard, start) = guard(&Limits::default());
+        let (mut udp_filter, start) = guard(&Limits::default());
         let reflector = Peer::Ip("192.0.2.1:40007".parse().unwrap());
         let at = |hop| start + Duration::from_millis(round_trip * hop);
         let mut hops = 0..1_000_000;
-        hops.find(|&hop| guard.admit(&reflector, at(hop)).is_err())
+        hops.find(|&hop| udp_filter.admit(&reflector, at(hop)).is_err())
             .expect("the loop ends")
     }
 
@@ -338,7 +340,7 @@ mod tests {
     /// Several datagrams in one loop are lost one by one, also beside other traffic of the same source.
     #[test]
     fn a_loop_of_many_datagrams_ends_too() {
-        let (mut guard, start) = guard(&Limits::default());
+        let (mut udp_filter, start) = guard(&Limits::default());
         let reflector = Peer::Ip("192.0.2.1:40007".parse().unwrap());
         let (mut circulating, mut hop) = (20_u64, 0);
         while circulating > 0 {
@@ -347,7 +349,7 @@ mod tests {
             let sent =
                 (0..circulating).map(|place| start + Duration::from_micros(40_000 * hop + place));
             let lost = sent
-                .filter(|&now| guard.admit(&reflector, now).is_err())
+                .filter(|&now| udp_filter.admit(&reflector, now).is_err())
                 .count();
             circulating -= lost as u64;
         }
@@ -355,12 +357,12 @@ mod tests {
 
     #[test]
     fn an_honest_client_loses_next_to_nothing() {
-        let (mut guard, start) = guard(&Limits::default());
+        let (mut udp_filter, start) = guard(&Limits::default());
         let client = Peer::Ip("192.0.2.1:40007".parse().unwrap());
         let mut lost = |from: u64, count: u64, every: u64| {
             let at = |number: u64| start + Duration::from_millis(from + every * number);
             (0..count)
-                .filter(|&number| guard.admit(&client, at(number)).is_err())
+                .filter(|&number| udp_filter.admit(&client, at(number)).is_err())
                 .count()
         };
         let steady = lost(0, 1_000_000, 2);
@@ -376,9 +378,9 @@ mod tests {
             datagrams_total: None,
             ..Limits::default()
         };
-        let (mut guard, now) = guard(&limits);
+        let (mut udp_filter, now) = guard(&limits);
         let client = Peer::Ip("192.0.2.1:40007".parse().unwrap());
-        assert!((0..100_000).all(|_| guard.admit(&client, now).is_ok()));
+        assert!((0..100_000).all(|_| udp_filter.admit(&client, now).is_ok()));
     }
 
     #[test]
@@ -387,10 +389,10 @@ mod tests {
             datagrams_per_source: Some(10),
             ..Limits::default()
         };
-        let (mut guard, start) = guard(&limits);
+        let (mut udp_filter, start) = guard(&limits);
         let mut answered = |ms: u64, host: u64| {
             let source = Peer::Ip(format!("[2001:db8::{host:x}]:40000").parse().unwrap());
-            guard
+            udp_filter
                 .admit(&source, start + Duration::from_millis(ms))
                 .is_ok()
         };
@@ -409,10 +411,10 @@ mod tests {
             datagrams_total: Some(10),
             ..Limits::default()
         };
-        let (mut guard, start) = guard(&limits);
+        let (mut udp_filter, start) = guard(&limits);
         let answered = (0..100)
             .filter(|host| {
-                guard
+                udp_filter
                     .admit(
                         &Peer::Ip(format!("10.0.0.{host}:40000").parse().unwrap()),
                         start,

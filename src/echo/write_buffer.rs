@@ -2,7 +2,7 @@
 //!
 //! Almost every connection has none almost all of the time, so none is what it costs: one empty pointer. A tail appears
 //! when a write takes less than was read, and goes when its last byte is sent. It never grows, since nothing is read
-//! while it is there; so it is at most one scratch long.
+//! while it is there; so it is at most one read_buffer long.
 //!
 //! After a burst of slow readers the memory has to go back to the system, and an allocator does not see to that: glibc
 //! keeps 64 MB of freed tails for ever if one small thing above them is still in use. So, with the feature `return-memory`, a
@@ -65,24 +65,26 @@ impl Deref for Bytes {
 }
 
 impl WriteBuffer {
-    /// Whether nothing is owed.
+    /// Whether nothing is unsent.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// How many bytes are owed.
+    /// How many bytes are unsent.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.unsent().len()
+        self.remaining().len()
     }
 
-    /// The bytes that are owed.
+    /// The bytes that are unsent.
     #[must_use]
-    pub fn unsent(&self) -> &[u8] {
+    pub fn remaining(&self) -> &[u8] {
         match &self.0 {
-            Some(owed) if planted!("write-offset") => &owed.bytes[..owed.bytes.len() - owed.sent],
-            Some(owed) => &owed.bytes[owed.sent..],
+            Some(unsent) if planted!("write-offset") => {
+                &unsent.bytes[..unsent.bytes.len() - unsent.sent]
+            }
+            Some(unsent) => &unsent.bytes[unsent.sent..],
             None => &[],
         }
     }
@@ -91,10 +93,10 @@ impl WriteBuffer {
     ///
     /// # Errors
     /// That there is no memory for them, upon which nothing has changed.
-    pub fn keep(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub fn store(&mut self, bytes: &[u8]) -> io::Result<()> {
         if planted!("unbounded-tail") {
-            if let Some(owed) = &mut self.0 {
-                owed.bytes = Bytes::copy(&[&*owed.bytes, bytes].concat())?;
+            if let Some(unsent) = &mut self.0 {
+                unsent.bytes = Bytes::copy(&[&*unsent.bytes, bytes].concat())?;
                 return Ok(());
             }
         }
@@ -111,10 +113,10 @@ impl WriteBuffer {
     }
 
     /// Notes that the first `count` of the unsent bytes are sent; with the last one the memory goes too.
-    pub fn sent(&mut self, count: usize) {
-        if let Some(owed) = &mut self.0 {
-            owed.sent += count;
-            if owed.sent >= owed.bytes.len() {
+    pub fn consume(&mut self, count: usize) {
+        if let Some(unsent) = &mut self.0 {
+            unsent.sent += count;
+            if unsent.sent >= unsent.bytes.len() {
                 self.0 = None;
             }
         }
@@ -127,13 +129,13 @@ mod tests {
 
     #[test]
     fn a_tail_pays_in_order_and_then_owns_nothing() {
-        let mut tail = WriteBuffer::default();
-        assert!(tail.is_empty());
-        tail.keep(b"hello").unwrap();
-        tail.sent(2);
-        assert_eq!((tail.unsent(), tail.len()), (&b"llo"[..], 3));
-        tail.sent(3);
-        assert!(tail.is_empty());
+        let mut buffer = WriteBuffer::default();
+        assert!(buffer.is_empty());
+        buffer.store(b"hello").unwrap();
+        buffer.consume(2);
+        assert_eq!((buffer.remaining(), buffer.len()), (&b"llo"[..], 3));
+        buffer.consume(3);
+        assert!(buffer.is_empty());
         assert_eq!(size_of::<WriteBuffer>(), size_of::<usize>());
     }
 
@@ -141,20 +143,20 @@ mod tests {
     fn a_long_tail_is_kept_like_a_short_one() {
         let bytes: Vec<u8> = (0..70_000_u32).map(|place| (place / 251) as u8).collect();
         for length in [1, 4_095, 4_096, 65_536, 70_000] {
-            let mut tail = WriteBuffer::default();
-            tail.keep(&bytes[..length]).unwrap();
-            assert_eq!(tail.unsent(), &bytes[..length]);
-            tail.sent(length / 2);
-            assert_eq!(tail.unsent(), &bytes[length / 2..length]);
-            tail.sent(length - length / 2);
-            assert!(tail.is_empty());
+            let mut buffer = WriteBuffer::default();
+            buffer.store(&bytes[..length]).unwrap();
+            assert_eq!(buffer.remaining(), &bytes[..length]);
+            buffer.consume(length / 2);
+            assert_eq!(buffer.remaining(), &bytes[length / 2..length]);
+            buffer.consume(length - length / 2);
+            assert!(buffer.is_empty());
         }
     }
 
     #[test]
     fn keeping_nothing_owes_nothing() {
-        let mut tail = WriteBuffer::default();
-        tail.keep(b"").unwrap();
-        assert!(tail.is_empty());
+        let mut buffer = WriteBuffer::default();
+        buffer.store(b"").unwrap();
+        assert!(buffer.is_empty());
     }
 }

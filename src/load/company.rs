@@ -9,7 +9,7 @@
 
 use super::flight::Desk;
 use super::record::Fault;
-use super::worker::{Client, SCRATCH_BYTES, TICK, Worker, nanoseconds};
+use super::worker::{Client, READ_BUFFER_BYTES, TICK, Worker, nanoseconds};
 use crate::net::connect::{ClientSocket, Outgoing, Trigger};
 use crate::net::{Stream, StreamSocket};
 use crate::reactor::{Interest, Key};
@@ -223,7 +223,7 @@ impl Worker<'_> {
     /// It writes for as long as the server takes it.
     fn on_slow_reader(&mut self, place: usize) {
         let went = self.with(place, |stream, _, desk| {
-            let bytes = desk.pattern.slice(0, 0, SCRATCH_BYTES / 2);
+            let bytes = desk.pattern.slice(0, 0, READ_BUFFER_BYTES / 2);
             loop {
                 match stream.write(bytes) {
                     Ok(_) => {}
@@ -243,7 +243,10 @@ impl Worker<'_> {
 
     fn on_resetter(&mut self, place: usize) {
         let went = self.with(place, |stream, _, desk| {
-            let _ = stream.write(desk.pattern.slice(0, 0, desk.size.min(SCRATCH_BYTES / 2)));
+            let _ = stream.write(
+                desk.pattern
+                    .slice(0, 0, desk.size.min(READ_BUFFER_BYTES / 2)),
+            );
             stream.abort_on_close();
             Went::Through
         });
@@ -293,7 +296,9 @@ impl Worker<'_> {
     fn on_half_closer(&mut self, place: usize) {
         if self.company[place].sent == 0 {
             let went = self.with(place, |stream, member, desk| {
-                let bytes = desk.pattern.slice(0, 0, desk.size.min(SCRATCH_BYTES / 2));
+                let bytes = desk
+                    .pattern
+                    .slice(0, 0, desk.size.min(READ_BUFFER_BYTES / 2));
                 match stream.write(bytes) {
                     Ok(count) => member.sent = count as u64,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return Went::On,

@@ -27,7 +27,7 @@ use std::io;
 use std::time::Duration;
 
 /// Everything is read into one buffer of this size: what large requests want; small ones never see its end.
-pub(super) const SCRATCH_BYTES: usize = 256 * 1024;
+pub(super) const READ_BUFFER_BYTES: usize = 256 * 1024;
 /// How often the loop looks after what is not urgent.
 pub(super) const TICK: u64 = 20_000_000;
 /// An arrival that is nearer than this is waited for by polling: setting a timer and sleeping would take as long.
@@ -82,7 +82,7 @@ impl<'a> Worker<'a> {
         let mut timer = Timer::new()?;
         reactor.watch(&mut timer)?;
         let clock = Clock::start();
-        let scratch = SCRATCH_BYTES.max(plan.size.min(1 << 16) + 1);
+        let scratch = READ_BUFFER_BYTES.max(plan.size.min(1 << 16) + 1);
         let desk = Desk {
             clock,
             pattern: Pattern::new(plan.seed, scratch),

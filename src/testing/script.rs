@@ -109,7 +109,7 @@ impl Stream for Socket {
     }
 }
 
-const SCRATCH_BYTES: usize = 3;
+const READ_BUFFER_BYTES: usize = 3;
 
 /// Takes one connection along one path, from its first event to its end, and checks the laws after every step.
 pub(super) fn run(
@@ -128,10 +128,15 @@ pub(super) fn run(
     })));
     let mut connection = Connection::new(socket.clone());
     let mut stats = Stats::default();
-    let mut scratch = [0; SCRATCH_BYTES];
+    let mut read_buffer = [0; READ_BUFFER_BYTES];
     stats.open();
     let reason = loop {
-        let outcome = connection.advance(readiness, &mut scratch, 2 * SCRATCH_BYTES, &mut stats);
+        let outcome = connection.advance(
+            readiness,
+            &mut read_buffer,
+            2 * READ_BUFFER_BYTES,
+            &mut stats,
+        );
         let script = socket.0.borrow();
         let prefix = script
             .echoed
@@ -140,22 +145,22 @@ pub(super) fn run(
             .all(|(i, &byte)| byte == (i % 251) as u8);
         assert!(prefix, "echoed is a prefix of received: {script:?}");
         assert!(
-            connection.owed() <= SCRATCH_BYTES,
-            "a tail is no longer than the scratch"
+            connection.unsent_bytes() <= READ_BUFFER_BYTES,
+            "a tail is no longer than the read_buffer"
         );
         assert_eq!(stats.bytes_in, script.received as u64);
         assert_eq!(stats.bytes_out, script.echoed.len() as u64);
-        assert_eq!(stats.owed, connection.owed() as u64);
+        assert_eq!(stats.owed, connection.unsent_bytes() as u64);
         match outcome {
             Outcome::Done(reason) => break reason,
             Outcome::Yield => assert_eq!(
-                connection.owed(),
+                connection.unsent_bytes(),
                 0,
                 "nothing is read while something is owed"
             ),
-            Outcome::Wait(wait) => assert_eq!(wait, connection.wants()),
+            Outcome::Wait(wait) => assert_eq!(wait, connection.waits_for()),
             Outcome::KeepReading => {
-                assert_eq!(connection.wants(), Wait::Reading);
+                assert_eq!(connection.waits_for(), Wait::Reading);
                 // Whoever stops reading must know that nothing is left: nobody will tell it again.
                 let empty = script.last_read == Some(Act::Fail(ErrorKind::WouldBlock))
                     || readiness == Readiness::Normal
@@ -166,10 +171,10 @@ pub(super) fn run(
         }
         if goodbye && script.choices.is_exhausted() {
             drop(script);
-            connection.finish();
+            connection.begin_close();
         }
     };
-    stats.close(reason, connection.owed());
+    stats.close(reason, connection.unsent_bytes());
     assert_eq!(stats.balance(), Ok(()));
     drop(connection);
     let script = Rc::into_inner(socket.0)

@@ -110,7 +110,7 @@ impl Simulation {
         let mut open = |handle: Handle, door: fn(Box<Handle>) -> Socket<Simulated>| {
             let number = handle.number;
             server
-                .add_door(door(Box::new(handle)))
+                .add_listener(door(Box::new(handle)))
                 .expect("the world is kind to doors");
             number
         };
@@ -221,7 +221,7 @@ impl Simulation {
         }
         self.tell(|| "leave".into());
         self.network.kernel().share();
-        self.server.leave();
+        self.server.detach_listeners();
         let stats = self.server.stats();
         self.left = Some((stats.accepted, stats.datagrams_in));
         self.find_sockets();

@@ -47,7 +47,7 @@ impl Stage {
         let listener = self.network.listener();
         let number = listener.number;
         self.server
-            .add_door(Socket::Listener(Box::new(listener)))
+            .add_listener(Socket::Listener(Box::new(listener)))
             .expect("a kind world");
         number
     }
@@ -57,7 +57,7 @@ impl Stage {
         let socket = self.network.datagrams();
         let number = socket.number;
         self.server
-            .add_door(Socket::Datagrams(Box::new(socket)))
+            .add_listener(Socket::Datagrams(Box::new(socket)))
             .expect("a kind world");
         let source = "10.0.0.1:40000".parse().expect("an address");
         let mut kernel = self.network.kernel();

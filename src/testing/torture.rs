@@ -106,10 +106,10 @@ fn tell(fault: Fault) -> bool {
     let (listener, datagrams) = (network.listener(), network.datagrams());
     let (door, box_number) = (listener.number, datagrams.number);
     server
-        .add_door(Socket::Listener(Box::new(listener)))
+        .add_listener(Socket::Listener(Box::new(listener)))
         .expect("no fault yet");
     server
-        .add_door(Socket::Datagrams(Box::new(datagrams)))
+        .add_listener(Socket::Datagrams(Box::new(datagrams)))
         .expect("no fault yet");
     network.kernel().fault = Some(fault);
 

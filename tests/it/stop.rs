@@ -264,7 +264,7 @@ fn a_server_that_is_told_to_end_between_two_turns_wants_one() {
     let tell: [fn(&mut Server); 5] = [
         Server::drain,
         Server::stop,
-        Server::leave,
+        Server::detach_listeners,
         |server| server.handle().drain(),
         |server| server.handle().stop(),
     ];

@@ -198,7 +198,8 @@ impl Succession {
     }
 
     fn beget(&self, server: &mut Server) -> io::Result<Successor> {
-        let (sockets, endpoints): (Vec<_>, Vec<_>) = server.share()?.into_iter().unzip();
+        let (sockets, endpoints): (Vec<_>, Vec<_>) =
+            server.try_clone_listeners()?.into_iter().unzip();
         let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
         let files: Vec<Value> = server.files().map(|file| file_to_json(&file)).collect();
         let will = json!({"version": 1, "process": std::process::id(), "endpoints": endpoints, "files": files});
@@ -265,7 +266,7 @@ impl Succession {
             successor.give_up();
             return self.fail(&format!("the successor does not listen any more: {error}"));
         }
-        server.leave();
+        server.detach_listeners();
         let process = successor.child.id();
         notify::succeeded_by(process);
         log::info!(
@@ -377,7 +378,7 @@ impl Predecessor {
             log::warn!("the server before us, process {}, has died", self.process);
         }
         for file in self.files {
-            server.look_after(SocketFile::take_over(file));
+            server.adopt_socket_file(SocketFile::take_over(file));
         }
         let names: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
         log::info!(

@@ -65,9 +65,9 @@ fn e4_a_socket_that_lives_on_elsewhere_raises_no_event_here() {
     let inside = connect(&endpoints[0]);
     inside.say(b"in");
     turn_until(&mut server, "it is inside", |stats| stats.bytes_out == 2);
-    let copies = server.share().unwrap();
+    let copies = server.try_clone_listeners().unwrap();
     assert_eq!(copies.len(), 2);
-    server.leave();
+    server.detach_listeners();
 
     let outside: Vec<_> = (0..10).map(|_| connect(&endpoints[0])).collect();
     let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -173,16 +173,16 @@ fn x6_a_server_that_leaves_its_doors_leaves_the_file_to_the_next_one() {
     let address = sock_addr(&old.addresses()[0]);
     let early = try_connect(&address).unwrap();
     let files: Vec<_> = old.files().collect();
-    let doors = old.share().unwrap().into_iter();
+    let doors = old.try_clone_listeners().unwrap().into_iter();
     let doors = doors.map(|(door, _)| Bound::adopt(door).unwrap());
     let mut new = Server::with_sockets(doors.collect(), Limits::default()).unwrap();
-    old.leave();
+    old.detach_listeners();
     assert_eq!(old.turn(None).unwrap(), Turn::Finished, "nobody was inside");
     drop(old);
     assert!(exists(&path), "it was left");
 
     for file in files {
-        new.look_after(SocketFile::take_over(file));
+        new.adopt_socket_file(SocketFile::take_over(file));
     }
     early.say(b"I was in the queue");
     let late = try_connect(&address).unwrap();
