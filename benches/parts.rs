@@ -51,15 +51,15 @@ impl Write for Memory {
 }
 
 impl Stream for Memory {
-    fn short_read_empties(&self) -> bool {
+    fn short_read_means_empty(&self) -> bool {
         true
     }
 
-    fn finish(&self) -> io::Result<()> {
+    fn shutdown_write(&self) -> io::Result<()> {
         Ok(())
     }
 
-    fn abort_on_close(&self) {}
+    fn reset_on_close(&self) {}
 
     fn peer(&self) -> Peer {
         Peer::Unnamed

@@ -3,7 +3,7 @@
 //! - [`Model::OneAtATime`] is the tutorial's server: accept one client, echo until it leaves, accept the next.
 //! - [`Model::ThreadPerConnection`] gives each client a thread, with a small stack and a buffer of its own.
 //!
-//! Neither is a straw man. They start from the same bound sockets as the event loop ([`Bound`]), keep the same
+//! Neither is a straw man. They start from the same bound sockets as the event loop ([`BoundSocket`]), keep the same
 //! [`Limits`], and count in the same [`Stats`]; between a read and its write they touch nothing that another thread
 //! writes to. What may live in this room: std's blocking sockets, and threads. What may not: the reactor, readiness, or
 //! anything that does not block. In reading order: this file, `connection`, `shared`.
@@ -56,9 +56,9 @@ mod tests;
 pub use error::StartError;
 
 use crate::limits::{AtLimit, Limits};
-use crate::net::accept::{self, RetryDelay, Verdict};
+use crate::net::accept::{self, AcceptError, RetryDelay};
 use crate::net::{
-    Address, BindOptions, Bound, Endpoint, Peer, Resolved, bind_all, bind_resolved, wire,
+    Address, BindOptions, BoundSocket, Endpoint, Peer, Resolved, bind_all, bind_resolved, trace,
 };
 use crate::stats::{Reason, Stats};
 use connection::Stream;
@@ -113,7 +113,7 @@ pub enum Model {
 #[derive(Debug)]
 pub struct Server {
     model: Model,
-    listeners: Vec<Arc<Bound>>,
+    listeners: Vec<Arc<BoundSocket>>,
     shared: Arc<Shared>,
 }
 
@@ -170,7 +170,7 @@ impl Server {
         Ok(())
     }
 
-    fn new(model: Model, bound: Vec<Bound>, limits: Limits) -> Result<Self, StartError> {
+    fn new(model: Model, bound: Vec<BoundSocket>, limits: Limits) -> Result<Self, StartError> {
         if model == Model::OneAtATime && bound.len() > 1 {
             return Err(StartError::OneAddress(bound.len()));
         }
@@ -184,7 +184,7 @@ impl Server {
     /// The bound endpoints, with the ports that the system chose, in the order in which they were named.
     #[must_use]
     pub fn addresses(&self) -> Vec<Endpoint> {
-        let endpoint = |bound: &Arc<Bound>| bound.endpoint.clone();
+        let endpoint = |bound: &Arc<BoundSocket>| bound.endpoint.clone();
         self.listeners.iter().map(endpoint).collect()
     }
 
@@ -239,7 +239,7 @@ impl Handle {
 
 /// The tutorial's server, in the thread that called. A second thread only waits for the end: this one will be blocked in
 /// a client when the time to drain it is over.
-fn one_at_a_time(shared: &Shared, listener: &Arc<Bound>) -> io::Result<()> {
+fn one_at_a_time(shared: &Shared, listener: &Arc<BoundSocket>) -> io::Result<()> {
     let mut read_buffer = vec![0; shared.limits.scratch_bytes];
     thread::scope(|scope| {
         let watch = thread::Builder::new().name("drain".into());
@@ -254,7 +254,7 @@ fn one_at_a_time(shared: &Shared, listener: &Arc<Bound>) -> io::Result<()> {
 ///
 /// The threads are scoped rather than free: the scope counts them, and does not end before all of them have. Handles to
 /// join would have to be collected, one for each connection there ever was.
-fn thread_per_connection(shared: &Shared, listeners: Vec<Arc<Bound>>) -> io::Result<()> {
+fn thread_per_connection(shared: &Shared, listeners: Vec<Arc<BoundSocket>>) -> io::Result<()> {
     thread::scope(|scope| {
         let mut acceptors = Vec::new();
         for listener in listeners {
@@ -315,7 +315,7 @@ fn serve_in_thread<'scope>(
 /// Accepts until the server ends, with `Ok`, or the listener breaks.
 fn accept_clients(
     shared: &Shared,
-    listener: &Arc<Bound>,
+    listener: &Arc<BoundSocket>,
     mut serve: impl FnMut(Client),
 ) -> io::Result<()> {
     let mut delay = RetryDelay::default();
@@ -327,10 +327,12 @@ fn accept_clients(
             }
             Err(error) => {
                 let serving = shared.count_accept_error(&error);
-                match accept::judge(&error) {
+                match accept::classify(&error) {
                     _ if !serving => break,
                     // A listener that blocks has nothing to say of an empty queue, so this is an error like the others.
-                    verdict @ (Verdict::Next | Verdict::Empty | Verdict::Unknown) => {
+                    verdict @ (AcceptError::Connection
+                    | AcceptError::WouldBlock
+                    | AcceptError::Unknown) => {
                         let first = shared.limits.accept_retry;
                         if let Some(pause) = delay.failed(1, verdict, first) {
                             let endpoint = &listener.endpoint;
@@ -338,14 +340,14 @@ fn accept_clients(
                             shared.pause_for(pause);
                         }
                     }
-                    Verdict::Pause(remedy) => {
+                    AcceptError::Resources(remedy) => {
                         shared.warn(format_args!(
                             "accept on {} pauses: {error}: {remedy}",
                             listener.endpoint
                         ));
                         shared.pause();
                     }
-                    Verdict::Fatal => {
+                    AcceptError::Listener => {
                         log::error!("accept on {} ends: {error}", listener.endpoint);
                         shared.lose(listener);
                         return Err(error);
@@ -357,7 +359,7 @@ fn accept_clients(
         let Some(number) = shared.enter(&stream) else {
             break;
         };
-        wire::connected(&peer);
+        trace::log_connected(&peer);
         serve(Client {
             number,
             stream,

@@ -56,7 +56,7 @@
 //! both are one edge, and whoever stops after the data never hears of the end. And urgent data ends a read early. The
 //! event tells of both, so that is what [`Readiness`](crate::reactor::Readiness) knows: plain, or special. On Unix sockets it is
 //! not true at all: a message that carries descriptors ends a read, with more behind it
-//! ([`Stream::short_read_empties`](crate::net::Stream::short_read_empties)). *Here:* the condition below
+//! ([`Stream::short_read_means_empty`](crate::net::Stream::short_read_means_empty)). *Here:* the condition below
 //! `Connection::echo_all`'s echo. *Tests:* `tests/it/kernel.rs` shows each of these facts.
 //!
 //! ## `Ok(0)`

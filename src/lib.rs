@@ -118,18 +118,18 @@
 //!
 //! # On sockets that exist already, and over to another server
 //!
-//! A service manager's sockets, or those of a server that is to be replaced: [`net::Bound::adopt`] takes them as owned
+//! A service manager's sockets, or those of a server that is to be replaced: [`net::BoundSocket::from_fd`] takes them as owned
 //! descriptors. The accept queue belongs to the socket, so that nobody is refused while one server takes over from another,
 //! in this process or, as `echo-reactor serve` does on SIGUSR2, in a new one.
 //!
 //! ```
-//! use echo_reactor::{Limits, echo::{Server, Turn}, net::Bound};
+//! use echo_reactor::{Limits, echo::{Server, Turn}, net::BoundSocket};
 //!
 //! let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
 //! let address = listener.local_addr()?;
-//! let mut old = Server::with_sockets(vec![Bound::adopt(listener)?], Limits::default())?;
+//! let mut old = Server::with_sockets(vec![BoundSocket::from_fd(listener)?], Limits::default())?;
 //!
-//! let sockets = old.try_clone_listeners()?.into_iter().map(|(copy, _)| Bound::adopt(copy)).collect::<Result<_, _>>()?;
+//! let sockets = old.try_clone_listeners()?.into_iter().map(|(copy, _)| BoundSocket::from_fd(copy)).collect::<Result<_, _>>()?;
 //! let mut new = Server::with_sockets(sockets, Limits::default())?;
 //! old.detach_listeners(); // it serves on whoever is inside, and accepts nobody more
 //! assert_eq!(old.turn(None)?, Turn::Finished);

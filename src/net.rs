@@ -39,28 +39,28 @@ macro_rules! register_by_source {
 
 pub mod accept;
 pub mod address;
-mod adopt;
 pub mod bind;
 #[cfg(feature = "bench")]
 pub mod connect;
 pub mod datagram;
 mod escape;
+mod inherited;
+mod ip_net;
 pub mod listener;
-mod prefix;
 mod socket_file;
 mod staging;
 pub mod stream;
 #[cfg(feature = "bench")]
 pub mod tcp_info;
-pub mod wire;
+pub mod trace;
 
 pub use address::{Address, AddressError, Endpoint, Resolved, UnixName};
-pub use adopt::AdoptError;
-pub use bind::{BindError, BindOptions, Bound, bind_all, bind_resolved};
+pub use bind::{BindError, BindOptions, BoundSocket, bind_all, bind_resolved};
 pub use datagram::DatagramSocket;
 pub use escape::Escaped;
+pub use inherited::FromFdError;
+pub use ip_net::{IpNet, IpNetError};
 pub use listener::ListenerSocket;
-pub use prefix::{Prefix, PrefixError};
 pub use socket_file::{FileIdentity, SocketFile};
 pub use stream::StreamSocket;
 
@@ -75,16 +75,16 @@ pub trait Stream: Read + Write {
     /// Whether a read that fills only part of the buffer has emptied the socket, so that whatever comes later raises a
     /// new edge. epoll(7) says so of streams, and TCP keeps it (but for urgent data, of which the event tells). Unix
     /// streams do not: a read ends early at a message that carries descriptors, with more bytes waiting behind it.
-    fn short_read_empties(&self) -> bool;
+    fn short_read_means_empty(&self) -> bool;
 
     /// Says FIN, once everything written is on its way: `shutdown(2)` for writing.
     ///
     /// # Errors
     /// What the system said; `NotConnected` if the peer is gone already.
-    fn finish(&self) -> io::Result<()>;
+    fn shutdown_write(&self) -> io::Result<()>;
 
     /// Makes the coming close a reset, which takes the unsent bytes in the kernel with it.
-    fn abort_on_close(&self);
+    fn reset_on_close(&self);
 
     /// Who is at the other end. For the log; a peer that is gone has no address any more.
     fn peer(&self) -> Peer;
@@ -116,28 +116,28 @@ pub struct Accepted<S> {
 /// A socket at which datagrams arrive.
 pub trait Datagrams {
     /// Where a datagram came from, and which address of ours it was sent to: all that an answer needs.
-    type Route: Clone + fmt::Debug;
+    type ReplyPath: Clone + fmt::Debug;
 
     /// Reads one datagram: its length, and the way back.
     ///
     /// # Errors
     /// Those of recvmsg(2); `WouldBlock` if there is none.
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Self::Route)>;
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Self::ReplyPath)>;
 
     /// Answers along the way back.
     ///
     /// # Errors
     /// Those of sendmsg(2); `WouldBlock` if the send buffer is full.
-    fn answer(&mut self, datagram: &[u8], route: &Self::Route) -> io::Result<()>;
+    fn reply(&mut self, datagram: &[u8], path: &Self::ReplyPath) -> io::Result<()>;
 
-    /// Who is at the other end of a route.
-    fn source(route: &Self::Route) -> Peer;
+    /// Who is at the other end of a path.
+    fn source(path: &Self::ReplyPath) -> Peer;
 
-    /// Whether an answer along this route reaches its sender, and nothing else.
+    /// Whether an answer along this path reaches its sender, and nothing else.
     ///
     /// # Errors
     /// Why it would not, or might not.
-    fn check(_: &Self::Route) -> Result<(), Unanswerable> {
+    fn check(_: &Self::ReplyPath) -> Result<(), Unanswerable> {
         Ok(())
     }
 }

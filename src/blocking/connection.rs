@@ -4,7 +4,7 @@
 //! not: who else is connected, and when to stop (`shared` knows both).
 
 use crate::limits::Limits;
-use crate::net::{Bound, Endpoint, Peer, wire};
+use crate::net::{BoundSocket, Endpoint, Peer, trace};
 use crate::stats::{Reason, Stats};
 use socket2::SockRef;
 use std::io::{self, Read, Write};
@@ -22,7 +22,7 @@ pub(super) enum Stream {
 
 impl Stream {
     /// Waits for the next connection of a listener.
-    pub(super) fn accept(listener: &Bound) -> io::Result<(Self, Peer)> {
+    pub(super) fn accept(listener: &BoundSocket) -> io::Result<(Self, Peer)> {
         let (socket, address) = listener.socket.accept()?;
         let stream = match listener.endpoint {
             Endpoint::Tcp(_) => Self::Tcp(socket.into()),
@@ -74,7 +74,7 @@ impl Stream {
     }
 
     /// Makes the coming close a reset, which takes the unsent bytes in the kernel with it.
-    pub(super) fn abort_on_close(&self) {
+    pub(super) fn reset_on_close(&self) {
         if let Self::Tcp(stream) = self {
             // It can only fail on a socket that is broken already. A Unix socket needs nothing: its unsent bytes sit in
             // the peer's queue, and cost the peer.
@@ -126,7 +126,7 @@ pub(super) fn echo(
         };
         own.bytes_in += received.len() as u64;
         own.owe(received.len());
-        wire::received_from(peer, received);
+        trace::log_received_from(peer, received);
         if let Err(reason) = pay(&mut stream, received, own) {
             return reason;
         }

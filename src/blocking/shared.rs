@@ -6,7 +6,7 @@
 
 use super::connection::Stream;
 use crate::limits::Limits;
-use crate::net::Bound;
+use crate::net::BoundSocket;
 use crate::stats::{Reason, Stats};
 use log::warn;
 use std::collections::HashMap;
@@ -38,7 +38,7 @@ struct Book {
     /// Those who are connected, so that a stop can reach them.
     streams: HashMap<u64, Arc<Stream>>,
     /// Those who accept, for the same reason.
-    listeners: Vec<Arc<Bound>>,
+    listeners: Vec<Arc<BoundSocket>>,
     /// How many of them wait for `room`.
     waiting: usize,
     /// When the last warning was written.
@@ -102,7 +102,7 @@ impl Shared {
 
     /// Takes the listeners under the stop's reach. Only while they are used: a [`Handle`](super::Handle) that outlives
     /// the server must not keep its port and its socket file.
-    pub(super) fn guard(&self, listeners: &[Arc<Bound>]) {
+    pub(super) fn guard(&self, listeners: &[Arc<BoundSocket>]) {
         let mut book = self.book();
         let errors = listeners.iter().map(|bound| u64::from(bound.option_errors));
         book.ledger.option_errors += errors.sum::<u64>();
@@ -175,7 +175,7 @@ impl Shared {
     }
 
     /// A listener broke. The others go on; without any, nobody can come any more, and what is left is drained.
-    pub(super) fn lose(&self, listener: &Arc<Bound>) {
+    pub(super) fn lose(&self, listener: &Arc<BoundSocket>) {
         let mut book = self.book();
         book.listeners.retain(|other| !Arc::ptr_eq(other, listener));
         if book.listeners.is_empty() {
@@ -208,7 +208,7 @@ impl Shared {
         drop(book);
 
         if let (Some(stream), Reason::Cut | Reason::WriteStall) = (&stream, reason) {
-            stream.abort_on_close();
+            stream.reset_on_close();
         }
         // Closed before it is counted: whoever waits for room finds a descriptor free.
         drop(stream);

@@ -753,7 +753,7 @@ fn the_kernel_wakes_every_accept_when_its_listener_is_shut() {
     for address in families() {
         let address: Address = address.parse().unwrap();
         let endpoint = address.resolve().unwrap().remove(0);
-        let bound = Bound::new(&endpoint, &BindOptions::default()).unwrap();
+        let bound = BoundSocket::new(&endpoint, &BindOptions::default()).unwrap();
         let (sender, results) = mpsc::channel();
         // Three are in the call by the time of the shutdown, or on their way to it; the fourth surely comes after it.
         thread::scope(|scope| {
@@ -778,7 +778,7 @@ fn the_kernel_wakes_every_accept_when_its_listener_is_shut() {
                     .unwrap()
                     .unwrap()
                     .unwrap_err();
-                assert_eq!(accept::judge(&error), Verdict::Fatal, "{error}");
+                assert_eq!(accept::classify(&error), AcceptError::Listener, "{error}");
             }
         });
     }

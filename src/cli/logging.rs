@@ -41,7 +41,7 @@ impl Verbosity {
         match self {
             Self::Quiet => "error",
             Self::Usual => "info",
-            Self::Verbose => "debug,echo_reactor::wire=trace",
+            Self::Verbose => "debug,echo_reactor::trace=trace",
             Self::Everything => "trace",
         }
     }
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(choose(usual, None), ("info".to_owned(), None));
         assert_eq!(choose(usual, Some("")), ("info".to_owned(), None));
         assert_eq!(choose(usual, Some("warn")), ("warn".to_owned(), None));
-        let flags = "debug,echo_reactor::wire=trace".to_owned();
+        let flags = "debug,echo_reactor::trace=trace".to_owned();
         assert_eq!(choose(verbose, Some("warn")), (flags, None));
         let (filters, warning) = choose(usual, Some("echo_reactor=loud"));
         assert_eq!(filters, "info");

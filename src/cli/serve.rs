@@ -32,7 +32,7 @@ use super::units::{Time, plural};
 use crate::blocking;
 use crate::echo::{AccessList, Config, Server, StartError, Turn};
 use crate::limits::AtLimit;
-use crate::net::{Bound, Endpoint, Resolved, bind_resolved};
+use crate::net::{BoundSocket, Endpoint, Resolved, bind_resolved};
 use crate::stats::{Dropped, Reason, Rejected, Stats};
 use bell::Bell;
 use delivery::Delivery;
@@ -159,7 +159,7 @@ struct End {
 
 /// The twins have no datagrams: blocking on several sockets takes a thread for each, which is another program. They let in
 /// whoever comes, and open their own doors.
-fn refuse_what_the_model_cannot(typed: &Typed, inherited: &[Bound]) -> Result<(), Failure> {
+fn refuse_what_the_model_cannot(typed: &Typed, inherited: &[BoundSocket]) -> Result<(), Failure> {
     let addresses = typed.addresses(!inherited.is_empty());
     let what = if let Some(socket) = inherited.first() {
         format!("{} came by LISTEN_FDS, and that needs", socket.endpoint)

@@ -7,8 +7,8 @@ use super::backend::{Backend, Socket};
 use super::connection::{Connection, Wait};
 use super::{Phase, Server};
 use crate::limits::AtLimit;
-use crate::net::accept::{self, Verdict};
-use crate::net::{Accepted, Listener, Stream, wire};
+use crate::net::accept::{self, AcceptError};
+use crate::net::{Accepted, Listener, Stream, trace};
 use crate::reactor::{Key, Readiness};
 use crate::stats::{Reason, Rejected};
 use std::io;
@@ -43,13 +43,13 @@ impl<W: Backend> Server<W> {
                     self.backoff.forget(key);
                     self.register_connection(accepted);
                 }
-                Err(error) => match accept::judge(&error) {
-                    Verdict::Empty => return self.on_queue_empty(key),
-                    verdict @ (Verdict::Next | Verdict::Unknown) => {
+                Err(error) => match accept::classify(&error) {
+                    AcceptError::WouldBlock => return self.on_queue_empty(key),
+                    verdict @ (AcceptError::Connection | AcceptError::Unknown) => {
                         self.accept_failed(key, &error, verdict);
                     }
-                    Verdict::Pause(remedy) => return self.pause_on_error(&error, remedy),
-                    Verdict::Fatal => return self.close_failed_listener(key, error),
+                    AcceptError::Resources(remedy) => return self.pause_on_error(&error, remedy),
+                    AcceptError::Listener => return self.close_failed_listener(key, error),
                 },
             }
         }
@@ -67,7 +67,7 @@ impl<W: Backend> Server<W> {
         }
         self.stats.open();
         self.stats.option_errors += u64::from(accepted.option_errors);
-        wire::connected(&accepted.peer);
+        trace::log_connected(&accepted.peer);
         let connection = Socket::Connection(Connection::new(accepted.stream));
         let registration = self.registrations.of(Wait::Reading, self.phase);
         match self.reactor.add(connection, registration) {
@@ -85,7 +85,7 @@ impl<W: Backend> Server<W> {
     /// Sends a newcomer away, by a reset: who is told at once can try elsewhere, and nothing of them stays in the kernel.
     fn reject(&mut self, accepted: &Accepted<W::Stream>, why: Rejected) {
         self.stats.reject(why);
-        accepted.stream.abort_on_close();
+        accepted.stream.reset_on_close();
         if self
             .reject_log
             .allows(self.reactor.now(), &mut self.stats.log_suppressed)
@@ -97,7 +97,7 @@ impl<W: Backend> Server<W> {
     /// An `accept` failed for a reason that is no shortage. It may have concerned one client; if nothing else comes, this
     /// listener rests.
     #[cold]
-    fn accept_failed(&mut self, key: Key, error: &io::Error, verdict: Verdict) {
+    fn accept_failed(&mut self, key: Key, error: &io::Error, verdict: AcceptError) {
         self.stats.accept_error(error);
         if self.rest(key, 1, error, verdict) {
             self.stats.accept_pauses += 1;
@@ -110,7 +110,7 @@ impl<W: Backend> Server<W> {
     pub(super) fn receive_failed(&mut self, key: Key, error: io::Error) {
         let calls = self.limits.turn_datagrams;
         match accept::judge_receive(&error) {
-            Verdict::Fatal => self.close_failed_listener(key, error),
+            AcceptError::Listener => self.close_failed_listener(key, error),
             verdict => {
                 if self.rest(key, calls, &error, verdict) {
                     self.give_up_while_stopping(key);
@@ -129,7 +129,7 @@ impl<W: Backend> Server<W> {
     }
 
     /// Lets one socket rest after so many calls that failed, if it has to. Whether it does.
-    fn rest(&mut self, key: Key, calls: usize, error: &io::Error, verdict: Verdict) -> bool {
+    fn rest(&mut self, key: Key, calls: usize, error: &io::Error, verdict: AcceptError) -> bool {
         let (first, now) = (self.limits.accept_retry, self.reactor.now());
         let Some(pause) = self.backoff.failed(key, calls, verdict, first, now) else {
             return false;

@@ -13,7 +13,7 @@
 //! What may live in this file: a yes or no for a newcomer, and the counting behind it. No sockets, no clock.
 
 use crate::limits::Limits;
-use crate::net::{Peer, Prefix};
+use crate::net::{IpNet, Peer};
 use crate::stats::Rejected;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -23,16 +23,16 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessList {
     /// If there is any, all others stay outside.
-    pub allow: Vec<Prefix>,
+    pub allow: Vec<IpNet>,
     /// Who is in here stays outside, even if the list above has them too.
-    pub deny: Vec<Prefix>,
+    pub deny: Vec<IpNet>,
 }
 
 impl AccessList {
     /// Whether this address may come.
     #[must_use]
     pub fn admits(&self, address: IpAddr) -> bool {
-        let has = |list: &[Prefix]| list.iter().any(|prefix| prefix.contains(address));
+        let has = |list: &[IpNet]| list.iter().any(|prefix| prefix.contains(address));
         !has(&self.deny) && (self.allow.is_empty() || has(&self.allow))
     }
 }
@@ -98,18 +98,18 @@ struct PerPrefix {
     ipv4_bits: u8,
     ipv6_bits: u8,
     /// How many connections each prefix holds; std's hash has a random key, so nobody can aim at its buckets.
-    live: HashMap<Prefix, usize>,
-    of_slot: Vec<Option<Prefix>>,
+    live: HashMap<IpNet, usize>,
+    of_slot: Vec<Option<IpNet>>,
 }
 
 impl PerPrefix {
-    fn prefix(&self, address: IpAddr) -> Prefix {
+    fn prefix(&self, address: IpAddr) -> IpNet {
         let bits = if address.is_ipv4() {
             self.ipv4_bits
         } else {
             self.ipv6_bits
         };
-        Prefix::of(address, bits)
+        IpNet::of(address, bits)
     }
 
     fn is_full(&self, address: IpAddr) -> bool {
@@ -147,7 +147,7 @@ mod tests {
         Peer::Ip(format!("{address}:40000").parse().unwrap())
     }
 
-    fn list(prefixes: &[&str]) -> Vec<Prefix> {
+    fn list(prefixes: &[&str]) -> Vec<IpNet> {
         prefixes.iter().map(|text| text.parse().unwrap()).collect()
     }
 

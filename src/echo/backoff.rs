@@ -6,7 +6,7 @@
 //!
 //! What may live in this file: keys and moments. No sockets, no errors.
 
-use crate::net::accept::{RetryDelay, Verdict};
+use crate::net::accept::{AcceptError, RetryDelay};
 use crate::reactor::Key;
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ impl Backoff {
         &mut self,
         key: Key,
         calls: usize,
-        verdict: Verdict,
+        verdict: AcceptError,
         first: Duration,
         now: Instant,
     ) -> Option<Duration> {
@@ -96,13 +96,13 @@ mod tests {
         let key = |slot| Key::from_token(crate::reactor::Token(slot));
         let (broken, fine) = (key(0), key(1));
         let mut backoff = Backoff::default();
-        let pause = backoff.failed(broken, 1, Verdict::Unknown, first, at(0));
+        let pause = backoff.failed(broken, 1, AcceptError::Unknown, first, at(0));
         assert_eq!(pause, Some(first));
         assert!(backoff.is_resting(broken) && !backoff.is_resting(fine));
         assert_eq!(backoff.take_due(at(99)), []);
         assert_eq!(backoff.take_due(at(100)), [broken]);
         assert!(!backoff.is_resting(broken));
-        backoff.failed(broken, 1, Verdict::Unknown, first, at(100));
+        backoff.failed(broken, 1, AcceptError::Unknown, first, at(100));
         assert_eq!(backoff.resume_at(), Some(at(300)));
         backoff.forget(broken);
         assert_eq!(backoff.resume_at(), None);

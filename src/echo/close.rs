@@ -41,7 +41,7 @@ impl<W: Backend> Server<W> {
         if matches!(reason, Reason::WriteStall | Reason::Cut) && !planted!("stalled-ends-in-order")
         {
             // In good order, the kernel would go on offering the unsent bytes for as long as the peer likes.
-            connection.stream().abort_on_close();
+            connection.stream().reset_on_close();
         }
         drop(connection); // before the doors open: the newcomer may need its descriptor
         if !planted!("close-wakes-nobody") {
@@ -130,7 +130,7 @@ impl<W: Backend> Server<W> {
         }
         self.phase = Phase::HandedOver;
         for file in self.files.drain(..) {
-            file.leave();
+            file.keep();
         }
         for key in std::mem::take(&mut self.listeners) {
             self.reactor.release(key);

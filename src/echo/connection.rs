@@ -18,7 +18,7 @@
 //! through every order of events.
 
 use super::write_buffer::WriteBuffer;
-use crate::net::{Stream, wire};
+use crate::net::{Stream, trace};
 use crate::reactor::Readiness;
 use crate::stats::{Reason, Stats};
 use std::io::{self, ErrorKind};
@@ -159,7 +159,7 @@ impl<S: Stream> Connection<S> {
             // one edge, and whoever stops at the data never hears of the end.
             if count < read_buffer.len()
                 && (readiness == Readiness::Normal || planted!("short-read-hides-fin"))
-                && (self.stream.short_read_empties() || planted!("short-read-on-unix"))
+                && (self.stream.short_read_means_empty() || planted!("short-read-on-unix"))
             {
                 return Ok(Outcome::KeepReading);
             }
@@ -179,7 +179,7 @@ impl<S: Stream> Connection<S> {
         stats: &mut Stats,
     ) -> io::Result<Outcome> {
         if self.phase == Phase::Closing {
-            self.stream.finish()?;
+            self.stream.shutdown_write()?;
             self.phase = Phase::Lingering;
             if planted!("goodbye-without-lingering") {
                 return Ok(Outcome::Done(Reason::Drained));
@@ -206,7 +206,7 @@ impl<S: Stream> Connection<S> {
     /// Sends back what was just read. Whether the peer took all of it; the rest becomes the tail.
     fn write_back(&mut self, bytes: &[u8], stats: &mut Stats) -> io::Result<bool> {
         stats.bytes_in += bytes.len() as u64;
-        wire::received(&self.stream, bytes);
+        trace::log_received(&self.stream, bytes);
         // One attempt: a write that takes less has filled the socket, and trying once more would only be told so.
         let sent = match write_some(&mut self.stream, bytes) {
             Ok(_) if planted!("short-write-ignored") => bytes.len(),

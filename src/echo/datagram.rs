@@ -5,8 +5,8 @@
 //! an answer, waiting would only mean to answer later what the sender has given up on.
 
 use super::udp_filter::UdpFilter;
-use crate::net::accept::{self, Verdict};
-use crate::net::{Datagrams, Unanswerable, wire};
+use crate::net::accept::{self, AcceptError};
+use crate::net::{Datagrams, Unanswerable, trace};
 use crate::stats::{Dropped, Stats};
 use std::io::{self, ErrorKind};
 use std::time::Instant;
@@ -38,13 +38,13 @@ pub fn echo_datagrams<D: Datagrams>(
             Received::Nothing => return Ok(true),
             Received::Error(error) => last_error = Some(error),
             Received::Datagram(0, _) if planted!("udp-zero-is-eof") => return Ok(true),
-            Received::Datagram(length, route) => {
+            Received::Datagram(length, path) => {
                 last_error = None;
                 match echo_one(
                     socket,
                     &read_buffer[..length],
                     length == read_buffer.len(),
-                    &route,
+                    &path,
                     udp_filter,
                     now,
                 ) {
@@ -97,18 +97,18 @@ fn receive_one<D: Datagrams>(
     socket: &mut D,
     read_buffer: &mut [u8],
     stats: &mut Stats,
-) -> io::Result<Received<D::Route>> {
+) -> io::Result<Received<D::ReplyPath>> {
     match socket.receive(read_buffer) {
-        Ok((length, route)) => {
+        Ok((length, path)) => {
             stats.datagrams_in += 1;
-            Ok(Received::Datagram(length, route))
+            Ok(Received::Datagram(length, path))
         }
         Err(error) => match accept::judge_receive(&error) {
-            Verdict::Empty => Ok(Received::Nothing),
+            AcceptError::WouldBlock => Ok(Received::Nothing),
             verdict => {
                 stats.receive_error(&error);
                 match verdict {
-                    Verdict::Next => Ok(Received::Error(error)),
+                    AcceptError::Connection => Ok(Received::Error(error)),
                     _ => Err(error),
                 }
             }
@@ -120,25 +120,25 @@ fn echo_one<D: Datagrams>(
     socket: &mut D,
     datagram: &[u8],
     may_be_cut: bool,
-    route: &D::Route,
+    path: &D::ReplyPath,
     udp_filter: &mut UdpFilter,
     now: Instant,
 ) -> Result<(), Dropped> {
-    let source = D::source(route);
-    if log::log_enabled!(target: wire::TARGET, log::Level::Trace) {
-        wire::received_from(&source, datagram);
+    let source = D::source(path);
+    if log::log_enabled!(target: trace::TARGET, log::Level::Trace) {
+        trace::log_received_from(&source, datagram);
     }
     if may_be_cut {
         return Err(Dropped::TooLong);
     }
-    D::check(route).map_err(|why| match why {
+    D::check(path).map_err(|why| match why {
         Unanswerable::Group => Dropped::Group,
         Unanswerable::NoDestination => Dropped::NoDestination,
         Unanswerable::ForeignSender => Dropped::ForeignSender,
     })?;
     udp_filter.admit(&source, now)?;
     loop {
-        match socket.answer(datagram, route) {
+        match socket.reply(datagram, path) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // On Linux ENOBUFS (105) means a full queue of the network card, which is the same to us.

@@ -6,8 +6,8 @@ use super::admission::AccessList;
 use super::backend::Socket;
 use crate::limits::{LimitError, Limits};
 use crate::net::{
-    Address, BindError, BindOptions, Bound, DatagramSocket, Endpoint, FileIdentity, ListenerSocket,
-    Peer, SocketFile, UnixName, bind_all,
+    Address, BindError, BindOptions, BoundSocket, DatagramSocket, Endpoint, FileIdentity,
+    ListenerSocket, Peer, SocketFile, UnixName, bind_all,
 };
 use crate::reactor::{Epoll, ExternalSource, Waker};
 use std::fmt;
@@ -111,20 +111,23 @@ impl Server {
         Self::with_sockets(bound, config)
     }
 
-    /// A server on sockets that are bound already: [`Bound::adopt`] takes over those that somebody else has made. Of the
+    /// A server on sockets that are bound already: [`BoundSocket::from_fd`] takes over those that somebody else has made. Of the
     /// configuration, the limits count; what concerns binding has been decided.
     ///
     /// ```
-    /// use echo_reactor::{Limits, echo::Server, net::Bound};
+    /// use echo_reactor::{Limits, echo::Server, net::BoundSocket};
     ///
     /// let mine = std::net::TcpListener::bind("127.0.0.1:0")?;
-    /// let server = Server::with_sockets(vec![Bound::adopt(mine)?], Limits::default())?;
+    /// let server = Server::with_sockets(vec![BoundSocket::from_fd(mine)?], Limits::default())?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     /// A limit is out of range, there is no socket, or one cannot be watched; then all of them are closed.
-    pub fn with_sockets(bound: Vec<Bound>, config: impl Into<Config>) -> Result<Self, StartError> {
+    pub fn with_sockets(
+        bound: Vec<BoundSocket>,
+        config: impl Into<Config>,
+    ) -> Result<Self, StartError> {
         let mut config = config.into();
         config.limits.check().map_err(StartError::Limit)?;
         if bound.is_empty() {
@@ -153,8 +156,8 @@ impl Server {
         Ok(server)
     }
 
-    fn open(&mut self, bound: Bound, options: &BindOptions) -> io::Result<()> {
-        let Bound {
+    fn open(&mut self, bound: BoundSocket, options: &BindOptions) -> io::Result<()> {
+        let BoundSocket {
             socket,
             endpoint,
             file,
@@ -221,7 +224,7 @@ impl Server {
     }
 }
 
-fn udp_ports(bound: &[Bound]) -> Vec<u16> {
+fn udp_ports(bound: &[BoundSocket]) -> Vec<u16> {
     bound
         .iter()
         .filter_map(|bound| match bound.endpoint {
@@ -233,7 +236,7 @@ fn udp_ports(bound: &[Bound]) -> Vec<u16> {
 
 /// The names of the Unix datagram sockets as the kernel has them, which are not those under which they are found: they are
 /// bound before their file gets its path.
-fn unix_names(bound: &[Bound]) -> Vec<UnixName> {
+fn unix_names(bound: &[BoundSocket]) -> Vec<UnixName> {
     let datagrams = bound
         .iter()
         .filter(|bound| matches!(bound.endpoint, Endpoint::UnixDatagram(_)));

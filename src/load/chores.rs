@@ -6,7 +6,7 @@
 use super::datagram::PROOFS;
 use super::record::{Fault, FaultKind, Part};
 use super::worker::{Client, TICK, Worker, nanoseconds};
-use crate::net::connect::{ClientSocket, Outgoing};
+use crate::net::connect::{ClientSocket, ClientSource};
 use crate::reactor::Key;
 
 /// A pause of the generator that is shorter than this is noise of the machine.
@@ -128,7 +128,7 @@ impl Worker<'_> {
     /// A last look for bytes that nobody asked for.
     pub(super) fn listen_once(&mut self) {
         for (_, key) in self.opening.members() {
-            let Some(Outgoing { socket, state, .. }) = self.reactor.get_mut(key) else {
+            let Some(ClientSource { socket, state, .. }) = self.reactor.get_mut(key) else {
                 continue;
             };
             if let (ClientSocket::Stream(stream), Client::Stream(client)) = (socket, state) {

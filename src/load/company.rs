@@ -10,7 +10,7 @@
 use super::flight::Desk;
 use super::record::Fault;
 use super::worker::{Client, READ_BUFFER_BYTES, TICK, Worker, nanoseconds};
-use crate::net::connect::{ClientSocket, Outgoing, Trigger};
+use crate::net::connect::{ClientSocket, ClientSource, Trigger};
 use crate::net::{Stream, StreamSocket};
 use crate::reactor::{Interest, Key};
 use std::io::{self, ErrorKind, Read, Write};
@@ -168,7 +168,7 @@ impl Worker<'_> {
         let registered = ClientSocket::connect(target, &options)
             // The first event, as soon as it is writable, sets it going.
             .and_then(|socket| {
-                let outgoing = Outgoing {
+                let outgoing = ClientSource {
                     socket,
                     state,
                     trigger: Trigger::Edge, // most of them do not look after what they are told of
@@ -247,7 +247,7 @@ impl Worker<'_> {
                 desk.pattern
                     .slice(0, 0, desk.size.min(READ_BUFFER_BYTES / 2)),
             );
-            stream.abort_on_close();
+            stream.reset_on_close();
             Went::Through
         });
         self.leave(place, &went);
@@ -305,7 +305,7 @@ impl Worker<'_> {
                     Err(error) if error.kind() == ErrorKind::Interrupted => return Went::On,
                     Err(_) => return Went::Cut,
                 }
-                stream.finish().map_or(Went::Cut, |()| Went::On)
+                stream.shutdown_write().map_or(Went::Cut, |()| Went::On)
             });
             self.leave(place, &went);
             match self.company[place].key {
@@ -378,7 +378,7 @@ impl Worker<'_> {
 
 fn abort(socket: &ClientSocket) {
     if let ClientSocket::Stream(stream) = socket {
-        stream.abort_on_close();
+        stream.reset_on_close();
     }
 }
 

@@ -15,7 +15,7 @@ use super::flight::{Desk, Flight, Tally};
 use super::record::{Fault, FaultKind};
 use super::stream::Step;
 use crate::net::connect::Connected;
-use crate::net::wire::preview;
+use crate::net::trace::preview;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 

@@ -8,7 +8,7 @@ use super::flight::Desk;
 use super::record::{Part, Shares, note};
 use super::worker::{Client, Worker, nanoseconds};
 use crate::net::StreamSocket;
-use crate::net::connect::{ClientSocket, Outgoing};
+use crate::net::connect::{ClientSocket, ClientSource};
 use crate::net::tcp_info::segments_resent;
 use std::io;
 use std::time::Duration;
@@ -74,7 +74,7 @@ impl Worker<'_> {
             let key = self.opening.member(place);
             let outgoing = key.and_then(|key| self.reactor.get_mut(key));
             let tally = match outgoing {
-                Some(Outgoing { socket, state, .. }) => {
+                Some(ClientSource { socket, state, .. }) => {
                     self.desk.resent.note(resent(socket));
                     self.desk.still_awaited(state, churn, now);
                     state.tally().copied()

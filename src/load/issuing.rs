@@ -7,7 +7,7 @@
 use super::flight::Flight;
 use super::record::note;
 use super::worker::{Client, Worker};
-use crate::net::connect::{ClientSocket, Outgoing};
+use crate::net::connect::{ClientSocket, ClientSource};
 use crate::reactor::Key;
 
 /// Planned requests that may wait for a connection, in each worker: eight megabytes of them.
@@ -34,7 +34,7 @@ impl Worker<'_> {
     }
 
     fn start_one(&mut self, key: Key) {
-        let Some(Outgoing { socket, state, .. }) = self.reactor.get_mut(key) else {
+        let Some(ClientSource { socket, state, .. }) = self.reactor.get_mut(key) else {
             return;
         };
         let now = self.desk.read_clock();
@@ -66,7 +66,7 @@ impl Worker<'_> {
 
     /// Sends a request over a connection, as planned.
     pub(super) fn issue(&mut self, key: Key, planned: u64) {
-        let Some(Outgoing { socket, state, .. }) = self.reactor.get_mut(key) else {
+        let Some(ClientSource { socket, state, .. }) = self.reactor.get_mut(key) else {
             return;
         };
         let flight = Flight {
@@ -171,7 +171,7 @@ impl Worker<'_> {
     /// Puts a connection that may take another request at the end of their list.
     pub(super) fn list(&mut self, key: Key) {
         let depth = self.plan.depth;
-        let Some(Outgoing { state, .. }) = self.reactor.get_mut(key) else {
+        let Some(ClientSource { state, .. }) = self.reactor.get_mut(key) else {
             return;
         };
         let in_flight = state.in_flight();

@@ -7,7 +7,7 @@
 
 use super::worker::{Client, TICK, Worker, nanoseconds};
 use crate::net::Stream;
-use crate::net::connect::{ClientSocket, Outgoing};
+use crate::net::connect::{ClientSocket, ClientSource};
 use crate::reactor::{Event, Key};
 use std::io::{self, ErrorKind, Read};
 use std::time::Duration;
@@ -68,7 +68,7 @@ impl Worker<'_> {
         for (count, (_, key)) in self.opening.members().into_iter().enumerate() {
             let socket = self.reactor.close(key).map(|outgoing| outgoing.socket);
             if let Some(ClientSocket::Stream(stream)) = &socket {
-                stream.abort_on_close();
+                stream.reset_on_close();
             }
             if count % self.plan.opening == self.plan.opening - 1 {
                 self.reactor.wait(Some(Duration::from_millis(1)))?;
@@ -81,11 +81,11 @@ impl Worker<'_> {
     /// Says FIN. Whether there is somebody who will hear of the end.
     fn says_goodbye(&mut self, key: Key) -> bool {
         match self.reactor.get_mut(key) {
-            Some(Outgoing {
+            Some(ClientSource {
                 socket: ClientSocket::Stream(stream),
                 state: Client::Stream(_),
                 ..
-            }) if stream.finish().is_ok() => true,
+            }) if stream.shutdown_write().is_ok() => true,
             _ => {
                 self.reactor.close(key);
                 false
@@ -95,7 +95,7 @@ impl Worker<'_> {
 
     /// Whether the server has said FIN too, or the connection is broken. What it says before that is thrown away.
     fn has_left(&mut self, key: Key) -> bool {
-        let Some(Outgoing {
+        let Some(ClientSource {
             socket: ClientSocket::Stream(stream),
             ..
         }) = self.reactor.get_mut(key)

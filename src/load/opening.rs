@@ -12,7 +12,7 @@ use super::stream::StreamClient;
 use super::worker::{Client, Worker};
 use super::{Message, Mode, Plan};
 use crate::net::Stream;
-use crate::net::connect::{ClientSocket, ConnectOptions, Outgoing};
+use crate::net::connect::{ClientSocket, ClientSource, ConnectOptions};
 use crate::net::{Endpoint, StreamSocket};
 use crate::reactor::{Interest, Key, Registration, TimeoutClass};
 use std::collections::BTreeMap;
@@ -267,7 +267,7 @@ impl Worker<'_> {
         };
         let trigger = self.plan.trigger;
         self.register(
-            Outgoing {
+            ClientSource {
                 socket,
                 state,
                 trigger,
@@ -278,7 +278,7 @@ impl Worker<'_> {
 
     pub(super) fn register(
         &mut self,
-        outgoing: Outgoing<Client>,
+        outgoing: ClientSource<Client>,
         interest: Interest,
     ) -> io::Result<Key> {
         let want = Registration {
@@ -290,7 +290,7 @@ impl Worker<'_> {
 
     /// What is connected at once is proved at once.
     fn begin(&mut self, key: Key) {
-        let Some(Outgoing { socket, state, .. }) = self.reactor.get_mut(key) else {
+        let Some(ClientSource { socket, state, .. }) = self.reactor.get_mut(key) else {
             return;
         };
         let sent = match (socket, &mut *state) {
@@ -312,7 +312,7 @@ impl Worker<'_> {
 
     /// A socket that was connecting has become writable: it is connected, or it is clear why not.
     pub(super) fn on_connected(&mut self, key: Key) {
-        let Some(Outgoing { socket, state, .. }) = self.reactor.get_mut(key) else {
+        let Some(ClientSource { socket, state, .. }) = self.reactor.get_mut(key) else {
             return;
         };
         let Client::Stream(client) = state else {
@@ -340,7 +340,7 @@ impl Worker<'_> {
     /// The datagram that was to prove that a server is there has not come back.
     pub(super) fn prove_again(&mut self, key: Key) {
         match self.reactor.get_mut(key) {
-            Some(Outgoing {
+            Some(ClientSource {
                 state: Client::Datagram(client),
                 ..
             }) if client.is_hopeless() => {
@@ -367,7 +367,7 @@ impl Worker<'_> {
             }
             return;
         };
-        let Some(Outgoing {
+        let Some(ClientSource {
             socket, mut state, ..
         }) = self.reactor.close(key)
         else {
@@ -381,7 +381,7 @@ impl Worker<'_> {
             self.desk.resent.note(resent(&socket));
         }
         if let (true, ClientSocket::Stream(stream)) = (reset, &socket) {
-            stream.abort_on_close();
+            stream.reset_on_close();
         }
         if let Some(tally) = state.tally() {
             let place = tally.number - self.plan.first_number;

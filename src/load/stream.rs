@@ -6,7 +6,7 @@
 
 use super::flight::{Desk, Flight, Flights, Tally};
 use super::record::{Fault, FaultKind, note};
-use crate::net::wire::preview;
+use crate::net::trace::preview;
 use crate::net::{Stream, StreamSocket};
 use crate::reactor::Readiness;
 use std::io::{ErrorKind, Read, Write};
@@ -242,7 +242,7 @@ impl StreamClient {
             // A short read may hide a FIN that came along with the data, of which the event has told. And where all has
             // come that was asked for, asking the kernel for more would be a call in vain; should there be more all the
             // same, it will be found before the next answer, or at the end.
-            let emptied = count < desk.scratch.len() && stream.short_read_empties();
+            let emptied = count < desk.scratch.len() && stream.short_read_means_empty();
             if readiness == Readiness::Normal && (all || emptied) {
                 return Ok(());
             }

@@ -18,7 +18,7 @@ use super::record::{Fault, FaultKind, Faults, Ledger, Part, Pauses, Resent, Slic
 use super::stream::{Step, StreamClient};
 use super::{Final, Line, Message, Mode, Orders, Plan, ServerFigures};
 use crate::net::Stream;
-use crate::net::connect::{ClientSocket, Outgoing};
+use crate::net::connect::{ClientSocket, ClientSource};
 use crate::reactor::{
     Epoll, Event, Interest, Key, Reactor, Readiness, Registration, TimeoutClass, Timer,
 };
@@ -47,7 +47,7 @@ pub(super) struct Worker<'a> {
     pub(super) plan: &'a Plan,
     pub(super) line: &'a mut dyn Line,
     pub(super) orders: Orders,
-    pub(super) reactor: Reactor<Outgoing<Client>>,
+    pub(super) reactor: Reactor<ClientSource<Client>>,
     timer: Timer,
     /// When the timer rings, if it does.
     timer_at: u64,
@@ -376,7 +376,8 @@ impl<'a> Worker<'a> {
     /// Somebody has something.
     #[inline]
     fn on_ready(&mut self, key: Key, readiness: Readiness) {
-        let Some(Outgoing { socket, state, .. }) = self.reactor.begin_event(key, readiness) else {
+        let Some(ClientSource { socket, state, .. }) = self.reactor.begin_event(key, readiness)
+        else {
             return;
         };
         let (step, blocked) = match (socket, state) {
@@ -438,7 +439,7 @@ impl<'a> Worker<'a> {
 
     /// Ends a connection for a fault. What it had under way is lost.
     pub(super) fn end(&mut self, key: Key, fault: &Fault) {
-        let Some(Outgoing { socket, state, .. }) = self.reactor.close(key) else {
+        let Some(ClientSource { socket, state, .. }) = self.reactor.close(key) else {
             return;
         };
         self.desk.ledger.lost += state.in_flight() as u64;
@@ -449,7 +450,7 @@ impl<'a> Worker<'a> {
             self.desk.no_answer(&state, self.desk.now);
         }
         if let ClientSocket::Stream(stream) = &socket {
-            stream.abort_on_close(); // what it still has to say interests nobody
+            stream.reset_on_close(); // what it still has to say interests nobody
         }
         self.lost_member(state, fault);
     }

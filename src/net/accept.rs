@@ -14,17 +14,17 @@ use std::time::Duration;
 
 /// What an error of accept(2) means for the listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AcceptError {
     /// The queue is empty.
-    Empty,
+    WouldBlock,
     /// This one client came to nothing; the next one may be fine.
-    Next,
+    Connection,
     /// There is no room in the system: wait.
-    Pause(&'static str),
+    Resources(&'static str),
     /// An error that the man page does not name. It may pass, or not.
     Unknown,
     /// The descriptor is closed, is no socket, or does not listen: this will not change.
-    Fatal,
+    Listener,
 }
 
 /// The errnos by their Linux numbers, which std does not name. Elsewhere the numbers differ, so the classes by
@@ -53,38 +53,40 @@ mod errno {
 
 /// What an error of accept(2) means. The man page asks for the network errors of the new connection to be treated like
 /// `EAGAIN`; it means: go on with the next.
-pub fn judge(error: &io::Error) -> Verdict {
+pub fn classify(error: &io::Error) -> AcceptError {
     match error.kind() {
-        io::ErrorKind::WouldBlock => return Verdict::Empty,
+        io::ErrorKind::WouldBlock => return AcceptError::WouldBlock,
         io::ErrorKind::ConnectionAborted if planted!("aborted-client-closes-door") => {
-            return Verdict::Fatal;
+            return AcceptError::Listener;
         }
-        io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => return Verdict::Next,
+        io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {
+            return AcceptError::Connection;
+        }
         _ => {}
     }
     #[cfg(target_os = "linux")]
     match error.raw_os_error() {
         Some(errno::EMFILE) => {
-            return Verdict::Pause(
+            return AcceptError::Resources(
                 "this process has no descriptors left; raise its limit (`ulimit -n`, LimitNOFILE= of systemd)",
             );
         }
         Some(errno::ENFILE) => {
-            return Verdict::Pause(
+            return AcceptError::Resources(
                 "the system has no descriptors left; raise `sysctl fs.file-max`",
             );
         }
         Some(errno::ENOBUFS) => {
-            return Verdict::Pause(
+            return AcceptError::Resources(
                 "the system has no socket buffers left; see `sysctl net.ipv4.tcp_mem`",
             );
         }
         Some(errno::ENOMEM) => {
-            return Verdict::Pause(
+            return AcceptError::Resources(
                 "the system has no memory left; see `free -m`, and hold fewer connections",
             );
         }
-        Some(errno::EBADF | errno::EINVAL | errno::ENOTSOCK) => return Verdict::Fatal,
+        Some(errno::EBADF | errno::EINVAL | errno::ENOTSOCK) => return AcceptError::Listener,
         // EPERM: a firewall's rule forbids this one.
         Some(
             errno::EPERM
@@ -97,31 +99,31 @@ pub fn judge(error: &io::Error) -> Verdict {
             | errno::ETIMEDOUT
             | errno::EHOSTDOWN
             | errno::EHOSTUNREACH,
-        ) => return Verdict::Next,
+        ) => return AcceptError::Connection,
         _ => {}
     }
-    Verdict::Unknown
+    AcceptError::Unknown
 }
 
 /// What an error of recv(2) at a datagram socket means. Most are errors of an answer that was sent earlier (its receiver
 /// was not there, a router refused it), which udp(7) tells by the next call; they say nothing about the next datagram.
-pub fn judge_receive(error: &io::Error) -> Verdict {
+pub fn judge_receive(error: &io::Error) -> AcceptError {
     use io::ErrorKind::{
         ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
         NetworkUnreachable, OutOfMemory, PermissionDenied, TimedOut, WouldBlock,
     };
     match error.kind() {
-        WouldBlock => return Verdict::Empty,
-        ConnectionRefused if planted!("udp-error-closes-door") => return Verdict::Fatal,
+        WouldBlock => return AcceptError::WouldBlock,
+        ConnectionRefused if planted!("udp-error-closes-door") => return AcceptError::Listener,
         Interrupted | ConnectionRefused | ConnectionReset | HostUnreachable
         | NetworkUnreachable | NetworkDown | PermissionDenied | OutOfMemory | TimedOut => {
-            return Verdict::Next;
+            return AcceptError::Connection;
         }
         _ => {}
     }
     #[cfg(target_os = "linux")]
     match error.raw_os_error() {
-        Some(errno::EBADF | errno::ENOTSOCK) => return Verdict::Fatal,
+        Some(errno::EBADF | errno::ENOTSOCK) => return AcceptError::Listener,
         // What an ICMP message may say of an earlier answer (net/ipv4/icmp.c, icmp_err_convert).
         Some(
             errno::EPROTO
@@ -131,10 +133,10 @@ pub fn judge_receive(error: &io::Error) -> Verdict {
             | errno::EOPNOTSUPP
             | errno::EHOSTDOWN
             | errno::ENOBUFS,
-        ) => return Verdict::Next,
+        ) => return AcceptError::Connection,
         _ => {}
     }
-    Verdict::Unknown
+    AcceptError::Unknown
 }
 
 /// So many errors in a row that concern one client or datagram each are one error that concerns them all.
@@ -154,10 +156,15 @@ pub struct RetryDelay {
 impl RetryDelay {
     /// So many calls failed, the last one with this verdict. The pause that is due now, if one is; `first` is the length
     /// of the first.
-    pub fn failed(&mut self, calls: usize, verdict: Verdict, first: Duration) -> Option<Duration> {
+    pub fn failed(
+        &mut self,
+        calls: usize,
+        verdict: AcceptError,
+        first: Duration,
+    ) -> Option<Duration> {
         let calls = u32::try_from(calls).unwrap_or(u32::MAX);
         self.errors = self.errors.saturating_add(calls);
-        if verdict == Verdict::Next && self.errors < ERRORS_IN_A_ROW {
+        if verdict == AcceptError::Connection && self.errors < ERRORS_IN_A_ROW {
             return None;
         }
         self.errors = 0;
@@ -177,20 +184,20 @@ mod tests {
 
     #[test]
     fn every_errno_of_the_man_page_has_its_verdict() {
-        let judged = |errno| judge(&io::Error::from_raw_os_error(errno));
-        assert_eq!(judged(11), Verdict::Empty); // EAGAIN
+        let judged = |errno| classify(&io::Error::from_raw_os_error(errno));
+        assert_eq!(judged(11), AcceptError::WouldBlock); // EAGAIN
         for errno in [1, 4, 64, 71, 92, 95, 100, 101, 103, 110, 112, 113] {
-            assert_eq!(judged(errno), Verdict::Next, "errno {errno}");
+            assert_eq!(judged(errno), AcceptError::Connection, "errno {errno}");
         }
         for errno in [9, 22, 88] {
-            assert_eq!(judged(errno), Verdict::Fatal, "errno {errno}");
+            assert_eq!(judged(errno), AcceptError::Listener, "errno {errno}");
         }
         for errno in [5, 13, 14, 38, 121] {
-            assert_eq!(judged(errno), Verdict::Unknown, "errno {errno}");
+            assert_eq!(judged(errno), AcceptError::Unknown, "errno {errno}");
         }
         let texts: std::collections::HashSet<_> = [12, 23, 24, 105]
             .map(|errno| match judged(errno) {
-                Verdict::Pause(text) => text,
+                AcceptError::Resources(text) => text,
                 other => panic!("errno {errno} is {other:?}"),
             })
             .into();
@@ -204,18 +211,18 @@ mod tests {
         for errno in 1..134 {
             let verdict = judged(errno);
             assert_eq!(
-                verdict == Verdict::Fatal,
+                verdict == AcceptError::Listener,
                 [9, 88].contains(&errno),
                 "errno {errno}"
             );
         }
-        assert_eq!(judged(11), Verdict::Empty);
+        assert_eq!(judged(11), AcceptError::WouldBlock);
         for errno in [
             1, 4, 12, 13, 71, 90, 92, 95, 100, 101, 104, 105, 111, 112, 113,
         ] {
-            assert_eq!(judged(errno), Verdict::Next, "errno {errno}");
+            assert_eq!(judged(errno), AcceptError::Connection, "errno {errno}");
         }
-        assert_eq!(judged(38), Verdict::Unknown);
+        assert_eq!(judged(38), AcceptError::Unknown);
     }
 
     #[test]
@@ -224,14 +231,14 @@ mod tests {
         let mut delay = RetryDelay::default();
         let mut pauses = (0..6).map(|_| {
             delay
-                .failed(1, Verdict::Unknown, first)
+                .failed(1, AcceptError::Unknown, first)
                 .unwrap()
                 .as_millis()
         });
         assert!(pauses.by_ref().eq([100, 200, 400, 800, 1_000, 1_000]));
         drop(pauses);
         delay.succeeded();
-        assert_eq!(delay.failed(1, Verdict::Unknown, first), Some(first));
+        assert_eq!(delay.failed(1, AcceptError::Unknown, first), Some(first));
     }
 
     #[test]
@@ -239,16 +246,19 @@ mod tests {
         let first = Duration::from_millis(100);
         let mut delay = RetryDelay::default();
         let fail = |delay: &mut RetryDelay, count| {
-            (0..count).any(|_| delay.failed(1, Verdict::Next, first).is_some())
+            (0..count).any(|_| delay.failed(1, AcceptError::Connection, first).is_some())
         };
         assert!(!fail(&mut delay, ERRORS_IN_A_ROW - 1));
         delay.succeeded();
         assert!(!fail(&mut delay, ERRORS_IN_A_ROW - 1));
-        assert_eq!(delay.failed(1, Verdict::Next, first), Some(first));
+        assert_eq!(delay.failed(1, AcceptError::Connection, first), Some(first));
         assert!(
             !fail(&mut delay, ERRORS_IN_A_ROW - 1),
             "each retry looks at several"
         );
-        assert_eq!(delay.failed(1, Verdict::Next, first), Some(2 * first));
+        assert_eq!(
+            delay.failed(1, AcceptError::Connection, first),
+            Some(2 * first)
+        );
     }
 }

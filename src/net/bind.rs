@@ -67,7 +67,7 @@ impl From<&BindOptions> for StreamOptions {
 
 /// A bound and listening socket, blocking as yet: what both the event loop and the blocking twin start from.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundSocket {
     /// Its file, for a Unix socket that has one. It comes first, to be dropped first: a file whose socket is closed looks
     /// like a dead server's, and the next server must not replace it just before it is removed.
     pub file: Option<SocketFile>,
@@ -79,7 +79,7 @@ pub struct Bound {
     pub option_errors: u32,
 }
 
-impl Bound {
+impl BoundSocket {
     /// Binds and listens, on a stream endpoint or on a datagram one (which has nothing to listen to).
     ///
     /// # Errors
@@ -353,7 +353,10 @@ impl UnixName {
 ///
 /// # Errors
 /// The first thing that did not work; then nothing stays bound.
-pub fn bind_all(addresses: &[Address], options: &BindOptions) -> Result<Vec<Bound>, BindError> {
+pub fn bind_all(
+    addresses: &[Address],
+    options: &BindOptions,
+) -> Result<Vec<BoundSocket>, BindError> {
     let resolved: Vec<Resolved> = addresses
         .iter()
         .map(|address| match address.resolve() {
@@ -378,14 +381,14 @@ pub fn bind_all(addresses: &[Address], options: &BindOptions) -> Result<Vec<Boun
 pub fn bind_resolved(
     addresses: &[Resolved],
     options: &BindOptions,
-) -> Result<Vec<Bound>, BindError> {
-    let mut bound: Vec<(&Address, Bound)> = Vec::new();
+) -> Result<Vec<BoundSocket>, BindError> {
+    let mut bound: Vec<(&Address, BoundSocket)> = Vec::new();
     for Resolved { address, endpoints } in addresses {
         let mut missing = None;
         let bound_before = bound.len();
         for endpoint in endpoints {
             let is_ipv6 = endpoint.socket_addr().is_some_and(|ip| ip.is_ipv6());
-            match Bound::new(endpoint, options) {
+            match BoundSocket::new(endpoint, options) {
                 Ok(socket) => bound.push((address, socket)),
                 Err(error) if is_ipv6 && address.needs_resolver() && is_without_ipv6(&error) => {
                     missing = missing.or(Some((endpoint.clone(), error)));
@@ -414,7 +417,7 @@ fn explain(
     address: &Address,
     endpoint: &Endpoint,
     error: io::Error,
-    bound: &[(&Address, Bound)],
+    bound: &[(&Address, BoundSocket)],
 ) -> BindError {
     let is_in_use = error.kind() == io::ErrorKind::AddrInUse;
     let own = bound.iter().find(|(_, own)| own.occupies(endpoint));
@@ -428,7 +431,7 @@ fn explain(
     }
 }
 
-impl Bound {
+impl BoundSocket {
     /// Whether this socket is in the way of binding `other`.
     fn occupies(&self, other: &Endpoint) -> bool {
         match (&self.endpoint, other) {
@@ -539,7 +542,7 @@ mod tests {
     #[test]
     fn listeners_do_not_wait_to_fill_a_segment() {
         let any = Endpoint::Tcp("127.0.0.1:0".parse().unwrap());
-        let bound = Bound::new(&any, &BindOptions::default()).unwrap();
+        let bound = BoundSocket::new(&any, &BindOptions::default()).unwrap();
         assert!(bound.socket.tcp_nodelay().unwrap());
     }
 
@@ -548,7 +551,7 @@ mod tests {
     fn the_accept_queue_is_as_long_as_the_system_lets_it_be() {
         let name = UnixName::Abstract(format!("echo-reactor-queue-{}", std::process::id()));
         let address = name.to_sock_addr().unwrap();
-        let _bound = Bound::new(&Endpoint::Unix(name), &BindOptions::default()).unwrap();
+        let _bound = BoundSocket::new(&Endpoint::Unix(name), &BindOptions::default()).unwrap();
         let clients: Vec<Socket> = (0..200)
             .map_while(|_| {
                 let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();

@@ -187,7 +187,7 @@ fn open_unix(name: &UnixName, kind: Type) -> io::Result<Socket> {
 
 /// A client's socket and what its user keeps beside it, registered as one.
 #[derive(Debug)]
-pub struct Outgoing<T> {
+pub struct ClientSource<T> {
     /// The socket.
     pub socket: ClientSocket,
     /// What belongs to it.
@@ -250,7 +250,7 @@ fn both(interests: Interest) -> Interest {
     }
 }
 
-impl<T> Source for Outgoing<T> {
+impl<T> Source for ClientSource<T> {
     fn register(
         &mut self,
         registry: &Registry,
@@ -310,7 +310,7 @@ mod tests {
         for (trigger, second) in [(Trigger::Edge, 0), (Trigger::Level, 1)] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
-            let mut outgoing = Outgoing {
+            let mut outgoing = ClientSource {
                 socket: ClientSocket::connect(&endpoint, &ConnectOptions::default()).unwrap(),
                 state: (),
                 trigger,

@@ -52,7 +52,7 @@ pub enum DatagramSocket {
 
 /// The way back to where a datagram came from.
 #[derive(Clone, Debug)]
-pub enum Route {
+pub enum ReplyPath {
     /// Over UDP.
     Udp {
         /// Who sent it.
@@ -139,69 +139,69 @@ impl DatagramSocket {
 }
 
 impl Datagrams for DatagramSocket {
-    type Route = Route;
+    type ReplyPath = ReplyPath;
 
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Route)> {
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, ReplyPath)> {
         match self {
             Self::Udp(socket) => {
                 let (length, source) = socket.recv_from(buffer)?;
-                let route = Route::Udp {
+                let path = ReplyPath::Udp {
                     source,
                     #[cfg(feature = "pktinfo")]
-                    asked: packet_info::Asked::Bound,
+                    asked: packet_info::Asked::BoundSocket,
                 };
-                Ok((length, route))
+                Ok((length, path))
             }
             #[cfg(feature = "pktinfo")]
             Self::Wildcard(wildcard) => {
                 let (length, source, asked) = wildcard.receive(buffer)?;
-                Ok((length, Route::Udp { source, asked }))
+                Ok((length, ReplyPath::Udp { source, asked }))
             }
             Self::Unix(socket, check) => {
                 let (length, source, is_trusted) = check.receive(socket, buffer)?;
-                Ok((length, Route::Unix { source, is_trusted }))
+                Ok((length, ReplyPath::Unix { source, is_trusted }))
             }
         }
     }
 
-    fn answer(&mut self, datagram: &[u8], route: &Route) -> io::Result<()> {
-        match (self, route) {
+    fn reply(&mut self, datagram: &[u8], path: &ReplyPath) -> io::Result<()> {
+        match (self, path) {
             #[cfg(feature = "pktinfo")]
-            (Self::Wildcard(wildcard), Route::Udp { source, asked }) => {
+            (Self::Wildcard(wildcard), ReplyPath::Udp { source, asked }) => {
                 wildcard.answer(datagram, *source, asked)
             }
-            (Self::Udp(socket), Route::Udp { source, .. }) => {
+            (Self::Udp(socket), ReplyPath::Udp { source, .. }) => {
                 socket.send_to(datagram, *source).map(drop)
             }
             (
                 Self::Unix(socket, _),
-                Route::Unix {
+                ReplyPath::Unix {
                     source: Some(source),
                     is_trusted: true,
                 },
             ) => socket.send_to_addr(datagram, source).map(drop),
-            _ => Err(io::Error::from(io::ErrorKind::InvalidInput)), // a route of another socket
+            _ => Err(io::Error::from(io::ErrorKind::InvalidInput)), // a path of another socket
         }
     }
 
-    fn source(route: &Route) -> Peer {
-        match route {
-            Route::Udp { source, .. } => Peer::from(*source),
-            Route::Unix { source, .. } => source.as_ref().map_or(Peer::Unnamed, Peer::from),
+    fn source(path: &ReplyPath) -> Peer {
+        match path {
+            ReplyPath::Udp { source, .. } => Peer::from(*source),
+            ReplyPath::Unix { source, .. } => source.as_ref().map_or(Peer::Unnamed, Peer::from),
         }
     }
 
-    fn check(route: &Route) -> Result<(), Unanswerable> {
-        match route {
+    fn check(path: &ReplyPath) -> Result<(), Unanswerable> {
+        match path {
             #[cfg(feature = "pktinfo")]
-            Route::Udp { asked, .. } => asked.check(),
+            ReplyPath::Udp { asked, .. } => asked.check(),
             #[cfg(not(feature = "pktinfo"))]
-            Route::Udp { .. } => Ok(()),
-            Route::Unix {
+            ReplyPath::Udp { .. } => Ok(()),
+            ReplyPath::Unix {
                 source: Some(_),
                 is_trusted: false,
             } => Err(Unanswerable::ForeignSender),
-            Route::Unix { .. } => Ok(()),
+            ReplyPath::Unix { .. } => Ok(()),
         }
     }
 }

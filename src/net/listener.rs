@@ -180,7 +180,7 @@ mod tests {
             },
         ] {
             let any = Endpoint::Tcp("127.0.0.1:0".parse().unwrap());
-            let bound = crate::net::Bound::new(&any, &options).unwrap();
+            let bound = crate::net::BoundSocket::new(&any, &options).unwrap();
             let listener = ListenerSocket::new(bound.socket, &any, &options).unwrap();
             assert!(matches!(
                 listener,

@@ -18,7 +18,7 @@ use std::process;
 
 /// The file of a bound Unix socket. Dropping it removes the file, unless another one has taken its place, or this is a
 /// copy in a forked child: the file belongs to the process that made it. A process that binds and then forks to go into
-/// the background hands it on by [`SocketFile::take_over`].
+/// the background hands it on by [`SocketFile::from_identity`].
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -98,7 +98,7 @@ impl SocketFile {
 
     /// Looks after a file that another process has made and left: removes it in the end, if it is still the same.
     #[must_use]
-    pub fn take_over(identity: FileIdentity) -> Self {
+    pub fn from_identity(identity: FileIdentity) -> Self {
         let FileIdentity {
             path,
             device,
@@ -125,7 +125,7 @@ impl SocketFile {
     }
 
     /// Leaves the file where it is, for somebody else to look after.
-    pub fn leave(mut self) {
+    pub fn keep(mut self) {
         self.inode = 0; // which no file has
     }
 
@@ -220,7 +220,7 @@ mod tests {
         copy.process += 1;
         drop(copy);
         assert!(path.exists(), "the parent serves there");
-        drop(SocketFile::take_over(identity));
+        drop(SocketFile::from_identity(identity));
         assert!(!path.exists(), "and removes it in the end");
     }
 }

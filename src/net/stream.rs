@@ -40,18 +40,18 @@ impl Write for StreamSocket {
 }
 
 impl Stream for StreamSocket {
-    fn short_read_empties(&self) -> bool {
+    fn short_read_means_empty(&self) -> bool {
         matches!(self, Self::Tcp(_))
     }
 
-    fn finish(&self) -> io::Result<()> {
+    fn shutdown_write(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(Shutdown::Write),
         }
     }
 
-    fn abort_on_close(&self) {
+    fn reset_on_close(&self) {
         if let Self::Tcp(stream) = self {
             // It can only fail on a socket that is broken already, and that one is about to be closed. A Unix socket
             // needs nothing: its unsent bytes sit in the peer's queue, and cost the peer.

@@ -10,7 +10,7 @@
 
 use super::choices::Choices;
 use super::script;
-use crate::net::{Address, Escaped, Prefix};
+use crate::net::{Address, Escaped, IpNet};
 use crate::reactor::{Key, Readiness, Token};
 use std::fmt::Display;
 use std::str::FromStr;
@@ -45,7 +45,7 @@ pub fn address(bytes: &[u8]) {
         return;
     };
     reads_and_prints::<Address>(text);
-    reads_and_prints::<Prefix>(text);
+    reads_and_prints::<IpNet>(text);
 }
 
 /// Counts, bytes, times, and the words that may stand for them.

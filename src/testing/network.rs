@@ -156,7 +156,7 @@ pub(crate) struct Wire {
     /// An error that the next call of the server will see.
     pub(crate) broken: Option<ErrorKind>,
     /// Whether this is TCP, where a short read leaves nothing behind, or a Unix socket.
-    pub(crate) short_read_empties: bool,
+    pub(crate) short_read_means_empty: bool,
     /// The server was told that there is no room, and waits to hear of some.
     pub(crate) starved: bool,
     /// The server has asked for a reset rather than an orderly end.
@@ -185,7 +185,7 @@ impl Wire {
     /// buffer is free (`sk_stream_is_writeable`), on a Unix socket three quarters (`unix_writable`).
     fn is_writable(&self, window: usize) -> bool {
         let used = self.to_client.len();
-        if self.short_read_empties {
+        if self.short_read_means_empty {
             used < window && window - used >= used / 2
         } else {
             4 * used <= window

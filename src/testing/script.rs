@@ -47,7 +47,7 @@ struct Script {
     echoed: Vec<u8>,
     last_read: Option<Act>,
     finished: bool,
-    short_read_empties: bool,
+    short_read_means_empty: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -93,16 +93,16 @@ impl Write for Socket {
 }
 
 impl Stream for Socket {
-    fn short_read_empties(&self) -> bool {
-        self.0.borrow().short_read_empties
+    fn short_read_means_empty(&self) -> bool {
+        self.0.borrow().short_read_means_empty
     }
 
-    fn finish(&self) -> io::Result<()> {
+    fn shutdown_write(&self) -> io::Result<()> {
         self.0.borrow_mut().finished = true;
         Ok(())
     }
 
-    fn abort_on_close(&self) {}
+    fn reset_on_close(&self) {}
 
     fn peer(&self) -> Peer {
         Peer::Unnamed
@@ -115,7 +115,7 @@ const READ_BUFFER_BYTES: usize = 3;
 pub(super) fn run(
     choices: Choices,
     readiness: Readiness,
-    short_read_empties: bool,
+    short_read_means_empty: bool,
     goodbye: bool,
 ) -> Choices {
     let socket = Socket(Rc::new(RefCell::new(Script {
@@ -124,7 +124,7 @@ pub(super) fn run(
         echoed: Vec::new(),
         last_read: None,
         finished: false,
-        short_read_empties,
+        short_read_means_empty,
     })));
     let mut connection = Connection::new(socket.clone());
     let mut stats = Stats::default();
@@ -164,7 +164,7 @@ pub(super) fn run(
                 // Whoever stops reading must know that nothing is left: nobody will tell it again.
                 let empty = script.last_read == Some(Act::Fail(ErrorKind::WouldBlock))
                     || readiness == Readiness::Normal
-                        && short_read_empties
+                        && short_read_means_empty
                         && script.last_read == Some(Act::One);
                 assert!(empty, "stopped before the socket was empty: {script:?}");
             }
@@ -200,11 +200,11 @@ fn check_end(reason: Reason, script: &Script, stats: &Stats) {
 }
 
 #[track_caller]
-fn run_all(readiness: Readiness, short_read_empties: bool, goodbye: bool) {
+fn run_all(readiness: Readiness, short_read_means_empty: bool, goodbye: bool) {
     let mut choices = Choices::new(6);
     let mut scripts = 1;
     loop {
-        choices = run(choices, readiness, short_read_empties, goodbye);
+        choices = run(choices, readiness, short_read_means_empty, goodbye);
         if !choices.next_path() {
             break;
         }

@@ -447,7 +447,7 @@ fn a_reader_however_slow_is_not_reset_before_it_stops() {
             },
         );
         let socket = stage.connect(1)[0];
-        stage.network.kernel().wire(socket).short_read_empties = is_tcp;
+        stage.network.kernel().wire(socket).short_read_means_empty = is_tcp;
         stage.send(socket, 8_000);
         for _ in 0..300 {
             stage.pass(2 * SECOND); // EPOLLOUT would come after more than half an hour

@@ -118,7 +118,7 @@ fn tell(fault: Fault) -> bool {
         let wire = Wire {
             client,
             to_server,
-            short_read_empties: client % 2 == 0,
+            short_read_means_empty: client % 2 == 0,
             ..Wire::default()
         };
         network.kernel().connect(door, wire);

@@ -344,7 +344,7 @@ fn a_server_that_says_nothing_is_waited_for_no_longer_than_asked() {
 
 #[test]
 fn a_refusal_says_how_to_start_a_server() {
-    // Bound and never listening: the port refuses, and nobody else can get it meanwhile.
+    // BoundSocket and never listening: the port refuses, and nobody else can get it meanwhile.
     let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     deaf.bind(&SockAddr::from(any)).unwrap();

@@ -4,8 +4,8 @@
 
 use echo_reactor::blocking;
 use echo_reactor::echo::{Server, StartError};
-use echo_reactor::net::{Address, BindError, Bound, Endpoint, Prefix};
-use echo_reactor::{Limits, net::AdoptError};
+use echo_reactor::net::{Address, BindError, BoundSocket, Endpoint, IpNet};
+use echo_reactor::{Limits, net::FromFdError};
 use std::error::Error;
 use std::io;
 
@@ -26,13 +26,13 @@ fn errors() -> Vec<Box<dyn Error>> {
     };
     let mut errors: Vec<Box<dyn Error>> = vec![
         Box::new("nowhere".parse::<Address>().unwrap_err()),
-        Box::new("10.0.0.0/99".parse::<Prefix>().unwrap_err()),
+        Box::new("10.0.0.0/99".parse::<IpNet>().unwrap_err()),
         Box::new(wrong.check().unwrap_err()),
         Box::new(StartError::Limit(wrong.check().unwrap_err())),
         Box::new(blocking::StartError::Limit(wrong.check().unwrap_err())),
         Box::new(blocking::StartError::Datagrams(address())),
         Box::new(BindError::NoAddress),
-        Box::new(Bound::adopt(std::fs::File::open("/dev/null").unwrap()).unwrap_err()),
+        Box::new(BoundSocket::from_fd(std::fs::File::open("/dev/null").unwrap()).unwrap_err()),
         Box::new(Server::bind(&[], Limits::default()).unwrap_err()),
     ];
     for error in io_errors()
@@ -51,7 +51,7 @@ fn errors() -> Vec<Box<dyn Error>> {
             copy(),
         ))));
         errors.push(Box::new(StartError::Reactor(copy())));
-        errors.push(Box::new(AdoptError::System(error)));
+        errors.push(Box::new(FromFdError::System(error)));
     }
     errors
 }

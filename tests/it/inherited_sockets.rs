@@ -6,7 +6,7 @@ use crate::datagrams::udp;
 use crate::support::{DEADLINE, Dir, has_ipv6, turn_until, unique};
 use echo_reactor::Limits;
 use echo_reactor::echo::Server;
-use echo_reactor::net::{Bound, Endpoint, UnixName};
+use echo_reactor::net::{BoundSocket, Endpoint, UnixName};
 use echo_reactor::stats::Dropped;
 use nix::sys::socket::{SetSockOpt, TimestampingFlag, setsockopt, sockopt};
 use socket2::SockRef;
@@ -19,7 +19,7 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 
 #[track_caller]
 fn adopted(socket: impl Into<OwnedFd>, limits: Limits) -> Server {
-    Server::with_sockets(vec![Bound::adopt(socket).unwrap()], limits).unwrap()
+    Server::with_sockets(vec![BoundSocket::from_fd(socket).unwrap()], limits).unwrap()
 }
 
 #[track_caller]
@@ -155,7 +155,7 @@ fn what_is_sent_to_a_broadcast_address_is_not_answered_however_early() {
 #[test]
 fn a_socket_bound_to_a_group_is_refused() {
     for group in ["127.255.255.255:0", "224.0.0.1:0", "255.255.255.255:0"] {
-        let bound = Bound::adopt(UdpSocket::bind(group).unwrap()).unwrap();
+        let bound = BoundSocket::from_fd(UdpSocket::bind(group).unwrap()).unwrap();
         let refused = Server::with_sockets(vec![bound], Limits::default()).unwrap_err();
         let refused = refused.to_string();
         assert!(refused.contains("broadcast or multicast"), "{refused}");
@@ -279,7 +279,7 @@ fn datagrams_of_other_users_are_counted_and_not_answered() {
 fn abstract_names_can_be_inherited() {
     let listener = std::os::unix::net::UnixListener::bind_addr(&abstract_address()).unwrap();
     assert!(matches!(
-        Bound::adopt(listener).unwrap().endpoint,
+        BoundSocket::from_fd(listener).unwrap().endpoint,
         Endpoint::Unix(UnixName::Abstract(_))
     ));
 }

@@ -287,7 +287,7 @@ fn a_read_stops_at_an_urgent_byte_with_more_behind_it() {
     assert_eq!(&bytes[..5], b"after");
 }
 
-/// Hence `Stream::short_read_empties` is false for Unix.
+/// Hence `Stream::short_read_means_empty` is false for Unix.
 #[test]
 fn a_read_ends_early_at_descriptors_with_more_behind_them() {
     let (mut ours, peer) = unix();

@@ -5,7 +5,7 @@
 
 use crate::support::{Dir, Model, Running, Talk, connect, exists};
 use echo_reactor::Limits;
-use echo_reactor::net::{BindOptions, Bound, Endpoint, UnixName};
+use echo_reactor::net::{BindOptions, BoundSocket, Endpoint, UnixName};
 use std::fs;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ fn endpoint(path: PathBuf) -> Endpoint {
 }
 
 /// So many servers start at once. The ones that came to serve.
-fn start_at_once(count: usize, endpoint: &Endpoint) -> Vec<Bound> {
+fn start_at_once(count: usize, endpoint: &Endpoint) -> Vec<BoundSocket> {
     let barrier = Barrier::new(count);
     thread::scope(|scope| {
         let start = || {
             barrier.wait();
-            Bound::new(endpoint, &BindOptions::default())
+            BoundSocket::new(endpoint, &BindOptions::default())
         };
         let starting: Vec<_> = (0..count).map(|_| scope.spawn(start)).collect();
         let started = starting.into_iter().map(|server| server.join().unwrap());
@@ -53,9 +53,9 @@ fn of_servers_that_start_at_once_exactly_one_serves() {
 fn a_server_that_is_refused_leaves_nothing_behind() {
     let directory = Dir::new();
     let endpoint = endpoint(directory.path("s"));
-    let _serving = Bound::new(&endpoint, &BindOptions::default()).unwrap();
+    let _serving = BoundSocket::new(&endpoint, &BindOptions::default()).unwrap();
     for _ in 0..3 {
-        Bound::new(&endpoint, &BindOptions::default()).unwrap_err();
+        BoundSocket::new(&endpoint, &BindOptions::default()).unwrap_err();
     }
     assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 1);
 }
@@ -70,7 +70,7 @@ fn a_server_between_bind_and_listen_is_left_alone() {
     starting
         .bind(&socket2::SockAddr::unix(&path).unwrap())
         .unwrap();
-    let error = Bound::new(&endpoint(path.clone()), &BindOptions::default()).unwrap_err();
+    let error = BoundSocket::new(&endpoint(path.clone()), &BindOptions::default()).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
     starting.listen(1).unwrap();
     UnixStream::connect(&path).expect("it is where it was");
@@ -88,12 +88,12 @@ fn a_path_of_107_bytes_can_be_served_by_a_name_of_any_length() {
         let path = deep.join("s".repeat(name_bytes));
         assert_eq!(path.as_os_str().len(), LONGEST);
         let served = endpoint(path.clone());
-        let server = Bound::new(&served, &BindOptions::default()).unwrap();
+        let server = BoundSocket::new(&served, &BindOptions::default()).unwrap();
         drop(connect(&served));
         drop(server);
         assert!(!exists(&path));
         let datagrams = Endpoint::UnixDatagram(UnixName::Path(path.clone()));
-        let server = Bound::new(&datagrams, &BindOptions::default()).unwrap();
+        let server = BoundSocket::new(&datagrams, &BindOptions::default()).unwrap();
         UnixDatagram::unbound().unwrap().connect(&path).unwrap();
         drop(server);
         assert_eq!(fs::read_dir(deep).unwrap().count(), 0);

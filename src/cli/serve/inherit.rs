@@ -15,7 +15,7 @@
 //! This must come before anything else that opens a descriptor, or a count that is too high would take that.
 
 use crate::cli::exit::{Class, Failure};
-use crate::net::{AdoptError, Bound};
+use crate::net::{BoundSocket, FromFdError};
 use listenfd::ListenFd;
 use std::env;
 use std::fs;
@@ -34,7 +34,7 @@ pub(super) const PREDECESSOR: &str = "echo-reactor-predecessor";
 #[derive(Debug, Default)]
 pub(super) struct Inherited {
     /// Sockets to serve.
-    pub(super) sockets: Vec<Bound>,
+    pub(super) sockets: Vec<BoundSocket>,
     /// The line to the server that we succeed, if there is one.
     pub(super) predecessor: Option<UnixStream>,
 }
@@ -56,7 +56,7 @@ pub(super) fn take() -> Result<Inherited, Failure> {
     }
     let mut descriptors = ListenFd::from_env();
     for (index, name) in names.0.iter().enumerate() {
-        let problem = |error: AdoptError| {
+        let problem = |error: FromFdError| {
             refused(&format!(
                 "LISTEN_FDS: descriptor {} is of no use: {error}",
                 FIRST + index
@@ -66,7 +66,7 @@ pub(super) fn take() -> Result<Inherited, Failure> {
         if name.as_deref() == Some(PREDECESSOR) {
             inherited.predecessor = Some(descriptor.into());
         } else {
-            let socket = Bound::adopt(descriptor).map_err(problem)?;
+            let socket = BoundSocket::from_fd(descriptor).map_err(problem)?;
             inherited.sockets.push(socket);
         }
     }
@@ -82,7 +82,7 @@ fn entry(number: usize) -> PathBuf {
 }
 
 /// The owner of one descriptor. listenfd wants to be told what it is; so it is asked for each kind.
-fn own(descriptors: &mut ListenFd, index: usize) -> Result<OwnedFd, AdoptError> {
+fn own(descriptors: &mut ListenFd, index: usize) -> Result<OwnedFd, FromFdError> {
     if let Ok(Some(listener)) = descriptors.take_tcp_listener(index) {
         return Ok(listener.into());
     }
@@ -97,8 +97,8 @@ fn own(descriptors: &mut ListenFd, index: usize) -> Result<OwnedFd, AdoptError> 
     }
     let is_socket = |file: fs::Metadata| file.file_type().is_socket();
     match fs::metadata(entry(FIRST + index)).is_ok_and(is_socket) {
-        true => Err(AdoptError::Kind),
-        false => Err(AdoptError::NotASocket),
+        true => Err(FromFdError::Kind),
+        false => Err(FromFdError::NotASocket),
     }
 }
 

@@ -27,7 +27,7 @@ use super::notify;
 use crate::cli::exit::{Class, Failure};
 use crate::cli::units::plural;
 use crate::echo::Server;
-use crate::net::{Address, Bound, FileIdentity, SocketFile};
+use crate::net::{Address, BoundSocket, FileIdentity, SocketFile};
 use crate::reactor::ExternalFd;
 use command_fds::{CommandFdExt, FdMapping};
 use serde_json::{Value, json};
@@ -356,7 +356,7 @@ impl Predecessor {
 
     /// Tells Unix sockets where they are found. They themselves know only the name under which they were bound, before
     /// they were given their real one.
-    pub(super) fn name(&self, sockets: &mut [Bound]) {
+    pub(super) fn name(&self, sockets: &mut [BoundSocket]) {
         for (socket, endpoint) in sockets.iter_mut().zip(&self.endpoints) {
             if let Ok(address @ (Address::Unix(_) | Address::UnixDatagram(_))) = endpoint.parse() {
                 if let Some(endpoint) = address.resolve().ok().and_then(|mut all| all.pop()) {
@@ -378,7 +378,7 @@ impl Predecessor {
             log::warn!("the server before us, process {}, has died", self.process);
         }
         for file in self.files {
-            server.adopt_socket_file(SocketFile::take_over(file));
+            server.adopt_socket_file(SocketFile::from_identity(file));
         }
         let names: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
         log::info!(

@@ -10,7 +10,7 @@ use crate::cli::logging::Verbosity;
 use crate::cli::units::{Auto, Bytes, Count, Most, Off, Or, Time};
 use crate::echo::{AccessList, Config};
 use crate::limits::{AtLimit, Limits};
-use crate::net::{Address, Prefix};
+use crate::net::{Address, IpNet};
 use clap::{Args, ValueEnum};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -125,11 +125,11 @@ struct Admission {
 
     /// Let in only these networks (10.0.0.0/8,2001:db8::/32), over TCP and UDP; may be repeated
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    allow: Vec<Prefix>,
+    allow: Vec<IpNet>,
 
     /// Keep these networks out, even where --allow has them
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    deny: Vec<Prefix>,
+    deny: Vec<IpNet>,
 
     /// Connections that one prefix may hold at once, or 'off'; who comes on top is reset
     #[arg(long, value_name = "COUNT",
@@ -581,7 +581,7 @@ mod tests {
             "--deny",
             "10.1.0.0/16",
         ]);
-        let texts = |list: &[Prefix]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let texts = |list: &[IpNet]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(
             texts(&typed.access().allow),
             ["10.0.0.0/8", "::1", "192.0.2.1"]

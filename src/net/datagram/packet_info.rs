@@ -39,7 +39,7 @@ pub struct WildcardSocket {
 #[derive(Clone, Copy, Debug)]
 pub enum Asked {
     /// The socket's own, since it is bound to one.
-    Bound,
+    BoundSocket,
     /// An IPv4 address, in the form in which the answer's control message wants it.
     V4(in_pktinfo),
     /// An IPv6 address.
@@ -53,7 +53,7 @@ pub enum Asked {
 impl Asked {
     pub(super) fn check(&self) -> Result<(), Unanswerable> {
         match self {
-            Self::Bound | Self::V4(_) | Self::V6(_) => Ok(()),
+            Self::BoundSocket | Self::V4(_) | Self::V6(_) => Ok(()),
             Self::Group => Err(Unanswerable::Group),
             Self::Unknown => Err(Unanswerable::NoDestination),
         }
@@ -140,7 +140,7 @@ impl WildcardSocket {
         let control = match asked {
             Asked::V4(info) => [ControlMessage::Ipv4PacketInfo(info)],
             Asked::V6(info) => [ControlMessage::Ipv6PacketInfo(info)],
-            Asked::Bound | Asked::Group | Asked::Unknown => {
+            Asked::BoundSocket | Asked::Group | Asked::Unknown => {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
         };

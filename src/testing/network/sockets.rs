@@ -120,7 +120,7 @@ impl Read for Handle {
             return Err(ErrorKind::WouldBlock.into());
         }
         let mut count = buffer.len().min(wire.to_server.len());
-        if !wire.short_read_empties && random.happens(knobs.short_read) {
+        if !wire.short_read_means_empty && random.happens(knobs.short_read) {
             count = 1 + random.below(count);
         }
         for (place, byte) in buffer.iter_mut().zip(wire.to_server.drain(..count)) {
@@ -178,11 +178,14 @@ impl Write for Handle {
 }
 
 impl Stream for Handle {
-    fn short_read_empties(&self) -> bool {
-        self.network.kernel().wire(self.number).short_read_empties
+    fn short_read_means_empty(&self) -> bool {
+        self.network
+            .kernel()
+            .wire(self.number)
+            .short_read_means_empty
     }
 
-    fn finish(&self) -> io::Result<()> {
+    fn shutdown_write(&self) -> io::Result<()> {
         let mut kernel = self.network.kernel();
         kernel.strike(Call::Shutdown, self.number)?;
         let knob = kernel.knobs.shutdown_error;
@@ -194,7 +197,7 @@ impl Stream for Handle {
         Ok(())
     }
 
-    fn abort_on_close(&self) {
+    fn reset_on_close(&self) {
         self.network.kernel().wire(self.number).aborted = true;
     }
 
@@ -244,7 +247,7 @@ impl Listener for Handle {
 }
 
 impl Datagrams for Handle {
-    type Route = SocketAddr;
+    type ReplyPath = SocketAddr;
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let mut kernel = self.network.kernel();
@@ -262,7 +265,7 @@ impl Datagrams for Handle {
         Ok((datagram.len(), source))
     }
 
-    fn answer(&mut self, datagram: &[u8], route: &SocketAddr) -> io::Result<()> {
+    fn reply(&mut self, datagram: &[u8], route: &SocketAddr) -> io::Result<()> {
         let mut kernel = self.network.kernel();
         kernel.strike(Call::Answer, self.number)?;
         kernel.maybe_interrupted()?;

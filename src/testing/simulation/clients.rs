@@ -38,7 +38,7 @@ impl Simulation {
         let client = self.clients.len();
         let wire = Wire {
             client,
-            short_read_empties: self.random.below(2) == 0,
+            short_read_means_empty: self.random.below(2) == 0,
             address: (self.random.below(4) > 0).then(|| {
                 let prefix = self.random.below(3) as u8;
                 SocketAddr::from(([10, 0, 0, prefix], 40_000))

@@ -228,7 +228,7 @@ fn l5_rust_log_is_followed_and_nonsense_in_it_is_told_once() {
         server.stop(Signal::SIGTERM)
     };
     assert_eq!(with("error").err, "");
-    assert!(with("echo_reactor::wire=trace").err.contains("'logged?'"));
+    assert!(with("echo_reactor::trace=trace").err.contains("'logged?'"));
     let nonsense = with("echo_reactor=loud,,=");
     assert_eq!(nonsense.code, 0);
     let told = nonsense

@@ -166,7 +166,7 @@ fn x6_the_socket_file_of_a_successor_stays() {
 fn x6_a_server_that_leaves_its_doors_leaves_the_file_to_the_next_one() {
     use crate::support::{bind, sock_addr, turn_until};
     use echo_reactor::echo::{Server, Turn};
-    use echo_reactor::net::{Bound, SocketFile};
+    use echo_reactor::net::{BoundSocket, SocketFile};
     let directory = Dir::new();
     let path = directory.path("s");
     let mut old = bind(&[&directory.address("unix", "s")], Limits::default());
@@ -174,7 +174,7 @@ fn x6_a_server_that_leaves_its_doors_leaves_the_file_to_the_next_one() {
     let early = try_connect(&address).unwrap();
     let files: Vec<_> = old.files().collect();
     let doors = old.try_clone_listeners().unwrap().into_iter();
-    let doors = doors.map(|(door, _)| Bound::adopt(door).unwrap());
+    let doors = doors.map(|(door, _)| BoundSocket::from_fd(door).unwrap());
     let mut new = Server::with_sockets(doors.collect(), Limits::default()).unwrap();
     old.detach_listeners();
     assert_eq!(old.turn(None).unwrap(), Turn::Finished, "nobody was inside");
@@ -182,7 +182,7 @@ fn x6_a_server_that_leaves_its_doors_leaves_the_file_to_the_next_one() {
     assert!(exists(&path), "it was left");
 
     for file in files {
-        new.adopt_socket_file(SocketFile::take_over(file));
+        new.adopt_socket_file(SocketFile::from_identity(file));
     }
     early.say(b"I was in the queue");
     let late = try_connect(&address).unwrap();

@@ -8,24 +8,24 @@ use super::{Peer, Stream};
 use log::Level::Trace;
 
 /// The log target of these lines.
-pub const TARGET: &str = "echo_reactor::wire";
+pub const TARGET: &str = "echo_reactor::trace";
 
 /// How much of what was received is shown, in bytes.
 const PREVIEW_BYTES: usize = 64;
 
-pub(crate) fn connected(peer: &Peer) {
+pub(crate) fn log_connected(peer: &Peer) {
     log::trace!(target: TARGET, "Connected by {peer}");
 }
 
 #[inline]
-pub(crate) fn received(stream: &impl Stream, bytes: &[u8]) {
+pub(crate) fn log_received(stream: &impl Stream, bytes: &[u8]) {
     if log::log_enabled!(target: TARGET, Trace) {
-        received_from(&stream.peer(), bytes);
+        log_received_from(&stream.peer(), bytes);
     }
 }
 
 #[cold]
-pub(crate) fn received_from(peer: &Peer, bytes: &[u8]) {
+pub(crate) fn log_received_from(peer: &Peer, bytes: &[u8]) {
     log::trace!(target: TARGET, "Received {} bytes from {peer}: {}", bytes.len(), preview(bytes));
 }
 

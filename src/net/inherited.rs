@@ -27,7 +27,7 @@
 //! | `SO_RCVLOWAT`, `UDP_CORK` | left, and wrong: a listener with the one tells of nothing shorter, a socket with the other sends nothing | no crate at hand sets them without `unsafe` |
 //! | not listening, not bound, no TCP, UDP or Unix; a UDP socket that is bound to a broadcast or multicast address | refused | it cannot be served |
 
-use super::{Bound, Endpoint, Peer, UnixName};
+use super::{BoundSocket, Endpoint, Peer, UnixName};
 use socket2::{Protocol, SockAddr, Socket, Type};
 use std::fmt;
 use std::io;
@@ -35,40 +35,40 @@ use std::os::fd::OwnedFd;
 
 mod options;
 
-impl Bound {
+impl BoundSocket {
     /// Takes over a socket that is bound already, and listening if it is a stream socket. Give it to
     /// [`Server::with_sockets`](crate::echo::Server::with_sockets).
     ///
     /// A Unix socket tells under which name it was bound. If its file has been renamed since, nobody can tell.
     ///
     /// ```
-    /// use echo_reactor::net::{Bound, Endpoint};
+    /// use echo_reactor::net::{BoundSocket, Endpoint};
     ///
     /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     /// let address = listener.local_addr()?;
-    /// let bound = Bound::adopt(listener)?;
+    /// let bound = BoundSocket::from_fd(listener)?;
     /// assert_eq!(bound.endpoint, Endpoint::Tcp(address));
     ///
     /// let stranger = std::fs::File::open("/dev/null")?;
-    /// assert!(Bound::adopt(stranger).is_err());
+    /// assert!(BoundSocket::from_fd(stranger).is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     /// What it is instead; it is closed then.
-    pub fn adopt(descriptor: impl Into<OwnedFd>) -> Result<Self, AdoptError> {
+    pub fn from_fd(descriptor: impl Into<OwnedFd>) -> Result<Self, FromFdError> {
         let socket = Socket::from(descriptor.into());
         let kind = socket.r#type().map_err(not_a_socket)?;
         let address = socket.local_addr().map_err(not_a_socket)?;
         #[cfg(target_os = "linux")]
         if address.as_socket().is_some() && !is_served(&socket)? {
-            return Err(AdoptError::Kind); // ping sockets are of datagrams and have a port, too
+            return Err(FromFdError::Kind); // ping sockets are of datagrams and have a port, too
         }
         let endpoint = endpoint(kind, &address)?;
         // Not every system can be asked; there a socket that does not listen fails at the first accept.
         #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-        if kind == Type::STREAM && !socket.is_listener().map_err(AdoptError::System)? {
-            return Err(AdoptError::NotListening(endpoint));
+        if kind == Type::STREAM && !socket.is_listener().map_err(FromFdError::System)? {
+            return Err(FromFdError::NotListening(endpoint));
         }
         Ok(Self {
             option_errors: options::settle(&socket, &endpoint),
@@ -80,8 +80,8 @@ impl Bound {
 }
 
 #[cfg(target_os = "linux")]
-fn is_served(socket: &Socket) -> Result<bool, AdoptError> {
-    let protocol = socket.protocol().map_err(AdoptError::System)?;
+fn is_served(socket: &Socket) -> Result<bool, FromFdError> {
+    let protocol = socket.protocol().map_err(FromFdError::System)?;
     let served = [
         Protocol::TCP,
         Protocol::MPTCP,
@@ -91,11 +91,11 @@ fn is_served(socket: &Socket) -> Result<bool, AdoptError> {
     Ok(protocol.is_some_and(|protocol| served.contains(&protocol)))
 }
 
-fn not_a_socket(error: io::Error) -> AdoptError {
+fn not_a_socket(error: io::Error) -> FromFdError {
     // ENOTSOCK has no kind of its own.
     match error.raw_os_error() {
-        Some(NOT_A_SOCKET) => AdoptError::NotASocket,
-        _ => AdoptError::System(error),
+        Some(NOT_A_SOCKET) => FromFdError::NotASocket,
+        _ => FromFdError::System(error),
     }
 }
 
@@ -104,22 +104,22 @@ const NOT_A_SOCKET: i32 = 88;
 #[cfg(not(target_os = "linux"))]
 const NOT_A_SOCKET: i32 = 38; // the BSDs and macOS
 
-fn endpoint(kind: Type, address: &SockAddr) -> Result<Endpoint, AdoptError> {
+fn endpoint(kind: Type, address: &SockAddr) -> Result<Endpoint, FromFdError> {
     if let Some(ip) = address.as_socket() {
         return match kind {
             Type::STREAM => Ok(Endpoint::Tcp(ip)),
-            Type::DGRAM if ip.port() == 0 => Err(AdoptError::NotBound),
+            Type::DGRAM if ip.port() == 0 => Err(FromFdError::NotBound),
             Type::DGRAM => Ok(Endpoint::Udp(ip)),
-            _ => Err(AdoptError::Kind),
+            _ => Err(FromFdError::Kind),
         };
     }
     if !address.is_unix() || (kind != Type::STREAM && kind != Type::DGRAM) {
-        return Err(AdoptError::Kind);
+        return Err(FromFdError::Kind);
     }
     let name: UnixName = match Peer::from(address) {
         Peer::Unix(name) => name,
-        _ if kind == Type::STREAM => return Err(AdoptError::NotAListener),
-        _ => return Err(AdoptError::NotBound),
+        _ if kind == Type::STREAM => return Err(FromFdError::NotAListener),
+        _ => return Err(FromFdError::NotBound),
     };
     Ok(match kind {
         Type::STREAM => Endpoint::Unix(name),
@@ -129,7 +129,7 @@ fn endpoint(kind: Type, address: &SockAddr) -> Result<Endpoint, AdoptError> {
 
 /// Why a socket of somebody else's cannot be served.
 #[derive(Debug)]
-pub enum AdoptError {
+pub enum FromFdError {
     /// It is a file, a pipe or the like.
     NotASocket,
     /// It is a socket of a kind that is not served here: neither TCP nor UDP nor Unix, or of packets in sequence.
@@ -144,7 +144,7 @@ pub enum AdoptError {
     System(io::Error),
 }
 
-impl fmt::Display for AdoptError {
+impl fmt::Display for FromFdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotASocket => write!(
@@ -170,7 +170,7 @@ impl fmt::Display for AdoptError {
     }
 }
 
-impl std::error::Error for AdoptError {
+impl std::error::Error for FromFdError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::System(error) => error.source(), // its own text is ours
@@ -188,7 +188,7 @@ mod tests {
 
     #[track_caller]
     fn refused(descriptor: impl Into<OwnedFd>, words: &str) {
-        let said = Bound::adopt(descriptor).unwrap_err().to_string();
+        let said = BoundSocket::from_fd(descriptor).unwrap_err().to_string();
         assert!(said.contains(words), "{said:?} does not say {words:?}");
     }
 
@@ -213,9 +213,15 @@ mod tests {
     fn what_can_be_served_is_known_by_its_address() {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = udp.local_addr().unwrap();
-        assert_eq!(Bound::adopt(udp).unwrap().endpoint, Endpoint::Udp(address));
+        assert_eq!(
+            BoundSocket::from_fd(udp).unwrap().endpoint,
+            Endpoint::Udp(address)
+        );
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
-        assert_eq!(Bound::adopt(tcp).unwrap().endpoint, Endpoint::Tcp(address));
+        assert_eq!(
+            BoundSocket::from_fd(tcp).unwrap().endpoint,
+            Endpoint::Tcp(address)
+        );
     }
 }

@@ -1,11 +1,11 @@
 //! Prefixes of addresses: a network as people write it, `10.0.0.0/8`, and the one that an address belongs to.
 //!
 //! ```
-//! use echo_reactor::net::Prefix;
+//! use echo_reactor::net::IpNet;
 //!
-//! let network: Prefix = "10.0.0.0/8".parse().unwrap();
+//! let network: IpNet = "10.0.0.0/8".parse().unwrap();
 //! assert!(network.contains("10.1.2.3".parse().unwrap()));
-//! assert_eq!(Prefix::of("2001:db8::1".parse().unwrap(), 64).to_string(), "2001:db8::/64");
+//! assert_eq!(IpNet::of("2001:db8::1".parse().unwrap(), 64).to_string(), "2001:db8::/64");
 //! ```
 //!
 //! The crate ipnet does this and much more. It was weighed and left: what is needed is one mask and one comparison, and
@@ -18,13 +18,13 @@ use std::str::FromStr;
 
 /// All addresses that begin with the same bits. An address by itself is a prefix of full length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Prefix {
+pub struct IpNet {
     /// The bits behind the prefix are zero.
     address: IpAddr,
     bits: u8,
 }
 
-impl Prefix {
+impl IpNet {
     /// The prefix of this length that the address belongs to. A length beyond the address is that of the address; an IPv4
     /// address in IPv6's clothes is what it is underneath.
     #[must_use]
@@ -58,7 +58,7 @@ impl Prefix {
 }
 
 /// `10.0.0.0/8`, or the address alone if the prefix is all of it.
-impl fmt::Display for Prefix {
+impl fmt::Display for IpNet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = if self.address.is_ipv4() { 32 } else { 128 };
         if self.bits == whole {
@@ -71,16 +71,16 @@ impl fmt::Display for Prefix {
 
 /// Why a text is no prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PrefixError {
+pub enum IpNetError {
     /// What stands before the slash is no IP address.
     Address,
     /// What stands behind it is no length that such an address can have: at most this.
     Bits(u8),
     /// The address has bits behind the length, so that it is not plain what was meant; this would be the prefix.
-    Rest(Prefix),
+    Rest(IpNet),
 }
 
-impl fmt::Display for PrefixError {
+impl fmt::Display for IpNetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address => write!(
@@ -96,17 +96,17 @@ impl fmt::Display for PrefixError {
     }
 }
 
-impl std::error::Error for PrefixError {}
+impl std::error::Error for IpNetError {}
 
-impl FromStr for Prefix {
-    type Err = PrefixError;
+impl FromStr for IpNet {
+    type Err = IpNetError;
 
-    fn from_str(text: &str) -> Result<Self, PrefixError> {
+    fn from_str(text: &str) -> Result<Self, IpNetError> {
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length)),
             None => (text, None),
         };
-        let address: IpAddr = address.parse().map_err(|_| PrefixError::Address)?;
+        let address: IpAddr = address.parse().map_err(|_| IpNetError::Address)?;
         let whole = if address.is_ipv4() { 32 } else { 128 };
         let bits = match length {
             None => whole,
@@ -115,13 +115,13 @@ impl FromStr for Prefix {
                 .parse()
                 .ok()
                 .filter(|&bits| bits <= whole)
-                .ok_or(PrefixError::Bits(whole))?,
-            Some(_) => return Err(PrefixError::Bits(whole)),
+                .ok_or(IpNetError::Bits(whole))?,
+            Some(_) => return Err(IpNetError::Bits(whole)),
         };
         // Peers are known by what they are underneath, and so must networks be, or they would never meet.
         let inner = address.to_canonical();
         let bits = match (address, inner) {
-            (IpAddr::V6(_), IpAddr::V4(_)) => bits.checked_sub(96).ok_or(PrefixError::Rest(
+            (IpAddr::V6(_), IpAddr::V4(_)) => bits.checked_sub(96).ok_or(IpNetError::Rest(
                 Self::of(Ipv6Addr::UNSPECIFIED.into(), bits),
             ))?,
             _ => bits,
@@ -130,7 +130,7 @@ impl FromStr for Prefix {
         if prefix.address == inner {
             Ok(prefix)
         } else {
-            Err(PrefixError::Rest(prefix))
+            Err(IpNetError::Rest(prefix))
         }
     }
 }
@@ -153,46 +153,43 @@ mod tests {
             "::/0",
             "::1",
         ] {
-            assert_eq!(text.parse::<Prefix>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<IpNet>().unwrap().to_string(), text);
         }
-        assert_eq!(
-            "::ffff:10.0.0.0/104".parse::<Prefix>(),
-            "10.0.0.0/8".parse()
-        );
-        assert_eq!("10.0.0.1/32".parse::<Prefix>(), "10.0.0.1".parse());
+        assert_eq!("::ffff:10.0.0.0/104".parse::<IpNet>(), "10.0.0.0/8".parse());
+        assert_eq!("10.0.0.1/32".parse::<IpNet>(), "10.0.0.1".parse());
     }
 
     #[test]
     fn what_is_no_prefix_is_told_why() {
-        let error = |text: &str| text.parse::<Prefix>().unwrap_err();
-        assert_eq!(error("localhost/8"), PrefixError::Address);
-        assert_eq!(error(""), PrefixError::Address);
+        let error = |text: &str| text.parse::<IpNet>().unwrap_err();
+        assert_eq!(error("localhost/8"), IpNetError::Address);
+        assert_eq!(error(""), IpNetError::Address);
         for text in ["10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/8/8"] {
-            assert_eq!(error(text), PrefixError::Bits(32), "{text}");
+            assert_eq!(error(text), IpNetError::Bits(32), "{text}");
         }
-        assert_eq!(error("::/129"), PrefixError::Bits(128));
+        assert_eq!(error("::/129"), IpNetError::Bits(128));
         assert!(error("10.0.0.1/8").to_string().contains("10.0.0.0/8"));
-        assert!(matches!(error("::ffff:10.0.0.0/8"), PrefixError::Rest(_)));
+        assert!(matches!(error("::ffff:10.0.0.0/8"), IpNetError::Rest(_)));
     }
 
     #[test]
     fn an_address_is_in_its_prefixes_and_in_no_other() {
-        let network: Prefix = "10.1.0.0/16".parse().unwrap();
+        let network: IpNet = "10.1.0.0/16".parse().unwrap();
         assert!(network.contains(ip("10.1.255.255")) && network.contains(ip("::ffff:10.1.2.3")));
         assert!(!network.contains(ip("10.2.0.0")) && !network.contains(ip("::a01:0")));
-        let all: Prefix = "0.0.0.0/0".parse().unwrap();
+        let all: IpNet = "0.0.0.0/0".parse().unwrap();
         assert!(all.contains(ip("255.255.255.255")) && !all.contains(ip("::1")));
         assert_eq!(
-            Prefix::of(ip("10.9.8.7"), 24),
+            IpNet::of(ip("10.9.8.7"), 24),
             "10.9.8.0/24".parse().unwrap()
         );
         assert_eq!(
-            Prefix::of(ip("2001:db8::1"), 64),
-            Prefix::of(ip("2001:db8::ffff"), 64)
+            IpNet::of(ip("2001:db8::1"), 64),
+            IpNet::of(ip("2001:db8::ffff"), 64)
         );
         assert_ne!(
-            Prefix::of(ip("2001:db8::1"), 64),
-            Prefix::of(ip("2001:db8:0:1::1"), 64)
+            IpNet::of(ip("2001:db8::1"), 64),
+            IpNet::of(ip("2001:db8:0:1::1"), 64)
         );
     }
 }
