@@ -44,7 +44,7 @@
 //! It has two prices. Other systems answer `shutdown` of a listener with `ENOTCONN`, and not all of them wake its
 //! threads: there a stop may wait for one more client. And a socket that was shut both ways answers later bytes with a
 //! reset (RFC 1122, 4.2.2.13), so this server cannot linger as the event loop does
-//! ([`Limits::linger_timeout`](crate::Limits::linger_timeout)): a client that sends on while we drain may lose echoes
+//! ([`Limits::fin_timeout`](crate::Limits::fin_timeout)): a client that sends on while we drain may lose echoes
 //! that are still on their way.
 
 mod connection;
@@ -55,7 +55,7 @@ mod tests;
 
 pub use error::StartError;
 
-use crate::limits::{AtLimit, Limits};
+use crate::limits::{Limits, OverloadPolicy};
 use crate::net::accept::{self, AcceptError, RetryDelay};
 use crate::net::{
     Address, BindOptions, BoundSocket, Endpoint, Peer, Resolved, bind_all, bind_resolved, trace,
@@ -164,7 +164,7 @@ impl Server {
         if limits.connections_per_prefix.is_some() {
             return Err(StartError::Admission("a limit of connections per prefix"));
         }
-        if limits.at_limit == AtLimit::Reject {
+        if limits.overload == OverloadPolicy::Reject {
             return Err(StartError::Admission("rejecting at the limit"));
         }
         Ok(())
@@ -240,7 +240,7 @@ impl Handle {
 /// The tutorial's server, in the thread that called. A second thread only waits for the end: this one will be blocked in
 /// a client when the time to drain it is over.
 fn one_at_a_time(shared: &Shared, listener: &Arc<BoundSocket>) -> io::Result<()> {
-    let mut read_buffer = vec![0; shared.limits.scratch_bytes];
+    let mut read_buffer = vec![0; shared.limits.read_buffer_bytes];
     thread::scope(|scope| {
         let watch = thread::Builder::new().name("drain".into());
         (watch.spawn_scoped(scope, || shared.conclude())).inspect_err(|_| shared.stop())?;
@@ -299,7 +299,7 @@ fn serve_in_thread<'scope>(
     let number = client.number;
     // The buffer comes from the heap, not from the stack, whose size is a limit of its own. Zeroed memory that is fresh
     // from the system is not touched until a client fills it: who never speaks costs little more than the thread.
-    let serve = move || client.serve(shared, &mut vec![0; shared.limits.scratch_bytes]);
+    let serve = move || client.serve(shared, &mut vec![0; shared.limits.read_buffer_bytes]);
     let thread = thread::Builder::new().stack_size(shared.limits.thread_stack_bytes);
     if let Err(error) = thread.spawn_scoped(scope, serve) {
         // The client went with the closure, but for its place in the register. Whoever comes next would fare no better,

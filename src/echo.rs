@@ -146,11 +146,11 @@ impl<W: Backend> Server<W> {
         own_ports: Vec<u16>,
     ) -> Self {
         let mut reactor = Reactor::new(selector);
-        reactor.reserve(limits.reserve.min(limits.connections_max));
+        reactor.reserve(limits.preallocate_connections.min(limits.connections_max));
         let registrations = Registrations::new(&mut reactor, &limits);
         let udp_filter = UdpFilter::new(&limits, own_ports, reactor.now());
         Self {
-            read_buffer: vec![0; limits.scratch_bytes].into_boxed_slice(),
+            read_buffer: vec![0; limits.read_buffer_bytes].into_boxed_slice(),
             datagram_buffer: Box::default(),
             registrations,
             accept_gate: AcceptGate::default(),
@@ -265,7 +265,7 @@ impl<W: Backend> Server<W> {
                 let outcome = connection.advance(
                     readiness,
                     &mut self.read_buffer,
-                    self.limits.turn_bytes,
+                    self.limits.read_budget_bytes,
                     &mut self.stats,
                 );
                 // Nearly always everything is echoed, and there is nothing to arrange.
@@ -316,7 +316,7 @@ impl<W: Backend> Server<W> {
             (Wait::Writing, _) => {
                 let outcome = connection.advance_stalled(
                     &mut self.read_buffer,
-                    self.limits.turn_bytes,
+                    self.limits.read_budget_bytes,
                     &mut self.stats,
                 );
                 self.apply(key, Readiness::Exceptional, outcome);
@@ -379,7 +379,7 @@ impl<W: Backend> Server<W> {
         };
         let before = self.stats.datagrams_in;
         let read_buffer = &mut self.datagram_buffer;
-        let budget = self.limits.turn_datagrams;
+        let budget = self.limits.datagram_budget;
         let is_empty = match self.phase {
             Phase::Closing { .. } | Phase::Stopped => {
                 datagram::discard_all(&mut **socket, read_buffer, budget, &mut self.stats)
@@ -467,8 +467,8 @@ impl Registrations {
                 class: TimeoutClass::NEVER,
             },
             reading: read(limits.idle_timeout),
-            reading_while_draining: read(Some(limits.drain_quiet)),
-            lingering: read(Some(limits.linger_timeout)),
+            reading_while_draining: read(Some(limits.drain_idle_timeout)),
+            lingering: read(Some(limits.fin_timeout)),
             writing: Registration {
                 interest: Interest::Write,
                 class: reactor.timeout_class(limits.write_stall_timeout),

@@ -94,7 +94,7 @@
 //! ## Accepting once
 //! A listener is edge-triggered too: a hundred clients that arrive together are one event. So `accept` until it would
 //! block. But not for ever: a flood of newcomers would starve those who are connected, so after
-//! [`turn_accepts`](crate::Limits::turn_accepts) the listener queues up again. *Here:* `Server::accept` in `echo/coming.rs`.
+//! [`accept_budget`](crate::Limits::accept_budget) the listener queues up again. *Here:* `Server::accept` in `echo/coming.rs`.
 //!
 //! ## Running out of descriptors
 //! `accept` fails with `EMFILE`, and the client stays in the queue. A level-triggered loop now spins at full speed; an
@@ -103,7 +103,7 @@
 //!
 //! ## One who never stops sending
 //! A loop that drains each socket to the last byte belongs to whoever sends fastest. Each connection has a budget per turn
-//! ([`turn_bytes`](crate::Limits::turn_bytes)), and goes to the end of the queue when it is spent
+//! ([`read_budget_bytes`](crate::Limits::read_budget_bytes)), and goes to the end of the queue when it is spent
 //! ([`Outcome::Yield`](crate::echo::connection::Outcome::Yield)).
 //!
 //! ## The short queue

@@ -20,13 +20,13 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections held at once (count; default 1,000,000). What happens when it is reached is `at_limit`'s. The
+    /// Connections held at once (count; default 1,000,000). What happens when it is reached is `overload`'s. The
     /// descriptors that the process may have are usually the tighter bound, and a server lowers this to what they allow
     /// ([`Config::fit_descriptors`](crate::echo::Config::fit_descriptors)).
     pub connections_max: usize,
 
     /// What becomes of newcomers while as many connections are open as may be (default: they wait).
-    pub at_limit: AtLimit,
+    pub overload: OverloadPolicy,
 
     /// Connections that one prefix may hold at once (count; default `None`, no limit). Whoever comes on top of it is
     /// reset at once: to let them wait would hold up everybody behind them in the queue, whom it does not concern. It is
@@ -43,7 +43,7 @@ pub struct Limits {
     /// Connections for which there is memory from the start on (count; default 0, at most `connections_max`): 48 bytes
     /// each. Without it the slots are made 4,096 at a time as connections come, which never takes long, but may fail on a
     /// machine that has no memory left by then. The kernel accounts for it at once and hands it out when it is written to.
-    pub reserve: usize,
+    pub preallocate_connections: usize,
 
     /// Descriptors kept free for everything that is not a connection: listeners, the epoll instance, standard streams,
     /// a log file, and whatever else the program opens that this server is embedded in (count; default 32, as redis
@@ -57,19 +57,19 @@ pub struct Limits {
 
     /// Bytes that one connection may read in a turn before the others get theirs (bytes; default 256 KiB). Smaller is
     /// fairer to the quiet ones, larger saves a few turns of the loop for the busy ones.
-    pub turn_bytes: usize,
+    pub read_budget_bytes: usize,
 
     /// Connections that one listener may accept in a turn (count; default 64). It keeps a burst of newcomers from
     /// holding up those who are being served: sixty-four cost less than a millisecond.
-    pub turn_accepts: usize,
+    pub accept_budget: usize,
 
     /// Datagrams that one socket may answer in a turn (count; default 64), for the same reason.
-    pub turn_datagrams: usize,
+    pub datagram_budget: usize,
 
     /// Size of the scratch, the one buffer that every stream is read into (bytes; default 64 KiB: what the kernel hands
     /// over in one piece, so that a message of that size costs one read). It is also the most that a connection can owe,
     /// since nothing is read while something is owed: a peer that never reads pins one scratch of ours and no more.
-    pub scratch_bytes: usize,
+    pub read_buffer_bytes: usize,
 
     /// Time after which a connection with nothing owed and nothing to say is closed (default off: RFC 862 serves "until
     /// the calling user terminates the connection").
@@ -87,12 +87,12 @@ pub struct Limits {
 
     /// Silence after which a connection is told goodbye while the server drains (default 50 ms). Those who are in the
     /// middle of something may finish it, within `drain_timeout`.
-    pub drain_quiet: Duration,
+    pub drain_idle_timeout: Duration,
 
     /// Time for which a connection that we end, by draining, waits for its peer's own FIN and throws away what still
     /// arrives (default 1 s). Closing at once with unread input sends a reset, which can destroy the last echoes on
     /// their way to the peer.
-    pub linger_timeout: Duration,
+    pub fin_timeout: Duration,
 
     /// Time that draining may take in all before what is left is cut and counted (default 5 s: container runtimes
     /// kill after ten).
@@ -137,7 +137,7 @@ pub struct Limits {
 
 /// What becomes of newcomers while as many connections are open as may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AtLimit {
+pub enum OverloadPolicy {
     /// They wait in the kernel's accept queue, and are let in as others leave. A burst costs them time and nothing else.
     #[default]
     Wait,
@@ -149,21 +149,21 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 1_000_000,
-            at_limit: AtLimit::Wait,
+            overload: OverloadPolicy::Wait,
             connections_per_prefix: None,
             prefix_bits_ipv4: 32,
             prefix_bits_ipv6: 64,
-            reserve: 0,
+            preallocate_connections: 0,
             descriptors_reserved: 32,
             backlog: i32::MAX,
-            turn_bytes: 256 * 1024,
-            turn_accepts: 64,
-            turn_datagrams: 64,
-            scratch_bytes: 64 * 1024,
+            read_budget_bytes: 256 * 1024,
+            accept_budget: 64,
+            datagram_budget: 64,
+            read_buffer_bytes: 64 * 1024,
             idle_timeout: None,
             write_stall_timeout: Some(Duration::from_secs(60)),
-            drain_quiet: Duration::from_millis(50),
-            linger_timeout: Duration::from_secs(1),
+            drain_idle_timeout: Duration::from_millis(50),
+            fin_timeout: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(5),
             accept_retry: Duration::from_millis(100),
             send_buffer_bytes: None,
@@ -185,7 +185,7 @@ impl Limits {
     /// |---|---|---|
     /// | `connections_max` | 10,000 | at their worst they pin less than a gigabyte: 70 KB of the kernel's and 16 KiB of ours each |
     /// | `connections_per_prefix` | 100 | a hundred prefixes must conspire to fill it; one cannot |
-    /// | `scratch_bytes` | 16 KiB | what a peer that does not read is owed at most; no more arrives in one piece anyway |
+    /// | `read_buffer_bytes` | 16 KiB | what a peer that does not read is owed at most; no more arrives in one piece anyway |
     /// | `idle_timeout` | 30 s | a connection that is not used is not kept; here we part with RFC 862 |
     /// | `write_stall_timeout` | 10 s | who takes nothing for so long is not slow but stuck |
     /// | `send_buffer_bytes`, `receive_buffer_bytes` | 16 KiB, 8 KiB | the kernel doubles both, and goes over them by a packet: 70 KB for a peer that does not read, where its own tuning ends at 5 MB |
@@ -201,7 +201,7 @@ impl Limits {
         Self {
             connections_max: 10_000,
             connections_per_prefix: Some(100),
-            scratch_bytes: 16 * 1024,
+            read_buffer_bytes: 16 * 1024,
             idle_timeout: Some(Duration::from_secs(30)),
             write_stall_timeout: Some(Duration::from_secs(10)),
             send_buffer_bytes: Some(16 * 1024),
@@ -229,7 +229,7 @@ const TIMEOUT_CEILING: Duration = Duration::from_secs(36_500 * DAY.as_secs());
 /// The longest TCP_USER_TIMEOUT: the kernel takes milliseconds in a signed `int`, which ends after 24.8 days (tcp(7)).
 const USER_TIMEOUT_CEILING: Duration = Duration::from_secs(24 * DAY.as_secs());
 /// The largest scratch. Beyond it a read only evicts from the cache what the write wants next.
-const SCRATCH_CEILING: usize = 16 * 1024 * 1024;
+const READ_BUFFER_CEILING: usize = 16 * 1024 * 1024;
 
 impl Limits {
     /// Checks every bound against what the server can keep.
@@ -238,7 +238,12 @@ impl Limits {
     /// The first limit that is out of range, with its name, its value, and what it may be.
     pub fn check(&self) -> Result<(), LimitError> {
         in_range("connections", self.connections_max, 1, CONNECTIONS_CEILING)?;
-        in_range("reserve", self.reserve, 0, CONNECTIONS_CEILING)?;
+        in_range(
+            "preallocated connections",
+            self.preallocate_connections,
+            0,
+            CONNECTIONS_CEILING,
+        )?;
         in_range(
             "connections per prefix",
             self.connections_per_prefix.unwrap_or(1),
@@ -257,10 +262,15 @@ impl Limits {
             1,
             i32::MAX as usize,
         )?;
-        in_range("turn bytes", self.turn_bytes, 1, usize::MAX)?;
-        in_range("turn accepts", self.turn_accepts, 1, usize::MAX)?;
-        in_range("turn datagrams", self.turn_datagrams, 1, usize::MAX)?;
-        in_range("scratch", self.scratch_bytes, 1, SCRATCH_CEILING)?;
+        in_range("read budget", self.read_budget_bytes, 1, usize::MAX)?;
+        in_range("accept budget", self.accept_budget, 1, usize::MAX)?;
+        in_range("datagram budget", self.datagram_budget, 1, usize::MAX)?;
+        in_range(
+            "read buffer",
+            self.read_buffer_bytes,
+            1,
+            READ_BUFFER_CEILING,
+        )?;
         in_range("thread stack", self.thread_stack_bytes, 16 * 1024, 1 << 30)?;
         for (name, bytes) in [
             ("send buffer", self.send_buffer_bytes),
@@ -282,8 +292,8 @@ impl Limits {
         for (name, time) in [
             ("idle timeout", self.idle_timeout),
             ("write-stall timeout", self.write_stall_timeout),
-            ("drain quiet time", Some(self.drain_quiet)),
-            ("linger timeout", Some(self.linger_timeout)),
+            ("drain idle timeout", Some(self.drain_idle_timeout)),
+            ("FIN timeout", Some(self.fin_timeout)),
             ("drain timeout", Some(self.drain_timeout)),
             ("accept retry", Some(self.accept_retry)),
         ] {
@@ -417,8 +427,8 @@ mod tests {
         let longest = |time: Duration| Limits {
             idle_timeout: Some(time),
             write_stall_timeout: Some(time),
-            drain_quiet: time,
-            linger_timeout: time,
+            drain_idle_timeout: time,
+            fin_timeout: time,
             drain_timeout: time,
             accept_retry: time,
             ..Limits::default()

@@ -631,7 +631,7 @@ fn what_cannot_start_says_why_and_what_to_do() {
         &[&address, "another port"],
     );
     let limits = Limits {
-        scratch_bytes: 0,
+        read_buffer_bytes: 0,
         ..defaults()
     };
     check(threads, &["127.0.0.1:0"], limits, &["read_buffer of 0"]);

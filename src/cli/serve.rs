@@ -31,7 +31,7 @@ use super::process;
 use super::units::{Time, plural};
 use crate::blocking;
 use crate::echo::{AccessList, Config, Server, StartError, Turn};
-use crate::limits::AtLimit;
+use crate::limits::OverloadPolicy;
 use crate::net::{BoundSocket, Endpoint, Resolved, bind_resolved};
 use crate::stats::{Dropped, Reason, Rejected, Stats};
 use bell::Bell;
@@ -95,8 +95,11 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     let started = Instant::now();
     let end = match typed.model {
         Model::Reactor => {
-            let succession =
-                Succession::new(program, typed.handover_timeout(), typed.leave_timeout());
+            let succession = Succession::new(
+                program,
+                typed.handover_timeout(),
+                typed.handover_drain_timeout(),
+            );
             serve_by_events(plan, inherited, succession)?
         }
         Model::Threads => serve_by_blocking(blocking::Model::ThreadPerConnection, plan)?,
@@ -169,8 +172,8 @@ fn refuse_what_the_model_cannot(typed: &Typed, inherited: &[BoundSocket]) -> Res
         "--allow and --deny need".to_owned()
     } else if typed.limits().connections_per_prefix.is_some() {
         "--max-per-prefix (which --hardened sets; 'off' takes it away) needs".to_owned()
-    } else if typed.limits().at_limit == AtLimit::Reject {
-        "--at-limit reject needs".to_owned()
+    } else if typed.limits().overload == OverloadPolicy::Reject {
+        "--overload reject needs".to_owned()
     } else if typed.sandbox != Sandbox::Off {
         // They start threads as they serve, and a list with the calls for that is worth little.
         "--sandbox needs".to_owned()

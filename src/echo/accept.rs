@@ -6,7 +6,7 @@
 use super::backend::{Backend, Socket};
 use super::connection::{Connection, Wait};
 use super::{Phase, Server};
-use crate::limits::AtLimit;
+use crate::limits::OverloadPolicy;
 use crate::net::accept::{self, AcceptError};
 use crate::net::{Accepted, Listener, Stream, trace};
 use crate::reactor::{Key, Readiness};
@@ -21,12 +21,12 @@ impl<W: Backend> Server<W> {
         let budget = if planted!("newcomers-without-budget") {
             usize::MAX
         } else {
-            self.limits.turn_accepts
+            self.limits.accept_budget
         };
         for _ in 0..budget {
             let is_full = self.stats.live >= self.limits.connections_max as u64
                 && !planted!("no-connection-limit");
-            if is_full && self.limits.at_limit == AtLimit::Wait && !self.is_refusing() {
+            if is_full && self.limits.overload == OverloadPolicy::Wait && !self.is_refusing() {
                 return self.pause_at_limit();
             }
             if self.accept_gate.is_paused() || self.backoff.is_resting(key) {
@@ -108,7 +108,7 @@ impl<W: Backend> Server<W> {
     /// Reading a datagram failed for a reason that is not one datagram's alone.
     #[cold]
     pub(super) fn receive_failed(&mut self, key: Key, error: io::Error) {
-        let calls = self.limits.turn_datagrams;
+        let calls = self.limits.datagram_budget;
         match accept::judge_receive(&error) {
             AcceptError::Listener => self.close_failed_listener(key, error),
             verdict => {

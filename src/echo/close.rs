@@ -85,7 +85,7 @@ impl<W: Backend> Server<W> {
 
     /// Begins to stop. Connections and datagrams that are queued by now are served, and each listener is closed when its
     /// queue is empty; whoever is in the middle of something may finish it; everybody is told close_at, and what is left
-    /// when `drain_timeout` is over is cut. Of a queue, what is left `linger_timeout` before that is refused and counted
+    /// when `drain_timeout` is over is cut. Of a queue, what is left `fin_timeout` before that is refused and counted
     /// ([`Rejected::Stopping`], [`Dropped::Stopping`]). Saying it twice changes nothing.
     pub fn drain(&mut self) {
         if !matches!(self.phase, Phase::Serving | Phase::HandedOver) {
@@ -102,7 +102,7 @@ impl<W: Backend> Server<W> {
             + self
                 .limits
                 .drain_timeout
-                .saturating_sub(self.limits.linger_timeout);
+                .saturating_sub(self.limits.fin_timeout);
         self.phase = Phase::Draining { close_at, abort_at };
         if planted!("drain-cuts") {
             return self.stop();

@@ -115,7 +115,7 @@ fn e6_what_the_budget_left_comes_back_without_another_edge() {
     stage.settle(); // nothing more is sent
     let stats = stage.server.stats();
     assert_eq!(stats.bytes_out, BURST as u64);
-    let budgets = (BURST / Limits::default().turn_bytes) as u64;
+    let budgets = (BURST / Limits::default().read_budget_bytes) as u64;
     assert!(stats.budget_yields >= budgets - 1, "{stats}");
     assert!(stats.turns - turns >= budgets, "one budget a turn");
     stage.has_echo(socket, 0, BURST);
@@ -169,8 +169,8 @@ fn e9_a_turn_has_an_end_however_many_queue_up() {
         ..roomy()
     };
     let limits = Limits {
-        scratch_bytes: 8, // so that three reads, and three turns, are needed
-        turn_bytes: 8,
+        read_buffer_bytes: 8, // so that three reads, and three turns, are needed
+        read_budget_bytes: 8,
         ..Limits::default()
     };
     let mut stage = Stage::in_world(limits, knobs);
@@ -275,7 +275,7 @@ fn f1_a_mouse_is_served_in_every_turn_beside_eight_elephants() {
     let mut stage = Stage::in_world(Limits::default(), roomy());
     let sockets = stage.connect(9);
     let (mouse, elephants) = (sockets[0], &sockets[1..]);
-    let budget = Limits::default().turn_bytes as u64;
+    let budget = Limits::default().read_budget_bytes as u64;
     for _ in 0..50 {
         for &elephant in elephants {
             stage.read(elephant, usize::MAX);
@@ -296,7 +296,7 @@ fn f1_a_mouse_is_served_in_every_turn_beside_eight_elephants() {
 fn f1_who_queued_up_has_one_turn_and_not_two() {
     let mut stage = Stage::in_world(Limits::default(), roomy());
     let elephant = stage.connect(1)[0];
-    let budget = Limits::default().turn_bytes;
+    let budget = Limits::default().read_budget_bytes;
     stage.send(elephant, 8 * budget);
     stage.turn();
     for _ in 0..5 {
@@ -325,7 +325,7 @@ fn f2_a_flood_of_datagrams_leaves_a_turn_to_the_streams() {
         stage.turn();
         assert_eq!(stage.read(socket, 9).len(), 1, "in the same turn");
         let answered = stage.server.stats().datagrams_in - before;
-        assert_eq!(answered, Limits::default().turn_datagrams as u64);
+        assert_eq!(answered, Limits::default().datagram_budget as u64);
     }
     stage.settle();
     let kernel = stage.network.kernel();
@@ -339,7 +339,7 @@ fn f2_a_flood_of_datagrams_leaves_a_turn_to_the_streams() {
 fn f3_a_hot_listener_leaves_a_turn_to_the_cold_one() {
     let mut stage = Stage::in_world(Limits::default(), roomy());
     let cold = stage.another_listener();
-    let budget = Limits::default().turn_accepts as u64;
+    let budget = Limits::default().accept_budget as u64;
     stage.arrive(2_000);
     for round in 1..=10 {
         stage.arrive_at(cold, 1);

@@ -15,7 +15,7 @@ mod clients;
 use super::network::{Handle, Kind, Knobs, Network, Random, Simulated, Wire};
 use crate::echo::backend::Socket;
 use crate::echo::{Server, Turn};
-use crate::limits::{AtLimit, Limits};
+use crate::limits::{Limits, OverloadPolicy};
 use crate::reactor::Interest;
 use crate::stats::{Reason, Stats};
 use clients::Client;
@@ -254,7 +254,7 @@ impl Simulation {
             assert_eq!((stats.accepted, stats.datagrams_in), came, "left to others");
         }
         assert_eq!(stats.balance(), Ok(()), "{stats}");
-        let owed_max = stats.live * self.server.limits().scratch_bytes as u64;
+        let owed_max = stats.live * self.server.limits().read_buffer_bytes as u64;
         assert!(
             stats.owed <= owed_max,
             "owes {} and may owe {owed_max}",
@@ -500,20 +500,20 @@ fn limits(random: &mut Random, scale: u32) -> Limits {
     let time = |random: &mut Random| Duration::from_millis(10 + random.below(1_000) as u64) * scale;
     Limits {
         connections_max: 1 + random.below(24),
-        at_limit: if random.below(4) == 0 {
-            AtLimit::Reject
+        overload: if random.below(4) == 0 {
+            OverloadPolicy::Reject
         } else {
-            AtLimit::Wait
+            OverloadPolicy::Wait
         },
         connections_per_prefix: (random.below(4) == 0).then(|| 1 + random.below(4)),
-        turn_bytes: 1 + random.below(300),
-        turn_accepts: 1 + random.below(4),
-        turn_datagrams: 1 + random.below(4),
-        scratch_bytes: 1 + random.below(100),
+        read_budget_bytes: 1 + random.below(300),
+        accept_budget: 1 + random.below(4),
+        datagram_budget: 1 + random.below(4),
+        read_buffer_bytes: 1 + random.below(100),
         idle_timeout: (random.below(3) == 0).then(|| time(random)),
         write_stall_timeout: (random.below(3) == 0).then(|| time(random)),
-        drain_quiet: time(random),
-        linger_timeout: time(random),
+        drain_idle_timeout: time(random),
+        fin_timeout: time(random),
         drain_timeout: time(random),
         accept_retry: time(random),
         datagrams_per_source: None,

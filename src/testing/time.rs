@@ -328,7 +328,7 @@ fn a_drain_begun_long_after_the_last_turn_has_its_full_time() {
         "it was told goodbye, and then waited for"
     );
     let limits = stage.server.limits();
-    assert!(stage.network.kernel().now - begun >= limits.drain_quiet + limits.linger_timeout);
+    assert!(stage.network.kernel().now - begun >= limits.drain_idle_timeout + limits.fin_timeout);
 }
 
 #[test]
@@ -404,8 +404,8 @@ fn a_source_in_the_queue_is_not_idle() {
     let mut stage = Stage::in_world(
         Limits {
             idle_timeout: Some(SECOND),
-            scratch_bytes: 1,
-            turn_bytes: 1,
+            read_buffer_bytes: 1,
+            read_budget_bytes: 1,
             ..Limits::default()
         },
         Knobs {

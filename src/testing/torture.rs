@@ -96,10 +96,10 @@ fn tell(fault: Fault) -> bool {
     };
     let network = Network::new(Random::new(7), knobs);
     let limits = Limits {
-        scratch_bytes: 64,
-        turn_bytes: 128,
-        turn_accepts: 2,
-        turn_datagrams: 2,
+        read_buffer_bytes: 64,
+        read_budget_bytes: 128,
+        accept_budget: 2,
+        datagram_budget: 2,
         ..Limits::default()
     };
     let mut server = Server::new(network.selector(), limits, Default::default(), Vec::new());

@@ -19,8 +19,8 @@ const QUEUED: usize = 300;
 /// Nothing of the draining ends by itself within the time of a test, but for clients that are quiet.
 fn limits() -> Limits {
     Limits {
-        drain_quiet: Duration::from_millis(20),
-        linger_timeout: Duration::from_secs(1),
+        drain_idle_timeout: Duration::from_millis(20),
+        fin_timeout: Duration::from_secs(1),
         drain_timeout: Duration::from_secs(600),
         ..Limits::default()
     }
@@ -137,7 +137,7 @@ fn every_queued_datagram_is_answered() {
 #[test]
 fn a_flood_of_datagrams_does_not_keep_a_drain_from_its_end() {
     let limits = Limits {
-        turn_datagrams: 1_000,
+        datagram_budget: 1_000,
         datagrams_per_source: None,
         datagrams_total: None,
         ..limits()
@@ -166,10 +166,10 @@ fn what_is_still_queued_when_the_time_is_over_is_reset_and_counted() {
     let directory = Dir::new();
     let limits = Limits {
         connections_max: 1,
-        drain_quiet: Duration::from_secs(600),
-        linger_timeout: Duration::from_millis(50),
+        drain_idle_timeout: Duration::from_secs(600),
+        fin_timeout: Duration::from_millis(50),
         drain_timeout: Duration::from_millis(200),
-        turn_accepts: 2,
+        accept_budget: 2,
         ..limits()
     };
     let address = directory.address("unix", "s");

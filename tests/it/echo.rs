@@ -60,7 +60,7 @@ fn cases() -> Vec<Case> {
         case("64 KiB", vec![noise(3, 64 << 10)], Manner::AtOnce),
         case(
             "a scratch and one more",
-            vec![noise(4, Limits::default().scratch_bytes + 1)],
+            vec![noise(4, Limits::default().read_buffer_bytes + 1)],
             Manner::AtOnce,
         ),
         case("1 MiB", vec![noise(5, 1 << 20)], Manner::AtOnce),

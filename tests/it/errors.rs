@@ -21,7 +21,7 @@ fn errors() -> Vec<Box<dyn Error>> {
         ]
     };
     let wrong = Limits {
-        turn_bytes: 0,
+        read_budget_bytes: 0,
         ..Limits::default()
     };
     let mut errors: Vec<Box<dyn Error>> = vec![

@@ -88,7 +88,7 @@ fn a_datagram_socket_survives_errors_that_no_page_names() {
         ),
     ];
     for (fault, address, errno, errors) in faults {
-        let server = failing(fault, &[address], &["--expose"]);
+        let server = failing(fault, &[address], &["--allow-public-udp"]);
         let port = ip(&server.endpoints[0]).port();
         let client = udp("127.0.0.1:0", ([127, 0, 0, 1], port).into());
         client.send(b"hello").unwrap();

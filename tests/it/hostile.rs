@@ -29,7 +29,7 @@ fn check_never_reading(address: &str) {
     let clients: Vec<Socket> = (0..STUFFED).map(|_| server.connect()).collect();
     stuff(&clients);
     serves_others(&server);
-    let owed_each = Limits::default().scratch_bytes as u64;
+    let owed_each = Limits::default().read_buffer_bytes as u64;
     wait_until("they push more than the kernel holds", || {
         server.stats().owed > 0
     });
@@ -149,7 +149,7 @@ mod child {
         warm.is_echoed(b"still there?");
         let grown = server.status("VmRSS").saturating_sub(before);
         assert!(grown < 30 * 64, "{grown} KiB for 30 clients");
-        assert!(server.counter("owed") <= 30 * Limits::default().scratch_bytes as u64);
+        assert!(server.counter("owed") <= 30 * Limits::default().read_buffer_bytes as u64);
     }
 
     /// SIGSTOP is what a paused machine looks like from outside.

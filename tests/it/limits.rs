@@ -89,7 +89,7 @@ fn a_thousand_who_connect_before_the_first_turn_are_all_served() {
         }
         let stats = server.stats();
         assert_eq!((stats.accepted, stats.live), (1_000, 1_000));
-        let turns = 1_000 / Limits::default().turn_accepts as u64;
+        let turns = 1_000 / Limits::default().accept_budget as u64;
         assert!(stats.budget_yields >= turns, "nobody takes the whole turn");
     }
 }
@@ -212,7 +212,7 @@ fn a_peer_that_takes_little_at_a_time_is_not_stalled() {
     for (address, portion) in [(&*unix, 8 << 10), (TCP, 128 << 10)] {
         let limits = Limits {
             write_stall_timeout: Some(Duration::from_millis(50)),
-            scratch_bytes: 4 << 10,
+            read_buffer_bytes: 4 << 10,
             ..Limits::default()
         };
         let mut server = bind(&[address], limits);
@@ -284,14 +284,14 @@ fn a_unix_connection_has_the_buffers_that_were_asked_for() {
 
 #[test]
 fn one_connection_may_owe_a_scratch_whatever_its_size() {
-    for scratch_bytes in [1, 100, 200_000] {
+    for read_buffer_bytes in [1, 100, 200_000] {
         let limits = Limits {
-            scratch_bytes,
+            read_buffer_bytes,
             ..Limits::default()
         };
         let server = Running::reactor(&[TCP], limits);
         let client = [server.connect()];
-        if scratch_bytes == 1 {
+        if read_buffer_bytes == 1 {
             client[0].is_echoed(&noise(1, 5_000));
         } else {
             stuff(&client);
@@ -299,16 +299,16 @@ fn one_connection_may_owe_a_scratch_whatever_its_size() {
         drop(client);
         wait_until("it is gone", || server.stats().live == 0);
         let stats = server.drain();
-        assert!(stats.owed_peak <= scratch_bytes as u64, "{stats}");
+        assert!(stats.owed_peak <= read_buffer_bytes as u64, "{stats}");
     }
 }
 
 #[test]
 fn a_budget_of_one_byte_still_echoes_everything() {
     let limits = Limits {
-        turn_bytes: 1,
-        turn_accepts: 1,
-        scratch_bytes: 1_000,
+        read_budget_bytes: 1,
+        accept_budget: 1,
+        read_buffer_bytes: 1_000,
         ..Limits::default()
     };
     let server = Running::reactor(&[TCP], limits);

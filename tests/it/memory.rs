@@ -20,7 +20,12 @@ fn connect_many(server: &Serve, count: usize) -> Vec<Socket> {
 fn a_row_is_told_at_every_power_of_ten() {
     let directory = Dir::new();
     let json = directory.path("stats.json");
-    let flags = ["--stats-json", json.to_str().unwrap(), "--reserve", "5k"];
+    let flags = [
+        "--stats-json",
+        json.to_str().unwrap(),
+        "--preallocate",
+        "5k",
+    ];
     let server = Serve::start(&[TCP], &flags);
     let clients = connect_many(&server, 120);
     server.signal(Signal::SIGUSR1);
@@ -84,7 +89,7 @@ fn the_reserve_makes_the_kernels_table_too() {
     let (mut open, mut reserved) = (0, (0, 0));
     wait_until("no table is inherited", || {
         let before = table(&[]);
-        reserved = table(&["--reserve", "700", "--connections", "700"]);
+        reserved = table(&["--preallocate", "700", "--connections", "700"]);
         open = before.0;
         before.1.max(table(&[]).1) < 700
     });
@@ -98,9 +103,9 @@ fn the_reserve_makes_the_kernels_table_too() {
 
 #[test]
 fn a_reserve_beyond_the_connections_is_no_mistake() {
-    let server = Serve::start(&[TCP], &["--max-connections", "20", "--reserve", "4M"]);
+    let server = Serve::start(&[TCP], &["--max-connections", "20", "--preallocate", "4M"]);
     connect_many(&server, 10);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
-    let refused = ended(program().args(["serve", TCP, "--reserve", "5M"]));
+    let refused = ended(program().args(["serve", TCP, "--preallocate", "5M"]));
     refused.failed(64, &["reserve of 5000000", "0 to 4000000"]);
 }

@@ -151,8 +151,8 @@ fn addresses_that_mean_one_socket_are_named() {
 fn all_interfaces_are_alike_over_udp() {
     for address in ["udp://:0", "udp://[::]:0", "udp://0.0.0.0:0"] {
         let refused = ended(program().args(["serve", address]));
-        refused.failed(64, &["--expose"]);
-        let server = Serve::start(&[address], &["--expose"]);
+        refused.failed(64, &["--allow-public-udp"]);
+        let server = Serve::start(&[address], &["--allow-public-udp"]);
         let port = super::support::ip(&server.endpoints[0]).port();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(DEADLINE)).unwrap();

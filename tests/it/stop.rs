@@ -25,8 +25,8 @@ const ALL: [Model; 3] = [Model::Reactor, Model::Threads, Model::OneAtATime];
 /// Nothing of the draining ends by itself within the time of a test.
 fn patient() -> Limits {
     Limits {
-        drain_quiet: Duration::from_secs(600),
-        linger_timeout: Duration::from_secs(600),
+        drain_idle_timeout: Duration::from_secs(600),
+        fin_timeout: Duration::from_secs(600),
         drain_timeout: Duration::from_secs(1200),
         ..Limits::default()
     }
@@ -35,8 +35,8 @@ fn patient() -> Limits {
 /// What was owed to somebody stuck is not waited for.
 fn impatient() -> Limits {
     Limits {
-        drain_quiet: Duration::from_millis(20),
-        linger_timeout: Duration::from_millis(50),
+        drain_idle_timeout: Duration::from_millis(20),
+        fin_timeout: Duration::from_millis(50),
         drain_timeout: Duration::from_millis(200),
         ..Limits::default()
     }
@@ -54,7 +54,7 @@ fn an_idle_server_drains_at_once() {
 fn an_idle_client_is_told_goodbye() {
     // Nothing but our own FIN can end its waiting: the time in which we would close without one is long.
     let limits = Limits {
-        drain_quiet: Duration::from_millis(20),
+        drain_idle_timeout: Duration::from_millis(20),
         ..patient()
     };
     for model in ALL {

@@ -328,7 +328,7 @@ impl Talk for Socket {
 #[track_caller]
 pub(crate) fn stick(client: &Socket) -> usize {
     let way_back = client.send_buffer_size().unwrap(); // the server's has the same
-    let enough = way_back + Limits::default().scratch_bytes;
+    let enough = way_back + Limits::default().read_buffer_bytes;
     let mut pushed = 0;
     wait_until("enough is under way", || {
         pushed += client.push();

@@ -81,7 +81,7 @@ pub(super) fn fit(typed: &Typed, in_use: u64) -> Result<(Limits, String), Failur
 /// come, and the one that needs place 524,288 waits until four megabytes have been copied. The table never shrinks, so
 /// taking a high descriptor once, and giving it back, is all it needs (F_DUPFD of fcntl(2)).
 fn reserve_descriptors(limits: &Limits, descriptors: u64) {
-    let wanted = limits.reserve.min(limits.connections_max);
+    let wanted = limits.preallocate_connections.min(limits.connections_max);
     let highest = (wanted + limits.descriptors_reserved)
         .min(usize::try_from(descriptors).unwrap_or(usize::MAX));
     let Some(highest) = i32::try_from(highest).ok().filter(|_| wanted > 0) else {

@@ -5,7 +5,7 @@
 //! concern. One line says that it is so. Over UDP it will not do. A source address is a mere claim there, so an echo
 //! server that strangers can reach sends bytes of their choice to victims of their choice, from this machine's address,
 //! and other echo servers can be set on it (CVE-1999-0103, CVE-2024-2169). What `guard` does against it bounds the harm
-//! and does not end it, so that this takes a flag of its own: `--expose`.
+//! and does not end it, so that this takes a flag of its own: `--allow-public-udp`.
 //!
 //! What may live in this file: that decision. What may not: binding; it is made before anything is bound.
 
@@ -38,7 +38,7 @@ pub(super) fn tell(endpoints: &[Endpoint]) {
     if let Some(endpoint) = endpoints.iter().find(is_open) {
         log::warn!(
             "{endpoint} can be reached from other machines; --allow narrows who may come, --hardened what they may take, \
-             and --expose says that this is meant"
+             and --allow-public-udp says that this is meant"
         );
     }
 }
@@ -46,7 +46,7 @@ pub(super) fn tell(endpoints: &[Endpoint]) {
 fn refusal(endpoint: &Endpoint, port: u16) -> String {
     format!(
         "{endpoint}: UDP echo beyond this machine can be turned against others, since a datagram's source may be forged; \
-         use udp://127.0.0.1:{port}, or say --expose if it is meant (best with --allow and --hardened)"
+         use udp://127.0.0.1:{port}, or say --allow-public-udp if it is meant (best with --allow and --hardened)"
     )
 }
 

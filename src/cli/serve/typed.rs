@@ -9,7 +9,7 @@ use crate::cli::DEFAULT_ADDRESS;
 use crate::cli::logging::Verbosity;
 use crate::cli::units::{Auto, Bytes, Count, Most, Off, Or, Time};
 use crate::echo::{AccessList, Config};
-use crate::limits::{AtLimit, Limits};
+use crate::limits::{Limits, OverloadPolicy};
 use crate::net::{Address, IpNet};
 use clap::{Args, ValueEnum};
 use std::fmt;
@@ -59,7 +59,7 @@ pub(in crate::cli) struct Typed {
 
     /// Keep tight bounds, for a server that strangers can reach; what else is typed goes before
     ///
-    /// --connections 10k --max-per-prefix 100 --scratch 16KiB --idle-timeout 30s
+    /// --connections 10k --max-per-prefix 100 --read-buffer 16KiB --idle-timeout 30s
     /// --write-stall-timeout 10s --send-buffer 16KiB --receive-buffer 8KiB
     /// --keepalive 10s --user-timeout 15s --udp-rate-per-source 100 --udp-rate 10k
     #[arg(long, verbatim_doc_comment)]
@@ -121,7 +121,7 @@ struct Output {
 struct Admission {
     /// Serve UDP to other machines too, and say nothing of TCP that they can reach
     #[arg(long)]
-    expose: bool,
+    allow_public_udp: bool,
 
     /// Let in only these networks (10.0.0.0/8,2001:db8::/32), over TCP and UDP; may be repeated
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
@@ -154,18 +154,18 @@ fn per_prefix(limit: Option<usize>) -> Or<Count, Off> {
 #[command(next_help_heading = "Capacity")]
 struct Capacity {
     #[arg(long, visible_alias = "max-connections", value_name = "COUNT", help = format!(
-        "Connections held at once; see --at-limit [default: {}, or what the descriptors allow]",
+        "Connections held at once; see --overload [default: {}, or what the descriptors allow]",
         Count(Limits::default().connections_max as u64)
     ))]
     connections: Option<Count>,
 
     /// What becomes of newcomers when so many are open
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Full::Wait)]
-    at_limit: Full,
+    overload: Full,
 
     /// Make room for so many connections at the start: our slots, and the kernel's table of descriptors
-    #[arg(long, value_name = "COUNT", default_value_t = Count(Limits::default().reserve as u64))]
-    reserve: Count,
+    #[arg(long, value_name = "COUNT", default_value_t = Count(Limits::default().preallocate_connections as u64))]
+    preallocate: Count,
 
     /// Refuse to start if the descriptors do not suffice for --connections
     #[arg(long)]
@@ -190,23 +190,23 @@ struct Capacity {
 #[command(next_help_heading = "Fairness")]
 struct Turns {
     /// Bytes that one connection may read in a turn of the loop
-    #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().turn_bytes))]
-    turn_bytes: Bytes,
+    #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().read_budget_bytes))]
+    read_budget: Bytes,
 
     /// Connections that one listener may accept in a turn
     #[arg(long, value_name = "COUNT",
-        default_value_t = Count(Limits::default().turn_accepts as u64))]
-    turn_accepts: Count,
+        default_value_t = Count(Limits::default().accept_budget as u64))]
+    accept_budget: Count,
 
     /// Datagrams that one socket may answer in a turn
     #[arg(long, value_name = "COUNT",
-        default_value_t = Count(Limits::default().turn_datagrams as u64))]
-    turn_datagrams: Count,
+        default_value_t = Count(Limits::default().datagram_budget as u64))]
+    datagram_budget: Count,
 
     /// Size of the one buffer that everything is read into, and the most that a connection can be owed
-    #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().scratch_bytes),
+    #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().read_buffer_bytes),
         default_value_if("hardened", "true", "16KiB"))]
-    scratch: Bytes,
+    read_buffer: Bytes,
 }
 
 #[derive(Args, Debug)]
@@ -225,16 +225,16 @@ struct Deadlines {
     write_stall_timeout: Or<Time, Off>,
 
     /// Wait so long for the peer's own end after we have said ours
-    #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().linger_timeout))]
-    linger: Time,
+    #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().fin_timeout))]
+    fin_timeout: Time,
 
     /// Cut what is not finished so long after the signal to stop
     #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().drain_timeout))]
     drain_timeout: Time,
 
     /// While draining, end a connection that says nothing for so long
-    #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().drain_quiet))]
-    drain_quiet: Time,
+    #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().drain_idle_timeout))]
+    drain_idle_timeout: Time,
 
     /// Give a successor up that is not ready so long after SIGUSR2
     #[arg(long, value_name = "TIME", default_value_t = Time(Duration::from_secs(10)))]
@@ -242,7 +242,7 @@ struct Deadlines {
 
     /// After a hand-over, drain whoever is still here after so long, or 'off'
     #[arg(long, value_name = "TIME", default_value_t = Or::some(None))]
-    leave_timeout: Or<Time, Off>,
+    handover_drain_timeout: Or<Time, Off>,
 
     /// Pause so long after accepting failed for want of descriptors or memory
     #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().accept_retry))]
@@ -321,8 +321,11 @@ impl Typed {
         self.deadlines.handover_timeout.0
     }
 
-    pub(super) fn leave_timeout(&self) -> Option<Duration> {
-        self.deadlines.leave_timeout.value().map(|time| time.0)
+    pub(super) fn handover_drain_timeout(&self) -> Option<Duration> {
+        self.deadlines
+            .handover_drain_timeout
+            .value()
+            .map(|time| time.0)
     }
 
     pub(super) fn strict(&self) -> bool {
@@ -350,26 +353,26 @@ impl Typed {
                 .capacity
                 .connections
                 .map_or(profile.connections_max, size),
-            at_limit: self.capacity.at_limit.into(),
+            overload: self.capacity.overload.into(),
             connections_per_prefix: self.admission.max_per_prefix.value().map(size),
             prefix_bits_ipv4: self.admission.prefix_ipv4,
             prefix_bits_ipv6: self.admission.prefix_ipv6,
-            reserve: size(self.capacity.reserve),
+            preallocate_connections: size(self.capacity.preallocate),
             descriptors_reserved: size(self.capacity.reserve_descriptors),
             backlog: self
                 .capacity
                 .backlog
                 .value()
                 .map_or(i32::MAX, |count| i32::try_from(count.0).unwrap_or(i32::MAX)),
-            turn_bytes: self.turns.turn_bytes.0,
-            turn_accepts: size(self.turns.turn_accepts),
-            turn_datagrams: size(self.turns.turn_datagrams),
-            scratch_bytes: self.turns.scratch.0,
+            read_budget_bytes: self.turns.read_budget.0,
+            accept_budget: size(self.turns.accept_budget),
+            datagram_budget: size(self.turns.datagram_budget),
+            read_buffer_bytes: self.turns.read_buffer.0,
             idle_timeout: time(self.deadlines.idle_timeout),
             write_stall_timeout: time(self.deadlines.write_stall_timeout),
-            linger_timeout: self.deadlines.linger.0,
+            fin_timeout: self.deadlines.fin_timeout.0,
             drain_timeout: self.deadlines.drain_timeout.0,
-            drain_quiet: self.deadlines.drain_quiet.0,
+            drain_idle_timeout: self.deadlines.drain_idle_timeout.0,
             accept_retry: self.deadlines.accept_retry.0,
             send_buffer_bytes: bytes(self.kernel.send_buffer),
             receive_buffer_bytes: bytes(self.kernel.receive_buffer),
@@ -400,7 +403,7 @@ impl Typed {
 
     /// Whether other machines are meant to reach this server.
     pub(super) fn is_exposed(&self) -> bool {
-        self.admission.expose
+        self.admission.allow_public_udp
     }
 
     /// Where the flags that were not typed come from. Those that have a default in their help know the two values
@@ -423,7 +426,7 @@ enum Full {
     Reject,
 }
 
-impl From<Full> for AtLimit {
+impl From<Full> for OverloadPolicy {
     fn from(full: Full) -> Self {
         match full {
             Full::Wait => Self::Wait,
@@ -508,37 +511,37 @@ mod tests {
         );
         assert_eq!(typed.addresses(false)[0].to_string(), DEFAULT_ADDRESS);
         assert!(typed.addresses(true).is_empty());
-        assert_eq!(typed.leave_timeout(), None);
+        assert_eq!(typed.handover_drain_timeout(), None);
         assert_eq!(typed.model, Model::Reactor);
         assert!(!typed.asked_for_connections() && !typed.strict());
     }
 
     #[test]
     fn every_limit_has_a_flag() {
-        let line = "--connections 10k --reserve 9k --reserve-descriptors 7 --backlog 128 --turn-bytes 1k --turn-accepts 2 \
-            --turn-datagrams 3 --scratch 4KiB --idle-timeout 1m30s --write-stall-timeout off --linger 5ms \
-            --drain-timeout 1s --drain-quiet 9ms --accept-retry 7ms --send-buffer 8k --receive-buffer 9k \
-            --keepalive 1h --udp-rate-per-source off --udp-rate 5k --thread-stack 128k --at-limit reject \
+        let line = "--connections 10k --preallocate 9k --reserve-descriptors 7 --backlog 128 --read-budget 1k --accept-budget 2 \
+            --datagram-budget 3 --read-buffer 4KiB --idle-timeout 1m30s --write-stall-timeout off --fin-timeout 5ms \
+            --drain-timeout 1s --drain-idle-timeout 9ms --accept-retry 7ms --send-buffer 8k --receive-buffer 9k \
+            --keepalive 1h --udp-rate-per-source off --udp-rate 5k --thread-stack 128k --overload reject \
             --max-per-prefix 9 --prefix-ipv4 24 --prefix-ipv6 56 --user-timeout 20s";
         let arguments: Vec<&str> = line.split_whitespace().collect();
         let expected = Limits {
             connections_max: 10_000,
-            at_limit: AtLimit::Reject,
+            overload: OverloadPolicy::Reject,
             connections_per_prefix: Some(9),
             prefix_bits_ipv4: 24,
             prefix_bits_ipv6: 56,
-            reserve: 9_000,
+            preallocate_connections: 9_000,
             descriptors_reserved: 7,
             backlog: 128,
-            turn_bytes: 1024,
-            turn_accepts: 2,
-            turn_datagrams: 3,
-            scratch_bytes: 4096,
+            read_budget_bytes: 1024,
+            accept_budget: 2,
+            datagram_budget: 3,
+            read_buffer_bytes: 4096,
             idle_timeout: Some(Duration::from_secs(90)),
             write_stall_timeout: None,
-            linger_timeout: Duration::from_millis(5),
+            fin_timeout: Duration::from_millis(5),
             drain_timeout: Duration::from_secs(1),
-            drain_quiet: Duration::from_millis(9),
+            drain_idle_timeout: Duration::from_millis(9),
             accept_retry: Duration::from_millis(7),
             send_buffer_bytes: Some(8 << 10),
             receive_buffer_bytes: Some(9 << 10),

@@ -220,7 +220,7 @@ fn a8_at_the_limit_they_wait_or_are_rejected() {
     drop(queued);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 
-    let server = Serve::start(&[TCP], &["--connections", "100", "--at-limit", "reject"]);
+    let server = Serve::start(&[TCP], &["--connections", "100", "--overload", "reject"]);
     let before = server.descriptors();
     let address = sock_addr(&server.endpoints[0]);
     let clients = (0..150).map(|_| unless_reset(try_connect(&address)));
@@ -284,7 +284,7 @@ fn a14_prefix_cap_and_lists() {
             "3",
             "--deny",
             "10.0.0.64/26",
-            "--expose",
+            "--allow-public-udp",
         ];
         let server = Serve::start(
             &["tcp://10.0.0.1:0", "tcp://[::]:0", "udp://10.0.0.1:0"],

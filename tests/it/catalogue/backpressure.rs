@@ -275,10 +275,10 @@ fn b7_as_much_is_owed_as_may_be() {
     const LENGTH: usize = 1 << 20;
     let limits = Limits {
         connections_max: 16,
-        scratch_bytes: 16 << 10,
+        read_buffer_bytes: 16 << 10,
         ..Limits::default()
     };
-    let budget = (limits.connections_max * limits.scratch_bytes) as u64;
+    let budget = (limits.connections_max * limits.read_buffer_bytes) as u64;
     let directory = Dir::new();
     let server = Running::reactor(&[&directory.address("unix", "echo")], limits);
     thread::scope(|scope| {

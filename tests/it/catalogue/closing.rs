@@ -130,8 +130,8 @@ fn c3_reset_mid_stream() {
 fn c4_close_with_unread_input() {
     let limits = Limits {
         drain_timeout: Duration::from_secs(20),
-        linger_timeout: Duration::from_millis(19_900), // so that goodbye is said after 100 ms
-        drain_quiet: Duration::from_secs(20),
+        fin_timeout: Duration::from_millis(19_900), // so that goodbye is said after 100 ms
+        drain_idle_timeout: Duration::from_secs(20),
         ..Limits::default()
     };
     let server = Running::reactor(&[TCP], limits);

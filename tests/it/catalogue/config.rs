@@ -340,7 +340,7 @@ fn g4_exposure_has_to_be_asked_for() {
         "udp://192.0.2.1:7",
     ] {
         let ended = ended(program().args(["serve", "127.0.0.1:0", address]));
-        ended.failed(64, &["UDP", "--expose", "udp://127.0.0.1:"]);
+        ended.failed(64, &["UDP", "--allow-public-udp", "udp://127.0.0.1:"]);
     }
     let loopback = [
         "udp://127.0.0.1:0",
@@ -351,7 +351,7 @@ fn g4_exposure_has_to_be_asked_for() {
     assert!(!server.err().contains("WARN"), "{}", server.err());
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 
-    let server = Serve::start(&[":0", "udp://:0"], &["--expose"]);
+    let server = Serve::start(&[":0", "udp://:0"], &["--allow-public-udp"]);
     assert!(!server.err().contains("other machines"), "it is meant");
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 

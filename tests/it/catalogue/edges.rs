@@ -254,5 +254,5 @@ fn e11_partial_writes_into_a_small_buffer() {
     assert_same(&client.hear_all(), &[]);
     let stats = server.drain();
     assert_eq!((stats.bytes_out, stats.discarded), (1 << 20, 0));
-    assert!(stats.owed_peak <= Limits::default().scratch_bytes as u64);
+    assert!(stats.owed_peak <= Limits::default().read_buffer_bytes as u64);
 }

@@ -200,7 +200,7 @@ fn l5_mistakes_are_named_on_one_line_with_the_value() {
         &["--idle-timeout", "5"],
         &["'5'", "--idle-timeout", "250ms"],
     );
-    refused(&["--scratch", "1GB"], &["scratch"]);
+    refused(&["--read-buffer", "1GB"], &["scratch"]);
     refused(&["--unix-mode", "999"], &["'999'", "octal"]);
     refused(&["--model", "fibers"], &["'fibers'", "one-at-a-time"]);
     refused(&["--no-such-flag"], &["'--no-such-flag'", "serve --help"]);
@@ -215,7 +215,7 @@ fn l5_mistakes_are_named_on_one_line_with_the_value() {
     );
     refused(&["--deny", "host"], &["'host'", "--deny", "no IP address"]);
     refused(&["--max-per-prefix", "0"], &["per prefix of 0"]);
-    refused(&["--at-limit", "drop"], &["'drop'", "wait, reject"]);
+    refused(&["--overload", "drop"], &["'drop'", "wait, reject"]);
 }
 
 #[test]

@@ -178,7 +178,7 @@ fn n5_a_slow_link_with_a_short_queue() {
             ledger["owed_peak"]
         ));
         assert_eq!(ledger["bytes_out"], 3 * LENGTH as u64);
-        assert!(ledger["owed_peak"] <= 3 * Limits::default().scratch_bytes as u64);
+        assert!(ledger["owed_peak"] <= 3 * Limits::default().read_buffer_bytes as u64);
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);
     });
 }

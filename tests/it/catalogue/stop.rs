@@ -88,7 +88,7 @@ fn s2_a_thousand_who_stream_have_every_byte_and_nobody_new_comes_in() {
     let flags = [
         "--drain-timeout",
         "1h",
-        "--drain-quiet",
+        "--drain-idle-timeout",
         "1h",
         "--stats-json",
     ];
@@ -183,7 +183,7 @@ fn s3_at_the_deadline_who_is_stuck_is_cut_and_told_of() {
         "-",
         "--drain-timeout",
         "500ms",
-        "--linger",
+        "--fin-timeout",
         "100ms",
     ];
     let directory = Dir::new();
@@ -230,7 +230,7 @@ fn s3_every_model_cuts_who_is_stuck_and_the_exit_code_says_so() {
             model,
             "--drain-timeout",
             "100ms",
-            "--linger",
+            "--fin-timeout",
             "20ms",
         ];
         let directory = Dir::new();
@@ -249,7 +249,7 @@ fn s4_a_second_signal_stops_at_once() {
             model,
             "--drain-timeout",
             "1h",
-            "--drain-quiet",
+            "--drain-idle-timeout",
             "1h",
         ];
         let directory = Dir::new();
@@ -270,7 +270,7 @@ fn s4_a_second_signal_stops_at_once() {
 
 #[test]
 fn s4_two_signals_right_behind_each_other_are_two() {
-    let flags = ["--drain-timeout", "1h", "--drain-quiet", "1h"];
+    let flags = ["--drain-timeout", "1h", "--drain-idle-timeout", "1h"];
     let directory = Dir::new();
     let server = Serve::start(&[&directory.address("unix", "s")], &flags);
     let stuck = server.connect();
@@ -484,7 +484,15 @@ fn s6_five_hand_overs_under_churn_harm_nobody() {
 
 #[test]
 fn s6_those_who_stay_too_long_are_asked_to_go() {
-    let dynasty = Dynasty::found(&[TCP], &["--leave-timeout", "1ms", "--drain-quiet", "1ms"]);
+    let dynasty = Dynasty::found(
+        &[TCP],
+        &[
+            "--handover-drain-timeout",
+            "1ms",
+            "--drain-idle-timeout",
+            "1ms",
+        ],
+    );
     let founder = dynasty.reigning().unwrap();
     let inside = dynasty.first.connect();
     inside.is_echoed(b"in");

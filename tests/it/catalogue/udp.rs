@@ -28,7 +28,10 @@ fn v4(server: &Serve) -> SocketAddrV4 {
 
 #[track_caller]
 fn serve(flags: &[&str]) -> Serve {
-    Serve::start(&["udp://10.0.0.1:0"], &[&["--expose"], flags].concat())
+    Serve::start(
+        &["udp://10.0.0.1:0"],
+        &[&["--allow-public-udp"], flags].concat(),
+    )
 }
 
 fn source(text: &str) -> SocketAddrV4 {
@@ -252,7 +255,7 @@ fn u9_flood_from_forged_sources() {
 #[track_caller]
 fn check_failing(call: &str, errno: &str, reason: &str, address: &str) {
     let fault = format!("{call}:error={errno}:when=1..3");
-    let server = failing(&fault, &[address], &["--expose"]);
+    let server = failing(&fault, &[address], &["--allow-public-udp"]);
     let port = ip(&server.endpoints[0]).port();
     let client = udp("127.0.0.1:0", SocketAddr::from(([127, 0, 0, 1], port)));
     for number in 1..=4 {
@@ -374,7 +377,7 @@ fn u10_a_machine_with_two_addresses() {
         return;
     }
     in_own_network(&["10.1.0.1/32", "10.2.0.1/32"], || {
-        let server = Serve::start(&["udp://0.0.0.0:0"], &["--expose"]);
+        let server = Serve::start(&["udp://0.0.0.0:0"], &["--allow-public-udp"]);
         let port = ip(&server.endpoints[0]).port();
         let client = UdpSocket::bind("10.1.0.1:0").unwrap();
         client.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -407,7 +410,7 @@ fn u11_a_burst_and_then_silence() {
     let stats = server.stats();
     assert_eq!(stats.balance(), Ok(()));
     assert_eq!(stats.datagrams_in, stats.datagrams_out);
-    let per_turn = Limits::default().turn_datagrams as u64;
+    let per_turn = Limits::default().datagram_budget as u64;
     assert!(stats.datagrams_in > per_turn, "more than one turn's worth");
     assert!(stats.budget_yields >= stats.datagrams_in / per_turn);
     figure(&format!(

@@ -196,9 +196,9 @@ fn an_echo_comes_back<H: Host>() {
 fn work_that_is_left_is_told_of_again<H: Host>() {
     const CLIENTS: u64 = 300;
     let limits = Limits {
-        turn_accepts: 16,
-        turn_bytes: 4,
-        scratch_bytes: 4,
+        accept_budget: 16,
+        read_budget_bytes: 4,
+        read_buffer_bytes: 4,
         ..Limits::default()
     };
     let mut host = Loop::<H>::new();
