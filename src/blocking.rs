@@ -60,7 +60,7 @@ use crate::net::accept::{self, AcceptError, RetryDelay};
 use crate::net::{
     Address, BindOptions, BoundSocket, Endpoint, Peer, Resolved, bind_all, bind_resolved, trace,
 };
-use crate::stats::{Reason, Stats};
+use crate::stats::{CloseReason, Stats};
 use connection::Stream;
 use shared::Shared;
 use std::io;
@@ -218,13 +218,13 @@ impl Server {
 
 impl Handle {
     /// Finish what is owed, then stop: nobody new is accepted, and every client gets what had arrived from it echoed and
-    /// is then closed ([`Reason::Drained`]). Who is still there after [`Limits::drain_timeout`] is cut ([`Reason::Cut`]).
+    /// is then closed ([`CloseReason::ShutDown`]). Who is still there after [`Limits::drain_timeout`] is cut ([`CloseReason::Aborted`]).
     /// It returns at once; [`Server::run`] returns when it is done.
     pub fn drain(&self) {
         self.shared.drain();
     }
 
-    /// Stops at once: every connection is cut ([`Reason::Cut`]), and whatever it was owed is discarded.
+    /// Stops at once: every connection is cut ([`CloseReason::Aborted`]), and whatever it was owed is discarded.
     pub fn stop(&self) {
         self.shared.stop();
     }
@@ -304,7 +304,7 @@ fn serve_in_thread<'scope>(
     if let Err(error) = thread.spawn_scoped(scope, serve) {
         // The client went with the closure, but for its place in the register. Whoever comes next would fare no better,
         // so the rest wait in the accept queue, where they are not lost.
-        shared.leave(number, Reason::OutOfMemory, Stats::default());
+        shared.leave(number, CloseReason::OutOfMemory, Stats::default());
         shared.warn(format_args!(
             "a client had to be closed for want of a thread: {error}"
         ));

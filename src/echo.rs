@@ -40,7 +40,7 @@ pub use start::{Config, Handle, StartError};
 use crate::limits::{CONNECTIONS_CEILING, Limits};
 use crate::net::{Endpoint, SocketFile};
 use crate::reactor::{Event, Interest, Key, Reactor, Readiness, Registration, TimeoutClass};
-use crate::stats::{Reason, Stats};
+use crate::stats::{CloseReason, Stats};
 use accept_gate::AcceptGate;
 use admission::Admission;
 use backend::Socket;
@@ -288,7 +288,7 @@ impl<W: Backend> Server<W> {
                 let registration = self.registrations.of(wait, self.phase);
                 if let Err(error) = self.reactor.set_registration(key, registration) {
                     log::debug!("a connection cannot be watched any more: {error}");
-                    self.close_connection(key, Reason::Unregistered);
+                    self.close_connection(key, CloseReason::RegisterFailed);
                 }
             }
             Outcome::Yield => {
@@ -310,7 +310,7 @@ impl<W: Backend> Server<W> {
         };
         match (connection.waits_for(), self.phase) {
             (Wait::Reading, Phase::Serving | Phase::HandedOver) => {
-                self.close_connection(key, Reason::Idle)
+                self.close_connection(key, CloseReason::Idle)
             }
             (Wait::Reading, _) => self.begin_close(key),
             (Wait::Writing, _) => {
@@ -321,7 +321,7 @@ impl<W: Backend> Server<W> {
                 );
                 self.apply(key, Readiness::Exceptional, outcome);
             }
-            (Wait::Lingering, _) => self.close_connection(key, Reason::Drained),
+            (Wait::Lingering, _) => self.close_connection(key, CloseReason::ShutDown),
         }
     }
 

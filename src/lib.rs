@@ -48,7 +48,7 @@
 //! handle.drain(); // finish what is owed, then stop; `handle.stop()` would cut
 //! let stats = running.join().unwrap()?;
 //! assert_eq!((stats.accepted, stats.bytes_in, stats.bytes_out), (1, 13, 13));
-//! assert_eq!(stats.balance(), Ok(()));
+//! assert_eq!(stats.check_invariants(), Ok(()));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -169,7 +169,7 @@
 //! # What always holds
 //!
 //! - **Every byte comes back once and in order, or its loss is counted with a reason**: bytes in = bytes out + owed +
-//!   discarded, and accepted = live + closed ([`Stats::balance`](stats::Stats::balance)).
+//!   discarded, and accepted = live + closed ([`Stats::check_invariants`](stats::Stats::check_invariants)).
 //! - **Nothing is read while something is owed**, so that a connection holds at most one scratch of memory, and an idle
 //!   one none at all ([`echo::connection`]).
 //! - **One state, one interest, one deadline**: a connection waits to read or to write, never for both, and is registered
@@ -179,7 +179,7 @@
 //! - **A turn has an end**: so many sources, and so many bytes of each. No order, newcomer or deadline waits for longer
 //!   ([`reactor`]).
 //! - **A limit slows, it never switches the service off** ([`echo::accept_gate`]).
-//! - **An error ends one connection**, in one place, with one reason ([`stats::Reason`]).
+//! - **An error ends one connection**, in one place, with one reason ([`stats::CloseReason`]).
 //! - **Time is read once a turn**, and nobody is called idle before what they had sent is heard ([`reactor::Reactor`]).
 //!
 //! # Platforms

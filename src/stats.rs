@@ -16,44 +16,44 @@ use std::io;
 
 /// Why a connection ended. Every one ends with exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum CloseReason {
     /// The peer said FIN, and everything that it had sent was echoed.
-    Finished,
+    PeerClosed,
     /// The peer reset it, or was gone when we wrote (`ECONNRESET`, `EPIPE`).
     Reset,
     /// The kernel gave up on the peer: keepalive or retransmission (`ETIMEDOUT`).
     PeerTimeout,
     /// Somebody on this machine killed the socket (`ECONNABORTED`: `ss -K`).
-    Aborted,
+    ConnectionAborted,
     /// Nothing came for the idle timeout, and nothing was owed.
     Idle,
     /// The peer took nothing of what it was owed for the write-stall timeout.
     WriteStall,
     /// We were stopping, and said goodbye in order: all that was read had been echoed.
-    Drained,
+    ShutDown,
     /// We were stopping, and the time to do it in order was over.
-    Cut,
+    Aborted,
     /// There was no memory for what it was owed.
     OutOfMemory,
     /// The event queue would not have it (`ENOSPC`, `ENOMEM` of `epoll_ctl`).
-    Unregistered,
+    RegisterFailed,
     /// Any other error of its socket.
     Error,
 }
 
-impl Reason {
+impl CloseReason {
     /// Every reason, in the order of the ledger.
     pub const ALL: [Self; 11] = [
-        Self::Finished,
+        Self::PeerClosed,
         Self::Reset,
         Self::PeerTimeout,
-        Self::Aborted,
+        Self::ConnectionAborted,
         Self::Idle,
         Self::WriteStall,
-        Self::Drained,
-        Self::Cut,
+        Self::ShutDown,
+        Self::Aborted,
         Self::OutOfMemory,
-        Self::Unregistered,
+        Self::RegisterFailed,
         Self::Error,
     ];
 
@@ -61,28 +61,28 @@ impl Reason {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Finished => "finished",
+            Self::PeerClosed => "peer_closed",
             Self::Reset => "reset",
             Self::PeerTimeout => "peer_timeout",
-            Self::Aborted => "aborted",
+            Self::ConnectionAborted => "connection_aborted",
             Self::Idle => "idle",
             Self::WriteStall => "write_stall",
-            Self::Drained => "drained",
-            Self::Cut => "cut",
+            Self::ShutDown => "shut_down",
+            Self::Aborted => "aborted",
             Self::OutOfMemory => "out_of_memory",
-            Self::Unregistered => "unregistered",
+            Self::RegisterFailed => "register_failed",
             Self::Error => "error",
         }
     }
 }
 
-impl From<&io::Error> for Reason {
+impl From<&io::Error> for CloseReason {
     /// What an error of a connection's own socket says of its end.
     fn from(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Reset,
             io::ErrorKind::TimedOut => Self::PeerTimeout,
-            io::ErrorKind::ConnectionAborted => Self::Aborted,
+            io::ErrorKind::ConnectionAborted => Self::ConnectionAborted,
             io::ErrorKind::OutOfMemory => Self::OutOfMemory,
             _ => Self::Error,
         }
@@ -92,7 +92,7 @@ impl From<&io::Error> for Reason {
 /// Why a connection was taken from the queue and reset at once. Those were never connections of ours: the ledger counts
 /// them apart, and they are in neither `accepted` nor `closed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejected {
+pub enum RejectReason {
     /// As many connections are open as may be, and newcomers are not to wait.
     Limit,
     /// Its prefix holds as many connections as one prefix may.
@@ -103,7 +103,7 @@ pub enum Rejected {
     Stopping,
 }
 
-impl Rejected {
+impl RejectReason {
     /// Every reason, in the order of the ledger.
     pub const ALL: [Self; 4] = [Self::Limit, Self::Prefix, Self::Denied, Self::Stopping];
 
@@ -136,7 +136,7 @@ impl Rejected {
 
 /// Why a datagram was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dropped {
+pub enum DropReason {
     /// Its source port belongs to a service (below 1024, or NFS's 2049) or cannot exist (0): an answer may start a loop.
     ServicePort,
     /// Its source is one of our own sockets, by its port or by its Unix name: we would talk to ourselves for ever.
@@ -171,7 +171,7 @@ pub enum Dropped {
     Error,
 }
 
-impl Dropped {
+impl DropReason {
     /// Every reason, in the order of the ledger.
     pub const ALL: [Self; 15] = [
         Self::ServicePort,
@@ -221,13 +221,13 @@ pub struct Stats {
     /// Connections accepted.
     pub accepted: u64,
     /// Connections open now.
-    pub live: u64,
+    pub connections_open: u64,
     /// The most connections that were open at once.
-    pub live_peak: u64,
-    /// Connections ended, by [`Reason`]; read them with [`Stats::closed`].
-    closed: [u64; Reason::ALL.len()],
-    /// Newcomers who were reset at once, by [`Rejected`]; read them with [`Stats::rejected`].
-    rejected: [u64; Rejected::ALL.len()],
+    pub connections_open_peak: u64,
+    /// Connections ended, by [`CloseReason`]; read them with [`Stats::closed`].
+    closed: [u64; CloseReason::ALL.len()],
+    /// Newcomers who were reset at once, by [`RejectReason`]; read them with [`Stats::rejected`].
+    rejected: [u64; RejectReason::ALL.len()],
     /// Calls of `accept` that failed, by errno (0 where the system gave none).
     pub accept_errors: BTreeMap<i32, u64>,
     /// Calls that read a datagram and failed, by errno (0 where the system gave none).
@@ -241,17 +241,17 @@ pub struct Stats {
     /// Bytes echoed to streams.
     pub bytes_out: u64,
     /// Bytes read and not yet echoed: the tails of all live connections.
-    pub owed: u64,
+    pub unsent_bytes: u64,
     /// The most that was owed at once, in bytes.
-    pub owed_peak: u64,
+    pub unsent_bytes_peak: u64,
     /// Bytes read that were never echoed, since their connection ended first.
     pub discarded: u64,
     /// Datagrams read.
     pub datagrams_in: u64,
     /// Datagrams answered.
     pub datagrams_out: u64,
-    /// Datagrams not answered, by [`Dropped`]; read them with [`Stats::dropped`].
-    dropped: [u64; Dropped::ALL.len()],
+    /// Datagrams not answered, by [`DropReason`]; read them with [`Stats::dropped`].
+    dropped: [u64; DropReason::ALL.len()],
     /// Turns of the loop.
     pub turns: u64,
     /// The longest turn, from the end of its wait to its own end (microseconds): for so long, somebody who was ready may
@@ -273,29 +273,29 @@ impl Stats {
     /// A connection was accepted.
     pub fn open(&mut self) {
         self.accepted += 1;
-        self.live += 1;
-        self.live_peak = self.live_peak.max(self.live);
+        self.connections_open += 1;
+        self.connections_open_peak = self.connections_open_peak.max(self.connections_open);
     }
 
     /// A connection ended: `unsent` bytes of what it was owed go with it.
-    pub fn close(&mut self, reason: Reason, unsent: usize) {
-        self.live -= 1;
+    pub fn close(&mut self, reason: CloseReason, unsent: usize) {
+        self.connections_open -= 1;
         self.closed[reason as usize] += 1;
-        self.owed -= unsent as u64;
+        self.unsent_bytes -= unsent as u64;
         if !planted!("lost-tail-uncounted") {
             self.discarded += unsent as u64;
         }
     }
 
     /// A connection owes `bytes` more.
-    pub fn owe(&mut self, bytes: usize) {
-        self.owed += bytes as u64;
-        self.owed_peak = self.owed_peak.max(self.owed);
+    pub fn store_unsent(&mut self, bytes: usize) {
+        self.unsent_bytes += bytes as u64;
+        self.unsent_bytes_peak = self.unsent_bytes_peak.max(self.unsent_bytes);
     }
 
     /// A connection paid back `bytes` of what it owed.
-    pub fn pay(&mut self, bytes: usize) {
-        self.owed -= bytes as u64;
+    pub fn flush_unsent(&mut self, bytes: usize) {
+        self.unsent_bytes -= bytes as u64;
         self.bytes_out += bytes as u64;
     }
 
@@ -316,18 +316,18 @@ impl Stats {
     }
 
     /// A newcomer was reset at once.
-    pub fn reject(&mut self, why: Rejected) {
+    pub fn reject(&mut self, why: RejectReason) {
         self.rejected[why as usize] += 1;
     }
 
     /// A datagram was not answered.
-    pub fn drop_datagram(&mut self, why: Dropped) {
+    pub fn drop_datagram(&mut self, why: DropReason) {
         self.dropped[why as usize] += 1;
     }
 
     /// Connections that ended for this reason.
     #[must_use]
-    pub fn closed(&self, reason: Reason) -> u64 {
+    pub fn closed(&self, reason: CloseReason) -> u64 {
         self.closed[reason as usize]
     }
 
@@ -339,7 +339,7 @@ impl Stats {
 
     /// Newcomers who were reset at once for this reason.
     #[must_use]
-    pub fn rejected(&self, why: Rejected) -> u64 {
+    pub fn rejected(&self, why: RejectReason) -> u64 {
         self.rejected[why as usize]
     }
 
@@ -351,7 +351,7 @@ impl Stats {
 
     /// Datagrams that were not answered for this reason.
     #[must_use]
-    pub fn dropped(&self, why: Dropped) -> u64 {
+    pub fn dropped(&self, why: DropReason) -> u64 {
         self.dropped[why as usize]
     }
 
@@ -365,17 +365,17 @@ impl Stats {
     ///
     /// # Errors
     /// The equation that does not hold, with its figures.
-    pub fn balance(&self) -> Result<(), String> {
+    pub fn check_invariants(&self) -> Result<(), String> {
         let equations = [
             (
-                "accepted = live + closed",
+                "accepted = connections open + closed",
                 self.accepted,
-                self.live + self.closed_total(),
+                self.connections_open + self.closed_total(),
             ),
             (
-                "bytes in = bytes out + owed + discarded",
+                "bytes in = bytes out + unsent + discarded",
                 self.bytes_in,
-                self.bytes_out + self.owed + self.discarded,
+                self.bytes_out + self.unsent_bytes + self.discarded,
             ),
             (
                 "datagrams in = datagrams out + dropped",
@@ -397,8 +397,8 @@ impl Stats {
         // Taken apart by name, so that a counter which is added to the struct and forgotten here does not compile.
         let Self {
             accepted,
-            live,
-            live_peak,
+            connections_open,
+            connections_open_peak,
             closed,
             rejected,
             accept_errors,
@@ -407,8 +407,8 @@ impl Stats {
             accept_paused_ms,
             bytes_in,
             bytes_out,
-            owed,
-            owed_peak,
+            unsent_bytes,
+            unsent_bytes_peak,
             discarded,
             datagrams_in,
             datagrams_out,
@@ -422,8 +422,8 @@ impl Stats {
             log_suppressed,
         } = other;
         self.accepted += accepted;
-        self.live += live;
-        self.live_peak += live_peak;
+        self.connections_open += connections_open;
+        self.connections_open_peak += connections_open_peak;
         for (sum, count) in self.closed.iter_mut().zip(closed) {
             *sum += count;
         }
@@ -440,8 +440,8 @@ impl Stats {
         self.accept_paused_ms += accept_paused_ms;
         self.bytes_in += bytes_in;
         self.bytes_out += bytes_out;
-        self.owed += owed;
-        self.owed_peak += owed_peak;
+        self.unsent_bytes += unsent_bytes;
+        self.unsent_bytes_peak += unsent_bytes_peak;
         self.discarded += discarded;
         self.datagrams_in += datagrams_in;
         self.datagrams_out += datagrams_out;
@@ -463,14 +463,14 @@ impl Stats {
     pub fn counters(&self) -> [(&'static str, u64); 19] {
         [
             ("accepted", self.accepted),
-            ("live", self.live),
-            ("live_peak", self.live_peak),
+            ("connections_open", self.connections_open),
+            ("connections_open_peak", self.connections_open_peak),
             ("accept_pauses", self.accept_pauses),
             ("accept_paused_ms", self.accept_paused_ms),
             ("bytes_in", self.bytes_in),
             ("bytes_out", self.bytes_out),
-            ("owed", self.owed),
-            ("owed_peak", self.owed_peak),
+            ("unsent_bytes", self.unsent_bytes),
+            ("unsent_bytes_peak", self.unsent_bytes_peak),
             ("discarded", self.discarded),
             ("datagrams_in", self.datagrams_in),
             ("datagrams_out", self.datagrams_out),
@@ -491,19 +491,19 @@ impl fmt::Display for Stats {
         for (i, (name, count)) in self.counters().iter().enumerate() {
             write!(f, "{}{name}={count}", if i == 0 { "" } else { " " })?;
         }
-        for reason in Reason::ALL
+        for reason in CloseReason::ALL
             .into_iter()
             .filter(|&reason| self.closed(reason) > 0)
         {
             write!(f, " closed{{{}}}={}", reason.name(), self.closed(reason))?;
         }
-        for why in Rejected::ALL
+        for why in RejectReason::ALL
             .into_iter()
             .filter(|&why| self.rejected(why) > 0)
         {
             write!(f, " rejected{{{}}}={}", why.name(), self.rejected(why))?;
         }
-        for why in Dropped::ALL
+        for why in DropReason::ALL
             .into_iter()
             .filter(|&why| self.dropped(why) > 0)
         {
@@ -526,19 +526,19 @@ mod tests {
     #[test]
     fn the_reasons_are_listed_in_the_order_of_their_places() {
         assert!(
-            Reason::ALL
+            CloseReason::ALL
                 .into_iter()
                 .enumerate()
                 .all(|(place, reason)| place == reason as usize)
         );
         assert!(
-            Dropped::ALL
+            DropReason::ALL
                 .into_iter()
                 .enumerate()
                 .all(|(place, why)| place == why as usize)
         );
         assert!(
-            Rejected::ALL
+            RejectReason::ALL
                 .into_iter()
                 .enumerate()
                 .all(|(place, why)| place == why as usize)
@@ -549,35 +549,38 @@ mod tests {
     fn a_life_of_one_connection_balances_at_every_step() {
         let mut stats = Stats::default();
         stats.open();
-        assert_eq!(stats.balance(), Ok(()));
+        assert_eq!(stats.check_invariants(), Ok(()));
         stats.bytes_in += 10;
-        assert!(stats.balance().unwrap_err().contains("bytes in"));
+        assert!(stats.check_invariants().unwrap_err().contains("bytes in"));
         stats.bytes_out += 4;
-        stats.owe(6);
-        assert_eq!(stats.balance(), Ok(()));
-        stats.pay(1);
-        stats.close(Reason::Reset, 5);
-        assert_eq!(stats.balance(), Ok(()));
-        assert_eq!((stats.discarded, stats.owed, stats.owed_peak), (5, 0, 6));
+        stats.store_unsent(6);
+        assert_eq!(stats.check_invariants(), Ok(()));
+        stats.flush_unsent(1);
+        stats.close(CloseReason::Reset, 5);
+        assert_eq!(stats.check_invariants(), Ok(()));
+        assert_eq!(
+            (stats.discarded, stats.unsent_bytes, stats.unsent_bytes_peak),
+            (5, 0, 6)
+        );
     }
 
     #[test]
     fn ledgers_add_up() {
         let mut one = Stats::default();
         one.open();
-        one.close(Reason::Idle, 0);
+        one.close(CloseReason::Idle, 0);
         one.accept_error(&io::Error::from_raw_os_error(24));
         let mut sum = one.clone();
         sum.merge(&one);
         assert_eq!(
             (
                 sum.accepted,
-                sum.closed(Reason::Idle),
+                sum.closed(CloseReason::Idle),
                 sum.accept_errors[&24]
             ),
             (2, 2, 2)
         );
-        assert_eq!(sum.balance(), Ok(()));
+        assert_eq!(sum.check_invariants(), Ok(()));
         assert!(
             sum.to_string()
                 .contains("closed{idle}=2 accept_errors{24}=2"),

@@ -5,7 +5,7 @@
 
 use crate::limits::Limits;
 use crate::net::{BoundSocket, Endpoint, Peer, trace};
-use crate::stats::{Reason, Stats};
+use crate::stats::{CloseReason, Stats};
 use socket2::SockRef;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -114,18 +114,18 @@ pub(super) fn echo(
     peer: &Peer,
     read_buffer: &mut [u8],
     own: &mut Stats,
-) -> Reason {
+) -> CloseReason {
     loop {
         let received = match stream.read(read_buffer) {
-            Ok(0) => return Reason::Finished, // and nothing is owed: we came here by writing everything
+            Ok(0) => return CloseReason::PeerClosed, // and nothing is owed: we came here by writing everything
             Ok(length) => &read_buffer[..length],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             // A blocking socket says so only when its read timeout is over.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Reason::Idle,
-            Err(error) => return Reason::from(&error),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return CloseReason::Idle,
+            Err(error) => return CloseReason::from(&error),
         };
         own.bytes_in += received.len() as u64;
-        own.owe(received.len());
+        own.store_unsent(received.len());
         trace::log_received_from(peer, received);
         if let Err(reason) = pay(&mut stream, received, own) {
             return reason;
@@ -145,13 +145,13 @@ const CALLS_IN_VAIN: u32 = 3;
 /// is over it does not look whether there is room: a peer that takes little at a time has then taken something all the
 /// same. The next call knows at once. So a peer is stalled when [`CALLS_IN_VAIN`] calls, each half the timeout long, moved
 /// no byte; and since a call that moved some before it got stuck returns those first, that takes up to twice the timeout.
-fn pay(stream: &mut impl Write, mut rest: &[u8], own: &mut Stats) -> Result<(), Reason> {
+fn pay(stream: &mut impl Write, mut rest: &[u8], own: &mut Stats) -> Result<(), CloseReason> {
     let mut in_vain = 0;
     while !rest.is_empty() {
         match stream.write(rest) {
-            Ok(0) => return Err(Reason::Error), // no socket does that; but to try for ever would be worse than to give up
+            Ok(0) => return Err(CloseReason::Error), // no socket does that; but to try for ever would be worse than to give up
             Ok(length) => {
-                own.pay(length);
+                own.flush_unsent(length);
                 rest = &rest[length..];
                 in_vain = 0;
             }
@@ -159,10 +159,10 @@ fn pay(stream: &mut impl Write, mut rest: &[u8], own: &mut Stats) -> Result<(), 
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 in_vain += 1;
                 if in_vain == CALLS_IN_VAIN {
-                    return Err(Reason::WriteStall);
+                    return Err(CloseReason::WriteStall);
                 }
             }
-            Err(error) => return Err(Reason::from(&error)),
+            Err(error) => return Err(CloseReason::from(&error)),
         }
     }
     Ok(())

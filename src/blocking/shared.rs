@@ -7,7 +7,7 @@
 use super::connection::Stream;
 use crate::limits::Limits;
 use crate::net::BoundSocket;
-use crate::stats::{Reason, Stats};
+use crate::stats::{CloseReason, Stats};
 use log::warn;
 use std::collections::HashMap;
 use std::fmt;
@@ -56,10 +56,10 @@ enum Phase {
 impl Phase {
     /// What a connection's end means in this phase. A thread that was woken by our `shutdown` sees what its peer might
     /// have done: an EOF, or a write that fails. A peer who really did so at that very moment is counted as ours.
-    fn judge(self, reason: Reason) -> Reason {
+    fn judge(self, reason: CloseReason) -> CloseReason {
         match (self, reason) {
-            (Self::Draining(_), Reason::Finished) => Reason::Drained,
-            (Self::Cutting, Reason::Finished | Reason::Reset) => Reason::Cut,
+            (Self::Draining(_), CloseReason::PeerClosed) => CloseReason::ShutDown,
+            (Self::Cutting, CloseReason::PeerClosed | CloseReason::Reset) => CloseReason::Aborted,
             _ => reason,
         }
     }
@@ -94,7 +94,7 @@ impl Shared {
         let mut stats = book.ledger.clone();
         // What all owed at the same moment nobody can know without sharing it, byte by byte. The most that one owed,
         // times the most that were there, cannot be less; for one at a time it is exact.
-        stats.owed_peak = book.largest_debt * stats.live_peak;
+        stats.unsent_bytes_peak = book.largest_debt * stats.connections_open_peak;
         stats
     }
 
@@ -119,7 +119,8 @@ impl Shared {
     fn book_with_room(&self) -> Option<MutexGuard<'_, Book>> {
         let mut book = self.book();
         let full = |book: &Book| {
-            book.phase == Phase::Serving && book.ledger.live >= self.limits.connections_max as u64
+            book.phase == Phase::Serving
+                && book.ledger.connections_open >= self.limits.connections_max as u64
         };
         if full(&book) {
             book.ledger.accept_pauses += 1;
@@ -201,27 +202,29 @@ impl Shared {
 
     /// The one way out: closes the connection, and adds what its thread counted. The thread has dropped its own `Arc`
     /// by now, so that the one in the register is the last.
-    pub(super) fn leave(&self, number: u64, reason: Reason, mut own: Stats) {
+    pub(super) fn leave(&self, number: u64, reason: CloseReason, mut own: Stats) {
         let mut book = self.book();
         let reason = book.phase.judge(reason);
         let stream = book.streams.remove(&number);
         drop(book);
 
-        if let (Some(stream), Reason::Cut | Reason::WriteStall) = (&stream, reason) {
+        if let (Some(stream), CloseReason::Aborted | CloseReason::WriteStall) = (&stream, reason) {
             stream.reset_on_close();
         }
         // Closed before it is counted: whoever waits for room finds a descriptor free.
         drop(stream);
 
         let mut book = self.book();
-        book.largest_debt = book.largest_debt.max(std::mem::take(&mut own.owed_peak));
+        book.largest_debt = book
+            .largest_debt
+            .max(std::mem::take(&mut own.unsent_bytes_peak));
         book.ledger.merge(&own);
-        book.ledger.close(reason, own.owed as usize);
+        book.ledger.close(reason, own.unsent_bytes as usize);
         // A bell that nobody listens to still is a system call.
         if book.waiting > 0 {
             self.room.notify_all();
         }
-        if book.phase != Phase::Serving && book.ledger.live == 0 {
+        if book.phase != Phase::Serving && book.ledger.connections_open == 0 {
             self.ending.notify_all();
         }
     }
@@ -269,7 +272,7 @@ impl Shared {
             (book, _) = self
                 .ending
                 .wait_timeout_while(book, left, |book| {
-                    book.phase != Phase::Cutting && book.ledger.live > 0
+                    book.phase != Phase::Cutting && book.ledger.connections_open > 0
                 })
                 .unwrap_or_else(PoisonError::into_inner);
             if book.phase != Phase::Cutting {

@@ -64,8 +64,12 @@ impl Running {
     #[track_caller]
     fn end(self) -> Stats {
         let stats = self.result.recv_timeout(DEADLINE).unwrap().unwrap();
-        assert_eq!(stats.balance(), Ok(()));
-        assert_eq!((stats.live, stats.owed), (0, 0), "{stats}");
+        assert_eq!(stats.check_invariants(), Ok(()));
+        assert_eq!(
+            (stats.connections_open, stats.unsent_bytes),
+            (0, 0),
+            "{stats}"
+        );
         assert_eq!(self.handle.stats(), stats);
         stats
     }
@@ -162,10 +166,16 @@ fn clients_are_echoed_one_after_the_other() {
         }
         server.handle.drain();
         let stats = server.end();
-        assert_eq!((stats.accepted, stats.closed(Reason::Finished)), (3, 3));
+        assert_eq!(
+            (stats.accepted, stats.closed(CloseReason::PeerClosed)),
+            (3, 3)
+        );
         assert_eq!((stats.bytes_in, stats.bytes_out), (42, 42));
         if model == Model::OneAtATime {
-            assert_eq!((stats.live_peak, stats.owed_peak), (1, 13));
+            assert_eq!(
+                (stats.connections_open_peak, stats.unsent_bytes_peak),
+                (1, 13)
+            );
         }
     });
 }
@@ -190,7 +200,7 @@ fn a_half_close_gets_everything_and_then_the_end() {
         assert!(echo == sent, "{} of {} bytes", echo.len(), sent.len());
         server.handle.drain();
         let stats = server.end();
-        assert_eq!(stats.closed(Reason::Finished), 1);
+        assert_eq!(stats.closed(CloseReason::PeerClosed), 1);
         assert_eq!((stats.bytes_in, stats.bytes_out), (1 << 20, 1 << 20));
     });
 }
@@ -219,12 +229,15 @@ fn draining_says_goodbye_to_the_quiet() {
         let server = Running::start(model, &[address], Limits::default());
         let mut client = server.client();
         client.asks(b"one");
-        assert_eq!(server.handle.stats().live, 1);
+        assert_eq!(server.handle.stats().connections_open, 1);
         server.handle.drain();
         server.handle.drain();
         client.sees_the_end();
         let stats = server.end();
-        assert_eq!((stats.accepted, stats.closed(Reason::Drained)), (1, 1));
+        assert_eq!(
+            (stats.accepted, stats.closed(CloseReason::ShutDown)),
+            (1, 1)
+        );
         assert_eq!((stats.bytes_out, stats.discarded), (3, 0));
     });
 }
@@ -258,7 +271,7 @@ fn draining_ends_a_stream_in_full_flow() {
         let stats = server.end();
         writing.join().unwrap();
         // In order if its queue was empty for a moment, else when the time was over.
-        let ours = stats.closed(Reason::Drained) + stats.closed(Reason::Cut);
+        let ours = stats.closed(CloseReason::ShutDown) + stats.closed(CloseReason::Aborted);
         assert_eq!((stats.accepted, ours), (1, 1), "{stats}");
         assert!(stats.bytes_out >= echo as u64);
     });
@@ -272,7 +285,7 @@ fn stopping_cuts_who_never_reads() {
         client.clogs();
         server.handle.stop();
         let stats = server.end();
-        assert_eq!((stats.accepted, stats.closed(Reason::Cut)), (1, 1));
+        assert_eq!((stats.accepted, stats.closed(CloseReason::Aborted)), (1, 1));
         assert!(stats.discarded > 0 && stats.bytes_out > 0, "{stats}");
     });
 }
@@ -291,7 +304,7 @@ fn draining_cuts_who_never_reads_when_its_time_is_over() {
         server.handle.drain();
         let stats = server.end();
         assert!(begin.elapsed() >= Duration::from_millis(100));
-        assert_eq!((stats.accepted, stats.closed(Reason::Cut)), (1, 1));
+        assert_eq!((stats.accepted, stats.closed(CloseReason::Aborted)), (1, 1));
         assert!(stats.discarded > 0, "{stats}");
     });
 }
@@ -308,7 +321,7 @@ fn a_stop_overtakes_a_drain() {
         client.clogs();
         server.handle.drain();
         server.handle.stop();
-        assert_eq!(server.end().closed(Reason::Cut), 1);
+        assert_eq!(server.end().closed(CloseReason::Aborted), 1);
     });
 }
 
@@ -326,10 +339,10 @@ fn a_stalled_write_ends_in_a_reset() {
                 break error;
             }
         };
-        assert_eq!(Reason::from(&error), Reason::Reset, "{error}");
+        assert_eq!(CloseReason::from(&error), CloseReason::Reset, "{error}");
         server.handle.drain();
         let stats = server.end();
-        assert_eq!(stats.closed(Reason::WriteStall), 1, "{stats}");
+        assert_eq!(stats.closed(CloseReason::WriteStall), 1, "{stats}");
         assert!(stats.discarded > 0, "{stats}");
     });
 }
@@ -352,7 +365,7 @@ fn the_idle_leave_and_the_next_is_served() {
         once.sees_the_end();
         server.handle.drain();
         let stats = server.end();
-        assert_eq!(stats.closed(Reason::Idle), stats.accepted, "{stats}");
+        assert_eq!(stats.closed(CloseReason::Idle), stats.accepted, "{stats}");
     });
 }
 
@@ -384,7 +397,11 @@ fn the_second_of_one_waits_in_the_queue() {
         server.handle.drain();
         second.sees_the_end();
         let stats = server.end();
-        assert_eq!((stats.accepted, stats.live_peak), (2, 1), "{stats}");
+        assert_eq!(
+            (stats.accepted, stats.connections_open_peak),
+            (2, 1),
+            "{stats}"
+        );
         assert!(stats.accept_pauses > 0);
     }
 }
@@ -412,7 +429,11 @@ fn the_limit_holds_across_listeners() {
     }
     server.handle.drain();
     let stats = server.end();
-    assert_eq!((stats.accepted, stats.live_peak), (100, 1), "{stats}");
+    assert_eq!(
+        (stats.accepted, stats.connections_open_peak),
+        (100, 1),
+        "{stats}"
+    );
 }
 
 #[test]
@@ -423,12 +444,18 @@ fn many_at_once_each_get_their_own_bytes() {
         for (i, client) in clients.iter_mut().enumerate() {
             client.asks(format!("I am number {i}").as_bytes());
         }
-        assert_eq!(server.handle.stats().live, 100);
-        assert_eq!(server.handle.stats().balance(), Ok(()));
+        assert_eq!(server.handle.stats().connections_open, 100);
+        assert_eq!(server.handle.stats().check_invariants(), Ok(()));
         server.handle.drain();
         clients.iter_mut().for_each(Client::sees_the_end);
         let stats = server.end();
-        assert_eq!((stats.live_peak, stats.closed(Reason::Drained)), (100, 100));
+        assert_eq!(
+            (
+                stats.connections_open_peak,
+                stats.closed(CloseReason::ShutDown)
+            ),
+            (100, 100)
+        );
     }
 }
 
@@ -454,10 +481,13 @@ fn a_reset_ends_one_connection_and_no_other() {
         server.handle.stop();
         let stats = server.end();
         assert_eq!(
-            (stats.closed(Reason::Reset), stats.closed(Reason::Finished)),
+            (
+                stats.closed(CloseReason::Reset),
+                stats.closed(CloseReason::PeerClosed)
+            ),
             expected
         );
-        assert_eq!(stats.closed(Reason::Cut), 1);
+        assert_eq!(stats.closed(CloseReason::Aborted), 1);
     });
 }
 
@@ -485,7 +515,10 @@ fn without_a_thread_the_client_goes_and_the_server_stays() {
     }
     server.handle.drain();
     let stats = server.end();
-    assert_eq!((stats.accepted, stats.closed(Reason::OutOfMemory)), (3, 3));
+    assert_eq!(
+        (stats.accepted, stats.closed(CloseReason::OutOfMemory)),
+        (3, 3)
+    );
 }
 
 #[test]
@@ -537,10 +570,10 @@ fn a_shortage_pauses_until_somebody_leaves() {
         while shared.stats().accept_pauses == 0 {
             thread::yield_now();
         }
-        shared.leave(number, Reason::Finished, Stats::default());
+        shared.leave(number, CloseReason::PeerClosed, Stats::default());
     });
     assert!(begin.elapsed() < DEADLINE);
-    assert_eq!(shared.stats().balance(), Ok(()));
+    assert_eq!(shared.stats().check_invariants(), Ok(()));
 }
 
 #[test]
@@ -687,7 +720,7 @@ fn one_connection_follows_its_socket() {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, Interrupted, TimedOut, WouldBlock};
 
     #[track_caller]
-    fn check(steps: Vec<Step>, reason: Reason, written: &[u8], unsent: usize) {
+    fn check(steps: Vec<Step>, reason: CloseReason, written: &[u8], unsent: usize) {
         let mut socket = Scripted {
             steps: steps.into(),
             written: Vec::new(),
@@ -696,14 +729,19 @@ fn one_connection_follows_its_socket() {
         own.open();
         let ended = connection::echo(&mut socket, &Peer::Unnamed, &mut [0; 8], &mut own);
         assert_eq!((ended, &socket.written[..]), (reason, written));
-        assert_eq!(own.owed, unsent as u64);
+        assert_eq!(own.unsent_bytes, unsent as u64);
         own.close(ended, unsent);
-        assert_eq!(own.balance(), Ok(()));
+        assert_eq!(own.check_invariants(), Ok(()));
         assert!(socket.steps.is_empty(), "left over: {socket:?}");
     }
 
-    check(vec![], Reason::Finished, b"", 0);
-    check(vec![Read(b"abc"), Write(9)], Reason::Finished, b"abc", 0);
+    check(vec![], CloseReason::PeerClosed, b"", 0);
+    check(
+        vec![Read(b"abc"), Write(9)],
+        CloseReason::PeerClosed,
+        b"abc",
+        0,
+    );
     // Interrupted calls are made again; short writes go on where they ended.
     check(
         vec![
@@ -714,23 +752,23 @@ fn one_connection_follows_its_socket() {
             Write(1),
             Write(1),
         ],
-        Reason::Finished,
+        CloseReason::PeerClosed,
         b"abc",
         0,
     );
     check(
         vec![Read(b"a"), Write(1), Fail(WouldBlock)],
-        Reason::Idle,
+        CloseReason::Idle,
         b"a",
         0,
     );
-    check(vec![Fail(ConnectionReset)], Reason::Reset, b"", 0);
-    check(vec![Fail(TimedOut)], Reason::PeerTimeout, b"", 0);
+    check(vec![Fail(ConnectionReset)], CloseReason::Reset, b"", 0);
+    check(vec![Fail(TimedOut)], CloseReason::PeerTimeout, b"", 0);
     // What was not sent stays owed.
     let in_vain = || Fail(WouldBlock);
     check(
         vec![Read(b"abc"), Write(1), in_vain(), in_vain(), in_vain()],
-        Reason::WriteStall,
+        CloseReason::WriteStall,
         b"a",
         2,
     );
@@ -738,11 +776,16 @@ fn one_connection_follows_its_socket() {
     let slowly = [in_vain(), in_vain(), Write(1)];
     let mut steps = vec![Read(b"abc")];
     steps.extend([slowly.clone(), slowly.clone(), slowly].concat());
-    check(steps, Reason::Finished, b"abc", 0);
-    check(vec![Read(b"abc"), Fail(BrokenPipe)], Reason::Reset, b"", 3);
+    check(steps, CloseReason::PeerClosed, b"abc", 0);
+    check(
+        vec![Read(b"abc"), Fail(BrokenPipe)],
+        CloseReason::Reset,
+        b"",
+        3,
+    );
     check(
         vec![Read(b"abc"), Write(2), Write(0)],
-        Reason::Error,
+        CloseReason::Error,
         b"ab",
         1,
     );

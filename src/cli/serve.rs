@@ -33,7 +33,7 @@ use crate::blocking;
 use crate::echo::{AccessList, Config, Server, StartError, Turn};
 use crate::limits::OverloadPolicy;
 use crate::net::{BoundSocket, Endpoint, Resolved, bind_resolved};
-use crate::stats::{Dropped, Reason, Rejected, Stats};
+use crate::stats::{CloseReason, DropReason, RejectReason, Stats};
 use bell::Bell;
 use delivery::Delivery;
 use inherit::Inherited;
@@ -213,7 +213,7 @@ fn serve_by_events(
         let turn = server
             .turn(wait)
             .map_err(|error| explain::system("the event loop failed", &error))?;
-        let is_due = orders.ladder.is_due(server.stats().live);
+        let is_due = orders.ladder.is_due(server.stats().connections_open);
         let is_woken = turn == Turn::Woken || bell.has_rung();
         if turn == Turn::Serving && !is_woken && !is_due && wait.is_none() {
             continue; // nearly always
@@ -371,8 +371,8 @@ trait Served {
     fn held(&self) -> Held {
         let stats = self.stats();
         Held {
-            connections: stats.live,
-            tails: stats.owed,
+            connections: stats.connections_open,
+            tails: stats.unsent_bytes,
             ..Held::default()
         }
     }
@@ -395,9 +395,9 @@ impl Served for Server {
         let stats = Self::stats(self);
         let (taken, room) = self.slot_bytes();
         Held {
-            connections: stats.live,
+            connections: stats.connections_open,
             slots: (taken as u64, room as u64),
-            tails: stats.owed,
+            tails: stats.unsent_bytes,
             turn_us_max: stats.turn_us_max,
         }
     }
@@ -467,7 +467,7 @@ impl Orders {
                 }
                 log::info!(
                     "draining {}, at most {}; once more to stop at once",
-                    plural(stats.live, "connection"),
+                    plural(stats.connections_open, "connection"),
                     Time(self.drain_timeout)
                 );
                 server.drain();
@@ -484,12 +484,12 @@ impl Orders {
 fn conclude(end: &End, lasted: Duration) -> Exit {
     let lasted = Duration::from_millis(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX));
     log::info!("ended after {}: {}", Time(lasted), end.stats);
-    if let Err(problem) = end.stats.balance() {
+    if let Err(problem) = end.stats.check_invariants() {
         log::error!("a mistake in this program, please report it: the ledger says that {problem}");
     }
-    let cut = end.stats.closed(Reason::Cut);
-    let refused = end.stats.rejected(Rejected::Stopping);
-    let dropped = end.stats.dropped(Dropped::Stopping);
+    let cut = end.stats.closed(CloseReason::Aborted);
+    let refused = end.stats.rejected(RejectReason::Stopping);
+    let dropped = end.stats.dropped(DropReason::Stopping);
     if cut + refused + dropped == 0 {
         return Exit::Ok;
     }
@@ -559,14 +559,14 @@ mod tests {
         };
         assert_eq!(conclude(&end, Duration::ZERO), Exit::Ok);
         end.stats.open();
-        end.stats.close(Reason::Cut, 0);
+        end.stats.close(CloseReason::Aborted, 0);
         assert_eq!(conclude(&end, Duration::ZERO), Exit::Cut);
         end.stats = Stats::default();
-        end.stats.reject(Rejected::Stopping);
+        end.stats.reject(RejectReason::Stopping);
         assert_eq!(conclude(&end, Duration::ZERO), Exit::Cut);
         end.stats = Stats::default();
         end.stats.datagrams_in += 1;
-        end.stats.drop_datagram(Dropped::Stopping);
+        end.stats.drop_datagram(DropReason::Stopping);
         assert_eq!(conclude(&end, Duration::ZERO), Exit::Cut);
     }
 }

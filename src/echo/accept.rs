@@ -10,7 +10,7 @@ use crate::limits::OverloadPolicy;
 use crate::net::accept::{self, AcceptError};
 use crate::net::{Accepted, Listener, Stream, trace};
 use crate::reactor::{Key, Readiness};
-use crate::stats::{Reason, Rejected};
+use crate::stats::{CloseReason, RejectReason};
 use std::io;
 
 impl<W: Backend> Server<W> {
@@ -24,7 +24,7 @@ impl<W: Backend> Server<W> {
             self.limits.accept_budget
         };
         for _ in 0..budget {
-            let is_full = self.stats.live >= self.limits.connections_max as u64
+            let is_full = self.stats.connections_open >= self.limits.connections_max as u64
                 && !planted!("no-connection-limit");
             if is_full && self.limits.overload == OverloadPolicy::Wait && !self.is_refusing() {
                 return self.pause_at_limit();
@@ -59,8 +59,10 @@ impl<W: Backend> Server<W> {
 
     fn register_connection(&mut self, accepted: Accepted<W::Stream>) {
         let verdict = match self.is_refusing() {
-            true => Err(Rejected::Stopping),
-            false => self.admission.judge(&accepted.peer, self.stats.live),
+            true => Err(RejectReason::Stopping),
+            false => self
+                .admission
+                .judge(&accepted.peer, self.stats.connections_open),
         };
         if let Err(why) = verdict {
             return self.reject(&accepted, why);
@@ -75,7 +77,7 @@ impl<W: Backend> Server<W> {
             Err((socket, error)) => {
                 log::debug!("{} cannot be watched: {error}", accepted.peer);
                 if !planted!("unregistered-uncounted") {
-                    self.stats.close(Reason::Unregistered, 0);
+                    self.stats.close(CloseReason::RegisterFailed, 0);
                 }
                 drop(socket);
             }
@@ -83,7 +85,7 @@ impl<W: Backend> Server<W> {
     }
 
     /// Sends a newcomer away, by a reset: who is told at once can try elsewhere, and nothing of them stays in the kernel.
-    fn reject(&mut self, accepted: &Accepted<W::Stream>, why: Rejected) {
+    fn reject(&mut self, accepted: &Accepted<W::Stream>, why: RejectReason) {
         self.stats.reject(why);
         accepted.stream.reset_on_close();
         if self
@@ -179,7 +181,7 @@ impl<W: Backend> Server<W> {
         {
             log::warn!(
                 "cannot accept beside {} open connections: {error}: {remedy}",
-                self.stats.live
+                self.stats.connections_open
             );
         }
     }

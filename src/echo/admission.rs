@@ -14,7 +14,7 @@
 
 use crate::limits::Limits;
 use crate::net::{IpNet, Peer};
-use crate::stats::Rejected;
+use crate::stats::RejectReason;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -61,18 +61,18 @@ impl Admission {
     }
 
     /// Whether this newcomer is let in, beside so many who are.
-    pub(super) fn judge(&self, peer: &Peer, live: u64) -> Result<(), Rejected> {
+    pub(super) fn judge(&self, peer: &Peer, live: u64) -> Result<(), RejectReason> {
         // Whoever may open a Unix socket's file has been let in by the file system.
         if let Peer::Ip(address) = peer {
             if !self.access.admits(address.ip()) {
-                return Err(Rejected::Denied);
+                return Err(RejectReason::Denied);
             }
             if (self.per_prefix.as_ref()).is_some_and(|counts| counts.is_full(address.ip())) {
-                return Err(Rejected::Prefix);
+                return Err(RejectReason::Prefix);
             }
         }
         if live >= self.connections_max {
-            return Err(Rejected::Limit);
+            return Err(RejectReason::Limit);
         }
         Ok(())
     }
@@ -176,7 +176,7 @@ mod tests {
         admission.enter(&first, 3);
         assert_eq!(admission.judge(&second, 1), Ok(()));
         admission.enter(&second, 0);
-        assert_eq!(admission.judge(&first, 2), Err(Rejected::Prefix));
+        assert_eq!(admission.judge(&first, 2), Err(RejectReason::Prefix));
         assert_eq!(admission.judge(&peer("10.0.1.1"), 2), Ok(()));
         assert_eq!(admission.judge(&Peer::Unnamed, 2), Ok(()));
         admission.enter(&Peer::Unnamed, 1);
@@ -197,7 +197,7 @@ mod tests {
         admission.enter(&peer("[2001:db8::1]"), 0);
         assert_eq!(
             admission.judge(&peer("[2001:db8::2]"), 1),
-            Err(Rejected::Prefix)
+            Err(RejectReason::Prefix)
         );
         assert_eq!(admission.judge(&peer("[2001:db8:0:1::2]"), 1), Ok(()));
     }
@@ -210,6 +210,6 @@ mod tests {
         };
         let admission = Admission::new(&limits);
         assert_eq!(admission.judge(&Peer::Unnamed, 4), Ok(()));
-        assert_eq!(admission.judge(&Peer::Unnamed, 5), Err(Rejected::Limit));
+        assert_eq!(admission.judge(&Peer::Unnamed, 5), Err(RejectReason::Limit));
     }
 }

@@ -18,7 +18,7 @@ use super::connection::Outcome;
 use super::{Phase, Server};
 use crate::net::Stream;
 use crate::reactor::{Key, Readiness};
-use crate::stats::{Dropped, Reason, Rejected};
+use crate::stats::{CloseReason, DropReason, RejectReason};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -32,13 +32,14 @@ const CALLS_IN_VAIN_MAX: u32 = 16;
 
 impl<W: Backend> Server<W> {
     /// The one way out: whatever ends a connection ends it here.
-    pub(super) fn close_connection(&mut self, key: Key, reason: Reason) {
+    pub(super) fn close_connection(&mut self, key: Key, reason: CloseReason) {
         let Some(Socket::Connection(connection)) = self.reactor.close(key) else {
             return;
         };
         self.stats.close(reason, connection.unsent_bytes());
         self.admission.leave(key.slot());
-        if matches!(reason, Reason::WriteStall | Reason::Cut) && !planted!("stalled-ends-in-order")
+        if matches!(reason, CloseReason::WriteStall | CloseReason::Aborted)
+            && !planted!("stalled-ends-in-order")
         {
             // In good order, the kernel would go on offering the unsent bytes for as long as the peer likes.
             connection.stream().reset_on_close();
@@ -86,7 +87,7 @@ impl<W: Backend> Server<W> {
     /// Begins to stop. Connections and datagrams that are queued by now are served, and each listener is closed when its
     /// queue is empty; whoever is in the middle of something may finish it; everybody is told close_at, and what is left
     /// when `drain_timeout` is over is cut. Of a queue, what is left `fin_timeout` before that is refused and counted
-    /// ([`Rejected::Stopping`], [`Dropped::Stopping`]). Saying it twice changes nothing.
+    /// ([`RejectReason::Stopping`], [`DropReason::Stopping`]). Saying it twice changes nothing.
     pub fn drain(&mut self) {
         if !matches!(self.phase, Phase::Serving | Phase::HandedOver) {
             return;
@@ -149,7 +150,7 @@ impl<W: Backend> Server<W> {
         self.phase = Phase::Stopped;
         self.reactor.read_clock();
         for key in self.connections() {
-            self.close_connection(key, Reason::Cut);
+            self.close_connection(key, CloseReason::Aborted);
         }
         // After the connections: accept(2) takes a descriptor, even if only to refuse.
         self.refuse_queues();
@@ -237,7 +238,7 @@ impl<W: Backend> Server<W> {
 
     /// How many queued connections and datagrams were lost because the server stopped.
     fn lost_in_queue(&self) -> u64 {
-        self.stats.rejected(Rejected::Stopping) + self.stats.dropped(Dropped::Stopping)
+        self.stats.rejected(RejectReason::Stopping) + self.stats.dropped(DropReason::Stopping)
     }
 
     /// A queue is empty. While the server drains, that is what its listener or datagram socket was still open for.
@@ -270,7 +271,9 @@ impl<W: Backend> Server<W> {
     }
 
     pub(super) fn is_finished(&self) -> bool {
-        self.phase != Phase::Serving && self.stats.live == 0 && self.listeners.is_empty()
+        self.phase != Phase::Serving
+            && self.stats.connections_open == 0
+            && self.listeners.is_empty()
     }
 
     pub(super) fn connections(&self) -> Vec<Key> {

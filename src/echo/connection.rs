@@ -20,7 +20,7 @@
 use super::write_buffer::WriteBuffer;
 use crate::net::{Stream, trace};
 use crate::reactor::Readiness;
-use crate::stats::{Reason, Stats};
+use crate::stats::{CloseReason, Stats};
 use std::io::{self, ErrorKind};
 
 /// See the page above.
@@ -64,7 +64,7 @@ pub enum Outcome {
     /// The budget is spent and the socket is not drained: come back in the next turn.
     Yield,
     /// It is over.
-    Done(Reason),
+    Done(CloseReason),
 }
 
 impl<S: Stream> Connection<S> {
@@ -90,7 +90,7 @@ impl<S: Stream> Connection<S> {
             Ok(outcome) => outcome,
             Err(error) => {
                 log::debug!("{} ends: {error}", self.stream.peer());
-                Outcome::Done(Reason::from(&error))
+                Outcome::Done(CloseReason::from(&error))
             }
         }
     }
@@ -131,7 +131,7 @@ impl<S: Stream> Connection<S> {
         let mut nothing_yet = true;
         loop {
             let count = match self.stream.read(read_buffer) {
-                Ok(0) => return Ok(Outcome::Done(Reason::Finished)),
+                Ok(0) => return Ok(Outcome::Done(CloseReason::PeerClosed)),
                 Ok(count) => count,
                 Err(error) if would_block(&error) => {
                     stats.spurious_events += u64::from(nothing_yet);
@@ -141,14 +141,14 @@ impl<S: Stream> Connection<S> {
                 Err(error)
                     if planted!("reset-is-eof") && error.kind() == ErrorKind::ConnectionReset =>
                 {
-                    return Ok(Outcome::Done(Reason::Finished));
+                    return Ok(Outcome::Done(CloseReason::PeerClosed));
                 }
                 Err(error) => return Err(error),
             };
             nothing_yet = false;
             if !self.write_back(&read_buffer[..count], stats)? && !planted!("unbounded-tail") {
                 if planted!("close-with-a-tail-owed") && readiness == Readiness::Exceptional {
-                    return Ok(Outcome::Done(Reason::Finished));
+                    return Ok(Outcome::Done(CloseReason::PeerClosed));
                 }
                 return Ok(Outcome::Wait(Wait::Writing));
             }
@@ -182,12 +182,12 @@ impl<S: Stream> Connection<S> {
             self.stream.shutdown_write()?;
             self.phase = Phase::Lingering;
             if planted!("goodbye-without-lingering") {
-                return Ok(Outcome::Done(Reason::Drained));
+                return Ok(Outcome::Done(CloseReason::ShutDown));
             }
         }
         while budget > 0 {
             match self.stream.read(read_buffer) {
-                Ok(0) => return Ok(Outcome::Done(Reason::Drained)),
+                Ok(0) => return Ok(Outcome::Done(CloseReason::ShutDown)),
                 Ok(count) => {
                     stats.bytes_in += count as u64;
                     if !planted!("discarded-uncounted") {
@@ -226,7 +226,7 @@ impl<S: Stream> Connection<S> {
             stats.discarded += rest.len() as u64;
             return Err(ErrorKind::OutOfMemory.into());
         }
-        stats.owe(rest.len());
+        stats.store_unsent(rest.len());
         Ok(false)
     }
 
@@ -235,7 +235,7 @@ impl<S: Stream> Connection<S> {
     fn flush(&mut self, stats: &mut Stats) -> io::Result<bool> {
         let sent = write_some(&mut self.stream, self.write_buffer.remaining())?;
         self.write_buffer.consume(sent);
-        stats.pay(sent);
+        stats.flush_unsent(sent);
         Ok(self.write_buffer.is_empty())
     }
 
@@ -256,7 +256,7 @@ impl<S: Stream> Connection<S> {
         let unsent = self.unsent_bytes();
         match self.advance(Readiness::Exceptional, read_buffer, budget, stats) {
             Outcome::Wait(Wait::Writing) if self.unsent_bytes() == unsent => {
-                Outcome::Done(Reason::WriteStall)
+                Outcome::Done(CloseReason::WriteStall)
             }
             outcome => outcome,
         }

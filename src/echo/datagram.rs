@@ -7,7 +7,7 @@
 use super::udp_filter::UdpFilter;
 use crate::net::accept::{self, AcceptError};
 use crate::net::{Datagrams, Unanswerable, trace};
-use crate::stats::{Dropped, Stats};
+use crate::stats::{DropReason, Stats};
 use std::io::{self, ErrorKind};
 use std::time::Instant;
 
@@ -77,7 +77,7 @@ pub fn discard_all<D: Datagrams>(
             Received::Error(error) => last_error = Some(error),
             Received::Datagram(..) => {
                 last_error = None;
-                stats.drop_datagram(Dropped::Stopping);
+                stats.drop_datagram(DropReason::Stopping);
             }
         }
     }
@@ -123,18 +123,18 @@ fn echo_one<D: Datagrams>(
     path: &D::ReplyPath,
     udp_filter: &mut UdpFilter,
     now: Instant,
-) -> Result<(), Dropped> {
+) -> Result<(), DropReason> {
     let source = D::source(path);
     if log::log_enabled!(target: trace::TARGET, log::Level::Trace) {
         trace::log_received_from(&source, datagram);
     }
     if may_be_cut {
-        return Err(Dropped::TooLong);
+        return Err(DropReason::TooLong);
     }
     D::check(path).map_err(|why| match why {
-        Unanswerable::Group => Dropped::Group,
-        Unanswerable::NoDestination => Dropped::NoDestination,
-        Unanswerable::ForeignSender => Dropped::ForeignSender,
+        Unanswerable::Group => DropReason::Group,
+        Unanswerable::NoDestination => DropReason::NoDestination,
+        Unanswerable::ForeignSender => DropReason::ForeignSender,
     })?;
     udp_filter.admit(&source, now)?;
     loop {
@@ -145,11 +145,11 @@ fn echo_one<D: Datagrams>(
             Err(error)
                 if error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(105) =>
             {
-                return Err(Dropped::WouldBlock);
+                return Err(DropReason::WouldBlock);
             }
             Err(error) => {
                 log::debug!("no answer to {source}: {error}");
-                return Err(Dropped::Error);
+                return Err(DropReason::Error);
             }
         }
     }

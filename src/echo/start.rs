@@ -336,7 +336,7 @@ mod tests {
         };
         let connect = |_| TcpStream::connect(address).unwrap();
         let mut clients: Vec<TcpStream> = (0..CLIENTS).map(connect).collect();
-        while server.stats().live < CLIENTS {
+        while server.stats().connections_open < CLIENTS {
             let _ = server.turn(None).unwrap();
         }
         for client in &mut clients {

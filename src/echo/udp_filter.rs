@@ -21,7 +21,7 @@
 use super::admission::AccessList;
 use crate::limits::Limits;
 use crate::net::{Peer, UnixName};
-use crate::stats::Dropped;
+use crate::stats::DropReason;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
 use std::net::{IpAddr, SocketAddr};
@@ -66,31 +66,31 @@ impl UdpFilter {
     ///
     /// # Errors
     /// Why not.
-    pub fn admit(&mut self, source: &Peer, now: Instant) -> Result<(), Dropped> {
+    pub fn admit(&mut self, source: &Peer, now: Instant) -> Result<(), DropReason> {
         match source {
-            Peer::Unnamed => Err(Dropped::Unnamed),
+            Peer::Unnamed => Err(DropReason::Unnamed),
             Peer::Unix(name) => {
                 if self.own_names.contains(name) {
-                    return Err(Dropped::OwnPort);
+                    return Err(DropReason::OwnPort);
                 }
                 self.check_rate(name, name, now)
             }
             Peer::Ip(address) => {
                 self.check_address(*address)?;
                 if !self.access.admits(address.ip()) {
-                    return Err(Dropped::Denied);
+                    return Err(DropReason::Denied);
                 }
                 self.check_rate(subscriber(address.ip()), address, now)
             }
         }
     }
 
-    fn check_address(&self, source: SocketAddr) -> Result<(), Dropped> {
+    fn check_address(&self, source: SocketAddr) -> Result<(), DropReason> {
         if self.own_ports.contains(&source.port()) && !planted!("udp-answers-itself") {
-            return Err(Dropped::OwnPort);
+            return Err(DropReason::OwnPort);
         }
         if source.port() < SYSTEM_PORTS_END || source.port() == NFS_PORT {
-            return Err(Dropped::ServicePort);
+            return Err(DropReason::ServicePort);
         }
         let no_host = match source.ip() {
             // 0/8 is "this network", 240/4 and above was never given out and ends in the broadcast address.
@@ -98,7 +98,7 @@ impl UdpFilter {
             IpAddr::V6(ip) => ip.is_multicast() || ip.is_unspecified(),
         };
         if no_host {
-            Err(Dropped::NoHost)
+            Err(DropReason::NoHost)
         } else {
             Ok(())
         }
@@ -110,21 +110,21 @@ impl UdpFilter {
         source: impl Hash,
         socket: impl Hash,
         now: Instant,
-    ) -> Result<(), Dropped> {
+    ) -> Result<(), DropReason> {
         if self
             .per_source
             .as_mut()
             .is_some_and(|sources| !sources.bucket(source).take(now))
             && !planted!("udp-rate-uncapped")
         {
-            return Err(Dropped::SourceRate);
+            return Err(DropReason::SourceRate);
         }
         let loops = self.loops.as_mut();
         if loops.is_some_and(|loops| loops.is_due(socket, now)) {
-            return Err(Dropped::Loop);
+            return Err(DropReason::Loop);
         }
         if self.total.as_mut().is_some_and(|total| !total.take(now)) {
-            return Err(Dropped::TotalRate);
+            return Err(DropReason::TotalRate);
         }
         Ok(())
     }
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(source: &str, expected: Result<(), Dropped>) {
+    fn check(source: &str, expected: Result<(), DropReason>) {
         let (mut udp_filter, now) = guard(&Limits::default());
         assert_eq!(
             udp_filter.admit(&Peer::Ip(source.parse().unwrap()), now),
@@ -274,17 +274,17 @@ mod tests {
     fn sources_that_can_only_be_forged_or_would_answer_get_nothing() {
         check("10.0.0.1:40000", Ok(()));
         check("[2001:db8::1]:40000", Ok(()));
-        check("10.0.0.1:0", Err(Dropped::ServicePort));
-        check("10.0.0.1:7", Err(Dropped::ServicePort));
-        check("10.0.0.1:1023", Err(Dropped::ServicePort));
+        check("10.0.0.1:0", Err(DropReason::ServicePort));
+        check("10.0.0.1:7", Err(DropReason::ServicePort));
+        check("10.0.0.1:1023", Err(DropReason::ServicePort));
         check("10.0.0.1:1024", Ok(()));
-        check("10.0.0.1:2049", Err(Dropped::ServicePort));
-        check("10.0.0.1:50007", Err(Dropped::OwnPort));
-        check("224.0.0.1:40000", Err(Dropped::NoHost));
-        check("255.255.255.255:40000", Err(Dropped::NoHost));
-        check("0.0.0.0:40000", Err(Dropped::NoHost));
-        check("[ff02::1]:40000", Err(Dropped::NoHost));
-        check("[::]:40000", Err(Dropped::NoHost));
+        check("10.0.0.1:2049", Err(DropReason::ServicePort));
+        check("10.0.0.1:50007", Err(DropReason::OwnPort));
+        check("224.0.0.1:40000", Err(DropReason::NoHost));
+        check("255.255.255.255:40000", Err(DropReason::NoHost));
+        check("0.0.0.0:40000", Err(DropReason::NoHost));
+        check("[ff02::1]:40000", Err(DropReason::NoHost));
+        check("[::]:40000", Err(DropReason::NoHost));
     }
 
     fn unix(name: &str) -> Peer {
@@ -298,8 +298,11 @@ mod tests {
             .own_names
             .push(UnixName::Path("/run/echo".into()));
         let own = Peer::Unix(UnixName::Path("/run/echo".into()));
-        assert_eq!(udp_filter.admit(&own, now), Err(Dropped::OwnPort));
-        assert_eq!(udp_filter.admit(&Peer::Unnamed, now), Err(Dropped::Unnamed));
+        assert_eq!(udp_filter.admit(&own, now), Err(DropReason::OwnPort));
+        assert_eq!(
+            udp_filter.admit(&Peer::Unnamed, now),
+            Err(DropReason::Unnamed)
+        );
         assert_eq!(udp_filter.admit(&unix("a"), now), Ok(()));
     }
 

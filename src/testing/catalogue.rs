@@ -8,7 +8,7 @@ use super::network::{Kind, Knobs};
 use super::time::Stage;
 use crate::limits::Limits;
 use crate::reactor::Interest;
-use crate::stats::Reason;
+use crate::stats::CloseReason;
 use std::time::Duration;
 
 /// A kind world with room for everything, to be made unkind in one way.
@@ -42,8 +42,8 @@ fn e1_events_for_nothing_change_nothing() {
     let after = stage.server.stats();
     // One of four sockets is the listener, whose accept finds nobody.
     assert!(after.spurious_events > before.spurious_events + 20);
-    assert_eq!((after.live, after.bytes_in), (3, 0));
-    assert_eq!(after.balance(), Ok(()));
+    assert_eq!((after.connections_open, after.bytes_in), (3, 0));
+    assert_eq!(after.check_invariants(), Ok(()));
     for socket in sockets {
         stage.is_echoed(socket, 10);
     }
@@ -59,7 +59,7 @@ fn e2_events_for_somebody_who_has_left_are_nobodys() {
     let sockets = stage.connect(2);
     stage.finish(sockets[0]);
     stage.settle();
-    assert_eq!(stage.closed(Reason::Finished), 1);
+    assert_eq!(stage.closed(CloseReason::PeerClosed), 1);
     let newcomer = stage.connect(1)[1]; // it lives in the slot that has come free
     let before = stage.server.stats().clone();
     for _ in 0..100 {
@@ -71,7 +71,7 @@ fn e2_events_for_somebody_who_has_left_are_nobodys() {
         after.spurious_events, before.spurious_events,
         "nobody was woken in another's place"
     );
-    assert_eq!(after.live, 2);
+    assert_eq!(after.connections_open, 2);
     stage.is_echoed(newcomer, 10);
     stage.is_echoed(sockets[1], 10);
 }
@@ -101,7 +101,7 @@ fn e3_slot_reuse_in_one_batch() {
     let stats = stage.server.stats();
     println!("{} stale events in {ROUNDS} rounds", stats.stale_events);
     assert!(stats.stale_events > ROUNDS as u64 / 100, "{stats}");
-    assert_eq!(stats.closed(Reason::Finished), ROUNDS as u64);
+    assert_eq!(stats.closed(CloseReason::PeerClosed), ROUNDS as u64);
     assert_eq!(stats.bytes_in, stats.bytes_out);
 }
 
@@ -204,7 +204,7 @@ fn e11_a_partial_write_goes_on_at_the_right_place() {
     let socket = stage.connect(1)[0];
     stage.send_pattern(socket, 0, MESSAGE);
     stage.settle();
-    assert!(stage.server.stats().owed > 0, "it is stuck");
+    assert!(stage.server.stats().unsent_bytes > 0, "it is stuck");
     let mut place = 0;
     while place < MESSAGE {
         // Only room is told of from here on: nothing arrives.
@@ -217,7 +217,7 @@ fn e11_a_partial_write_goes_on_at_the_right_place() {
         stage.settle();
     }
     let stats = stage.server.stats();
-    assert_eq!((stats.bytes_out, stats.owed), (MESSAGE as u64, 0));
+    assert_eq!((stats.bytes_out, stats.unsent_bytes), (MESSAGE as u64, 0));
 }
 
 #[test]
@@ -369,7 +369,7 @@ fn f4_nobody_is_called_idle_before_they_are_heard() {
     stage.settle();
     assert_eq!(stage.server.stats().bytes_out, 8 * 5);
     assert_eq!(
-        stage.closed(Reason::Idle),
+        stage.closed(CloseReason::Idle),
         1,
         "only the one who had said nothing"
     );
@@ -409,7 +409,7 @@ fn f4_who_is_idle_is_known_beside_more_who_are_ready_than_one_wait_tells_of() {
             "never: {silent:?}"
         );
     }
-    assert_eq!(stage.closed(Reason::Idle), 1, "the busy are not idle");
+    assert_eq!(stage.closed(CloseReason::Idle), 1, "the busy are not idle");
 }
 
 // --- What the stage needs for these ---------------------------------------------------------------------------------------

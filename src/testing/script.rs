@@ -4,7 +4,7 @@ use super::choices::Choices;
 use crate::echo::connection::{Connection, Outcome, Wait};
 use crate::net::{Peer, Stream};
 use crate::reactor::Readiness;
-use crate::stats::{Reason, Stats};
+use crate::stats::{CloseReason, Stats};
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::rc::Rc;
@@ -150,7 +150,7 @@ pub(super) fn run(
         );
         assert_eq!(stats.bytes_in, script.received as u64);
         assert_eq!(stats.bytes_out, script.echoed.len() as u64);
-        assert_eq!(stats.owed, connection.unsent_bytes() as u64);
+        assert_eq!(stats.unsent_bytes, connection.unsent_bytes() as u64);
         match outcome {
             Outcome::Done(reason) => break reason,
             Outcome::Yield => assert_eq!(
@@ -175,7 +175,7 @@ pub(super) fn run(
         }
     };
     stats.close(reason, connection.unsent_bytes());
-    assert_eq!(stats.balance(), Ok(()));
+    assert_eq!(stats.check_invariants(), Ok(()));
     drop(connection);
     let script = Rc::into_inner(socket.0)
         .expect("the connection is gone")
@@ -184,17 +184,17 @@ pub(super) fn run(
     script.choices
 }
 
-fn check_end(reason: Reason, script: &Script, stats: &Stats) {
+fn check_end(reason: CloseReason, script: &Script, stats: &Stats) {
     match reason {
-        Reason::Finished | Reason::Drained => {
+        CloseReason::PeerClosed | CloseReason::ShutDown => {
             assert_eq!(script.last_read, Some(Act::End), "a clean end follows FIN");
             assert_eq!(stats.bytes_out + stats.discarded, stats.bytes_in);
             assert!(
-                reason == Reason::Drained || stats.discarded == 0,
+                reason == CloseReason::ShutDown || stats.discarded == 0,
                 "a clean end has echoed everything"
             );
         }
-        Reason::Reset => {}
+        CloseReason::Reset => {}
         other => panic!("no script leads to {other:?}"),
     }
 }

@@ -17,7 +17,7 @@ use crate::echo::backend::Socket;
 use crate::echo::{Server, Turn};
 use crate::limits::{Limits, OverloadPolicy};
 use crate::reactor::Interest;
-use crate::stats::{Reason, Stats};
+use crate::stats::{CloseReason, Stats};
 use clients::Client;
 use std::panic::catch_unwind;
 use std::time::{Duration, Instant};
@@ -253,16 +253,16 @@ impl Simulation {
         if let Some(came) = self.left {
             assert_eq!((stats.accepted, stats.datagrams_in), came, "left to others");
         }
-        assert_eq!(stats.balance(), Ok(()), "{stats}");
-        let owed_max = stats.live * self.server.limits().read_buffer_bytes as u64;
+        assert_eq!(stats.check_invariants(), Ok(()), "{stats}");
+        let owed_max = stats.connections_open * self.server.limits().read_buffer_bytes as u64;
         assert!(
-            stats.owed <= owed_max,
+            stats.unsent_bytes <= owed_max,
             "owes {} and may owe {owed_max}",
-            stats.owed
+            stats.unsent_bytes
         );
-        assert!(stats.live as usize <= self.server.limits().connections_max);
+        assert!(stats.connections_open as usize <= self.server.limits().connections_max);
         assert_eq!(
-            stats.live as usize,
+            stats.connections_open as usize,
             self.network.kernel().streams(),
             "live connections are the open ones"
         );
@@ -283,7 +283,7 @@ impl Simulation {
         let stalled =
             count(&|wire| wire.aborted && is_over(wire.took_at, limits.write_stall_timeout));
         assert!(
-            ended(Reason::WriteStall) <= stalled,
+            ended(CloseReason::WriteStall) <= stalled,
             "took something in time: {closed:?}"
         );
         if self.hears_in_time {
@@ -294,7 +294,7 @@ impl Simulation {
                     || limits.idle_timeout.is_some_and(is_late)
             });
             assert!(
-                ended(Reason::Idle) <= silent,
+                ended(CloseReason::Idle) <= silent,
                 "sent something in time: {closed:?}"
             );
         }
@@ -409,7 +409,7 @@ impl Simulation {
         assert!(waiting.is_empty(), "never served: {waiting:?}");
         let stats = self.server.stats();
         assert!(
-            stats.closed(Reason::Finished) <= self.full_and_finished,
+            stats.closed(CloseReason::PeerClosed) <= self.full_and_finished,
             "a clean end has echoed everything: {stats}"
         );
     }
@@ -424,8 +424,8 @@ impl Simulation {
             assert!(turns < TURNS_MAX, "it does not end");
         }
         let stats = self.server.stats();
-        assert_eq!((stats.live, stats.owed), (0, 0));
-        assert_eq!(stats.balance(), Ok(()));
+        assert_eq!((stats.connections_open, stats.unsent_bytes), (0, 0));
+        assert_eq!(stats.check_invariants(), Ok(()));
         let open = self.network.kernel().open_here();
         assert_eq!(open, 0, "sockets left open");
         if self.left.is_some() {

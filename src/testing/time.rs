@@ -5,7 +5,7 @@ use crate::echo::backend::Socket;
 use crate::echo::{Server, Turn};
 use crate::limits::Limits;
 use crate::reactor::Interest;
-use crate::stats::Reason;
+use crate::stats::CloseReason;
 use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -152,7 +152,7 @@ impl Stage {
         panic!("it does not end: {}", self.server.stats());
     }
 
-    pub(super) fn closed(&self, reason: Reason) -> u64 {
+    pub(super) fn closed(&self, reason: CloseReason) -> u64 {
         self.server.stats().closed(reason)
     }
 }
@@ -172,7 +172,7 @@ fn the_idle_end_after_their_time_and_at_most_a_sixteenth_late() {
             lasted <= timeout + timeout / 16 + Duration::from_millis(2),
             "{lasted:?} is late"
         );
-        assert_eq!(stage.closed(Reason::Idle), 1);
+        assert_eq!(stage.closed(CloseReason::Idle), 1);
     }
 }
 
@@ -206,7 +206,10 @@ fn the_active_live_on_while_the_idle_end() {
         kernel.wire(sockets[1]).to_client.clear();
     }
     assert_eq!(
-        (stage.closed(Reason::Idle), stage.server.stats().live),
+        (
+            stage.closed(CloseReason::Idle),
+            stage.server.stats().connections_open
+        ),
         (2, 1)
     );
 }
@@ -223,7 +226,7 @@ fn who_takes_nothing_is_reset_and_who_takes_little_is_not() {
     }
     stage.settle();
     assert_eq!(
-        stage.server.stats().owed,
+        stage.server.stats().unsent_bytes,
         200,
         "a window of 100 took half of each"
     );
@@ -236,7 +239,10 @@ fn who_takes_nothing_is_reset_and_who_takes_little_is_not() {
         stage.settle();
     }
     assert_eq!(
-        (stage.closed(Reason::WriteStall), stage.server.stats().live),
+        (
+            stage.closed(CloseReason::WriteStall),
+            stage.server.stats().connections_open
+        ),
         (1, 1)
     );
     assert_eq!(stage.server.stats().discarded, 100);
@@ -274,8 +280,8 @@ fn a_drain_lets_the_busy_finish_and_tells_the_quiet_goodbye() {
     stage.ends();
     assert_eq!(
         (
-            stage.closed(Reason::Finished),
-            stage.closed(Reason::Drained)
+            stage.closed(CloseReason::PeerClosed),
+            stage.closed(CloseReason::ShutDown)
         ),
         (1, 1)
     );
@@ -298,7 +304,7 @@ fn a_drain_ends_in_time_whatever_the_peers_do() {
         stage.send(sockets[1], 1); // it never stops, and is never quiet
         stage.network.kernel().wire(sockets[1]).to_client.clear();
         stage.pass(Duration::from_millis(10));
-        if stage.server.stats().closed(Reason::Cut) == 2 {
+        if stage.server.stats().closed(CloseReason::Aborted) == 2 {
             break;
         }
     }
@@ -308,10 +314,13 @@ fn a_drain_ends_in_time_whatever_the_peers_do() {
         "{lasted:?}"
     );
     assert_eq!(
-        (stage.closed(Reason::Cut), stage.closed(Reason::Drained)),
+        (
+            stage.closed(CloseReason::Aborted),
+            stage.closed(CloseReason::ShutDown)
+        ),
         (2, 1)
     );
-    assert_eq!(stage.server.stats().balance(), Ok(()));
+    assert_eq!(stage.server.stats().check_invariants(), Ok(()));
 }
 
 #[test]
@@ -323,7 +332,10 @@ fn a_drain_begun_long_after_the_last_turn_has_its_full_time() {
     stage.server.drain();
     stage.ends();
     assert_eq!(
-        (stage.closed(Reason::Cut), stage.closed(Reason::Drained)),
+        (
+            stage.closed(CloseReason::Aborted),
+            stage.closed(CloseReason::ShutDown)
+        ),
         (0, 1),
         "it was told goodbye, and then waited for"
     );
@@ -350,18 +362,21 @@ fn the_end_of_many_at_once_is_divided_among_turns_and_nobody_sleeps_between() {
     let (speaker, later) = (sockets[4_999], stage.network.kernel().now);
     stage.send(speaker, 1);
     for turn in 1.. {
-        let before = stage.server.stats().live;
+        let before = stage.server.stats().connections_open;
         let _ = stage.server.turn(None).expect("the loop goes on");
         let stats = stage.server.stats();
-        assert!(before - stats.live <= 128, "too many in turn {turn}");
+        assert!(
+            before - stats.connections_open <= 128,
+            "too many in turn {turn}"
+        );
         assert_eq!(stats.bytes_out, 1, "before any of them, or between");
         assert_eq!(stage.network.kernel().now, later, "not a moment");
-        if stats.live == 1 {
+        if stats.connections_open == 1 {
             break;
         }
         assert_eq!(stage.server.timeout(), Some(Duration::ZERO));
     }
-    assert_eq!(stage.closed(Reason::Idle), 4_999);
+    assert_eq!(stage.closed(CloseReason::Idle), 4_999);
 }
 
 #[test]
@@ -458,12 +473,12 @@ fn a_reader_however_slow_is_not_reset_before_it_stops() {
             stage.settle();
         }
         let stats = stage.server.stats();
-        assert_eq!((stats.live, stats.bytes_in), (1, 8_000));
+        assert_eq!((stats.connections_open, stats.bytes_in), (1, 8_000));
         // At each end of the timeout as much was sent as the peer had taken by then.
         assert!((3_290..=3_300).contains(&stats.bytes_out), "{stats}");
         stage.began = stage.network.kernel().now;
         let lasted = stage.next_end();
-        assert_eq!(stage.closed(Reason::WriteStall), 1);
+        assert_eq!(stage.closed(CloseReason::WriteStall), 1);
         assert!(lasted <= 2 * timeout + timeout / 16 + SECOND, "{lasted:?}");
     }
 }
@@ -490,13 +505,16 @@ fn all_that_is_owed_may_be_sent_when_the_timeout_is_over() {
             let _ = stage.server.turn(None).expect("the loop goes on");
         }
         assert_eq!(
-            (stage.server.stats().owed, stage.server.stats().live),
+            (
+                stage.server.stats().unsent_bytes,
+                stage.server.stats().connections_open
+            ),
             (0, 1)
         );
         stage.network.kernel().wire(socket).to_client.clear();
         if draining {
             stage.ends();
-            assert_eq!(stage.closed(Reason::Drained), 1);
+            assert_eq!(stage.closed(CloseReason::ShutDown), 1);
         } else {
             stage.send(socket, 10);
             stage.settle();

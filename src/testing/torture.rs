@@ -195,9 +195,9 @@ fn check(
     fault: Fault,
 ) -> bool {
     let stats = server.stats();
-    assert_eq!(stats.balance(), Ok(()), "{fault:?}");
+    assert_eq!(stats.check_invariants(), Ok(()), "{fault:?}");
     assert_eq!(
-        (stats.live, network.kernel().sockets.len()),
+        (stats.connections_open, network.kernel().sockets.len()),
         (0, 0),
         "left open after {fault:?}"
     );

@@ -9,7 +9,7 @@ use crate::support::{
 use echo_reactor::Limits;
 use echo_reactor::echo::Server;
 use echo_reactor::net::{Endpoint, UnixName};
-use echo_reactor::stats::Dropped;
+use echo_reactor::stats::DropReason;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
@@ -167,7 +167,7 @@ fn a_sender_without_a_name_is_counted_and_not_answered() {
     );
     let stats = server.drain();
     assert_eq!((stats.datagrams_in, stats.datagrams_out), (4, 3));
-    assert_eq!(stats.dropped(Dropped::Unnamed), 1);
+    assert_eq!(stats.dropped(DropReason::Unnamed), 1);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_client_that_is_gone_before_its_answer_hurts_nobody_else() {
     turn_until(&mut server, "both are read", |stats| {
         stats.datagrams_in == 2
     });
-    assert_eq!(server.stats().dropped(Dropped::Error), 1);
+    assert_eq!(server.stats().dropped(DropReason::Error), 1);
     let mut answer = [0; 8];
     assert_eq!(client.recv(&mut answer).unwrap(), 5);
 }
@@ -204,7 +204,7 @@ pub(crate) fn waiting(limits: Limits) -> (Server, SocketAddr) {
 
 /// What this client asks for is dropped for this reason, and a stranger is answered all the same.
 #[track_caller]
-fn check_dropped(mut server: Server, client: &UdpSocket, why: Dropped) {
+fn check_dropped(mut server: Server, client: &UdpSocket, why: DropReason) {
     let address = ip(&server.addresses()[0]);
     client.send(b"answer me").unwrap();
     let stranger = udp("127.0.0.1:0", address);
@@ -222,7 +222,7 @@ fn check_dropped(mut server: Server, client: &UdpSocket, why: Dropped) {
 fn a_source_with_our_own_port_gets_no_answer() {
     let (server, address) = waiting(Limits::default());
     let client = udp(&format!("127.0.0.2:{}", address.port()), address);
-    check_dropped(server, &client, Dropped::OwnPort);
+    check_dropped(server, &client, DropReason::OwnPort);
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn another_socket_of_ours_gets_no_answer() {
     );
     let (first, second) = (ip(&server.addresses()[0]), ip(&server.addresses()[1]));
     let client = udp(&format!("127.0.0.2:{}", second.port()), first);
-    check_dropped(server, &client, Dropped::OwnPort);
+    check_dropped(server, &client, DropReason::OwnPort);
 }
 
 #[test]
@@ -246,12 +246,12 @@ fn a_source_with_a_services_port_gets_no_answer() {
         return skip("only root may have a port below 1024");
     };
     client.connect(address).unwrap();
-    check_dropped(server, &client, Dropped::ServicePort);
+    check_dropped(server, &client, DropReason::ServicePort);
 }
 
 /// A hundred datagrams at once, at ten a second: the ten that were saved up, and what time brings, are answered.
 #[track_caller]
-fn check_rate(limits: Limits, why: Dropped) {
+fn check_rate(limits: Limits, why: DropReason) {
     let began = Instant::now();
     let (mut server, address) = waiting(limits);
     let client = udp("127.0.0.1:0", address);
@@ -268,7 +268,7 @@ fn check_rate(limits: Limits, why: Dropped) {
         "{answered}, at most {most}"
     );
     assert_eq!(server.stats().dropped(why), 100 - answered);
-    assert_eq!(server.stats().balance(), Ok(()));
+    assert_eq!(server.stats().check_invariants(), Ok(()));
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn one_source_draws_no_more_than_its_rate() {
         datagrams_per_source: Some(10),
         ..Limits::default()
     };
-    check_rate(limits, Dropped::SourceRate);
+    check_rate(limits, DropReason::SourceRate);
 }
 
 #[test]
@@ -286,5 +286,5 @@ fn all_sources_together_draw_no_more_than_the_rate_of_all() {
         datagrams_total: Some(10),
         ..Limits::default()
     };
-    check_rate(limits, Dropped::TotalRate);
+    check_rate(limits, DropReason::TotalRate);
 }

@@ -6,7 +6,7 @@
 use crate::support::{Dir, Talk, bind, connect, ip, turn_until};
 use echo_reactor::Limits;
 use echo_reactor::echo::{Server, Turn};
-use echo_reactor::stats::{Dropped, Reason, Rejected, Stats};
+use echo_reactor::stats::{CloseReason, DropReason, RejectReason, Stats};
 use socket2::Socket;
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
@@ -56,7 +56,7 @@ fn drained(server: &mut Server) -> Stats {
 fn finished(server: &mut Server) -> Stats {
     while server.turn(None).unwrap() != Turn::Finished {}
     let stats = server.stats().clone();
-    assert_eq!(stats.balance(), Ok(()));
+    assert_eq!(stats.check_invariants(), Ok(()));
     stats
 }
 
@@ -67,7 +67,11 @@ fn every_client_in_the_accept_queues_is_served() {
     let clients: Vec<_> = (0..3).map(|l| queued(&server, l, QUEUED)).collect();
     let stats = drained(&mut server);
     clients.iter().for_each(|clients| are_served(clients));
-    assert_eq!(stats.closed(Reason::Finished), 3 * QUEUED as u64, "{stats}");
+    assert_eq!(
+        stats.closed(CloseReason::PeerClosed),
+        3 * QUEUED as u64,
+        "{stats}"
+    );
     assert_eq!(stats.rejected_total(), 0, "{stats}");
 }
 
@@ -82,15 +86,21 @@ fn clients_queued_behind_the_connection_limit_are_served_as_others_leave() {
         connect(&server.addresses()[0]),
         connect(&server.addresses()[1]),
     ];
-    turn_until(&mut server, "both are in", |stats| stats.live == 2);
+    turn_until(&mut server, "both are in", |stats| {
+        stats.connections_open == 2
+    });
     let clients = [queued(&server, 0, 100), queued(&server, 1, 100)];
     let stats = drained(&mut server);
     clients.iter().for_each(|clients| are_served(clients));
     quiet
         .iter()
         .for_each(|quiet| assert_eq!(quiet.hear_all(), b""));
-    assert_eq!(stats.closed(Reason::Finished), 200, "{stats}");
-    assert_eq!((stats.rejected_total(), stats.live_peak), (0, 7), "{stats}");
+    assert_eq!(stats.closed(CloseReason::PeerClosed), 200, "{stats}");
+    assert_eq!(
+        (stats.rejected_total(), stats.connections_open_peak),
+        (0, 7),
+        "{stats}"
+    );
 }
 
 #[test]
@@ -158,7 +168,7 @@ fn a_flood_of_datagrams_does_not_keep_a_drain_from_its_end() {
         assert!(turns < 10_000, "it does not end: {}", server.stats());
     }
     let stats = server.stats();
-    assert_eq!(stats.dropped(Dropped::Stopping), 0, "{stats}");
+    assert_eq!(stats.dropped(DropReason::Stopping), 0, "{stats}");
 }
 
 #[test]
@@ -175,10 +185,10 @@ fn what_is_still_queued_when_the_time_is_over_is_reset_and_counted() {
     let address = directory.address("unix", "s");
     let mut server = bind(&[&address, TCP], limits);
     let quiet = connect(&server.addresses()[0]);
-    turn_until(&mut server, "it is in", |stats| stats.live == 1);
+    turn_until(&mut server, "it is in", |stats| stats.connections_open == 1);
     let clients = [queued(&server, 0, 5), queued(&server, 1, 5)];
     let stats = drained(&mut server);
-    assert_eq!(stats.rejected(Rejected::Stopping), 10, "{stats}");
+    assert_eq!(stats.rejected(RejectReason::Stopping), 10, "{stats}");
     assert_eq!(stats.accepted, 1, "{stats}");
     drop((quiet, clients));
 }
@@ -192,8 +202,12 @@ fn a_stop_counts_what_is_queued() {
     (0..80).for_each(|_| assert!(client.send_to(b"x", address).is_ok()));
     server.stop();
     let stats = finished(&mut server);
-    assert_eq!(stats.rejected(Rejected::Stopping), QUEUED as u64, "{stats}");
-    assert_eq!(stats.dropped(Dropped::Stopping), 80, "{stats}");
+    assert_eq!(
+        stats.rejected(RejectReason::Stopping),
+        QUEUED as u64,
+        "{stats}"
+    );
+    assert_eq!(stats.dropped(DropReason::Stopping), 80, "{stats}");
     assert_eq!((stats.accepted, stats.datagrams_in), (0, 80), "{stats}");
     drop(clients);
 }

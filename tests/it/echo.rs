@@ -10,7 +10,7 @@ use crate::support::{
 use echo_reactor::Limits;
 use echo_reactor::echo::Config;
 use echo_reactor::net::Endpoint;
-use echo_reactor::stats::Reason;
+use echo_reactor::stats::CloseReason;
 use socket2::{SockAddr, Socket};
 use std::thread;
 
@@ -200,7 +200,7 @@ fn check(model: Model, transport: Transport) {
         .map(Vec::len)
         .sum();
     assert_eq!(stats.accepted, conversations);
-    assert_eq!(stats.closed(Reason::Finished), conversations);
+    assert_eq!(stats.closed(CloseReason::PeerClosed), conversations);
     assert_eq!(
         (stats.bytes_in, stats.bytes_out),
         (said as u64, said as u64)

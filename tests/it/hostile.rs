@@ -6,7 +6,7 @@
 
 use crate::support::{Dir, Running, Talk, bind, connect, noise, stuff, turn_until, wait_until};
 use echo_reactor::Limits;
-use echo_reactor::stats::Reason;
+use echo_reactor::stats::CloseReason;
 use socket2::Socket;
 
 const TCP: &str = "tcp://127.0.0.1:0";
@@ -31,17 +31,20 @@ fn check_never_reading(address: &str) {
     serves_others(&server);
     let owed_each = Limits::default().read_buffer_bytes as u64;
     wait_until("they push more than the kernel holds", || {
-        server.stats().owed > 0
+        server.stats().unsent_bytes > 0
     });
     let stats = server.stats();
-    assert!(stats.owed_peak <= STUFFED as u64 * owed_each, "{stats}");
-    assert_eq!(stats.balance(), Ok(()));
+    assert!(
+        stats.unsent_bytes_peak <= STUFFED as u64 * owed_each,
+        "{stats}"
+    );
+    assert_eq!(stats.check_invariants(), Ok(()));
 
     drop(clients);
-    wait_until("they are all gone", || server.stats().live == 0);
+    wait_until("they are all gone", || server.stats().connections_open == 0);
     let stats = server.drain();
     assert_eq!(stats.accepted, STUFFED as u64 + 1);
-    assert_eq!(stats.closed(Reason::Reset), STUFFED as u64, "{stats}");
+    assert_eq!(stats.closed(CloseReason::Reset), STUFFED as u64, "{stats}");
     assert!(stats.discarded > 0);
 }
 
@@ -70,10 +73,12 @@ fn a_client_that_resets_before_it_is_accepted_is_read_counted_and_forgotten() {
     turn_until(&mut server, "all have been let in", |stats| {
         stats.accepted == 11
     });
-    turn_until(&mut server, "ten are gone", |stats| stats.live == 1);
+    turn_until(&mut server, "ten are gone", |stats| {
+        stats.connections_open == 1
+    });
     assert_eq!(client.hear(12), b"the eleventh");
-    assert_eq!(server.stats().closed(Reason::Reset), 10);
-    assert_eq!(server.stats().balance(), Ok(()));
+    assert_eq!(server.stats().closed(CloseReason::Reset), 10);
+    assert_eq!(server.stats().check_invariants(), Ok(()));
 }
 
 #[test]
@@ -87,13 +92,13 @@ fn a_client_that_leaves_without_reading_its_echo_is_a_reset_and_no_more() {
         });
         drop(client);
     }
-    wait_until("they are gone", || server.stats().live == 0);
+    wait_until("they are gone", || server.stats().connections_open == 0);
     serves_others(&server);
     let stats = server.drain();
     assert_eq!(stats.accepted, 51);
     // Which of the two it is depends on whether the echo was there before the close.
     assert_eq!(
-        stats.closed(Reason::Reset) + stats.closed(Reason::Finished),
+        stats.closed(CloseReason::Reset) + stats.closed(CloseReason::PeerClosed),
         51
     );
 }
@@ -125,8 +130,8 @@ fn a_peer_that_says_fin_and_stays_is_let_go() {
         stayer.finish();
         assert_eq!(stayer.hear_all(), b"last words");
     }
-    wait_until("they are let go", || server.stats().live == 0);
-    assert_eq!(server.drain().closed(Reason::Finished), 20);
+    wait_until("they are let go", || server.stats().connections_open == 0);
+    assert_eq!(server.drain().closed(CloseReason::PeerClosed), 20);
 }
 
 /// What the server does to its process, seen from outside.
@@ -149,7 +154,7 @@ mod child {
         warm.is_echoed(b"still there?");
         let grown = server.status("VmRSS").saturating_sub(before);
         assert!(grown < 30 * 64, "{grown} KiB for 30 clients");
-        assert!(server.counter("owed") <= 30 * Limits::default().read_buffer_bytes as u64);
+        assert!(server.counter("unsent_bytes") <= 30 * Limits::default().read_buffer_bytes as u64);
     }
 
     /// SIGSTOP is what a paused machine looks like from outside.

@@ -7,7 +7,7 @@ use crate::support::{DEADLINE, Dir, has_ipv6, turn_until, unique};
 use echo_reactor::Limits;
 use echo_reactor::echo::Server;
 use echo_reactor::net::{BoundSocket, Endpoint, UnixName};
-use echo_reactor::stats::Dropped;
+use echo_reactor::stats::DropReason;
 use nix::sys::socket::{SetSockOpt, TimestampingFlag, setsockopt, sockopt};
 use socket2::SockRef;
 use std::io::{self, Read, Write};
@@ -148,7 +148,7 @@ fn what_is_sent_to_a_broadcast_address_is_not_answered_however_early() {
             stats.datagrams_in == 2
         });
         assert_eq!(server.stats().datagrams_out, 0, "{}", server.stats());
-        assert_eq!(server.stats().dropped(Dropped::Group), 1);
+        assert_eq!(server.stats().dropped(DropReason::Group), 1);
     }
 }
 
@@ -271,7 +271,7 @@ fn datagrams_of_other_users_are_counted_and_not_answered() {
     turn_until(&mut server, "both are read", |stats| {
         stats.datagrams_in == 2
     });
-    assert_eq!(server.stats().dropped(Dropped::ForeignSender), 1);
+    assert_eq!(server.stats().dropped(DropReason::ForeignSender), 1);
     assert_eq!(client.recv(&mut [0; 16]).unwrap(), 12, "{}", server.stats());
 }
 
@@ -319,7 +319,7 @@ fn a_unix_socket_does_not_talk_to_itself() {
         turn_until(&mut server, "its answer is read", |stats| {
             stats.datagrams_in == 2
         });
-        assert_eq!(server.stats().dropped(Dropped::OwnPort), 1);
+        assert_eq!(server.stats().dropped(DropReason::OwnPort), 1);
         assert_eq!(server.stats().datagrams_out, 1);
         std::fs::remove_file(directory.path("me")).unwrap();
     }

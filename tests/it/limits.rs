@@ -7,7 +7,7 @@ use crate::support::{
     Dir, Model, Running, Talk, bind, connect, noise, stuff, turn_until, wait_until,
 };
 use echo_reactor::Limits;
-use echo_reactor::stats::Reason;
+use echo_reactor::stats::CloseReason;
 use socket2::Socket;
 use std::io::{ErrorKind, Read};
 use std::mem::MaybeUninit;
@@ -30,14 +30,18 @@ fn check_connections_max(model: Model) {
     wait_until("newcomers wait", || server.stats().accept_pauses > 0);
     second.is_echoed(b"those inside are served on");
     assert!(third.hears_nothing());
-    assert_eq!(server.stats().live, 2);
+    assert_eq!(server.stats().connections_open, 2);
 
     drop(first);
     assert_eq!(third.hear(5), b"third");
     third.is_echoed(b"and served on");
     drop((second, third));
     let stats = server.drain();
-    assert_eq!((stats.accepted, stats.live_peak), (3, 2), "{stats}");
+    assert_eq!(
+        (stats.accepted, stats.connections_open_peak),
+        (3, 2),
+        "{stats}"
+    );
 }
 
 #[test]
@@ -65,8 +69,12 @@ fn a_queue_at_the_connection_limit_is_served_to_its_end() {
         assert_eq!(client.hear_all(), b"served at last");
     }
     let stats = server.drain();
-    assert_eq!((stats.accepted, stats.live_peak), (200, 3), "{stats}");
-    assert_eq!(stats.closed(Reason::Finished), 200);
+    assert_eq!(
+        (stats.accepted, stats.connections_open_peak),
+        (200, 3),
+        "{stats}"
+    );
+    assert_eq!(stats.closed(CloseReason::PeerClosed), 200);
 }
 
 #[test]
@@ -88,7 +96,7 @@ fn a_thousand_who_connect_before_the_first_turn_are_all_served() {
             assert_eq!(client.hear(6), b"me too");
         }
         let stats = server.stats();
-        assert_eq!((stats.accepted, stats.live), (1_000, 1_000));
+        assert_eq!((stats.accepted, stats.connections_open), (1_000, 1_000));
         let turns = 1_000 / Limits::default().accept_budget as u64;
         assert!(stats.budget_yields >= turns, "nobody takes the whole turn");
     }
@@ -116,11 +124,11 @@ fn the_idle_are_closed_and_the_active_are_not() {
         }
         stats.closed_total() > 0
     });
-    assert_eq!(server.stats().closed(Reason::Idle), 1);
-    assert_eq!(server.stats().live, 1);
+    assert_eq!(server.stats().closed(CloseReason::Idle), 1);
+    assert_eq!(server.stats().connections_open, 1);
     assert_eq!(idle.hear_all(), b"");
     turn_until(&mut server, "all is echoed", |stats| {
-        stats.bytes_in == stats.bytes_out && stats.owed == 0
+        stats.bytes_in == stats.bytes_out && stats.unsent_bytes == 0
     });
     active.hear(said - 10);
 }
@@ -135,8 +143,8 @@ fn with_threads_the_idle_are_closed_as_idle() {
         let server = Running::start(model, &[TCP], limits);
         let idle = server.connect();
         assert_eq!(idle.hear_all(), b"");
-        wait_until("it is counted", || server.stats().live == 0);
-        assert_eq!(server.drain().closed(Reason::Idle), 1);
+        wait_until("it is counted", || server.stats().connections_open == 0);
+        assert_eq!(server.drain().closed(CloseReason::Idle), 1);
     }
 }
 
@@ -153,7 +161,7 @@ fn nobody_is_idle_who_waits_for_bytes_that_are_owed() {
     let stuck = connect(&endpoint);
     turn_until(&mut server, "it is owed bytes", |stats| {
         stuck.push();
-        stats.owed > 0
+        stats.unsent_bytes > 0
     });
     let idle = connect(&endpoint);
     turn_until(&mut server, "the idle one is closed", |stats| {
@@ -161,7 +169,11 @@ fn nobody_is_idle_who_waits_for_bytes_that_are_owed() {
     });
     assert_eq!(idle.hear_all(), b"");
     let stats = server.stats();
-    assert_eq!((stats.closed(Reason::Idle), stats.live), (1, 1), "{stats}");
+    assert_eq!(
+        (stats.closed(CloseReason::Idle), stats.connections_open),
+        (1, 1),
+        "{stats}"
+    );
 }
 
 #[track_caller]
@@ -192,7 +204,7 @@ fn check_write_stall(model: Model) {
     assert_eq!(told, Some(ErrorKind::ConnectionReset), "no end in order");
     quiet.is_echoed(b"and am served on");
     let stats = server.stop();
-    assert_eq!(stats.closed(Reason::WriteStall), 1, "{stats}");
+    assert_eq!(stats.closed(CloseReason::WriteStall), 1, "{stats}");
     assert!(stats.discarded > 0);
 }
 
@@ -219,16 +231,16 @@ fn a_peer_that_takes_little_at_a_time_is_not_stalled() {
         let slow = connect(&server.addresses()[0]);
         turn_until(&mut server, "it is owed bytes", |stats| {
             slow.push();
-            stats.owed > 0
+            stats.unsent_bytes > 0
         });
         for _ in 0..16 {
             slow.hear(portion);
             let _ = server.turn(None).unwrap();
             let stats = server.stats();
-            assert_eq!(stats.live, 1, "{address}: {stats}");
+            assert_eq!(stats.connections_open, 1, "{address}: {stats}");
         }
         turn_until(&mut server, "it takes no more, and is closed", |stats| {
-            stats.closed(Reason::WriteStall) == 1
+            stats.closed(CloseReason::WriteStall) == 1
         });
     }
 }
@@ -248,10 +260,12 @@ fn a_stalled_peer_is_reset_even_if_it_has_sent_nothing_more() {
         if stats.bytes_in == stats.bytes_out {
             stuck.say(&[b'x'; 8 << 10]);
         }
-        stats.owed > 0
+        stats.unsent_bytes > 0
     });
-    turn_until(&mut server, "it is closed", |stats| stats.live == 0);
-    assert_eq!(server.stats().closed(Reason::WriteStall), 1);
+    turn_until(&mut server, "it is closed", |stats| {
+        stats.connections_open == 0
+    });
+    assert_eq!(server.stats().closed(CloseReason::WriteStall), 1);
     let error = (&stuck).read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
@@ -297,9 +311,12 @@ fn one_connection_may_owe_a_scratch_whatever_its_size() {
             stuff(&client);
         }
         drop(client);
-        wait_until("it is gone", || server.stats().live == 0);
+        wait_until("it is gone", || server.stats().connections_open == 0);
         let stats = server.drain();
-        assert!(stats.owed_peak <= read_buffer_bytes as u64, "{stats}");
+        assert!(
+            stats.unsent_bytes_peak <= read_buffer_bytes as u64,
+            "{stats}"
+        );
     }
 }
 
@@ -380,7 +397,7 @@ mod descriptors {
         }
         second.is_echoed(b"to the end");
         drop(second);
-        wait_until("all are gone", || server.counter("live") == 0);
+        wait_until("all are gone", || server.counter("connections_open") == 0);
         let ledger = server.ledger();
         assert_eq!(ledger["accepted"], 22);
         assert!(ledger["accept_pauses"] > 0);

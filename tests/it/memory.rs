@@ -50,7 +50,7 @@ fn a_row_is_told_at_every_power_of_ten() {
         );
     }
     drop(clients);
-    wait_until("they have left", || server.counter("live") == 0);
+    wait_until("they have left", || server.counter("connections_open") == 0);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 
     let report: Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();

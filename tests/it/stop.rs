@@ -10,7 +10,7 @@ use crate::support::{
 use echo_reactor::Limits;
 use echo_reactor::echo::{Server, Turn};
 use echo_reactor::net::Endpoint;
-use echo_reactor::stats::Reason;
+use echo_reactor::stats::CloseReason;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::Socket;
@@ -65,7 +65,7 @@ fn an_idle_client_is_told_goodbye() {
         assert_eq!(client.hear_all(), b"", "an end in order, {model:?}");
         drop(client);
         let stats = server.end();
-        assert_eq!(stats.closed(Reason::Drained), 1, "{model:?}: {stats}");
+        assert_eq!(stats.closed(CloseReason::ShutDown), 1, "{model:?}: {stats}");
         assert_eq!(stats.discarded, 0);
     }
 }
@@ -93,7 +93,11 @@ fn a_client_in_the_middle_may_finish_while_we_drain() {
     });
     let stats = server.end();
     // Those who looked whether they were let in finished too.
-    assert_eq!(stats.closed(Reason::Finished), stats.accepted, "{stats}");
+    assert_eq!(
+        stats.closed(CloseReason::PeerClosed),
+        stats.accepted,
+        "{stats}"
+    );
     assert_eq!((stats.bytes_out, stats.discarded), (200_000, 0));
 }
 
@@ -112,7 +116,11 @@ fn whatever_was_sent_before_the_drain_is_echoed() {
         }
         drop(clients);
         let stats = server.end();
-        assert_eq!(stats.closed(Reason::Drained), 50, "{model:?}: {stats}");
+        assert_eq!(
+            stats.closed(CloseReason::ShutDown),
+            50,
+            "{model:?}: {stats}"
+        );
     }
 }
 
@@ -123,8 +131,10 @@ fn whoever_waits_in_the_queue_when_the_drain_begins_is_served() {
     client.say(b"just in time");
     client.finish();
     server.drain();
-    turn_until(&mut server, "it is echoed", |stats| stats.live == 0);
-    assert_eq!(server.stats().closed(Reason::Finished), 1);
+    turn_until(&mut server, "it is echoed", |stats| {
+        stats.connections_open == 0
+    });
+    assert_eq!(server.stats().closed(CloseReason::PeerClosed), 1);
     assert_eq!(client.hear_all(), b"just in time");
 }
 
@@ -136,7 +146,7 @@ fn a_reader_that_is_stuck_is_cut_when_the_time_to_drain_is_over() {
         let stuck = server.connect();
         stick(&stuck);
         let stats = server.drain();
-        assert_eq!(stats.closed(Reason::Cut), 1, "{model:?}: {stats}");
+        assert_eq!(stats.closed(CloseReason::Aborted), 1, "{model:?}: {stats}");
         assert!(
             stats.discarded > 0,
             "{model:?}: what it was owed is counted"
@@ -151,7 +161,7 @@ fn stopping_cuts_everybody_at_once() {
         let mut client = server.connect();
         client.is_echoed(b"in");
         let stats = server.stop();
-        assert_eq!(stats.closed(Reason::Cut), 1, "{model:?}: {stats}");
+        assert_eq!(stats.closed(CloseReason::Aborted), 1, "{model:?}: {stats}");
         let end = client.read(&mut [0; 8]);
         assert!(matches!(end, Ok(0) | Err(_)), "{model:?}: it is over");
     }
@@ -167,7 +177,7 @@ fn a_stop_ends_a_drain_that_would_last() {
         server.order_drain();
         server.order_drain();
         let stats = server.stop();
-        assert_eq!(stats.closed(Reason::Cut), 1, "{model:?}: {stats}");
+        assert_eq!(stats.closed(CloseReason::Aborted), 1, "{model:?}: {stats}");
     }
 }
 
@@ -196,7 +206,9 @@ fn a_server_can_be_given_one_turn_after_the_other() {
     turn_until(&mut server, "it is echoed", |stats| stats.bytes_out == 12);
     assert_eq!(client.hear(12), b"turn by turn");
     drop(client);
-    turn_until(&mut server, "it has left", |stats| stats.live == 0);
+    turn_until(&mut server, "it has left", |stats| {
+        stats.connections_open == 0
+    });
     server.drain();
     assert_eq!(server.turn(None).unwrap(), Turn::Finished);
     assert_eq!(server.turn(None).unwrap(), Turn::Finished, "and stays so");
@@ -253,7 +265,7 @@ fn the_timeout_counts_from_now_and_not_from_the_last_turn() {
     };
     let mut server = bind(&[TCP], limits);
     let _client = connect(&server.addresses()[0]);
-    turn_until(&mut server, "it is in", |stats| stats.live == 1);
+    turn_until(&mut server, "it is in", |stats| stats.connections_open == 1);
     let first = server.timeout().unwrap();
     assert!(first > Duration::from_secs(500));
     wait_until("time passes", || server.timeout().unwrap() < first);
@@ -391,10 +403,14 @@ mod signals {
             let client = server.connect();
             client.is_echoed(b"counted");
             let ledger = server.ledger();
-            assert_eq!((ledger["accepted"], ledger["live"]), (1, 1), "{model}");
+            assert_eq!(
+                (ledger["accepted"], ledger["connections_open"]),
+                (1, 1),
+                "{model}"
+            );
             client.is_echoed(b"and on it goes");
             drop(client);
-            wait_until("it has left", || server.counter("live") == 0);
+            wait_until("it has left", || server.counter("connections_open") == 0);
             assert_eq!(server.counter("bytes_out"), 21);
         }
     }
@@ -429,11 +445,14 @@ mod signals {
             assert_eq!(report["model"], model);
             assert_eq!(report["addresses"], serde_json::json!([address]));
             assert!(report["seconds"].as_f64().unwrap() > 0.0);
-            assert_eq!((count("accepted"), count("live")), (10, 0));
-            assert_eq!(count("accepted"), count("live") + sum(&report, "closed"));
-            assert_eq!(report["closed"]["finished"], 10);
+            assert_eq!((count("accepted"), count("connections_open")), (10, 0));
+            assert_eq!(
+                count("accepted"),
+                count("connections_open") + sum(&report, "closed")
+            );
+            assert_eq!(report["closed"]["peer_closed"], 10);
             assert_eq!((count("bytes_in"), count("bytes_out")), (10_000, 10_000));
-            assert_eq!((count("owed"), count("discarded")), (0, 0));
+            assert_eq!((count("unsent_bytes"), count("discarded")), (0, 0));
             assert_eq!(
                 count("datagrams_in"),
                 count("datagrams_out") + sum(&report, "dropped")

@@ -473,8 +473,8 @@ impl Running {
     pub(crate) fn end(self) -> Stats {
         let result = self.end.recv_timeout(DEADLINE);
         let stats = result.expect("the server ends").expect("in good order");
-        assert_eq!(stats.balance(), Ok(()));
-        assert_eq!((stats.live, stats.owed), (0, 0));
+        assert_eq!(stats.check_invariants(), Ok(()));
+        assert_eq!((stats.connections_open, stats.unsent_bytes), (0, 0));
         stats
     }
 

@@ -13,7 +13,7 @@
 use crate::cli::footprint::Row;
 use crate::cli::logging;
 use crate::net::Endpoint;
-use crate::stats::{Dropped, Reason, Rejected, Stats};
+use crate::stats::{CloseReason, DropReason, RejectReason, Stats};
 use nix::errno::Errno;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -36,14 +36,15 @@ pub(super) fn report(
     for (name, count) in stats.counters() {
         report.insert(name.into(), json!(count));
     }
-    let closed = Reason::ALL.map(|reason| (reason.name().to_owned(), json!(stats.closed(reason))));
+    let closed =
+        CloseReason::ALL.map(|reason| (reason.name().to_owned(), json!(stats.closed(reason))));
     report.insert("closed".into(), Value::Object(closed.into_iter().collect()));
-    let rejected = Rejected::ALL.map(|why| (why.name().to_owned(), json!(stats.rejected(why))));
+    let rejected = RejectReason::ALL.map(|why| (why.name().to_owned(), json!(stats.rejected(why))));
     report.insert(
         "rejected".into(),
         Value::Object(rejected.into_iter().collect()),
     );
-    let dropped = Dropped::ALL.map(|why| (why.name().to_owned(), json!(stats.dropped(why))));
+    let dropped = DropReason::ALL.map(|why| (why.name().to_owned(), json!(stats.dropped(why))));
     report.insert(
         "dropped".into(),
         Value::Object(dropped.into_iter().collect()),
@@ -80,8 +81,8 @@ mod tests {
         let mut stats = Stats::default();
         stats.open();
         stats.bytes_in += 7;
-        stats.owe(7);
-        stats.close(Reason::Cut, 7);
+        stats.store_unsent(7);
+        stats.close(CloseReason::Aborted, 7);
         stats.accept_error(&io::Error::from_raw_os_error(24));
         stats.accept_error(&io::Error::other("no errno at all"));
         let address = Endpoint::Tcp("127.0.0.1:7".parse().unwrap());
@@ -94,16 +95,16 @@ mod tests {
         );
         assert_eq!(report["addresses"], json!(["tcp://127.0.0.1:7"]));
         assert_eq!(report["seconds"], json!(1.5));
-        assert_eq!(report["closed"]["cut"], json!(1));
+        assert_eq!(report["closed"]["aborted"], json!(1));
         assert_eq!(report["discarded"], json!(7));
         assert_eq!(report["accept_errors"], json!({"EMFILE(24)": 1, "0": 1}));
         assert!(
-            Reason::ALL
+            CloseReason::ALL
                 .iter()
                 .all(|reason| report["closed"][reason.name()].is_u64())
         );
         assert!(
-            Dropped::ALL
+            DropReason::ALL
                 .iter()
                 .all(|why| report["dropped"][why.name()].is_u64())
         );

@@ -240,7 +240,7 @@ impl Succession {
                 self.state = State::Left(None);
                 log::info!(
                     "draining {} that stayed",
-                    plural(server.stats().live, "connection")
+                    plural(server.stats().connections_open, "connection")
                 );
                 server.drain();
             }
@@ -271,7 +271,7 @@ impl Succession {
         notify::succeeded_by(process);
         log::info!(
             "handed over to process {process}; {} left to serve here",
-            plural(server.stats().live, "connection")
+            plural(server.stats().connections_open, "connection")
         );
         self.state = State::Left(self.stay.map(|stay| Instant::now() + stay));
     }

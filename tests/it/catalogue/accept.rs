@@ -97,7 +97,7 @@ fn a1_real_emfile() {
         "{lines} lines"
     );
     drop((inside, pinger));
-    wait_until("all are gone", || server.counter("live") == 0);
+    wait_until("all are gone", || server.counter("connections_open") == 0);
     assert_eq!(server.ledger()["accepted"], 101);
     assert_eq!(
         server.descriptors().len(),
@@ -115,7 +115,7 @@ fn a2_emfile_with_an_empty_queue() {
     }
     let server = Serve::start(&[TCP], &[]);
     server.connect().is_echoed(b"warm");
-    wait_until("it is gone", || server.counter("live") == 0);
+    wait_until("it is gone", || server.counter("connections_open") == 0);
     exhaust(&server);
     let ticks = server.cpu_ticks();
     thread::sleep(Duration::from_secs(1));
@@ -208,15 +208,20 @@ fn a8_at_the_limit_they_wait_or_are_rejected() {
         .iter()
         .for_each(|client| assert_eq!(client.hear(2), b"hi"));
     wait_until("the limit is met", || server.counter("accept_pauses") > 0);
-    assert_eq!(server.counter("live"), 100);
+    assert_eq!(server.counter("connections_open"), 100);
     assert!(queued.iter().all(Talk::hears_nothing));
     for (inside, waiting) in clients.into_iter().zip(&queued) {
         drop(inside);
         assert_eq!(waiting.hear(2), b"hi");
     }
-    wait_until("the others are gone", || server.counter("live") == 50);
+    wait_until("the others are gone", || {
+        server.counter("connections_open") == 50
+    });
     let ledger = server.ledger();
-    assert_eq!((ledger["accepted"], ledger["live_peak"]), (150, 100));
+    assert_eq!(
+        (ledger["accepted"], ledger["connections_open_peak"]),
+        (150, 100)
+    );
     drop(queued);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 
@@ -236,7 +241,7 @@ fn a8_at_the_limit_they_wait_or_are_rejected() {
         "one line is enough"
     );
     drop(clients);
-    wait_until("all are gone", || server.counter("live") == 0);
+    wait_until("all are gone", || server.counter("connections_open") == 0);
     assert_eq!(server.descriptors(), before);
     server.connect().is_echoed(b"there is room again");
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
@@ -311,18 +316,23 @@ fn a14_prefix_cap_and_lists() {
         wait_until("it is dropped", || server.counter("dropped{denied}") == 1);
 
         let ledger = server.ledger();
-        let counts =
-            ["rejected{prefix}", "rejected{denied}", "accepted", "live"].map(|name| ledger[name]);
+        let counts = [
+            "rejected{prefix}",
+            "rejected{denied}",
+            "accepted",
+            "connections_open",
+        ]
+        .map(|name| ledger[name]);
         assert_eq!(counts, [3, 1, 10, 10]);
         drop(open.remove(0));
-        wait_until("it is gone", || server.counter("live") == 9);
+        wait_until("it is gone", || server.counter("connections_open") == 9);
         assert_eq!(
             rejected_from(&["10.0.0.2"; 2], v4, &mut open),
             1,
             "one left, one comes"
         );
         drop(open);
-        wait_until("all are gone", || server.counter("live") == 0);
+        wait_until("all are gone", || server.counter("connections_open") == 0);
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);
     });
 }
@@ -472,9 +482,9 @@ fn a9_thousands_connect_beside_one_who_is_served() {
         "a9: {count} pings beside 5,000 who connect: {middle:.3} ms, 99 % within {worst:.3} ms"
     ));
     assert!(worst < 1_000.0, "{worst} ms");
-    assert_eq!(server.counter("live"), 5_001);
+    assert_eq!(server.counter("connections_open"), 5_001);
     drop(clients);
-    wait_until("they are gone", || server.counter("live") == 1);
+    wait_until("they are gone", || server.counter("connections_open") == 1);
     drop(pinger);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
@@ -538,7 +548,7 @@ fn a10_whoever_found_the_queue_full_is_served_in_the_end() {
 fn a11_a_reset_before_the_accept_is_a_connection_like_any_other() {
     let server = Serve::start(&[TCP], &[]);
     server.connect().is_echoed(b"warm");
-    wait_until("it is gone", || server.counter("live") == 0);
+    wait_until("it is gone", || server.counter("connections_open") == 0);
     let before = server.descriptors();
     server.signal(Signal::SIGSTOP);
     for _ in 0..50 {
@@ -548,7 +558,7 @@ fn a11_a_reset_before_the_accept_is_a_connection_like_any_other() {
     }
     server.signal(Signal::SIGCONT);
     wait_until("all are seen", || server.counter("accepted") == 51);
-    wait_until("all are gone", || server.counter("live") == 0);
+    wait_until("all are gone", || server.counter("connections_open") == 0);
     let ledger = server.ledger();
     assert_eq!(ledger["closed{reset}"], 50, "{ledger:?}");
     let said = server.err();
@@ -584,9 +594,9 @@ fn a12_epoll_does_not_take_a_newcomer() {
             assert_eq!(client.hear_all(), b"", "{name}");
         }
         server.connect().is_echoed(b"the next one is fine");
-        wait_until("all are gone", || server.counter("live") == 0);
+        wait_until("all are gone", || server.counter("connections_open") == 0);
         let ledger = server.ledger();
-        assert_eq!(ledger["closed{unregistered}"], 2, "{name}: {ledger:?}");
+        assert_eq!(ledger["closed{register_failed}"], 2, "{name}: {ledger:?}");
         assert_eq!(ledger["accepted"], 3, "{name}");
         let ours = server.descriptors().len();
         let again = server.connect();
@@ -610,7 +620,7 @@ fn a13_an_option_that_is_refused_is_counted_and_no_more() {
         let fault = format!("setsockopt:error={name}:when=2+");
         let server = with_fault(&directory, &fault, &[TCP], &flags);
         server.connect().is_echoed(b"none the worse");
-        wait_until("it is gone", || server.counter("live") == 0);
+        wait_until("it is gone", || server.counter("connections_open") == 0);
         let refused = server.counter("option_errors");
         assert!(refused >= 2, "{name}: {refused}");
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);

@@ -5,7 +5,7 @@ use crate::support::{
     Dir, Model, Noise, Running, Serve, Talk, assert_same, connect, noise, stick, stuff, wait_until,
 };
 use echo_reactor::Limits;
-use echo_reactor::stats::Reason;
+use echo_reactor::stats::CloseReason;
 use nix::sys::signal::Signal;
 use socket2::Socket;
 use std::thread;
@@ -23,7 +23,7 @@ fn pinned_by_a_client_that_never_reads(flags: &[&str]) -> (u64, u64) {
     stuff(&never_reads);
     let sockets = kept(&server.endpoints[0]);
     let kernel = sockets.iter().map(|kept| kept.memory).max().unwrap();
-    let ours = server.counter("owed_peak");
+    let ours = server.counter("unsent_bytes_peak");
     other.is_echoed(b"served on");
     drop((never_reads, other));
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
@@ -86,7 +86,7 @@ fn b2_many_who_do_not_read_under_a_limit_of_memory() {
         pings.last().unwrap().as_secs_f64() * 1e3,
         group.most_used()
     ));
-    assert_eq!(server.counter("live"), 1);
+    assert_eq!(server.counter("connections_open"), 1);
     drop(pinger);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
@@ -152,7 +152,7 @@ fn b4_every_size_in_slices_of_every_size() {
         });
     }
     let stats = server.drain();
-    assert_eq!(stats.closed(Reason::Finished), sizes.len() as u64);
+    assert_eq!(stats.closed(CloseReason::PeerClosed), sizes.len() as u64);
     assert_eq!(stats.bytes_out, sizes.iter().sum::<usize>() as u64);
 }
 
@@ -185,7 +185,7 @@ fn check_much(model: Model) {
         (stats.bytes_in, stats.bytes_out),
         (TOTAL as u64, TOTAL as u64)
     );
-    assert_eq!(stats.closed(Reason::Finished), 1);
+    assert_eq!(stats.closed(CloseReason::PeerClosed), 1);
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn b5_no_memory_for_what_is_owed() {
         ledger["closed{out_of_memory}"]
     ));
     drop((never_read, other));
-    wait_until("all are gone", || server.counter("live") == 0);
+    wait_until("all are gone", || server.counter("connections_open") == 0);
     server.connect().is_echoed(b"and anew");
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
@@ -248,13 +248,13 @@ fn b6_memory_after_a_burst() {
     let base = server.status("VmRSS");
     let pushed: Vec<usize> = clients.iter().map(stick).collect();
     wait_until("much is owed", || {
-        server.counter("owed") > many * (16 << 10)
+        server.counter("unsent_bytes") > many * (16 << 10)
     });
-    let (peak, owed) = (server.status("VmRSS"), server.counter("owed"));
+    let (peak, owed) = (server.status("VmRSS"), server.counter("unsent_bytes"));
     for (client, pushed) in clients.iter().zip(pushed) {
         client.hear(pushed);
     }
-    wait_until("nothing is owed", || server.counter("owed") == 0);
+    wait_until("nothing is owed", || server.counter("unsent_bytes") == 0);
     wait_until("the memory is given back", || {
         server.status("VmRSS") <= base + base / 10
     });
@@ -299,9 +299,9 @@ fn b7_as_much_is_owed_as_may_be() {
     let stats = server.drain();
     figure(&format!(
         "b7: {} bytes owed at most, of {budget} that may be; all 48 have everything",
-        stats.owed_peak
+        stats.unsent_bytes_peak
     ));
     assert_eq!(stats.bytes_out, 48 * LENGTH as u64);
-    assert!(stats.owed_peak > budget / 2, "{stats}");
-    assert!(stats.owed_peak <= budget, "{stats}");
+    assert!(stats.unsent_bytes_peak > budget / 2, "{stats}");
+    assert!(stats.unsent_bytes_peak <= budget, "{stats}");
 }

@@ -3,7 +3,7 @@
 use crate::support::fault::{can, figure, is_over, sh, traced};
 use crate::support::{Dir, Model, Running, Serve, Talk, assert_same, ip, noise, skip, wait_until};
 use echo_reactor::Limits;
-use echo_reactor::stats::Reason;
+use echo_reactor::stats::CloseReason;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use socket2::Socket;
@@ -34,12 +34,16 @@ fn report(path: &std::path::Path) -> Value {
     let number = |name: &str| report[name].as_u64().unwrap();
     assert_eq!(
         number("accepted"),
-        number("live") + sum("closed"),
+        number("connections_open") + sum("closed"),
         "{report}"
     );
-    let accounted = number("bytes_out") + number("owed") + number("discarded");
+    let accounted = number("bytes_out") + number("unsent_bytes") + number("discarded");
     assert_eq!(number("bytes_in"), accounted, "{report}");
-    assert_eq!((number("live"), number("owed")), (0, 0), "{report}");
+    assert_eq!(
+        (number("connections_open"), number("unsent_bytes")),
+        (0, 0),
+        "{report}"
+    );
     report
 }
 
@@ -58,7 +62,11 @@ fn c1_half_close() {
         });
         let stats = server.drain();
         assert_eq!((stats.bytes_out, stats.discarded), (1 << 20, 0));
-        assert_eq!(stats.closed(Reason::Finished), 1, "no reset: {stats}");
+        assert_eq!(
+            stats.closed(CloseReason::PeerClosed),
+            1,
+            "no reset: {stats}"
+        );
     }
 }
 
@@ -78,13 +86,15 @@ fn check_slow_reader(model: Model, address: &str) {
         });
         // It reads when the server has got stuck with it, or (with threads, who tell nothing before the end) at once.
         if model == Model::Reactor {
-            wait_until("the server owes it bytes", || server.stats().owed > 0);
+            wait_until("the server owes it bytes", || {
+                server.stats().unsent_bytes > 0
+            });
             serves_others(&server);
         }
         assert_same(&client.hear_all(), &sent);
     });
     let stats = server.drain();
-    assert_eq!(stats.closed(Reason::Finished), stats.accepted);
+    assert_eq!(stats.closed(CloseReason::PeerClosed), stats.accepted);
     assert_eq!((stats.bytes_in, stats.discarded), (stats.bytes_out, 0));
 }
 
@@ -108,12 +118,12 @@ fn check_reset_mid_stream(model: Model) {
     client.is_echoed(b"so far so good");
     client.push();
     client.reset();
-    wait_until("the reset is seen", || server.stats().live == 0);
-    assert_eq!(server.stats().owed, 0, "its tail goes with it");
+    wait_until("the reset is seen", || server.stats().connections_open == 0);
+    assert_eq!(server.stats().unsent_bytes, 0, "its tail goes with it");
     serves_others(&server);
     let stats = server.drain();
-    assert_eq!(stats.closed(Reason::Reset), 1, "{stats}");
-    assert_eq!(stats.closed(Reason::Finished), 1);
+    assert_eq!(stats.closed(CloseReason::Reset), 1, "{stats}");
+    assert_eq!(stats.closed(CloseReason::PeerClosed), 1);
 }
 
 #[test]
@@ -165,7 +175,7 @@ fn c4_close_with_unread_input() {
         heard as u64
     });
     let stats = server.end();
-    assert_eq!(stats.closed(Reason::Drained), 1, "{stats}");
+    assert_eq!(stats.closed(CloseReason::ShutDown), 1, "{stats}");
     assert_eq!(heard, stats.bytes_out, "every byte that was echoed");
     figure(&format!(
         "c4: {heard} bytes echoed, all of them heard; {} more thrown away after our FIN",
@@ -196,7 +206,9 @@ fn c5_the_peer_is_gone_when_we_write() {
         wait_until("it is closed", || is_over(&second));
         first.is_echoed(b"the others live on");
         drop(first);
-        wait_until("the other is gone too", || server.counter("live") == 0);
+        wait_until("the other is gone too", || {
+            server.counter("connections_open") == 0
+        });
         assert_eq!(traced.serve.stop(Signal::SIGTERM).code, 0);
         let report = report(&json);
         assert_eq!(report["closed"][reason], 1, "{errno}: {report}");
@@ -226,7 +238,7 @@ fn c6_connect_and_leave() {
         let seen = |count: u64| {
             wait_until("all were seen and are gone", || {
                 let ledger = server.ledger();
-                ledger["accepted"] == count && ledger["live"] == 0
+                ledger["accepted"] == count && ledger["connections_open"] == 0
             });
         };
         scan(EACH);
@@ -262,10 +274,10 @@ fn c7_ss_kills_a_connection() {
     other.is_echoed(b"alive");
     let from = victim.local_addr().unwrap().as_socket().unwrap().port();
     sh(&format!("ss -K -tn sport = :{port} and dport = :{from}"));
-    if server.counter("live") == 2 && !is_over(&victim) {
+    if server.counter("connections_open") == 2 && !is_over(&victim) {
         return skip("this kernel does not let ss kill sockets (CONFIG_INET_DIAG_DESTROY)");
     }
-    wait_until("it is gone", || server.counter("live") == 1);
+    wait_until("it is gone", || server.counter("connections_open") == 1);
     assert_eq!(
         server.counter("closed{aborted}"),
         1,
@@ -299,7 +311,9 @@ fn c8_errors_of_reading() {
         wait_until("it is closed", || is_over(&second));
         first.is_echoed(b"the others live on");
         drop(first);
-        wait_until("the other is gone too", || server.counter("live") == 0);
+        wait_until("the other is gone too", || {
+            server.counter("connections_open") == 0
+        });
         let ended = traced.serve.stop(Signal::SIGTERM);
         assert_eq!(ended.code, 0);
         assert!(
@@ -327,7 +341,9 @@ fn c9_errors_of_close_and_shutdown() {
         for _ in 0..60 {
             traced.serve.connect().is_echoed(b"come and go");
         }
-        wait_until("all are gone", || traced.serve.counter("live") == 0);
+        wait_until("all are gone", || {
+            traced.serve.counter("connections_open") == 0
+        });
         let failed: Vec<String> = traced
             .calls()
             .into_iter()

@@ -7,7 +7,7 @@ use crate::support::{
 };
 use echo_reactor::Limits;
 use echo_reactor::echo::Server;
-use echo_reactor::stats::Reason;
+use echo_reactor::stats::CloseReason;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -42,7 +42,7 @@ fn e5_data_and_fin_in_one_edge() {
         }
         let began = Instant::now();
         turn_until(&mut server, "both have ended", |stats| {
-            stats.closed(Reason::Finished) == 2
+            stats.closed(CloseReason::PeerClosed) == 2
         });
         for client in [&inside, &newcomer] {
             assert_same(&client.hear_all(), &noise(5, 100));
@@ -116,7 +116,7 @@ fn e7_a_storm_of_signals() {
             "{lasted:?}"
         );
     });
-    wait_until("both are gone", || server.counter("live") == 0);
+    wait_until("both are gone", || server.counter("connections_open") == 0);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
@@ -224,14 +224,16 @@ fn e10_bytes_and_then_a_reset() {
     is_echoed_by(&mut server, &client);
     client.say(&noise(1, 500));
     client.reset();
-    turn_until(&mut server, "it is gone", |stats| stats.live == 0);
+    turn_until(&mut server, "it is gone", |stats| {
+        stats.connections_open == 0
+    });
     let stats = server.stats();
-    assert_eq!(stats.closed(Reason::Reset), 1, "{stats}");
+    assert_eq!(stats.closed(CloseReason::Reset), 1, "{stats}");
     assert_eq!(
         (stats.bytes_in, stats.bytes_out, stats.discarded),
         (502, 2, 500)
     );
-    assert_eq!(stats.balance(), Ok(()));
+    assert_eq!(stats.check_invariants(), Ok(()));
 }
 
 /// The smallest send buffer there is, and a reader that comes late: every write is a partial one.
@@ -247,12 +249,14 @@ fn e11_partial_writes_into_a_small_buffer() {
     let sent = noise(11, 1 << 20);
     thread::scope(|scope| {
         scope.spawn(|| client.say(&sent));
-        wait_until("the server owes it bytes", || server.stats().owed > 0);
+        wait_until("the server owes it bytes", || {
+            server.stats().unsent_bytes > 0
+        });
         assert_same(&client.hear(sent.len()), &sent);
     });
     client.finish();
     assert_same(&client.hear_all(), &[]);
     let stats = server.drain();
     assert_eq!((stats.bytes_out, stats.discarded), (1 << 20, 0));
-    assert!(stats.owed_peak <= Limits::default().read_buffer_bytes as u64);
+    assert!(stats.unsent_bytes_peak <= Limits::default().read_buffer_bytes as u64);
 }

@@ -59,7 +59,7 @@ fn f1_a_ping_beside_eight_who_push() {
         assert!(times[198] < Duration::from_secs(2), "{:?}", times[198]);
     });
     drop(clients);
-    wait_until("all are gone", || server.counter("live") == 0);
+    wait_until("all are gone", || server.counter("connections_open") == 0);
     assert!(server.counter("budget_yields") > 0);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }

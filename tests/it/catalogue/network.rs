@@ -8,7 +8,7 @@ use crate::support::{
     turn_until, unless_reset, wait_until,
 };
 use echo_reactor::Limits;
-use echo_reactor::stats::Reason;
+use echo_reactor::stats::CloseReason;
 use nix::sys::signal::Signal;
 use socket2::Socket;
 use std::thread;
@@ -33,7 +33,9 @@ fn n1_peer_vanishes_while_idle() {
     // The first probe goes out after ten seconds. Who does not answer is given up at 16.
     wait_until("both are gone", || kept(&server.endpoints[0]).is_empty());
     let passed = began.elapsed();
-    wait_until("both are counted", || server.counter("live") == 0);
+    wait_until("both are counted", || {
+        server.counter("connections_open") == 0
+    });
     let ledger = server.ledger();
     assert_eq!(ledger.get("closed{peer_timeout}"), Some(&1), "{ledger:?}");
     assert_eq!(ledger.get("closed{reset}"), Some(&1), "{ledger:?}");
@@ -54,7 +56,7 @@ fn n2_black_hole_while_writing() {
     cut_off(&lost);
     let began = Instant::now();
     lost.say(b"an echo that never arrives");
-    wait_until("it is given up", || server.counter("live") == 1);
+    wait_until("it is given up", || server.counter("connections_open") == 1);
     let passed = began.elapsed();
     figure(&format!("n2: given up after {:.2} s", passed.as_secs_f64()));
     assert!(passed >= Duration::from_millis(1_400), "{passed:?}");
@@ -137,8 +139,8 @@ fn n4_lost_packets() {
         let again = sent_again();
         figure(&format!("n4: {again} packets were sent again"));
         assert!(again > 10, "{again}");
-        wait_until("all are gone", || server.counter("live") == 0);
-        assert_eq!(server.counter("closed{finished}"), 3);
+        wait_until("all are gone", || server.counter("connections_open") == 0);
+        assert_eq!(server.counter("closed{peer_closed}"), 3);
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);
     });
 }
@@ -175,10 +177,10 @@ fn n5_a_slow_link_with_a_short_queue() {
         figure(&format!(
             "n5: three times {LENGTH} bytes back over 1 Mbit/s in {:.1} s, at most {} bytes of ours owed",
             began.elapsed().as_secs_f64(),
-            ledger["owed_peak"]
+            ledger["unsent_bytes_peak"]
         ));
         assert_eq!(ledger["bytes_out"], 3 * LENGTH as u64);
-        assert!(ledger["owed_peak"] <= 3 * Limits::default().read_buffer_bytes as u64);
+        assert!(ledger["unsent_bytes_peak"] <= 3 * Limits::default().read_buffer_bytes as u64);
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);
     });
 }
@@ -198,7 +200,9 @@ fn n6_the_link_goes_down_and_comes_back() {
         sh("ip link set lo down");
         let began = Instant::now();
         kept.say(b"said while it is down");
-        wait_until("the strict one gives up", || strict.counter("live") == 0);
+        wait_until("the strict one gives up", || {
+            strict.counter("connections_open") == 0
+        });
         let down = began.elapsed().as_secs_f64();
         sh("ip link set lo up");
         assert_eq!(kept.hear(21), b"said while it is down");
@@ -206,7 +210,7 @@ fn n6_the_link_goes_down_and_comes_back() {
             "n6: down for {down:.1} s, back {:.1} s after it began",
             began.elapsed().as_secs_f64()
         ));
-        assert_eq!(patient.counter("live"), 1);
+        assert_eq!(patient.counter("connections_open"), 1);
         let ledger = strict.ledger();
         assert_eq!(ledger["closed{peer_timeout}"], 1, "{ledger:?}");
         drop(kept);
@@ -241,9 +245,9 @@ fn n7_thousands_who_say_next_to_nothing() {
         "n7: {count} slow ones take {percent:.1} % of a processor"
     ));
     assert!(percent < 5.0, "{ticks} ticks in {passed} s");
-    assert_eq!(server.counter("live"), count);
+    assert_eq!(server.counter("connections_open"), count);
     drop(clients);
-    wait_until("all are gone", || server.counter("live") == 0);
+    wait_until("all are gone", || server.counter("connections_open") == 0);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 
     let flags = [
@@ -295,7 +299,7 @@ fn n8_no_memory_for_tcp() {
     });
     pinger.is_echoed(b"a little");
     drop(greedy);
-    wait_until("they are gone", || server.counter("live") == 1);
+    wait_until("they are gone", || server.counter("connections_open") == 1);
     figure(&format!(
         "n8: at most {} bytes in use under a limit of {LIMIT}, and who asks for little is served",
         group.most_used()
@@ -327,7 +331,7 @@ fn check_urgent(model: Model, before: usize, after: usize) {
     client.finish();
     assert_eq!(client.hear_all(), b"");
     let stats = server.drain();
-    assert_eq!(stats.closed(Reason::Finished), 1);
+    assert_eq!(stats.closed(CloseReason::PeerClosed), 1);
     assert_eq!(stats.bytes_out, (before + after) as u64 + 14);
 }
 

@@ -96,7 +96,9 @@ fn s2_a_thousand_who_stream_have_every_byte_and_nobody_new_comes_in() {
     let server = Serve::start(&[TCP], &flags);
     let address = sock_addr(&server.endpoints[0]);
     let clients: Vec<Socket> = (0..1_000).map(|_| server.connect()).collect();
-    wait_until("all are inside", || server.counter("live") == 1_000);
+    wait_until("all are inside", || {
+        server.counter("connections_open") == 1_000
+    });
     let finish = AtomicBool::new(false);
     let echoed: u64 = thread::scope(|scope| {
         let groups = clients.chunks(clients.len() / THREADS).zip(1..);
@@ -133,7 +135,7 @@ fn s2_a_thousand_who_stream_have_every_byte_and_nobody_new_comes_in() {
     );
     assert_eq!((count("bytes_in"), count("bytes_out")), (echoed, echoed));
     assert_eq!(
-        (count("discarded"), &report["closed"]["cut"]),
+        (count("discarded"), &report["closed"]["aborted"]),
         (0, &0.into())
     );
 }
@@ -148,7 +150,7 @@ fn s2_an_order_comes_before_those_who_are_ready() {
         .map(|_| try_connect(&address).unwrap())
         .collect();
     turn_until(&mut server, "all are inside", |stats| {
-        stats.live == CLIENTS as u64
+        stats.connections_open == CLIENTS as u64
     });
     clients.iter().for_each(|client| client.say(b"ready"));
     server.handle().drain();
@@ -209,7 +211,7 @@ fn s3_at_the_deadline_who_is_stuck_is_cut_and_told_of() {
     );
     let report: Value = serde_json::from_str(&ended.out).unwrap();
     let count = |name: &str| report[name].as_u64().unwrap();
-    assert_eq!(report["closed"]["cut"], 20);
+    assert_eq!(report["closed"]["aborted"], 20);
     assert!(count("discarded") > 0);
     assert_eq!(count("bytes_in"), count("bytes_out") + count("discarded"));
 }

@@ -207,14 +207,18 @@ fn assert_balanced(report: &Value, what: &str) {
     };
     assert_eq!(
         number("accepted"),
-        number("live") + sum("closed"),
+        number("connections_open") + sum("closed"),
         "{what}: {report}"
     );
-    let accounted = number("bytes_out") + number("owed") + number("discarded");
+    let accounted = number("bytes_out") + number("unsent_bytes") + number("discarded");
     assert_eq!(number("bytes_in"), accounted, "{what}: {report}");
     let answered = number("datagrams_out") + sum("dropped");
     assert_eq!(number("datagrams_in"), answered, "{what}: {report}");
-    assert_eq!((number("live"), number("owed")), (0, 0), "{what}: {report}");
+    assert_eq!(
+        (number("connections_open"), number("unsent_bytes")),
+        (0, 0),
+        "{what}: {report}"
+    );
 }
 
 const TCP: &str = "tcp://127.0.0.1:0";

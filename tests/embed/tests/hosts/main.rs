@@ -9,7 +9,7 @@ mod event_loops;
 
 use echo_reactor::echo::{Config, Server, Turn};
 use echo_reactor::net::Endpoint;
-use echo_reactor::stats::{Reason, Stats};
+use echo_reactor::stats::{CloseReason, Stats};
 use echo_reactor::{Limits, echo::Handle};
 use event_loops::{Calloop, Host, Mio, Polling, Tokio};
 use std::io::{ErrorKind, Read, Write};
@@ -106,7 +106,7 @@ impl<H: Host> Loop<H> {
         };
         self.turns += 1;
         if server.turn(Some(Duration::ZERO)).unwrap() == Turn::Finished {
-            assert_eq!(server.stats().balance(), Ok(()));
+            assert_eq!(server.stats().check_invariants(), Ok(()));
             self.finished[number] = Some(server.stats().clone());
             self.servers[number] = None;
         }
@@ -189,7 +189,7 @@ fn an_echo_comes_back<H: Host>() {
         assert_eq!(&back, b"hello");
     }
     drop(client);
-    host.until("the end is seen", |host| host.stats(0).live == 0);
+    host.until("the end is seen", |host| host.stats(0).connections_open == 0);
 }
 
 /// More are ready than one turn serves, and each has more to say than one turn reads. No new byte comes after that.
@@ -204,7 +204,7 @@ fn work_that_is_left_is_told_of_again<H: Host>() {
     let mut host = Loop::<H>::new();
     let address = host.serve(limits);
     let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(address)).collect();
-    host.until("all are in", |host| host.stats(0).live == CLIENTS);
+    host.until("all are in", |host| host.stats(0).connections_open == CLIENTS);
     for client in &mut clients {
         client.write_all(b"twelve bytes").unwrap();
     }
@@ -226,7 +226,7 @@ fn an_idle_connection_ends_while_the_host_has_timers_of_its_own<H: Host>() {
     client.write_all(b"x").unwrap();
     let mut timers = 0;
     let began = Instant::now();
-    while host.stats(0).closed(Reason::Idle) == 0 {
+    while host.stats(0).closed(CloseReason::Idle) == 0 {
         assert!(began.elapsed() < PATIENCE, "{}: idle for ever", H::NAME);
         host.step(Duration::from_millis(20));
         timers += 1;
@@ -245,7 +245,7 @@ fn an_idle_connection_ends_though_the_host_does_nothing_else<H: Host>() {
         host.until("echoed", |host| host.stats(0).bytes_out == round);
         thread::sleep(Duration::from_millis(100));
     }
-    host.until("it is idle", |host| host.stats(0).closed(Reason::Idle) == 1);
+    host.until("it is idle", |host| host.stats(0).closed(CloseReason::Idle) == 1);
 }
 
 /// The clients of the flood send as fast as they can, and the host's own source must be seen all the same.
@@ -276,7 +276,7 @@ fn a_flood_leaves_the_host_its_turns<H: Host>() {
             assert!(between <= 3, "{name}: a ping waited for {between} turns");
         }
         is_over.store(true, Ordering::Relaxed);
-        host.until("the flood is over", |host| host.stats(0).live == 0);
+        host.until("the flood is over", |host| host.stats(0).connections_open == 0);
     });
 }
 
@@ -304,7 +304,7 @@ fn a_drain_with_a_quiet_client_ends<H: Host>() {
     let mut host = Loop::<H>::new();
     let address = host.serve(Limits::default());
     let mut client = connect(address);
-    host.until("it is in", |host| host.stats(0).live == 1);
+    host.until("it is in", |host| host.stats(0).connections_open == 1);
     host.server(0).drain();
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -313,14 +313,14 @@ fn a_drain_with_a_quiet_client_ends<H: Host>() {
         });
         host.until("finished", |host| host.servers[0].is_none());
     });
-    assert_eq!(host.stats(0).closed(Reason::Drained), 1);
+    assert_eq!(host.stats(0).closed(CloseReason::ShutDown), 1);
 }
 
 fn a_stop_ends<H: Host>() {
     let mut host = Loop::<H>::new();
     let address = host.serve(Limits::default());
     let _client = connect(address);
-    host.until("it is in", |host| host.stats(0).live == 1);
+    host.until("it is in", |host| host.stats(0).connections_open == 1);
     host.server(0).stop();
     assert_eq!(host.server(0).timeout(), Some(Duration::ZERO));
     host.until("finished", |host| host.servers[0].is_none());
@@ -330,7 +330,7 @@ fn detached_listeners_end_a_server_without_clients<H: Host>() {
     let mut host = Loop::<H>::new();
     let address = host.serve(Limits::default());
     let client = connect(address);
-    host.until("it is in", |host| host.stats(0).live == 1);
+    host.until("it is in", |host| host.stats(0).connections_open == 1);
     host.server(0).leave();
     client.shutdown(Shutdown::Write).unwrap();
     host.until("finished", |host| host.servers[0].is_none());
@@ -382,9 +382,9 @@ fn several_servers_live_in_one_loop<H: Host>() {
         (0..2).all(|number| host.stats(number).bytes_out == 1) && host.stats(2).datagrams_out == 1
     });
     host.until("one is idle", |host| {
-        host.stats(0).closed(Reason::Idle) == 1
+        host.stats(0).closed(CloseReason::Idle) == 1
     });
-    assert_eq!(host.stats(1).live, 1);
+    assert_eq!(host.stats(1).connections_open, 1);
     for number in 0..3 {
         host.server(number).stop();
     }
