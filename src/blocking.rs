@@ -1,6 +1,6 @@
 //! The blocking twins: the same echo without an event loop, to compare the event loop with.
 //!
-//! - [`Model::OneAtATime`] is the tutorial's server: accept one client, echo until it leaves, accept the next.
+//! - [`Model::Iterative`] is the tutorial's server: accept one client, echo until it leaves, accept the next.
 //! - [`Model::ThreadPerConnection`] gives each client a thread, with a small stack and a buffer of its own.
 //!
 //! Neither is a straw man. They start from the same bound sockets as the event loop ([`BoundSocket`]), keep the same
@@ -104,7 +104,7 @@ pub fn threads_max() -> Option<(usize, &'static str)> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Model {
     /// They take turns: a client is served until it leaves, and the next one waits in the accept queue.
-    OneAtATime,
+    Iterative,
     /// Each has a thread.
     ThreadPerConnection,
 }
@@ -171,7 +171,7 @@ impl Server {
     }
 
     fn new(model: Model, bound: Vec<BoundSocket>, limits: Limits) -> Result<Self, StartError> {
-        if model == Model::OneAtATime && bound.len() > 1 {
+        if model == Model::Iterative && bound.len() > 1 {
             return Err(StartError::OneAddress(bound.len()));
         }
         Ok(Self {
@@ -209,7 +209,7 @@ impl Server {
         } = self;
         shared.guard(&listeners);
         match model {
-            Model::OneAtATime => one_at_a_time(&shared, &listeners[0])?,
+            Model::Iterative => iterative(&shared, &listeners[0])?,
             Model::ThreadPerConnection => thread_per_connection(&shared, listeners)?,
         }
         Ok(shared.stats())
@@ -239,7 +239,7 @@ impl Handle {
 
 /// The tutorial's server, in the thread that called. A second thread only waits for the end: this one will be blocked in
 /// a client when the time to drain it is over.
-fn one_at_a_time(shared: &Shared, listener: &Arc<BoundSocket>) -> io::Result<()> {
+fn iterative(shared: &Shared, listener: &Arc<BoundSocket>) -> io::Result<()> {
     let mut read_buffer = vec![0; shared.limits.read_buffer_bytes];
     thread::scope(|scope| {
         let watch = thread::Builder::new().name("drain".into());
@@ -319,7 +319,7 @@ fn accept_clients(
     mut serve: impl FnMut(Client),
 ) -> io::Result<()> {
     let mut delay = RetryDelay::default();
-    while shared.wait_for_room() {
+    while shared.wait_below_limit() {
         let (stream, peer) = match Stream::accept(listener) {
             Ok((stream, peer)) => {
                 delay.succeeded();

@@ -127,7 +127,7 @@ pub(super) fn echo(
         own.bytes_in += received.len() as u64;
         own.store_unsent(received.len());
         trace::log_received_from(peer, received);
-        if let Err(reason) = pay(&mut stream, received, own) {
+        if let Err(reason) = write_rest(&mut stream, received, own) {
             return reason;
         }
     }
@@ -145,7 +145,11 @@ const CALLS_IN_VAIN: u32 = 3;
 /// is over it does not look whether there is room: a peer that takes little at a time has then taken something all the
 /// same. The next call knows at once. So a peer is stalled when [`CALLS_IN_VAIN`] calls, each half the timeout long, moved
 /// no byte; and since a call that moved some before it got stuck returns those first, that takes up to twice the timeout.
-fn pay(stream: &mut impl Write, mut rest: &[u8], own: &mut Stats) -> Result<(), CloseReason> {
+fn write_rest(
+    stream: &mut impl Write,
+    mut rest: &[u8],
+    own: &mut Stats,
+) -> Result<(), CloseReason> {
     let mut in_vain = 0;
     while !rest.is_empty() {
         match stream.write(rest) {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) limits: Limits,
-    book: Mutex<Book>,
+    state: Mutex<State>,
     /// Something that an acceptor may wait for has happened: a connection closed, or we are stopping.
     room: Condvar,
     /// Something that [`Shared::conclude`] waits for has happened. It has a bell of its own, since a thread that sleeps
@@ -29,12 +29,12 @@ pub(super) struct Shared {
 }
 
 #[derive(Debug)]
-struct Book {
+struct State {
     phase: Phase,
     /// The sum of all ledgers of connections that have ended, and the opening of those that have not.
-    ledger: Stats,
+    stats: Stats,
     /// The most that a single connection owed at once.
-    largest_debt: u64,
+    unsent_bytes_max: u64,
     /// Those who are connected, so that a stop can reach them.
     streams: HashMap<u64, Arc<Stream>>,
     /// Those who accept, for the same reason.
@@ -50,7 +50,7 @@ enum Phase {
     Serving,
     /// Finish what is owed, until then.
     Draining(Instant),
-    Cutting,
+    Aborting,
 }
 
 impl Phase {
@@ -59,7 +59,7 @@ impl Phase {
     fn judge(self, reason: CloseReason) -> CloseReason {
         match (self, reason) {
             (Self::Draining(_), CloseReason::PeerClosed) => CloseReason::ShutDown,
-            (Self::Cutting, CloseReason::PeerClosed | CloseReason::Reset) => CloseReason::Aborted,
+            (Self::Aborting, CloseReason::PeerClosed | CloseReason::Reset) => CloseReason::Aborted,
             _ => reason,
         }
     }
@@ -69,10 +69,10 @@ impl Shared {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            book: Mutex::new(Book {
+            state: Mutex::new(State {
                 phase: Phase::Serving,
-                ledger: Stats::default(),
-                largest_debt: 0,
+                stats: Stats::default(),
+                unsent_bytes_max: 0,
                 streams: HashMap::new(),
                 listeners: Vec::new(),
                 waiting: 0,
@@ -83,18 +83,18 @@ impl Shared {
         }
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        // A thread that panicked with the book open left counters, not broken pointers: the others can go on.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A thread that panicked with the state open left counters, not broken pointers: the others can go on.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The ledger: all bytes of the connections that have ended, and the number of those that have not.
+    /// The stats: all bytes of the connections that have ended, and the number of those that have not.
     pub(super) fn stats(&self) -> Stats {
-        let book = self.book();
-        let mut stats = book.ledger.clone();
+        let state = self.state();
+        let mut stats = state.stats.clone();
         // What all owed at the same moment nobody can know without sharing it, byte by byte. The most that one owed,
         // times the most that were there, cannot be less; for one at a time it is exact.
-        stats.unsent_bytes_peak = book.largest_debt * stats.connections_open_peak;
+        stats.unsent_bytes_peak = state.unsent_bytes_max * stats.connections_open_peak;
         stats
     }
 
@@ -103,42 +103,42 @@ impl Shared {
     /// Takes the listeners under the stop's reach. Only while they are used: a [`Handle`](super::Handle) that outlives
     /// the server must not keep its port and its socket file.
     pub(super) fn guard(&self, listeners: &[Arc<BoundSocket>]) {
-        let mut book = self.book();
+        let mut state = self.state();
         let errors = listeners.iter().map(|bound| u64::from(bound.option_errors));
-        book.ledger.option_errors += errors.sum::<u64>();
-        if book.phase == Phase::Serving {
-            book.listeners = listeners.to_vec();
+        state.stats.option_errors += errors.sum::<u64>();
+        if state.phase == Phase::Serving {
+            state.listeners = listeners.to_vec();
         }
     }
 
     /// Waits until there is room for one more connection. `false` means that we are stopping.
-    pub(super) fn wait_for_room(&self) -> bool {
-        self.book_with_room().is_some()
+    pub(super) fn wait_below_limit(&self) -> bool {
+        self.state_below_limit().is_some()
     }
 
-    fn book_with_room(&self) -> Option<MutexGuard<'_, Book>> {
-        let mut book = self.book();
-        let full = |book: &Book| {
-            book.phase == Phase::Serving
-                && book.ledger.connections_open >= self.limits.connections_max as u64
+    fn state_below_limit(&self) -> Option<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        let full = |state: &State| {
+            state.phase == Phase::Serving
+                && state.stats.connections_open >= self.limits.connections_max as u64
         };
-        if full(&book) {
-            book.ledger.accept_pauses += 1;
-            book.waiting += 1;
-            book = (self.room.wait_while(book, |book| full(book)))
+        if full(&state) {
+            state.stats.accept_pauses += 1;
+            state.waiting += 1;
+            state = (self.room.wait_while(state, |state| full(state)))
                 .unwrap_or_else(PoisonError::into_inner);
-            book.waiting -= 1;
+            state.waiting -= 1;
         }
-        (book.phase == Phase::Serving).then_some(book)
+        (state.phase == Phase::Serving).then_some(state)
     }
 
     /// Counts a failed `accept`. `false` means that we are stopping, and that nothing has failed at all.
     pub(super) fn count_accept_error(&self, error: &io::Error) -> bool {
-        let mut book = self.book();
-        if book.phase != Phase::Serving {
+        let mut state = self.state();
+        if state.phase != Phase::Serving {
             return false;
         }
-        book.ledger.accept_error(error);
+        state.stats.accept_error(error);
         true
     }
 
@@ -149,38 +149,40 @@ impl Shared {
 
     /// A pause of this length, or until a connection closes.
     pub(super) fn pause_for(&self, pause: Duration) {
-        let mut book = self.book();
-        let before = book.ledger.closed_total();
-        book.ledger.accept_pauses += 1;
-        book.waiting += 1;
-        let (mut book, _) = self
+        let mut state = self.state();
+        let before = state.stats.closed_total();
+        state.stats.accept_pauses += 1;
+        state.waiting += 1;
+        let (mut state, _) = self
             .room
-            .wait_timeout_while(book, pause, |book| {
-                book.phase == Phase::Serving && book.ledger.closed_total() == before
+            .wait_timeout_while(state, pause, |state| {
+                state.phase == Phase::Serving && state.stats.closed_total() == before
             })
             .unwrap_or_else(PoisonError::into_inner);
-        book.waiting -= 1;
+        state.waiting -= 1;
     }
 
     /// Writes a warning, at most once a second: trouble that repeats itself must not fill the disk as well.
     pub(super) fn warn(&self, text: fmt::Arguments<'_>) {
-        let mut book = self.book();
+        let mut state = self.state();
         let recently = |then: Instant| then.elapsed() < Duration::from_secs(1);
-        if book.warned.is_some_and(recently) {
-            book.ledger.log_suppressed += 1;
+        if state.warned.is_some_and(recently) {
+            state.stats.log_suppressed += 1;
             return;
         }
-        book.warned = Some(Instant::now());
-        drop(book); // standard error may be slow, and the others need not wait for it
+        state.warned = Some(Instant::now());
+        drop(state); // standard error may be slow, and the others need not wait for it
         warn!("{text}");
     }
 
     /// A listener broke. The others go on; without any, nobody can come any more, and what is left is drained.
     pub(super) fn lose(&self, listener: &Arc<BoundSocket>) {
-        let mut book = self.book();
-        book.listeners.retain(|other| !Arc::ptr_eq(other, listener));
-        if book.listeners.is_empty() {
-            drop(book);
+        let mut state = self.state();
+        state
+            .listeners
+            .retain(|other| !Arc::ptr_eq(other, listener));
+        if state.listeners.is_empty() {
+            drop(state);
             self.drain();
         }
     }
@@ -193,20 +195,20 @@ impl Shared {
     /// Several acceptors may have seen the same last free place. All but one of them wait here, each with a client in
     /// hand who is not served yet; the limit holds, and costs at most one descriptor more for each listener.
     pub(super) fn enter(&self, stream: &Arc<Stream>) -> Option<u64> {
-        let mut book = self.book_with_room()?;
-        book.ledger.open();
-        let number = book.ledger.accepted;
-        book.streams.insert(number, Arc::clone(stream));
+        let mut state = self.state_below_limit()?;
+        state.stats.open();
+        let number = state.stats.accepted;
+        state.streams.insert(number, Arc::clone(stream));
         Some(number)
     }
 
     /// The one way out: closes the connection, and adds what its thread counted. The thread has dropped its own `Arc`
     /// by now, so that the one in the register is the last.
     pub(super) fn leave(&self, number: u64, reason: CloseReason, mut own: Stats) {
-        let mut book = self.book();
-        let reason = book.phase.judge(reason);
-        let stream = book.streams.remove(&number);
-        drop(book);
+        let mut state = self.state();
+        let reason = state.phase.judge(reason);
+        let stream = state.streams.remove(&number);
+        drop(state);
 
         if let (Some(stream), CloseReason::Aborted | CloseReason::WriteStall) = (&stream, reason) {
             stream.reset_on_close();
@@ -214,17 +216,17 @@ impl Shared {
         // Closed before it is counted: whoever waits for room finds a descriptor free.
         drop(stream);
 
-        let mut book = self.book();
-        book.largest_debt = book
-            .largest_debt
+        let mut state = self.state();
+        state.unsent_bytes_max = state
+            .unsent_bytes_max
             .max(std::mem::take(&mut own.unsent_bytes_peak));
-        book.ledger.merge(&own);
-        book.ledger.close(reason, own.unsent_bytes as usize);
+        state.stats.merge(&own);
+        state.stats.close(reason, own.unsent_bytes as usize);
         // A bell that nobody listens to still is a system call.
-        if book.waiting > 0 {
+        if state.waiting > 0 {
             self.room.notify_all();
         }
-        if book.phase != Phase::Serving && book.ledger.connections_open == 0 {
+        if state.phase != Phase::Serving && state.stats.connections_open == 0 {
             self.ending.notify_all();
         }
     }
@@ -233,28 +235,28 @@ impl Shared {
 
     /// See [`Handle::drain`](super::Handle::drain).
     pub(super) fn drain(&self) {
-        let mut book = self.book();
-        if book.phase == Phase::Serving {
+        let mut state = self.state();
+        if state.phase == Phase::Serving {
             let deadline = Instant::now() + self.limits.drain_timeout;
-            self.end(&mut book, Phase::Draining(deadline), Shutdown::Read);
+            self.end(&mut state, Phase::Draining(deadline), Shutdown::Read);
         }
     }
 
     /// See [`Handle::stop`](super::Handle::stop).
     pub(super) fn stop(&self) {
-        let mut book = self.book();
-        if book.phase != Phase::Cutting {
-            self.end(&mut book, Phase::Cutting, Shutdown::Both);
+        let mut state = self.state();
+        if state.phase != Phase::Aborting {
+            self.end(&mut state, Phase::Aborting, Shutdown::Both);
         }
     }
 
-    fn end(&self, book: &mut Book, phase: Phase, how: Shutdown) {
-        book.phase = phase;
-        for listener in book.listeners.drain(..) {
+    fn end(&self, state: &mut State, phase: Phase, how: Shutdown) {
+        state.phase = phase;
+        for listener in state.listeners.drain(..) {
             // On Linux `accept` then returns EINVAL, in every thread that is in it and in every one that comes.
             let _ = listener.socket.shutdown(Shutdown::Both);
         }
-        for stream in book.streams.values() {
+        for stream in state.streams.values() {
             stream.shutdown(how);
         }
         self.room.notify_all();
@@ -263,20 +265,20 @@ impl Shared {
 
     /// Waits until somebody ends the server, and then until everybody has left; cuts those who have not by the deadline.
     pub(super) fn conclude(&self) {
-        let mut book = self
+        let mut state = self
             .ending
-            .wait_while(self.book(), |book| book.phase == Phase::Serving)
+            .wait_while(self.state(), |state| state.phase == Phase::Serving)
             .unwrap_or_else(PoisonError::into_inner);
-        if let Phase::Draining(deadline) = book.phase {
+        if let Phase::Draining(deadline) = state.phase {
             let left = deadline.saturating_duration_since(Instant::now());
-            (book, _) = self
+            (state, _) = self
                 .ending
-                .wait_timeout_while(book, left, |book| {
-                    book.phase != Phase::Cutting && book.ledger.connections_open > 0
+                .wait_timeout_while(state, left, |state| {
+                    state.phase != Phase::Aborting && state.stats.connections_open > 0
                 })
                 .unwrap_or_else(PoisonError::into_inner);
-            if book.phase != Phase::Cutting {
-                self.end(&mut book, Phase::Cutting, Shutdown::Both);
+            if state.phase != Phase::Aborting {
+                self.end(&mut state, Phase::Aborting, Shutdown::Both);
             }
         }
     }

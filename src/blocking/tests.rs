@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// What only a failure waits for.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-const MODELS: [Model; 2] = [Model::OneAtATime, Model::ThreadPerConnection];
+const MODELS: [Model; 2] = [Model::Iterative, Model::ThreadPerConnection];
 
 /// A server that runs in a thread of its own.
 struct Running {
@@ -171,7 +171,7 @@ fn clients_are_echoed_one_after_the_other() {
             (3, 3)
         );
         assert_eq!((stats.bytes_in, stats.bytes_out), (42, 42));
-        if model == Model::OneAtATime {
+        if model == Model::Iterative {
             assert_eq!(
                 (stats.connections_open_peak, stats.unsent_bytes_peak),
                 (1, 13)

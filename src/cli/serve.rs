@@ -103,7 +103,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
             serve_by_events(plan, inherited, succession)?
         }
         Model::Threads => serve_by_blocking(blocking::Model::ThreadPerConnection, plan)?,
-        Model::OneAtATime => serve_by_blocking(blocking::Model::OneAtATime, plan)?,
+        Model::Iterative => serve_by_blocking(blocking::Model::Iterative, plan)?,
     };
     let lasted = started.elapsed();
     let exit = conclude(&end, lasted);

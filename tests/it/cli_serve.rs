@@ -155,7 +155,7 @@ fn help_and_version_are_no_failures() {
 
 #[test]
 fn verbose_it_tells_who_connected_and_what_was_received() {
-    for model in ["reactor", "threads", "one-at-a-time"] {
+    for model in ["reactor", "threads", "iterative"] {
         let server = Serve::start(&[TCP], &["-v", "--model", model]);
         let client = server.connect();
         let from = client.local_addr().unwrap().as_socket().unwrap();

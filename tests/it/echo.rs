@@ -252,7 +252,7 @@ macro_rules! every_combination {
     )*};
 }
 
-every_combination!(reactor is Reactor, threads is Threads, one_at_a_time is OneAtATime);
+every_combination!(reactor is Reactor, threads is Threads, iterative is Iterative);
 
 /// The same port is free over IPv4, and nobody listens there.
 #[track_caller]

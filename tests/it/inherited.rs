@@ -29,7 +29,7 @@ fn with_signals_blocked(flags: &[&str]) -> Serve {
 
 #[test]
 fn signals_that_the_parent_blocks_are_heard() {
-    for model in ["reactor", "threads", "one-at-a-time"] {
+    for model in ["reactor", "threads", "iterative"] {
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
             let server = with_signals_blocked(&["--model", model]);
             server.signal(Signal::SIGHUP);

@@ -135,7 +135,7 @@ fn the_idle_are_closed_and_the_active_are_not() {
 
 #[test]
 fn with_threads_the_idle_are_closed_as_idle() {
-    for model in [Model::Threads, Model::OneAtATime] {
+    for model in [Model::Threads, Model::Iterative] {
         let limits = Limits {
             idle_timeout: Some(Duration::from_millis(50)),
             ..Limits::default()

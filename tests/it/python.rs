@@ -78,7 +78,7 @@ fn the_tutorials_client_is_echoed_over_ipv4_by_every_model() {
     if !has_tool("python3") {
         return;
     }
-    for model in ["reactor", "threads", "one-at-a-time"] {
+    for model in ["reactor", "threads", "iterative"] {
         let server = Serve::start(&["127.0.0.1:0"], &["--model", model]);
         check(STREAM, "socket.AF_INET", &tuple(&server), &[], RECEIVED);
         check(HALF_CLOSE, "", &tuple(&server), &[], "Received 2097152\n");

@@ -20,7 +20,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 const TCP: &str = "tcp://127.0.0.1:0";
-const ALL: [Model; 3] = [Model::Reactor, Model::Threads, Model::OneAtATime];
+const ALL: [Model; 3] = [Model::Reactor, Model::Threads, Model::Iterative];
 
 /// Nothing of the draining ends by itself within the time of a test.
 fn patient() -> Limits {
@@ -379,7 +379,7 @@ mod signals {
     use serde_json::Value;
     use socket2::Socket;
 
-    const MODELS: [&str; 3] = ["reactor", "threads", "one-at-a-time"];
+    const MODELS: [&str; 3] = ["reactor", "threads", "iterative"];
 
     #[test]
     fn sigterm_lets_a_client_have_its_echo_and_an_end_in_order() {

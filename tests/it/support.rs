@@ -356,7 +356,7 @@ pub(crate) fn stuff(clients: &[Socket]) {
 pub(crate) enum Model {
     Reactor,
     Threads,
-    OneAtATime,
+    Iterative,
 }
 
 /// A server of the library that runs in a thread.
@@ -392,8 +392,8 @@ impl Running {
                 addresses,
                 &config.into(),
             ),
-            Model::OneAtATime => {
-                Self::blocking(blocking::Model::OneAtATime, addresses, &config.into())
+            Model::Iterative => {
+                Self::blocking(blocking::Model::Iterative, addresses, &config.into())
             }
         }
     }

@@ -32,7 +32,7 @@ pub(super) enum Own {
     /// A thread for each connection
     Threads,
     /// One client after another
-    OneAtATime,
+    Iterative,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,14 +64,14 @@ impl Own {
         match self {
             Self::Reactor => "reactor",
             Self::Threads => "threads",
-            Self::OneAtATime => "one-at-a-time",
+            Self::Iterative => "iterative",
         }
     }
 
     fn note(self) -> String {
         match self {
             Self::Reactor => "one thread, one event loop".to_owned(),
-            Self::OneAtATime => "one thread, one client after another".to_owned(),
+            Self::Iterative => "one thread, one client after another".to_owned(),
             Self::Threads => match threads_max() {
                 Some((most, why)) => {
                     let most = grouped(most as u64);
@@ -117,7 +117,7 @@ impl Contender {
         let alone = load.connections == 1 && load.scenario != Scenario::SlowReader;
         match self {
             // Where they come and go, they take turns.
-            Self::Own(Own::OneAtATime) if !alone && load.scenario != Scenario::Churn => {
+            Self::Own(Own::Iterative) if !alone && load.scenario != Scenario::Churn => {
                 Some("it serves one connection after another, and these are open at the same time")
             }
             _ => None,
@@ -312,7 +312,7 @@ mod tests {
             size: 64,
         };
         let excuse = |own, load| Contender::Own(own).excuse(&load);
-        let one = Own::OneAtATime;
+        let one = Own::Iterative;
         assert_eq!(excuse(one, load(Scenario::RequestResponse, 1)), None);
         assert_eq!(excuse(one, load(Scenario::Churn, 100)), None);
         assert!(excuse(one, load(Scenario::RequestResponse, 2)).is_some());

@@ -55,7 +55,7 @@ pub(in crate::cli) struct Machine {
 /// One of those that were compared.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::cli) struct Model {
-    /// A short name: `reactor`, `threads`, `one-at-a-time`, or what stands behind `--against`.
+    /// A short name: `reactor`, `threads`, `iterative`, or what stands behind `--against`.
     pub(in crate::cli) name: String,
     /// How its server was started; empty if somebody else did.
     pub(in crate::cli) command: String,

@@ -40,7 +40,7 @@ pub(in crate::cli) struct Typed {
 
     /// Our own models; the first is what all are compared with
     #[arg(long, value_name = "MODEL", value_enum, value_delimiter = ',',
-        default_values_t = [Own::Reactor, Own::Threads, Own::OneAtATime])]
+        default_values_t = [Own::Reactor, Own::Threads, Own::Iterative])]
     models: Vec<Own>,
 
     /// A TCP server that is running somewhere, beside them; may be given several times

@@ -71,7 +71,7 @@ pub(super) fn fit(typed: &Typed, in_use: u64) -> Result<(Limits, String), Failur
         (false, false) => "the default of --connections".to_owned(),
     };
     let capacity = match typed.model {
-        Model::OneAtATime => "serves one connection at a time".to_owned(),
+        Model::Iterative => "serves one connection at a time".to_owned(),
         _ => format!("holds up to {} ({why})", plural(fits, "connection")),
     };
     Ok((limits, capacity))

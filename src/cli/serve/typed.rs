@@ -443,7 +443,7 @@ pub(in crate::cli) enum Model {
     /// A thread for each connection
     Threads,
     /// One connection after the other, as in the tutorial
-    OneAtATime,
+    Iterative,
 }
 
 impl Model {
@@ -452,7 +452,7 @@ impl Model {
         match self {
             Self::Reactor => "reactor",
             Self::Threads => "threads",
-            Self::OneAtATime => "one-at-a-time",
+            Self::Iterative => "iterative",
         }
     }
 }

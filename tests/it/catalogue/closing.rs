@@ -130,7 +130,7 @@ fn check_reset_mid_stream(model: Model) {
 fn c3_reset_mid_stream() {
     check_reset_mid_stream(Model::Reactor);
     check_reset_mid_stream(Model::Threads);
-    check_reset_mid_stream(Model::OneAtATime);
+    check_reset_mid_stream(Model::Iterative);
 }
 
 /// The client is in the middle of an upload when the time to drain is over. A close now would be a reset, since there is
@@ -219,7 +219,7 @@ fn c5_the_peer_is_gone_when_we_write() {
 #[test]
 fn c6_connect_and_leave() {
     const EACH: usize = 2_000;
-    for model in ["reactor", "threads", "one-at-a-time"] {
+    for model in ["reactor", "threads", "iterative"] {
         let directory = Dir::new();
         let json = directory.path("stats.json");
         let flags = ["--model", model, "--stats-json", json.to_str().unwrap()];

@@ -19,7 +19,7 @@ const TCP: &str = "tcp://127.0.0.1:0";
 fn g1_a_port_in_use_is_refused_with_the_address_and_a_remedy() {
     let living = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("tcp://{}", living.local_addr().unwrap());
-    for model in ["reactor", "threads", "one-at-a-time"] {
+    for model in ["reactor", "threads", "iterative"] {
         let refused = ended(program().args(["serve", &address, "--model", model]));
         refused.failed(
             69,
@@ -317,7 +317,7 @@ fn g3_a_kernel_that_is_too_old_is_a_warning_or_with_require_a_refusal() {
 
 #[test]
 fn g3_the_twins_have_no_sandbox() {
-    for model in ["threads", "one-at-a-time"] {
+    for model in ["threads", "iterative"] {
         let refused = ended(program().args(["serve", TCP, "--sandbox", "--model", model]));
         refused.failed(64, &["--sandbox needs --model reactor", model]);
     }

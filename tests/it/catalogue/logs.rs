@@ -202,13 +202,13 @@ fn l5_mistakes_are_named_on_one_line_with_the_value() {
     );
     refused(&["--read-buffer", "1GB"], &["scratch"]);
     refused(&["--unix-mode", "999"], &["'999'", "octal"]);
-    refused(&["--model", "fibers"], &["'fibers'", "one-at-a-time"]);
+    refused(&["--model", "fibers"], &["'fibers'", "iterative"]);
     refused(&["--no-such-flag"], &["'--no-such-flag'", "serve --help"]);
     refused(
         &["udp://127.0.0.1:0", "--model", "threads"],
         &["udp://127.0.0.1:0", "reactor"],
     );
-    refused(&[TCP, TCP, "--model", "one-at-a-time"], &["one"]);
+    refused(&[TCP, TCP, "--model", "iterative"], &["one"]);
     refused(
         &["--allow", "10.0.0.1/8"],
         &["'10.0.0.1/8'", "--allow", "10.0.0.0/8"],

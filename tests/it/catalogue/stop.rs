@@ -26,7 +26,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const TCP: &str = "tcp://127.0.0.1:0";
-const MODELS: [&str; 3] = ["reactor", "threads", "one-at-a-time"];
+const MODELS: [&str; 3] = ["reactor", "threads", "iterative"];
 
 /// How long something took; no test fails by it.
 fn print_time(what: &str, took: Duration) {
@@ -300,7 +300,7 @@ fn s5_sighup_sigpipe_and_sigusr1_harm_nobody() {
 
 #[test]
 fn s5_the_twins_ignore_sigusr2_and_say_so() {
-    for model in ["threads", "one-at-a-time"] {
+    for model in ["threads", "iterative"] {
         let server = Serve::start(&[TCP], &["--model", model]);
         server.signal(Signal::SIGUSR2);
         server.says("SIGUSR2 hands over with --model reactor alone");
