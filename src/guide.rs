@@ -47,7 +47,7 @@
 //! ## Reading once
 //! The first edge-triggered server that everybody writes reads once per event. It works until a message is longer than
 //! the buffer; then the rest stays in the kernel, and no event will ever tell of it. *Here:* the loop in
-//! `Connection::echo_all`. *Test:* `testing::script` takes a connection through every script of six calls and demands that
+//! `Connection::echo_all`. *Test:* `simulation::script` takes a connection through every script of six calls and demands that
 //! it stops only when the socket is empty.
 //!
 //! ## Trusting a short read
@@ -176,7 +176,7 @@
 //!
 //! Because the reactor asks a [`Selector`](crate::reactor::Selector) for readiness and time, and the server knows its
 //! sockets by the traits of [`net`](crate::net), the whole of it also runs on a simulated network, in which partial reads,
-//! errors, spurious and stale events and jumps of the clock come from a seed (`src/testing`). Ten thousand seeds take four
+//! errors, spurious and stale events and jumps of the clock come from a seed (`src/simulation`). Ten thousand seeds take four
 //! seconds. It is where most of the mistakes above were made once more, and found.
 //!
 //! # What it costs

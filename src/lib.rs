@@ -202,10 +202,10 @@ pub mod limits;
 pub mod load;
 pub mod net;
 pub mod reactor;
-pub mod stats;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
-pub mod testing;
+pub mod simulation;
+pub mod stats;
 
 pub use limits::Limits;
 pub use stats::Stats;

@@ -1,4 +1,4 @@
-//! See `testing::fuzzed::key`, which has the law and the reason.
+//! See `simulation::fuzz_targets::key`, which has the law and the reason.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| echo_reactor::testing::fuzzed::key(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| echo_reactor::simulation::fuzz_targets::key(bytes));

@@ -1,4 +1,4 @@
-//! See `testing::fuzzed::wire`, which has the law and the reason.
+//! See `simulation::fuzz_targets::wire`, which has the law and the reason.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| echo_reactor::testing::fuzzed::wire(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| echo_reactor::simulation::fuzz_targets::wire(bytes));

@@ -1,6 +1,6 @@
 //! The fault catalogue: each test is named after the row that it shows, one file for each letter.
 //!
-//! A row whose faithful place is the simulated network is a unit test with the row's name beside `src/testing`. What
+//! A row whose faithful place is the simulated network is a unit test with the row's name beside `src/simulation`. What
 //! needs root or a tool that is not there is skipped, and says so in one line. Where a row gives a time, the test asserts
 //! it with room to spare, since others use the processors too, and prints the figure that it saw. All rows are listed in
 //! `rows.tsv`; `scripts/catalogue` runs them and prints them as a table.

@@ -1,5 +1,5 @@
 //! E: what the kernel says is ready, and what it turns out to be. What no kernel does on demand (events for nothing, for
-//! those who have left, twice in one batch) is in `src/testing/catalogue.rs`.
+//! those who have left, twice in one batch) is in `src/simulation/catalogue.rs`.
 
 use crate::support::fault::{can, figure, is_over, traced};
 use crate::support::{

@@ -1,5 +1,5 @@
 //! F: nobody takes the whole turn. That each turn serves everybody is counted in the simulated network
-//! (`src/testing/catalogue.rs`); how long a ping takes beside those who push is `scripts/fairness`'s to measure. Here the
+//! (`src/simulation/catalogue.rs`); how long a ping takes beside those who push is `scripts/fairness`'s to measure. Here the
 //! kernel is the point.
 
 use crate::support::fault::figure;

@@ -1,5 +1,5 @@
 //! T: the whole of it, under tools that see what no test asks. T1's matrix over the simulated network is
-//! `src/testing/torture.rs`, T2 is `src/testing/simulation.rs`; here are those of the program on the real kernel.
+//! `src/simulation/torture.rs`, T2 is `src/simulation/seeds.rs`; here are those of the program on the real kernel.
 
 use crate::support::fault::{can, figure};
 use crate::support::{DEADLINE, Dir, Serve, Talk, connect, has_tool, ip, noise, program, wrapped};

@@ -143,10 +143,10 @@ impl Simulation {
         for _ in 0..50 + self.random.below(300) {
             self.step();
         }
-        self.be_kind();
-        self.everybody_is_served();
-        self.everybody_leaves();
-        self.nothing_is_left();
+        self.stop_faults();
+        self.check_all_served();
+        self.close_all();
+        self.check_nothing_left();
     }
 
     // ---- the unkind part ----
@@ -336,7 +336,7 @@ impl Simulation {
 
     // ---- the kind part ----
 
-    fn be_kind(&mut self) {
+    fn stop_faults(&mut self) {
         self.tell(|| "the world turns kind".into());
         let mut kernel = self.network.kernel();
         kernel.knobs = Knobs {
@@ -348,7 +348,7 @@ impl Simulation {
     }
 
     /// Nobody sends another byte, and everybody who was let in is served to the last one all the same: no edge is lost.
-    fn everybody_is_served(&mut self) {
+    fn check_all_served(&mut self) {
         for _ in 0..TURNS_MAX {
             for client in 0..self.clients.len() {
                 self.client_reads(client, usize::MAX);
@@ -388,7 +388,7 @@ impl Simulation {
     }
 
     /// Everybody says FIN. Those in the accept queue get their turn as others leave.
-    fn everybody_leaves(&mut self) {
+    fn close_all(&mut self) {
         for client in 0..self.clients.len() {
             self.client_finishes(client);
         }
@@ -414,7 +414,7 @@ impl Simulation {
         );
     }
 
-    fn nothing_is_left(mut self) {
+    fn check_nothing_left(mut self) {
         if !self.draining {
             self.drain();
         }

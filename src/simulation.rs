@@ -19,12 +19,12 @@
 #[cfg(test)]
 mod catalogue;
 mod choices;
-pub mod fuzzed;
+pub mod fuzz_targets;
 #[cfg(test)]
 mod network;
 mod script;
 #[cfg(test)]
-mod simulation;
+mod seeds;
 #[cfg(test)]
 mod time;
 #[cfg(test)]

@@ -16,14 +16,14 @@ pub(super) struct Client {
     pub(super) to_send: usize,
     pub(super) sent: usize,
     pub(super) received: usize,
-    manner: Manner,
+    behavior: Behavior,
     /// It has broken the connection, or the world has.
     pub(super) is_broken: bool,
     pub(super) is_gone: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
+enum Behavior {
     Eager,
     Slow,
     NeverReads,
@@ -46,11 +46,11 @@ impl Simulation {
             ..Wire::default()
         };
         self.network.kernel().connect(listener, wire);
-        let manner = match self.random.below(10) {
-            0..5 => Manner::Eager,
-            5..7 => Manner::Slow,
-            7..9 => Manner::NeverReads,
-            _ => Manner::Breaks,
+        let behavior = match self.random.below(10) {
+            0..5 => Behavior::Eager,
+            5..7 => Behavior::Slow,
+            7..9 => Behavior::NeverReads,
+            _ => Behavior::Breaks,
         };
         self.clients.push(Client {
             index: client,
@@ -59,24 +59,24 @@ impl Simulation {
             to_send: self.random.below(2_000),
             sent: 0,
             received: 0,
-            manner,
+            behavior,
             is_broken: false,
             is_gone: false,
         });
-        self.tell(|| format!("client {client} connects, {manner:?}"));
+        self.tell(|| format!("client {client} connects, {behavior:?}"));
     }
 
     pub(super) fn client_acts(&mut self, client: usize) {
         let decision = self.random.below(10);
         let amount = 1 + self.random.below(300);
-        match (self.clients[client].manner, decision) {
-            (Manner::Breaks, 0) => self.client_breaks(client),
-            (Manner::Eager, 0) if self.clients[client].sent == self.clients[client].to_send => {
+        match (self.clients[client].behavior, decision) {
+            (Behavior::Breaks, 0) => self.client_breaks(client),
+            (Behavior::Eager, 0) if self.clients[client].sent == self.clients[client].to_send => {
                 self.client_finishes(client);
             }
             (_, 0..5) => self.client_sends(client, amount),
-            (Manner::Eager | Manner::Breaks, _) => self.client_reads(client, usize::MAX),
-            (Manner::Slow, 9) => self.client_reads(client, 1 + amount / 30),
+            (Behavior::Eager | Behavior::Breaks, _) => self.client_reads(client, usize::MAX),
+            (Behavior::Slow, 9) => self.client_reads(client, 1 + amount / 30),
             _ => {}
         }
     }
