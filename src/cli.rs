@@ -15,9 +15,9 @@ pub(crate) mod bench;
 mod compare;
 mod descriptors;
 mod doctor;
-mod exit;
-mod footprint;
+mod error;
 mod logging;
+mod memory;
 mod names;
 mod output;
 mod own_program;
@@ -33,7 +33,7 @@ pub(crate) mod units;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use exit::{Class, Exit, Failure};
+use error::{CliError, CliErrorKind, Exit};
 use std::io::{self, IsTerminal};
 use std::panic;
 use std::process::ExitCode;
@@ -61,25 +61,25 @@ Examples:
     subcommand_required = true,
     arg_required_else_help = true
 )]
-struct Typed {
+struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(Box<serve::Typed>),
-    Send(Box<send::Typed>),
-    Doctor(Box<doctor::Typed>),
+    Serve(Box<serve::ServeArgs>),
+    Send(Box<send::SendArgs>),
+    Doctor(Box<doctor::DoctorArgs>),
     #[cfg(feature = "bench")]
-    Bench(Box<bench::Typed>),
+    Bench(Box<bench::BenchArgs>),
     #[cfg(feature = "bench")]
-    Compare(Box<compare::Typed>),
+    Compare(Box<compare::CompareArgs>),
     #[cfg(feature = "bench")]
-    Report(report::Typed),
+    Report(report::ReportArgs),
     /// What `serve` starts to resolve names in a process of their own
     #[command(name = names::COMMAND, hide = true)]
-    Resolve(names::Typed),
+    Resolve(names::ResolveArgs),
 }
 
 /// Runs the program on its own command line, and says how it should exit.
@@ -92,27 +92,27 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Exit {
-    let typed = match Typed::try_parse() {
-        Ok(typed) => typed,
+    let args = match Arguments::try_parse() {
+        Ok(args) => args,
         Err(error) => return answer(&error),
     };
-    if !matches!(typed.command, Command::Serve(_)) {
+    if !matches!(args.command, Command::Serve(_)) {
         process::unblock_signals(); // `serve` does so itself, once it has handlers
     }
-    let result = match typed.command {
-        Command::Serve(typed) => serve::run(&typed),
-        Command::Send(typed) => send::run(&typed),
-        Command::Doctor(typed) => doctor::run(&typed),
+    let result = match args.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Send(args) => send::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         #[cfg(feature = "bench")]
-        Command::Bench(typed) => bench::run(&typed),
+        Command::Bench(args) => bench::run(&args),
         #[cfg(feature = "bench")]
-        Command::Compare(typed) => compare::run(&typed),
+        Command::Compare(args) => compare::run(&args),
         #[cfg(feature = "bench")]
-        Command::Report(typed) => report::run(&typed),
-        Command::Resolve(typed) => names::answer(&typed),
+        Command::Report(args) => report::run(&args),
+        Command::Resolve(args) => names::answer(&args),
     };
     result.unwrap_or_else(|failure| {
-        logging::say(&failure.to_string());
+        logging::print_line(&failure.to_string());
         failure.exit()
     })
 }
@@ -133,8 +133,8 @@ fn answer(error: &clap::Error) -> Exit {
             let subcommand = ["serve", "send", "doctor", "bench"]
                 .into_iter()
                 .find(|&name| first.as_deref() == Some(name.as_ref()));
-            let failure = Failure::new(Class::Usage, one_line(error, subcommand));
-            logging::say(&failure.to_string());
+            let failure = CliError::new(CliErrorKind::Usage, one_line(error, subcommand));
+            logging::print_line(&failure.to_string());
             failure.exit()
         }
     }
@@ -174,14 +174,14 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        Typed::command().debug_assert();
+        Arguments::command().debug_assert();
     }
 
     #[track_caller]
     fn refused(arguments: &[&str]) -> String {
         let line = [&["echo-reactor"], arguments].concat();
         let subcommand = arguments.first().copied().filter(|&name| name != "sevre");
-        one_line(&Typed::try_parse_from(line).unwrap_err(), subcommand)
+        one_line(&Arguments::try_parse_from(line).unwrap_err(), subcommand)
     }
 
     #[test]

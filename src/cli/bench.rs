@@ -4,6 +4,7 @@
 //! that is started if none was named in [`child`]; which endpoint of a name in [`targets`]; running a plan, in a process or several, in [`crew`] and [`worker`]; what is
 //! seen meanwhile in [`progress`]; the forms of the report in [`text`], [`json`], [`csv`], [`hdr`] and [`svg`].
 
+mod args;
 pub(super) mod child;
 pub(super) mod crew;
 mod csv;
@@ -15,23 +16,23 @@ mod search;
 mod svg;
 mod targets;
 pub(super) mod text;
-mod typed;
 pub(crate) mod wire;
 mod worker;
 
+pub(super) use args::BenchArgs;
 pub(super) use targets::resolve;
-pub(super) use typed::Typed;
 
 use super::descriptors;
-use super::exit::{Class, Exit, Failure};
-use super::footprint::{Ladder, Row};
+use super::error::{CliError, CliErrorKind, Exit};
 use super::logging;
+use super::memory::{Ladder, Row};
 use super::output::printable;
 use super::side_file::{self, SideFile};
 use super::stdio;
 use crate::load::machine::KernelCounters;
 use crate::load::verdict::{Verdict, judge};
 use crate::load::{FaultKind, Mode, Plan, Total, fit};
+use args::{Format, Steps};
 use crew::Told;
 use host::Host;
 use progress::Progress;
@@ -39,7 +40,6 @@ use search::Search;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use typed::{Format, Steps};
 
 /// A plan that has been run.
 #[derive(Debug)]
@@ -63,41 +63,41 @@ impl Run {
     }
 }
 
-pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
-    if typed.as_worker {
+pub(super) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
+    if args.as_worker {
         return worker::work();
     }
-    typed.refuse_nonsense()?;
-    side_file::refuse_same(&[("--hdr", typed.hdr()), ("--svg", typed.svg())])?;
+    args.refuse_nonsense()?;
+    side_file::refuse_same(&[("--hdr", args.hdr()), ("--svg", args.svg())])?;
     let stop = listen_to_signals()?;
     let descriptors = descriptors::raise();
     let host = Host::look(descriptors);
-    let server = typed
+    let server = args
         .serve()
         .map(|address| child::Server::start(&address))
         .transpose()?;
     let targets = match &server {
-        Some(server) => resolve(std::slice::from_ref(&server.address), typed.resolving())?,
-        None => resolve(typed.addresses(), typed.resolving())?,
+        Some(server) => resolve(std::slice::from_ref(&server.address), args.resolving())?,
+        None => resolve(args.addresses(), args.resolving())?,
     };
     let pids: Vec<u32> = server.iter().map(child::Server::pid).collect();
-    let plan = typed.plan(targets, &pids)?;
-    fit::check(&plan, typed.workers(), descriptors)
-        .map_err(|text| Failure::new(Class::Usage, text))?;
-    let mut log = typed.hdr().map(|path| hdr::Log::create(path)).transpose()?;
-    let drawing = typed
+    let plan = args.plan(targets, &pids)?;
+    fit::check(&plan, args.workers(), descriptors)
+        .map_err(|text| CliError::new(CliErrorKind::Usage, text))?;
+    let mut log = args.hdr().map(|path| hdr::Log::create(path)).transpose()?;
+    let drawing = args
         .svg()
         .map(|path| SideFile::create("--svg", path))
         .transpose()?;
-    let mut progress = Progress::new(typed.quiet());
+    let mut progress = Progress::new(args.quiet());
     let mut bench = Bench {
-        workers: typed.workers(),
+        workers: args.workers(),
         stop: &stop,
         progress: &mut progress,
         log: log.as_mut(),
-        is_hold: typed.is_hold(),
+        is_hold: args.is_hold(),
     };
-    let (mut answer, failure) = bench.answer(typed, &plan);
+    let (mut answer, failure) = bench.answer(args, &plan);
     drop(server);
     progress.finish();
     if let (Some(failure), Some(last)) = (&failure, answer.runs.last_mut()) {
@@ -109,13 +109,13 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     }
     let exit = match answer.runs.is_empty() {
         true => None,
-        false => Some(deliver(typed, &host, &answer, log, drawing)),
+        false => Some(deliver(args, &host, &answer, log, drawing)),
     };
     match (failure, exit) {
         (Some(failure), _) => Err(failure),
         (None, Some(exit)) => Ok(exit),
         (None, None) => {
-            logging::say("echo-reactor: it was ended before anything was measured");
+            logging::print_line("echo-reactor: it was ended before anything was measured");
             Ok(Exit::Invalid)
         }
     }
@@ -148,13 +148,13 @@ impl Answer {
 /// Writes the report, and then the files beside it, each whatever became of the others: a disk that is full for a drawing
 /// must not cost the figures. Says what failed, and returns how the command ends.
 fn deliver(
-    typed: &Typed,
+    args: &BenchArgs,
     host: &Host,
     answer: &Answer,
     log: Option<hdr::Log>,
     drawing: Option<SideFile>,
 ) -> Exit {
-    let report = match typed.format() {
+    let report = match args.format() {
         Format::Text => text::report(host, answer),
         Format::Json => format!("{:#}\n", json::report(host, answer)),
         Format::Csv => csv::report(&answer.runs),
@@ -164,9 +164,9 @@ fn deliver(
         log.map_or(Ok(()), hdr::Log::finish),
         drawing.map_or(Ok(()), |file| draw(file, answer)),
     ];
-    let exit = conclude(answer, typed.allow_loss());
+    let exit = conclude(answer, args.allow_loss());
     // The text has said it, and is for people, as standard error is.
-    if exit != Exit::Ok && typed.format() != Format::Text {
+    if exit != Exit::Ok && args.format() != Format::Text {
         explain(answer);
     }
     with_failures(exit, written)
@@ -175,11 +175,11 @@ fn deliver(
 /// Says which files could not be written. That decides how the command ends, unless an echo was wrong.
 pub(super) fn with_failures(
     exit: Exit,
-    written: impl IntoIterator<Item = Result<(), Failure>>,
+    written: impl IntoIterator<Item = Result<(), CliError>>,
 ) -> Exit {
-    let failures: Vec<Failure> = written.into_iter().filter_map(Result::err).collect();
+    let failures: Vec<CliError> = written.into_iter().filter_map(Result::err).collect();
     for failure in &failures {
-        logging::say(&failure.to_string());
+        logging::print_line(&failure.to_string());
     }
     match failures.first() {
         Some(failure) if exit != Exit::Mismatch => failure.exit(),
@@ -187,12 +187,12 @@ pub(super) fn with_failures(
     }
 }
 
-fn draw(mut file: SideFile, answer: &Answer) -> Result<(), Failure> {
+fn draw(mut file: SideFile, answer: &Answer) -> Result<(), CliError> {
     let Some(run) = answer.result() else {
-        logging::say("echo-reactor: --svg: nothing was found, and nothing is drawn");
+        logging::print_line("echo-reactor: --svg: nothing was found, and nothing is drawn");
         return Ok(());
     };
-    let drawing = svg::draw(run).map_err(|text| Failure::new(Class::Internal, text))?;
+    let drawing = svg::draw(run).map_err(|text| CliError::new(CliErrorKind::Internal, text))?;
     file.write(drawing.as_bytes())?;
     file.finish()
 }
@@ -208,22 +208,22 @@ pub(super) struct Bench<'a> {
 
 impl Bench<'_> {
     /// Measures what was asked for, and says why not all of it, if a part of it failed.
-    fn answer(&mut self, typed: &Typed, plan: &Plan) -> (Answer, Option<Failure>) {
+    fn answer(&mut self, args: &BenchArgs, plan: &Plan) -> (Answer, Option<CliError>) {
         let (mut runs, mut search) = (Vec::new(), None);
-        let ended = match typed.steps() {
+        let ended = match args.steps() {
             Steps::Once => self.run(plan).map(|run| runs.push(run)),
-            Steps::Rates(rates) => search::steps(self, plan, &rates, typed.arrivals(), &mut runs),
+            Steps::Rates(rates) => search::steps(self, plan, &rates, args.arrivals(), &mut runs),
             Steps::Find(bound) => {
                 search
                     .insert(Search::new(bound))
-                    .run(self, plan, typed.arrivals(), &mut runs)
+                    .run(self, plan, args.arrivals(), &mut runs)
             }
         };
         (Answer { runs, search }, ended.err())
     }
 
     /// Runs a plan, and judges it.
-    pub(super) fn run(&mut self, plan: &Plan) -> Result<Run, Failure> {
+    pub(super) fn run(&mut self, plan: &Plan) -> Result<Run, CliError> {
         self.progress.begin(plan);
         let (progress, log) = (&mut *self.progress, &mut self.log);
         if let Some(log) = log {
@@ -266,7 +266,7 @@ pub(super) fn measure(
     workers: usize,
     stop: &dyn Fn() -> bool,
     told: impl FnMut(Told<'_>),
-) -> Result<Run, Failure> {
+) -> Result<Run, CliError> {
     let before = KernelCounters::read();
     let total = crew::run(&plan, workers, stop, told)?;
     let kernel = KernelCounters::read().since(before);
@@ -283,13 +283,14 @@ pub(super) fn measure(
 
 /// SIGINT, SIGTERM and SIGHUP (the terminal is gone) end the run, with a report. A second one hurries nothing: the end is a
 /// second away at most, and to leave at once would leave the server and the workers behind.
-pub(super) fn listen_to_signals() -> Result<Arc<AtomicBool>, Failure> {
+pub(super) fn listen_to_signals() -> Result<Arc<AtomicBool>, CliError> {
     let stop = Arc::new(AtomicBool::new(false));
     // nohup(1) has SIGHUP ignored, and a handler would undo that.
     let hang_up = (!is_ignored(SIGHUP)).then_some(SIGHUP);
     for signal in [SIGINT, SIGTERM].into_iter().chain(hang_up) {
-        signal_hook::flag::register(signal, Arc::clone(&stop))
-            .map_err(|error| Failure::new(Class::System, format!("no signal handlers: {error}")))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|error| {
+            CliError::new(CliErrorKind::System, format!("no signal handlers: {error}"))
+        })?;
     }
     Ok(stop)
 }
@@ -329,7 +330,7 @@ fn conclude(answer: &Answer, allow_loss: bool) -> Exit {
 /// Says what was found, what failed, and why it is not valid.
 fn explain(answer: &Answer) {
     if let Some(finding) = answer.finding() {
-        logging::say(&format!("echo-reactor: {finding}"));
+        logging::print_line(&format!("echo-reactor: {finding}"));
     }
     // The steps of a search that are beyond its answer have failed on purpose.
     let runs = match answer.result() {
@@ -339,10 +340,10 @@ fn explain(answer: &Answer) {
     for run in runs {
         for (kind, count, first) in run.total.end.faults.iter() {
             let text = format!("{} ({count} of them), the first: {first}", kind.name());
-            logging::say(&format!("echo-reactor: {text}"));
+            logging::print_line(&format!("echo-reactor: {text}"));
         }
         for reason in &run.verdict.invalid {
-            logging::say(&format!("echo-reactor: not valid because {reason}"));
+            logging::print_line(&format!("echo-reactor: not valid because {reason}"));
         }
     }
 }

@@ -5,6 +5,7 @@
 //! calls in [`strace`]; what the figures allow to say in [`judge`]; what is kept in [`record`], and shown in [`text`],
 //! [`html`](mod@html) and [`progress`].
 
+mod args;
 mod contender;
 mod guard;
 mod html;
@@ -16,15 +17,14 @@ mod rounds;
 mod sample;
 mod strace;
 pub(super) mod text;
-mod typed;
 
-pub(super) use typed::Typed;
+pub(super) use args::CompareArgs;
 
 use super::bench::child::Processors;
 use super::bench::host::Host;
 use super::bench::{listen_to_signals, with_failures};
 use super::descriptors;
-use super::exit::{Class, Exit, Failure};
+use super::error::{CliError, CliErrorKind, Exit};
 use super::output::printable;
 use super::side_file::{self, SideFile};
 use super::stdio;
@@ -43,12 +43,12 @@ use std::time::{Duration, Instant};
 /// Connections at which system calls are counted: one that waits for each answer, and many that are ready together.
 const COUNTED_AT: [usize; 2] = [1, 100];
 
-pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
-    if typed.as_guard {
+pub(super) fn run(args: &CompareArgs) -> Result<Exit, CliError> {
+    if args.as_guard {
         return guard::work();
     }
-    let (contenders, loads, course) = (typed.contenders()?, typed.loads()?, typed.course()?);
-    let files = Files::create(typed)?;
+    let (contenders, loads, course) = (args.contenders()?, args.loads()?, args.course()?);
+    let files = Files::create(args)?;
     let stop = listen_to_signals()?;
     let descriptors = descriptors::raise();
     check_descriptors(&loads, descriptors)?;
@@ -57,7 +57,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     let processors = Processors::look(|all| all - 1);
     let models: Vec<_> = contenders.iter().map(Contender::model).collect();
     let names = models.iter().map(|model| model.name.clone()).collect();
-    let mut progress = Progress::new(typed.quiet(), names, course.rounds, loads.len());
+    let mut progress = Progress::new(args.quiet(), names, course.rounds, loads.len());
     progress.tell(&announcement(&contenders, &loads, &course));
     let began = Instant::now();
     let mut rounds = Rounds {
@@ -67,11 +67,11 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         processors: processors.as_ref(),
         stop: &stop,
         progress: &mut progress,
-        random: Random::new(typed.seed()),
+        random: Random::new(args.seed()),
     };
     let (mut brought, mut failure) = rounds.run(began);
     let mut notes = notes(&contenders, &course, &brought, &stop);
-    if typed.counts_system_calls() && failure.is_none() {
+    if args.counts_system_calls() && failure.is_none() {
         progress.counting();
         let processors = processors.as_ref();
         match count(&contenders, &loads, processors, &stop, &mut brought) {
@@ -87,7 +87,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_unix: host.started,
         seconds: began.elapsed().as_secs_f64(),
-        seed: typed.seed(),
+        seed: args.seed(),
         rounds: brought.rounds,
         window_seconds: course.window.as_secs_f64(),
         interrupted: stop.load(Ordering::Relaxed),
@@ -112,11 +112,11 @@ struct Files {
 }
 
 impl Files {
-    fn create(typed: &Typed) -> Result<Self, Failure> {
+    fn create(args: &CompareArgs) -> Result<Self, CliError> {
         let [json, html, svg] = [
-            ("--json", typed.json()),
-            ("--html", typed.html()),
-            ("--svg", typed.svg()),
+            ("--json", args.json()),
+            ("--html", args.html()),
+            ("--svg", args.svg()),
         ];
         side_file::refuse_same(&[json, html, svg])?;
         let create = |(flag, path): (&'static str, Option<&PathBuf>)| {
@@ -131,7 +131,7 @@ impl Files {
     }
 
     /// Writes each of them, whatever becomes of the others.
-    fn fill(self, record: &Record) -> [Result<(), Failure>; 3] {
+    fn fill(self, record: &Record) -> [Result<(), CliError>; 3] {
         let fill = |file: Option<SideFile>, text: &dyn Fn() -> String| {
             let Some(mut file) = file else {
                 return Ok(());
@@ -164,7 +164,7 @@ fn conclude(record: &Record, wrong: bool) -> Exit {
 }
 
 /// A load that does not fit is refused before anything is measured: a quarter of an hour later it would be a pity.
-fn check_descriptors(loads: &[Load], descriptors: u64) -> Result<(), Failure> {
+fn check_descriptors(loads: &[Load], descriptors: u64) -> Result<(), CliError> {
     const OURS: u64 = 64;
     let most = loads.iter().map(|load| load.connections as u64).max();
     match most.filter(|most| most + OURS > descriptors) {
@@ -174,7 +174,7 @@ fn check_descriptors(loads: &[Load], descriptors: u64) -> Result<(), Failure> {
                  (ulimit -Hn, or LimitNOFILE= of a unit), or ask for fewer by --connections",
                 plural(most, "connection")
             );
-            Err(Failure::new(Class::Usage, text))
+            Err(CliError::new(CliErrorKind::Usage, text))
         }
         None => Ok(()),
     }
@@ -262,7 +262,7 @@ fn count(
     processors: Option<&Processors>,
     stop: &AtomicBool,
     brought: &mut Brought,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Vec<String>, CliError> {
     let mut notes = Vec::new();
     let smallest = loads.iter().map(|load| load.size).min();
     for (model, contender) in contenders.iter().enumerate() {

@@ -9,25 +9,25 @@
 //! machine says of itself in [`machine`]; what that means for so many connections in [`limits`]; the forms of the
 //! answer in [`report`].
 
+mod args;
 mod limits;
 mod machine;
 mod report;
-mod typed;
 
-pub(super) use typed::Typed;
+pub(super) use args::DoctorArgs;
 
-use super::exit::{Exit, Failure};
+use super::error::{CliError, Exit};
 use super::output::printable;
 use super::stdio;
 use limits::Verdict;
 use machine::Machine;
 use std::path::Path;
 
-pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
-    let question = typed.question()?;
+pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
+    let question = args.question()?;
     let machine = Machine::look(Path::new("/"));
     let rows = limits::judge(&machine, &question);
-    let text = match typed.json() {
+    let text = match args.json() {
         true => format!("{:#}\n", report::json(&machine, &question, &rows)),
         false => report::text(&machine, &question, &rows),
     };

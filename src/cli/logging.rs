@@ -98,7 +98,7 @@ pub(crate) fn start(verbosity: Verbosity) {
 }
 
 /// Writes a line to standard error whatever the level of the log: for failures, and for what the user asked for.
-pub(crate) fn say(line: &str) {
+pub(crate) fn print_line(line: &str) {
     put(format!("{}\n", Escaped::new(line)).as_bytes());
 }
 

@@ -8,7 +8,7 @@
 //! for each system call, for ever, since `__libc_single_threaded` is never set again. So [`resolve_apart`] lets a short-lived
 //! child process ask, which is this very program with a hidden command, [`answer`].
 
-use super::exit::{Class, Exit, Failure};
+use super::error::{CliError, CliErrorKind, Exit};
 use super::own_program;
 use super::stdio;
 use super::units::Time;
@@ -26,7 +26,7 @@ pub(super) const COMMAND: &str = "resolve-names";
 
 /// Resolve names, one line of endpoints for each
 #[derive(Args, Debug)]
-pub(super) struct Typed {
+pub(super) struct ResolveArgs {
     #[arg(long, value_name = "TIME")]
     timeout: Time,
 
@@ -41,7 +41,7 @@ pub(super) struct Typed {
 pub(super) fn resolve_within(
     addresses: Vec<Address>,
     timeout: Duration,
-) -> Result<Vec<Resolved>, Failure> {
+) -> Result<Vec<Resolved>, CliError> {
     match addresses.iter().any(Address::needs_resolver) {
         true => resolve_by(addresses, timeout, Address::resolve),
         false => addresses.into_iter().map(resolve_number).collect(),
@@ -55,7 +55,7 @@ pub(super) fn resolve_within(
 pub(super) fn resolve_apart(
     addresses: Vec<Address>,
     timeout: Duration,
-) -> Result<Vec<Resolved>, Failure> {
+) -> Result<Vec<Resolved>, CliError> {
     if !addresses.iter().any(Address::needs_resolver) {
         return resolve_within(addresses, timeout);
     }
@@ -92,13 +92,13 @@ pub(super) fn reachable(endpoint: Endpoint) -> Vec<Endpoint> {
     }
 }
 
-pub(super) fn no_such_host(address: &Address, error: &io::Error) -> Failure {
+pub(super) fn no_such_host(address: &Address, error: &io::Error) -> CliError {
     let text =
         format!("{address}: {error}; check the host's name, or write its address in numbers");
-    Failure::new(Class::Resolve, text)
+    CliError::new(CliErrorKind::Resolve, text)
 }
 
-fn resolve_number(address: Address) -> Result<Resolved, Failure> {
+fn resolve_number(address: Address) -> Result<Resolved, CliError> {
     let endpoints = address
         .resolve()
         .map_err(|error| no_such_host(&address, &error))?;
@@ -110,7 +110,7 @@ fn resolve_by(
     addresses: Vec<Address>,
     timeout: Duration,
     resolve: impl Fn(&Address) -> io::Result<Vec<Endpoint>> + Send + 'static,
-) -> Result<Vec<Resolved>, Failure> {
+) -> Result<Vec<Resolved>, CliError> {
     let (sender, receiver) = mpsc::channel();
     let (began, asked) = (Instant::now(), addresses.clone());
     let thread = thread::Builder::new().name("resolver".to_owned());
@@ -122,7 +122,12 @@ fn resolve_by(
                 }
             }
         })
-        .map_err(|error| Failure::new(Class::System, format!("no thread for names: {error}")))?;
+        .map_err(|error| {
+            CliError::new(
+                CliErrorKind::System,
+                format!("no thread for names: {error}"),
+            )
+        })?;
     let mut resolved = Vec::new();
     for address in addresses {
         let endpoints = match receiver.recv_timeout(timeout.saturating_sub(began.elapsed())) {
@@ -133,11 +138,11 @@ fn resolve_by(
                      or write the host's address in numbers",
                     Time(timeout)
                 );
-                return Err(Failure::new(Class::Resolve, text));
+                return Err(CliError::new(CliErrorKind::Resolve, text));
             }
             Err(RecvTimeoutError::Disconnected) => {
                 let text = format!("{address}: the thread that resolves names has ended");
-                return Err(Failure::new(Class::Internal, text));
+                return Err(CliError::new(CliErrorKind::Internal, text));
             }
         };
         resolved.push(Resolved { address, endpoints });
@@ -167,8 +172,8 @@ fn ask_child<'a>(
 }
 
 /// The child's part: a line for each address, the endpoints or, behind a '!', the failure.
-pub(super) fn answer(typed: &Typed) -> Result<Exit, Failure> {
-    let lines = match resolve_within(typed.addresses.clone(), typed.timeout.0) {
+pub(super) fn answer(args: &ResolveArgs) -> Result<Exit, CliError> {
+    let lines = match resolve_within(args.addresses.clone(), args.timeout.0) {
         Ok(resolved) => resolved.iter().map(line).collect(),
         Err(failure) => format!("!{}\n", failure.text),
     };
@@ -181,9 +186,9 @@ fn line(resolved: &Resolved) -> String {
     format!("{}\n", endpoints.join(" "))
 }
 
-fn parse(addresses: Vec<Address>, told: &str) -> Result<Vec<Resolved>, Failure> {
+fn parse(addresses: Vec<Address>, told: &str) -> Result<Vec<Resolved>, CliError> {
     if let Some(text) = told.strip_prefix('!') {
-        return Err(Failure::new(Class::Resolve, text.trim_end()));
+        return Err(CliError::new(CliErrorKind::Resolve, text.trim_end()));
     }
     let mut lines = told.lines();
     let endpoints = |line: &str| -> Option<Vec<Endpoint>> {
@@ -206,7 +211,7 @@ fn parse(addresses: Vec<Address>, told: &str) -> Result<Vec<Resolved>, Failure> 
                     "{address}: the process that resolves names has ended without an answer; \
                      write the host's address in numbers"
                 );
-                return Err(Failure::new(Class::Resolve, text));
+                return Err(CliError::new(CliErrorKind::Resolve, text));
             }
         }
     }
@@ -228,7 +233,7 @@ mod tests {
             thread::park();
         };
         let failure = resolve_by(names, Duration::from_millis(20), silent).unwrap_err();
-        assert_eq!(failure.class, Class::Resolve);
+        assert_eq!(failure.class, CliErrorKind::Resolve);
         assert!(
             failure.text.contains("tcp://example.com:7: ") && failure.text.contains("within 20ms"),
             "{failure}"
@@ -269,7 +274,7 @@ mod tests {
         let failure = parse(names.clone(), "!udp://localhost:7: no\n").unwrap_err();
         assert_eq!(
             (failure.class, failure.text.as_str()),
-            (Class::Resolve, "udp://localhost:7: no")
+            (CliErrorKind::Resolve, "udp://localhost:7: no")
         );
         assert!(parse(names, "").is_err());
     }

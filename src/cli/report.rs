@@ -13,7 +13,7 @@ mod questions;
 use super::compare::judge::ratio;
 use super::compare::record::{Figure, PROGRAM, Record, Verdict};
 use super::compare::text::{figure_title, in_words};
-use super::exit::{Class, Exit, Failure};
+use super::error::{CliError, CliErrorKind, Exit};
 use super::output::printable;
 use super::stdio;
 use super::units::Percent;
@@ -43,7 +43,7 @@ connections or answers, is worse than what is slow, and is said first. Only 'wor
 /// Compare two records of bench or of compare: same, better or worse
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct Typed {
+pub(super) struct ReportArgs {
     /// The record that the other is compared with
     #[arg(value_name = "BEFORE")]
     before: PathBuf,
@@ -57,25 +57,25 @@ pub(super) struct Typed {
     tolerance: Percent,
 }
 
-pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
-    if typed.tolerance.0 >= 1_000.0 {
+pub(super) fn run(args: &ReportArgs) -> Result<Exit, CliError> {
+    if args.tolerance.0 >= 1_000.0 {
         let text = "--tolerance is less than 1000%; write for example 5%";
-        return Err(Failure::new(Class::Usage, text));
+        return Err(CliError::new(CliErrorKind::Usage, text));
     }
-    let (before, after) = (read(&typed.before)?, read(&typed.after)?);
+    let (before, after) = (read(&args.before)?, read(&args.after)?);
     let comparison = match (&before, &after) {
         (File::Compare(before), File::Compare(after)) => of_comparisons(before, after),
         (File::Bench(before), File::Bench(after)) => {
-            of_runs(before, after, typed.tolerance.0 / 100.0)
+            of_runs(before, after, args.tolerance.0 / 100.0)
         }
         _ => {
             let text = "one is a record of bench and the other of compare; compare two of a kind";
-            return Err(Failure::new(Class::Usage, text));
+            return Err(CliError::new(CliErrorKind::Usage, text));
         }
     };
-    let (report, worst) = report(&comparison, typed.tolerance);
+    let (report, worst) = report(&comparison, args.tolerance);
     let mut notes = String::new();
-    for (path, file) in [(&typed.before, &before), (&typed.after, &after)] {
+    for (path, file) in [(&args.before, &before), (&args.after, &after)] {
         if let Some(doubt) = file.doubt() {
             let _ = writeln!(notes, "note: {}: {doubt}", path.display());
         }
@@ -89,7 +89,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     match comparison.questions.is_empty() && worst == Exit::Ok {
         true => {
             let text = "the two records have nothing in common that was measured";
-            Err(Failure::new(Class::Usage, text))
+            Err(CliError::new(CliErrorKind::Usage, text))
         }
         false => Ok(worst),
     }
@@ -103,22 +103,26 @@ enum File {
     Compare(Box<Record>),
 }
 
-fn read(path: &Path) -> Result<File, Failure> {
+fn read(path: &Path) -> Result<File, CliError> {
     let failure =
-        |class, text: String| Failure::new(class, format!("'{}': {text}", path.display()));
-    let text = fs::read_to_string(path).map_err(|error| failure(Class::Io, error.to_string()))?;
+        |class, text: String| CliError::new(class, format!("'{}': {text}", path.display()));
+    let text =
+        fs::read_to_string(path).map_err(|error| failure(CliErrorKind::Io, error.to_string()))?;
     let value: Value = serde_json::from_str(&text)
-        .map_err(|error| failure(Class::Usage, format!("it is no JSON: {error}")))?;
+        .map_err(|error| failure(CliErrorKind::Usage, format!("it is no JSON: {error}")))?;
     match value["program"].as_str() {
         Some(PROGRAM) => {
             let record = Record::from_json(&value).map_err(|error| {
-                failure(Class::Usage, format!("it is no whole record: {error}"))
+                failure(
+                    CliErrorKind::Usage,
+                    format!("it is no whole record: {error}"),
+                )
             })?;
             Ok(File::Compare(Box::new(record)))
         }
         Some("echo-reactor bench") => Ok(File::Bench(value)),
         _ => Err(failure(
-            Class::Usage,
+            CliErrorKind::Usage,
             "it is no record; 'bench --format json' and 'compare --json FILE' make one".to_owned(),
         )),
     }

@@ -12,7 +12,7 @@ mod stream;
 mod text;
 
 use super::DEFAULT_ADDRESS;
-use super::exit::{Class, Exit, Failure};
+use super::error::{CliError, CliErrorKind, Exit};
 use super::stdio::Patient;
 use super::units::{Count, Time};
 use crate::net::Address;
@@ -40,7 +40,7 @@ refused, timeout, reset, closed, mismatch, resolve, unreachable, permission, usa
 /// Send messages to an echo server, and check what comes back
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct Typed {
+pub(super) struct SendArgs {
     /// The server; of a name with several addresses the first that answers
     #[arg(value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
     address: Address,
@@ -100,19 +100,19 @@ enum Form {
 
 /// Why it ended before its end.
 enum Stop {
-    Failure(Failure),
+    CliError(CliError),
     /// Nobody reads our standard output any more. That is how pipes end, and no failure.
     Unheard,
 }
 
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
-        Self::Failure(failure)
+impl From<CliError> for Stop {
+    fn from(failure: CliError) -> Self {
+        Self::CliError(failure)
     }
 }
 
-pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
-    let plan = typed.plan()?;
+pub(super) fn run(args: &SendArgs) -> Result<Exit, CliError> {
+    let plan = args.plan()?;
     let mut out = Out::new(plan.form)?;
     let said = match plan.address {
         Address::Tcp(_) | Address::Unix(_) => stream::talk(&plan, &mut out),
@@ -120,13 +120,13 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     };
     match said {
         Ok(()) | Err(Stop::Unheard) => Ok(Exit::Ok),
-        Err(Stop::Failure(failure)) => Err(failure),
+        Err(Stop::CliError(failure)) => Err(failure),
     }
 }
 
-impl Typed {
-    fn plan(&self) -> Result<Plan, Failure> {
-        let usage = |text: &str| Err(Failure::new(Class::Usage, text));
+impl SendArgs {
+    fn plan(&self) -> Result<Plan, CliError> {
+        let usage = |text: &str| Err(CliError::new(CliErrorKind::Usage, text));
         if self.timeout.0.is_zero() {
             return usage("--timeout 0 leaves no time for an answer; write for example 5s");
         }
@@ -166,14 +166,14 @@ impl Typed {
         })
     }
 
-    fn bytes(&self) -> Result<Vec<Vec<u8>>, Failure> {
+    fn bytes(&self) -> Result<Vec<Vec<u8>>, CliError> {
         let bytes = |message: &OsString| match self.hex {
             true => text::from_hex(message.as_bytes()).map_err(|problem| {
                 let text = format!(
                     "'{}' is not hexadecimal: {problem}",
                     message.to_string_lossy()
                 );
-                Failure::new(Class::Usage, text)
+                CliError::new(CliErrorKind::Usage, text)
             }),
             false => Ok(message.as_bytes().to_vec()),
         };
@@ -188,11 +188,11 @@ struct Out {
 }
 
 impl Out {
-    fn new(form: Form) -> Result<Self, Failure> {
+    fn new(form: Form) -> Result<Self, CliError> {
         match Patient::output() {
             Ok(output) => Ok(Self { output, form }),
-            Err(error) => Err(Failure::new(
-                Class::Io,
+            Err(error) => Err(CliError::new(
+                CliErrorKind::Io,
                 format!("no descriptor for standard output: {error}"),
             )),
         }
@@ -221,8 +221,8 @@ impl Out {
             .write_all(bytes)
             .map_err(|error| match error.kind() {
                 io::ErrorKind::BrokenPipe => Stop::Unheard,
-                _ => Stop::Failure(Failure::new(
-                    Class::Io,
+                _ => Stop::CliError(CliError::new(
+                    CliErrorKind::Io,
                     format!("cannot write to standard output: {error}"),
                 )),
             })
@@ -237,12 +237,12 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
-        typed: Typed,
+        args: SendArgs,
     }
 
-    fn plan(arguments: &[&str]) -> Result<Plan, Failure> {
+    fn plan(arguments: &[&str]) -> Result<Plan, CliError> {
         let line = [&["send"], arguments].concat();
-        Line::try_parse_from(line).unwrap().typed.plan()
+        Line::try_parse_from(line).unwrap().args.plan()
     }
 
     #[test]
@@ -257,7 +257,7 @@ mod tests {
     #[track_caller]
     fn refuses(arguments: &[&str], expected: &str) {
         let failure = plan(arguments).err().unwrap();
-        assert_eq!(failure.class, Class::Usage, "{failure}");
+        assert_eq!(failure.class, CliErrorKind::Usage, "{failure}");
         assert!(failure.text.contains(expected), "{failure}");
     }
 

@@ -4,27 +4,27 @@
 //! and what it means is in [`typed`]; how many connections fit in [`capacity`]; who could reach it in [`exposure`]; why a start
 //! failed in [`explain`]; the ledger as JSON in [`report`]; sockets that we were born with in [`inherit`], and how they are
 //! handed over in [`succession`]; [`notify`] and [`pid_file`] tell others, and [`delivery`] retries; signals reach the loop by
-//! [`bell`]; whose end is ours too in [`parent`]; what the process gives up once everything is open in [`sandbox`].
+//! [`signals`]; whose end is ours too in [`parent`]; what the process gives up once everything is open in [`sandbox`].
 
-mod bell;
+mod args;
 mod capacity;
 mod delivery;
-mod explain;
+mod errors;
 mod exposure;
-mod inherit;
+mod handover;
+mod listen_fds;
 mod notify;
-mod parent;
+mod parent_death;
 mod pid_file;
 mod report;
 mod sandbox;
-mod succession;
-mod typed;
+mod signals;
 
-pub(super) use typed::Typed;
+pub(super) use args::ServeArgs;
 
-use super::exit::{Class, Exit, Failure};
-use super::footprint::{Held, Ladder, Row};
+use super::error::{CliError, CliErrorKind, Exit};
 use super::logging;
+use super::memory::{Held, Ladder, Row};
 use super::names;
 use super::output::{ReportFile, printable};
 use super::process;
@@ -34,71 +34,71 @@ use crate::echo::{AccessList, Config, Server, StartError, Turn};
 use crate::limits::OverloadPolicy;
 use crate::net::{BoundSocket, Endpoint, Resolved, bind_resolved};
 use crate::stats::{CloseReason, DropReason, RejectReason, Stats};
-use bell::Bell;
+use args::Model;
 use delivery::Delivery;
-use inherit::Inherited;
+use handover::{Handover, OldProcess, Program};
+use listen_fds::Inherited;
 use pid_file::PidFile;
 use sandbox::Sandbox;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signals::Signals;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
-use succession::{Predecessor, Program, Succession};
-use typed::Model;
 
 /// The resolver's time for all names of the command line. The help of ADDRESS says it.
 const RESOLVER_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
+pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
     process::block_terminal_stop(); // from the first line of the log on
     let descriptors_inherited = process::descriptors_in_use();
     // Before anything is opened: nothing of ours may be at the numbers of what we were born with.
-    let inherited = inherit::take();
-    logging::start(typed.verbosity());
+    let inherited = listen_fds::take();
+    logging::start(args.verbosity());
     let inherited = inherited?;
     let program = Program::of_this_process();
-    if typed
+    if args
         .end_with
-        .is_some_and(|parent| !parent::end_with(parent))
+        .is_some_and(|parent| !parent_death::end_with(parent))
     {
         return Ok(Exit::Ok); // nobody is left who could want anything
     }
-    if inherited.predecessor.is_some() && typed.sandbox != Sandbox::Off {
+    if inherited.predecessor.is_some() && args.sandbox != Sandbox::Off {
         // A sandboxed server starts no successor, so this one was started by a stranger.
         let text = "--sandbox does not go with a hand-over by SIGUSR2; a supervisor can pass the sockets by LISTEN_FDS";
-        return Err(Failure::new(Class::Usage, text));
+        return Err(CliError::new(CliErrorKind::Usage, text));
     }
-    refuse_what_the_model_cannot(typed, &inherited.sockets)?;
+    refuse_what_the_model_cannot(args, &inherited.sockets)?;
     let addresses = match inherited.predecessor {
         Some(_) => Vec::new(), // they are among what it leaves us
-        None => typed.addresses(!inherited.sockets.is_empty()),
+        None => args.addresses(!inherited.sockets.is_empty()),
     };
     let addresses = names::resolve_apart(addresses, RESOLVER_TIMEOUT)?;
-    exposure::check(typed, &addresses)?;
-    let (limits, capacity) = capacity::fit(typed, descriptors_inherited + addresses.len() as u64)?;
-    let is_sandboxed = typed.sandbox != Sandbox::Off;
-    let report_file = typed
+    exposure::check(args, &addresses)?;
+    let (limits, capacity) = capacity::fit(args, descriptors_inherited + addresses.len() as u64)?;
+    let is_sandboxed = args.sandbox != Sandbox::Off;
+    let report_file = args
         .stats_json()
         .map(|path| ReportFile::open("--stats-json", path, is_sandboxed))
         .transpose()?;
     let plan = Plan {
         addresses,
-        config: typed.config(limits),
-        pid_file: typed.pid_file(),
-        sandbox: typed.sandbox,
+        config: args.config(limits),
+        pid_file: args.pid_file(),
+        sandbox: args.sandbox,
         announcement: Announcement {
             capacity,
-            is_exposed: typed.is_exposed(),
+            is_exposed: args.is_exposed(),
             delivery: Delivery::prepare(),
         },
     };
     let started = Instant::now();
-    let end = match typed.model {
+    let end = match args.model {
         Model::Reactor => {
-            let succession = Succession::new(
+            let succession = Handover::new(
                 program,
-                typed.handover_timeout(),
-                typed.handover_drain_timeout(),
+                args.handover_timeout(),
+                args.handover_drain_timeout(),
             );
             serve_by_events(plan, inherited, succession)?
         }
@@ -108,7 +108,7 @@ pub(super) fn run(typed: &Typed) -> Result<Exit, Failure> {
     let lasted = started.elapsed();
     let exit = conclude(&end, lasted);
     if let Some(file) = report_file {
-        let name = typed.model.name();
+        let name = args.model.name();
         let report = report::report(&end.stats, name, &end.addresses, lasted, &end.memory);
         file.write(&printable(&format!("{report:#}\n")))?;
     }
@@ -162,32 +162,35 @@ struct End {
 
 /// The twins have no datagrams: blocking on several sockets takes a thread for each, which is another program. They let in
 /// whoever comes, and open their own doors.
-fn refuse_what_the_model_cannot(typed: &Typed, inherited: &[BoundSocket]) -> Result<(), Failure> {
-    let addresses = typed.addresses(!inherited.is_empty());
+fn refuse_what_the_model_cannot(
+    args: &ServeArgs,
+    inherited: &[BoundSocket],
+) -> Result<(), CliError> {
+    let addresses = args.addresses(!inherited.is_empty());
     let what = if let Some(socket) = inherited.first() {
         format!("{} came by LISTEN_FDS, and that needs", socket.endpoint)
     } else if let Some(address) = addresses.iter().find(|address| address.is_datagram()) {
         format!("{address}: datagrams need")
-    } else if typed.access() != AccessList::default() {
+    } else if args.access() != AccessList::default() {
         "--allow and --deny need".to_owned()
-    } else if typed.limits().connections_per_prefix.is_some() {
+    } else if args.limits().connections_per_prefix.is_some() {
         "--max-per-prefix (which --hardened sets; 'off' takes it away) needs".to_owned()
-    } else if typed.limits().overload == OverloadPolicy::Reject {
+    } else if args.limits().overload == OverloadPolicy::Reject {
         "--overload reject needs".to_owned()
-    } else if typed.sandbox != Sandbox::Off {
+    } else if args.sandbox != Sandbox::Off {
         // They start threads as they serve, and a list with the calls for that is worth little.
         "--sandbox needs".to_owned()
     } else {
         return Ok(());
     };
-    if typed.model == Model::Reactor {
+    if args.model == Model::Reactor {
         return Ok(());
     }
-    Err(Failure::new(
-        Class::Usage,
+    Err(CliError::new(
+        CliErrorKind::Usage,
         format!(
             "{what} --model reactor, and this is --model {}",
-            typed.model.name()
+            args.model.name()
         ),
     ))
 }
@@ -195,10 +198,10 @@ fn refuse_what_the_model_cannot(typed: &Typed, inherited: &[BoundSocket]) -> Res
 fn serve_by_events(
     plan: Plan<'_>,
     inherited: Inherited,
-    mut succession: Succession,
-) -> Result<End, Failure> {
+    mut succession: Handover,
+) -> Result<End, CliError> {
     // Signals come first: whoever reads that we listen may signal at once.
-    let mut bell = Bell::hang()?;
+    let mut signals = Signals::register()?;
     let mut orders = Orders::new(plan.config.limits.drain_timeout);
     let is_confined = plan.sandbox != Sandbox::Off;
     let Opened {
@@ -206,15 +209,15 @@ fn serve_by_events(
         mut delivery,
         _pid_file,
     } = open(plan, inherited)?;
-    bell.be_watched_by(&server)?;
+    signals.watch_with(&server)?;
     let addresses = server.addresses().to_vec();
     let mut wait = delivery.retry();
     loop {
         let turn = server
             .turn(wait)
-            .map_err(|error| explain::system("the event loop failed", &error))?;
+            .map_err(|error| errors::system("the event loop failed", &error))?;
         let is_due = orders.ladder.is_due(server.stats().connections_open);
-        let is_woken = turn == Turn::Woken || bell.has_rung();
+        let is_woken = turn == Turn::Woken || signals.is_pending();
         if turn == Turn::Serving && !is_woken && !is_due && wait.is_none() {
             continue; // nearly always
         }
@@ -223,7 +226,7 @@ fn serve_by_events(
         }
         wait = None;
         if is_woken {
-            for signal in bell.take() {
+            for signal in signals.take() {
                 match signal {
                     SIGUSR2 if is_confined => log::warn!(
                         "SIGUSR2 is refused: in a sandbox no other process can be started; \
@@ -267,12 +270,12 @@ struct Opened {
 }
 
 /// Opens the doors: those that we were born with, and those that were typed. Tells everybody, once it is our turn.
-fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, Failure> {
+fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, CliError> {
     let Inherited {
         mut sockets,
         predecessor,
     } = inherited;
-    let predecessor = predecessor.map(Predecessor::hear).transpose()?;
+    let predecessor = predecessor.map(OldProcess::hear).transpose()?;
     let mut addresses = plan.addresses;
     if let Some(predecessor) = &predecessor {
         predecessor.name(&mut sockets);
@@ -285,11 +288,11 @@ fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, Failure> {
     addresses.retain(|address| !address.endpoints.is_empty());
     if sockets.is_empty() || !addresses.is_empty() {
         let bound = bind_resolved(&addresses, &plan.config.bind_options())
-            .map_err(|error| explain::start_error(&StartError::Bind(error)))?;
+            .map_err(|error| errors::start_error(&StartError::Bind(error)))?;
         sockets.extend(bound);
     }
     let mut server =
-        Server::with_sockets(sockets, plan.config).map_err(|error| explain::start_error(&error))?;
+        Server::with_sockets(sockets, plan.config).map_err(|error| errors::start_error(&error))?;
     let write_pid_file = || plan.pid_file.map(PidFile::write).transpose();
     let Some(predecessor) = predecessor else {
         let pid_file = write_pid_file()?;
@@ -315,14 +318,14 @@ fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, Failure> {
     })
 }
 
-fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, Failure> {
-    let mut signals = bell::signals()?;
-    bell::listen();
+fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, CliError> {
+    let mut signals = signals::signals()?;
+    signals::listen();
     let mut orders = Orders::new(plan.config.limits.drain_timeout);
     let options = plan.config.bind_options();
     let server =
         blocking::Server::bind_resolved(model, &plan.addresses, plan.config.limits, &options)
-            .map_err(|error| explain::blocking_error(&error))?;
+            .map_err(|error| errors::blocking_error(&error))?;
     let _pid_file = plan.pid_file.map(PidFile::write).transpose()?;
     let mut handle = server.handle();
     let closer = signals.handle();
@@ -335,7 +338,7 @@ fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, Fail
     let watcher = thread::Builder::new()
         .name("signals".to_owned())
         .spawn(watch)
-        .map_err(|error| explain::system("no thread for signals", &error))?;
+        .map_err(|error| errors::system("no thread for signals", &error))?;
     let addresses = server.addresses();
     let mut delivery = plan.announcement.tell(&addresses);
     if let Some(mut pause) = delivery.retry() {
@@ -354,7 +357,7 @@ fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, Fail
     closer.close();
     let orders = watcher.join().ok();
     Ok(End {
-        stats: result.map_err(|error| explain::system("serving failed", &error))?,
+        stats: result.map_err(|error| errors::system("serving failed", &error))?,
         addresses,
         discarded_before: orders.map_or(0, |orders| orders.discarded_before()),
         memory: Vec::new(),
@@ -445,11 +448,11 @@ impl Orders {
 
     /// The counters, and what connections cost: at every power of ten on the way, and now.
     fn tell(&self, server: &impl Served) {
-        logging::say(&server.stats().to_string());
+        logging::print_line(&server.stats().to_string());
         let held = server.held();
         let now = self.ladder.row(held.connections, Some(held), true);
         for row in self.ladder.rows().iter().chain([&now]) {
-            logging::say(&row.to_string());
+            logging::print_line(&row.to_string());
         }
     }
 
@@ -505,7 +508,7 @@ fn conclude(end: &End, lasted: Duration) -> Exit {
     if dropped > 0 {
         lost += &format!("; {} not answered", plural(dropped, "queued datagram"));
     }
-    logging::say(&format!("echo-reactor: {lost}"));
+    logging::print_line(&format!("echo-reactor: {lost}"));
     Exit::Cut
 }
 

@@ -4,7 +4,7 @@
 //! file beside it, which takes the name at the end: a run that fails, or a disk that is full, leaves what was there
 //! before, and a file under its name is whole. What is no regular file (a pipe, /dev/stdout) is written to itself.
 
-use super::exit::{Class, Failure};
+use super::error::{CliError, CliErrorKind};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -26,7 +26,7 @@ pub(super) struct SideFile {
 ///
 /// # Errors
 /// Two of the flags name the same file.
-pub(super) fn refuse_same(files: &[(&str, Option<&PathBuf>)]) -> Result<(), Failure> {
+pub(super) fn refuse_same(files: &[(&str, Option<&PathBuf>)]) -> Result<(), CliError> {
     let named = files
         .iter()
         .filter_map(|(flag, path)| Some((*flag, *path.as_ref()?)));
@@ -39,7 +39,7 @@ pub(super) fn refuse_same(files: &[(&str, Option<&PathBuf>)]) -> Result<(), Fail
                 "{other} and {flag} both name '{}'; name two files",
                 path.display()
             );
-            return Err(Failure::new(Class::Usage, text));
+            return Err(CliError::new(CliErrorKind::Usage, text));
         }
     }
     Ok(())
@@ -50,13 +50,13 @@ impl SideFile {
     ///
     /// # Errors
     /// The file cannot be made there.
-    pub(super) fn create(flag: &'static str, path: &Path) -> Result<Self, Failure> {
+    pub(super) fn create(flag: &'static str, path: &Path) -> Result<Self, CliError> {
         let (file, staged) = open(path).map_err(|error| {
             let text = format!(
                 "{flag}: cannot write '{}': {error}; name a file in a directory that can be written",
                 path.display()
             );
-            Failure::new(Class::Create, text)
+            CliError::new(CliErrorKind::Create, text)
         })?;
         Ok(Self {
             flag,
@@ -70,7 +70,7 @@ impl SideFile {
     ///
     /// # Errors
     /// The write failed, as on a full disk.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         let written = self.file.write_all(bytes);
         written.map_err(|error| self.failure(&error))
     }
@@ -79,7 +79,7 @@ impl SideFile {
     ///
     /// # Errors
     /// The file cannot be stored, or cannot be renamed.
-    pub(super) fn finish(mut self) -> Result<(), Failure> {
+    pub(super) fn finish(mut self) -> Result<(), CliError> {
         let Some((temporary, target)) = self.staged.take() else {
             return self.file.flush().map_err(|error| self.failure(&error));
         };
@@ -92,11 +92,11 @@ impl SideFile {
         })
     }
 
-    fn failure(&self, error: &io::Error) -> Failure {
+    fn failure(&self, error: &io::Error) -> CliError {
         let (flag, path) = (self.flag, self.path.display());
         let text =
             format!("{flag}: writing '{path}' failed: {error}; make room, or name another file");
-        Failure::new(Class::Io, text)
+        CliError::new(CliErrorKind::Io, text)
     }
 }
 
@@ -242,7 +242,7 @@ mod tests {
         assert!(!fs::metadata("/dev/null").unwrap().is_file());
         let mut full = SideFile::create("--svg", Path::new("/dev/full")).unwrap();
         let failure = full.write(b"x").unwrap_err();
-        assert_eq!(failure.class, Class::Io);
+        assert_eq!(failure.class, CliErrorKind::Io);
         assert!(failure.text.contains("'/dev/full'") && failure.text.contains("make room"));
         let directory = directory("fifo");
         let fifo = directory.join("fifo");
@@ -250,11 +250,11 @@ mod tests {
         let failure = SideFile::create("--svg", &fifo).unwrap_err();
         assert_eq!(
             failure.class,
-            Class::Create,
+            CliErrorKind::Create,
             "no process reads it, and nothing waits"
         );
         fs::remove_dir_all(directory).unwrap();
         let failure = SideFile::create("--svg", Path::new("/nonexistent/x")).unwrap_err();
-        assert_eq!(failure.class, Class::Create);
+        assert_eq!(failure.class, CliErrorKind::Create);
     }
 }

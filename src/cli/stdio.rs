@@ -4,7 +4,7 @@
 //! container runtimes set it on a pipe or a terminal that they also hold. Clearing it would change it under them. So
 //! EAGAIN is taken for what it says, and poll(2) waits until the descriptor is ready.
 
-use super::exit::{Class, Failure};
+use super::error::{CliError, CliErrorKind};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -67,12 +67,12 @@ impl Write for Patient {
 ///
 /// # Errors
 /// Any other error of write(2).
-pub(super) fn print(text: &str) -> Result<(), Failure> {
+pub(super) fn print(text: &str) -> Result<(), CliError> {
     let written = Patient::output().and_then(|mut out| out.write_all(text.as_bytes()));
     match written {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             let text = format!("cannot write to standard output: {error}");
-            Err(Failure::new(Class::Io, text))
+            Err(CliError::new(CliErrorKind::Io, text))
         }
         _ => Ok(()),
     }

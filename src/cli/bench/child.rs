@@ -2,7 +2,7 @@
 //!
 //! What may live in this file: starting a process, where it runs, and that it ends with its owner. What may not: load.
 
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::own_program;
 use crate::net::Address;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -26,8 +26,8 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts it on a processor of its own, and waits until it says where it listens.
-    pub(super) fn start(address: &str) -> Result<Self, Failure> {
-        let failure = |text: String| Failure::new(Class::System, text);
+    pub(super) fn start(address: &str) -> Result<Self, CliError> {
+        let failure = |text: String| CliError::new(CliErrorKind::System, text);
         let mut command = serve(address)?;
         command.arg("--quiet");
         let processors = Processors::look(|_| 1);
@@ -45,10 +45,10 @@ impl Server {
 }
 
 /// This very program as a server: the command, which says by a line on its standard output where it listens.
-pub(in crate::cli) fn serve(address: &str) -> Result<Command, Failure> {
+pub(in crate::cli) fn serve(address: &str) -> Result<Command, CliError> {
     let mut command = own_program::command().map_err(|error| {
         let text = format!("this program cannot be found: {error}");
-        Failure::new(Class::System, text)
+        CliError::new(CliErrorKind::System, text)
     })?;
     command
         .args(["serve", address])

@@ -7,7 +7,7 @@
 
 use super::wire;
 use super::worker::{GO, STOP};
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::own_program;
 use crate::load::{Message, Mode, Plan, Slice, Total, monotonic_ns};
 use nix::sys::signal::{Signal, kill, raise};
@@ -43,7 +43,7 @@ pub(super) fn run(
     workers: usize,
     stop: &dyn Fn() -> bool,
     mut told: impl FnMut(Told<'_>),
-) -> Result<Total, Failure> {
+) -> Result<Total, CliError> {
     let (sender, receiver) = mpsc::channel();
     let mut crew = Crew(Vec::new());
     for plan in plan.divide(workers) {
@@ -53,8 +53,8 @@ pub(super) fn run(
     collect(&receiver, stop, &mut crew, &mut told)
 }
 
-fn system(what: &str, error: &io::Error) -> Failure {
-    Failure::new(Class::System, format!("{what}: {error}"))
+fn system(what: &str, error: &io::Error) -> CliError {
+    CliError::new(CliErrorKind::System, format!("{what}: {error}"))
 }
 
 fn collect(
@@ -62,7 +62,7 @@ fn collect(
     stop: &dyn Fn() -> bool,
     crew: &mut Crew,
     told: &mut impl FnMut(Told<'_>),
-) -> Result<Total, Failure> {
+) -> Result<Total, CliError> {
     let mut total = Total::new(crew.0.len());
     let (mut gone, mut stopped) = (false, None);
     while !total.is_over() {
@@ -81,7 +81,7 @@ fn collect(
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 let text = "a worker has ended without a report";
-                return Err(Failure::new(Class::Internal, text));
+                return Err(CliError::new(CliErrorKind::Internal, text));
             }
         }
         if total.is_open() && !gone {
@@ -157,12 +157,12 @@ impl Crew {
     }
 
     /// Why there is no load, and how the worker ended if it did not say so itself.
-    fn failure(&mut self, worker: usize, why: &str) -> Failure {
+    fn failure(&mut self, worker: usize, why: &str) -> CliError {
         let how = match self.0[worker].child.wait() {
             Ok(status) if !status.success() => format!(" ({status})"),
             _ => String::new(),
         };
-        Failure::new(Class::System, format!("no load: {why}{how}"))
+        CliError::new(CliErrorKind::System, format!("no load: {why}{how}"))
     }
 }
 
@@ -176,7 +176,7 @@ impl Drop for Crew {
 }
 
 impl Worker {
-    fn start(plan: &Plan, sender: Sender<(usize, Message)>) -> Result<Self, Failure> {
+    fn start(plan: &Plan, sender: Sender<(usize, Message)>) -> Result<Self, CliError> {
         let mut child = own_program::command()
             .map_err(|error| system("this program cannot be found", &error))?
             .args(["bench", "--as-worker"])
@@ -186,7 +186,10 @@ impl Worker {
             .spawn()
             .map_err(|error| system("no worker can be started", &error))?;
         let (Some(mut pipe), Some(out)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(Failure::new(Class::Internal, "a worker has no pipes"));
+            return Err(CliError::new(
+                CliErrorKind::Internal,
+                "a worker has no pipes",
+            ));
         };
         let line = format!("{}\n", wire::plan_to_json(plan));
         pipe.write_all(line.as_bytes())

@@ -4,7 +4,7 @@
 //! Times in it are seconds since the log was begun, and its head says when that was. They go on from step to step: a
 //! reader skips, or adds up, intervals that lie upon each other.
 
-use crate::cli::exit::Failure;
+use crate::cli::error::CliError;
 use crate::cli::side_file::SideFile;
 use crate::load::{Part, Slice};
 use hdrhistogram::serialization::V2DeflateSerializer;
@@ -20,12 +20,12 @@ pub(super) struct Log {
     /// When the step that is being measured began, since the log did.
     step_at: Duration,
     /// Why nothing is written any more. The measurement goes on, and its report comes first.
-    failure: Option<Failure>,
+    failure: Option<CliError>,
 }
 
 impl Log {
     /// Made at the start: a wrong path is told before anything is measured.
-    pub(super) fn create(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn create(path: &Path) -> Result<Self, CliError> {
         let mut log = Self {
             file: SideFile::create("--hdr", path)?,
             began: Instant::now(),
@@ -82,7 +82,7 @@ impl Log {
     }
 
     /// Gives the log its name, or says why it is not whole.
-    pub(super) fn finish(self) -> Result<(), Failure> {
+    pub(super) fn finish(self) -> Result<(), CliError> {
         match self.failure {
             Some(failure) => Err(failure),
             None => self.file.finish(),

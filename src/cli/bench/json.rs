@@ -3,7 +3,7 @@
 use super::host::Host;
 use super::search::keeps;
 use super::{Answer, Run};
-use crate::cli::footprint::Row;
+use crate::cli::memory::Row;
 use crate::load::machine::{KERNEL_COUNTERS, KernelCounters};
 use crate::load::verdict::{Verdict, handshakes_retried};
 use crate::load::{Arrivals, Company, Latencies, Mode, ServerFigures, Total};

@@ -2,7 +2,7 @@
 //! so that the report alone is on standard output.
 
 use super::text::time;
-use crate::cli::logging::say;
+use crate::cli::logging::print_line;
 use crate::cli::units::grouped;
 use crate::load::{Part, Plan, Slice, Total};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -58,7 +58,7 @@ impl Progress {
         } else if !self.quiet && self.opening_told.elapsed() >= plan.interval {
             self.opening_told = Instant::now();
             let name = Part::Opening.name();
-            say(&format!(
+            print_line(&format!(
                 "{name:>7} {} of {} open",
                 grouped(open),
                 grouped(all)
@@ -83,7 +83,7 @@ impl Progress {
                 bar.set_position((share * 1000.0) as u64);
                 bar.set_message(line);
             }
-            None => say(&line),
+            None => print_line(&line),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use super::text::time;
 use super::{Bench, Run};
-use crate::cli::exit::Failure;
+use crate::cli::error::CliError;
 use crate::cli::units::{Time, grouped, plural};
 use crate::load::{Arrivals, Mode, Plan};
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(super) fn steps(
     rates: &[f64],
     arrivals: Arrivals,
     runs: &mut Vec<Run>,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     for &rate in rates {
         if bench.must_stop() {
             break;
@@ -68,7 +68,7 @@ impl Search {
         plan: &Plan,
         arrivals: Arrivals,
         runs: &mut Vec<Run>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CliError> {
         runs.push(bench.run(plan)?);
         let (mut low, mut high) = (0.0, runs[0].total.rate().max(2.0));
         while runs.len() < STEPS_MAX && high > low * CLOSE && high >= 2.0 {

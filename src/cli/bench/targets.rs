@@ -2,7 +2,7 @@
 //!
 //! What may live in this file: resolving, and asking which of a name's endpoints answers. What may not: load.
 
-use crate::cli::exit::Failure;
+use crate::cli::error::CliError;
 use crate::cli::logging;
 use crate::cli::names;
 use crate::net::{Address, Endpoint};
@@ -18,7 +18,7 @@ const DATAGRAM_TIMEOUT: Duration = Duration::from_millis(250);
 pub(in crate::cli) fn resolve(
     addresses: &[Address],
     timeout: Duration,
-) -> Result<Vec<Endpoint>, Failure> {
+) -> Result<Vec<Endpoint>, CliError> {
     let deadline = Instant::now() + timeout;
     let resolved = names::resolve_within(addresses.to_vec(), timeout)?;
     let endpoints = resolved.into_iter().map(|one| {
@@ -44,7 +44,7 @@ fn pick(endpoints: &[Endpoint], deadline: Instant) -> Option<Endpoint> {
         match probe(endpoint, left.max(Duration::from_millis(1))) {
             Ok(()) => {
                 if let Some((failed, error)) = failed {
-                    logging::say(&format!(
+                    logging::print_line(&format!(
                         "echo-reactor: {failed} does not answer ({error}), {endpoint} does and is taken"
                     ));
                 }

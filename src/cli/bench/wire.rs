@@ -339,7 +339,7 @@ fn from_hex(text: &str) -> Option<Histogram<u64>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::typed::tests::typed;
+    use super::super::args::tests::args;
     use super::*;
     use crate::net::UnixName;
 
@@ -359,7 +359,7 @@ mod tests {
             "--slow-readers 1 --bad-clients resetters=2,dribblers=3,half-closers=4",
         ] {
             let arguments: Vec<&str> = line.split(' ').collect();
-            let plan = typed(&arguments).plan(targets.to_vec(), &[5]).unwrap();
+            let plan = args(&arguments).plan(targets.to_vec(), &[5]).unwrap();
             let back = plan_from(&plan_to_json(&plan).to_string()).unwrap();
             assert_eq!(format!("{back:?}"), format!("{plan:?}"));
         }

@@ -8,7 +8,7 @@
 
 use super::wire;
 use crate::cli::descriptors;
-use crate::cli::exit::{Class, Exit, Failure};
+use crate::cli::error::{CliError, CliErrorKind, Exit};
 use crate::cli::own_program;
 use crate::load::{self, Line, Message, Orders};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -22,22 +22,29 @@ pub(super) const GO: &str = "go";
 pub(super) const STOP: &str = "stop";
 
 /// The whole life of a worker process.
-pub(super) fn work() -> Result<Exit, Failure> {
+pub(super) fn work() -> Result<Exit, CliError> {
     own_program::restore_name();
     descriptors::raise();
     let mut pipes = Pipes::new(io::stdin(), io::stdout()).map_err(|error| broken(&error))?;
     let mut line = String::new();
     let _ = pipes.orders.read_line(&mut line);
-    let plan = wire::plan_from(&line)
-        .ok_or_else(|| Failure::new(Class::Usage, "--as-worker is for this program's own use"))?;
+    let plan = wire::plan_from(&line).ok_or_else(|| {
+        CliError::new(
+            CliErrorKind::Usage,
+            "--as-worker is for this program's own use",
+        )
+    })?;
     pipes.never_wait().map_err(|error| broken(&error))?;
     load::run(&plan, &mut pipes);
     pipes.settle();
     Ok(Exit::Ok)
 }
 
-fn broken(error: &io::Error) -> Failure {
-    Failure::new(Class::System, format!("a worker has no pipes: {error}"))
+fn broken(error: &io::Error) -> CliError {
+    CliError::new(
+        CliErrorKind::System,
+        format!("a worker has no pipes: {error}"),
+    )
 }
 
 fn set_flags(pipe: &File, flags: OFlag) -> io::Result<()> {

@@ -8,7 +8,7 @@ use super::record::{Model, Scenario};
 use crate::blocking::threads_max;
 use crate::cli::bench::child::{Process, Processors, serve};
 use crate::cli::bench::resolve;
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::units::grouped;
 use crate::net::{Address, Endpoint};
 use clap::ValueEnum;
@@ -221,10 +221,10 @@ fn start_foreign(
 }
 
 /// A port that is free now. Between this and the server's bind somebody else might take it; then the server says so.
-fn free_port() -> Result<u16, Failure> {
+fn free_port() -> Result<u16, CliError> {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
     port.map(|address| address.port())
-        .map_err(|error| Failure::new(Class::System, format!("no free port: {error}")))
+        .map_err(|error| CliError::new(CliErrorKind::System, format!("no free port: {error}")))
 }
 
 /// Reads what it writes to standard error, as long as it does, so that it never waits for us; the last warning is kept.

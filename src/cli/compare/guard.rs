@@ -11,7 +11,7 @@
 //! The guard sleeps while the load is on: one thread in wait(2), the other in read(2).
 
 use crate::cli::bench::child::{Processors, spawn_on};
-use crate::cli::exit::{Class, Exit, Failure};
+use crate::cli::error::{CliError, CliErrorKind, Exit};
 use crate::cli::own_program;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, raise};
@@ -98,7 +98,7 @@ impl Drop for Guard {
 }
 
 /// The whole life of a guard: it ends with the last process of the command, and in the same way as its first.
-pub(super) fn work() -> Result<Exit, Failure> {
+pub(super) fn work() -> Result<Exit, CliError> {
     own_program::restore_name();
     let mut words = Vec::new();
     let mut pipe = BufReader::new(io::stdin());
@@ -110,7 +110,7 @@ pub(super) fn work() -> Result<Exit, Failure> {
         Some(words) => words,
         None => {
             let text = "--as-guard is for this program's own use";
-            return Err(Failure::new(Class::Usage, text));
+            return Err(CliError::new(CliErrorKind::Usage, text));
         }
     };
     #[cfg(target_os = "linux")]
@@ -121,7 +121,12 @@ pub(super) fn work() -> Result<Exit, Failure> {
         .stdin(Stdio::null())
         .process_group(0)
         .spawn()
-        .map_err(|error| Failure::new(Class::System, format!("sh cannot be started: {error}")))?;
+        .map_err(|error| {
+            CliError::new(
+                CliErrorKind::System,
+                format!("sh cannot be started: {error}"),
+            )
+        })?;
     let first = child.id();
     thread::spawn(move || {
         let mut said = Vec::new();

@@ -4,7 +4,7 @@
 use super::menu::Load;
 use super::record::{Figure, Sample};
 use super::text::{count, load_name};
-use crate::cli::logging::say;
+use crate::cli::logging::print_line;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal};
 
@@ -42,8 +42,8 @@ impl Progress {
     pub(super) fn tell(&self, text: &str) {
         match &self.bar {
             _ if self.quiet => {}
-            Some(bar) => bar.suspend(|| say(text)),
-            None => say(text),
+            Some(bar) => bar.suspend(|| print_line(text)),
+            None => print_line(text),
         }
     }
 

@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::record::{Cell, Entry};
 use super::sample::{self, Outcome};
 use crate::cli::bench::child::Processors;
-use crate::cli::exit::Failure;
+use crate::cli::error::CliError;
 use crate::cli::units::grouped;
 use crate::load::{Latencies, Random, latencies};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,13 +44,13 @@ pub(super) struct Brought {
 impl Rounds<'_> {
     /// Measures until all rounds are done, or the time is over, or it is stopped. A failure of our own ends it too, and is
     /// returned with what was measured until then.
-    pub(super) fn run(&mut self, began: Instant) -> (Brought, Option<Failure>) {
+    pub(super) fn run(&mut self, began: Instant) -> (Brought, Option<CliError>) {
         let mut brought = self.prepare();
         let failure = self.fill(began, &mut brought).err();
         (brought.finish(), failure)
     }
 
-    fn fill(&mut self, began: Instant, brought: &mut Brought) -> Result<(), Failure> {
+    fn fill(&mut self, began: Instant, brought: &mut Brought) -> Result<(), CliError> {
         let mut longest = Duration::ZERO;
         for round in 0..self.course.rounds {
             let round_began = Instant::now();
@@ -95,7 +95,7 @@ impl Rounds<'_> {
     }
 
     /// One load on every model.
-    fn measure(&mut self, cell: usize, round: u64, brought: &mut Brought) -> Result<(), Failure> {
+    fn measure(&mut self, cell: usize, round: u64, brought: &mut Brought) -> Result<(), CliError> {
         let load = &self.loads[cell];
         let mut order: Vec<usize> = (0..self.contenders.len()).collect();
         shuffle(&mut order, &mut self.random);

@@ -8,7 +8,7 @@ use super::record::{Figure, Sample, Scenario};
 use crate::cli::bench::child::Processors;
 use crate::cli::bench::crew::Told;
 use crate::cli::bench::{Run, measure};
-use crate::cli::exit::Failure;
+use crate::cli::error::CliError;
 use crate::cli::units::grouped;
 use crate::load::{FaultKind, Latencies};
 use std::cell::Cell;
@@ -43,7 +43,7 @@ pub(super) fn take(
     processors: Option<&Processors>,
     round: u64,
     stop: &AtomicBool,
-) -> Result<Outcome, Failure> {
+) -> Result<Outcome, CliError> {
     let mut server = match contender.start(processors) {
         Ok(server) => server,
         Err(why) => return Ok(Outcome::LeftOut { why, wrong: false }),
@@ -67,7 +67,7 @@ fn put_under_load(
     load: &Load,
     course: &Course,
     stop: &AtomicBool,
-) -> Result<Run, Failure> {
+) -> Result<Run, CliError> {
     let plan = load.plan(course, server.endpoint.clone(), &server.pids());
     // Connections that do not come about within this never will: whoever has room for no more keeps them waiting.
     let limit = Duration::from_secs(6) + Duration::from_millis(1) * load.connections as u32;

@@ -8,7 +8,7 @@ use super::menu::{Course, Load};
 use super::record::SystemCalls;
 use crate::cli::bench::child::Processors;
 use crate::cli::bench::measure;
-use crate::cli::exit::Failure;
+use crate::cli::error::CliError;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ pub(super) fn count(
     load: &Load,
     processors: Option<&Processors>,
     stop: &AtomicBool,
-) -> Result<Result<SystemCalls, String>, Failure> {
+) -> Result<Result<SystemCalls, String>, CliError> {
     let mut counts = Vec::new();
     for requests in [REQUESTS.0, REQUESTS.1] {
         match watch(contender, load, requests, processors, stop)? {
@@ -65,7 +65,7 @@ fn watch(
     requests: u64,
     processors: Option<&Processors>,
     stop: &AtomicBool,
-) -> Result<Result<Counts, String>, Failure> {
+) -> Result<Result<Counts, String>, CliError> {
     let server = match contender.start(processors) {
         Ok(server) => server,
         Err(why) => return Ok(Err(why)),

@@ -4,8 +4,8 @@
 //! it. What may live in this file: that arithmetic and those texts. What may not: reading ([`Machine`] has been looked at
 //! already) and printing.
 
+use super::args::Question;
 use super::machine::Machine;
-use super::typed::Question;
 use crate::cli::units::grouped;
 
 /// Descriptors that a process needs beside its connections; the server keeps as many in reserve.
@@ -616,7 +616,7 @@ fn time_wait_buckets(machine: &Machine, asked: &Question) -> Row {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::typed::Role;
+    use super::super::args::Role;
     use super::*;
 
     /// A machine of some years' standing with everything as its distribution left it.

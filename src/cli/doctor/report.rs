@@ -2,9 +2,9 @@
 //!
 //! What may live in this file: words and columns. What may not: judging.
 
+use super::args::Question;
 use super::limits::{Row, Unit, Verdict, first_met};
 use super::machine::Machine;
-use super::typed::Question;
 use crate::cli::units::{grouped, plural};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -137,9 +137,9 @@ pub(super) fn json(machine: &Machine, asked: &Question, rows: &[Row]) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::args::Role;
     use super::super::limits::judge;
     use super::super::limits::tests::{asked, usual};
-    use super::super::typed::Role;
     use super::*;
 
     #[test]

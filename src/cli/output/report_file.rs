@@ -8,7 +8,7 @@
 //! What may live in this file: where a report goes, and what can be wrong with that. What may not: its content.
 
 use super::{NonBlockingWriter, open_without_waiting};
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
@@ -51,13 +51,13 @@ impl ReportFile {
         flag: &'static str,
         path: &Path,
         is_sandboxed: bool,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CliError> {
         let target = Target::open(path, is_sandboxed).map_err(|error| {
             let text = format!(
                 "{flag}: cannot write '{}': {error}; name a file in a directory that this user may write to",
                 path.display()
             );
-            Failure::new(Class::Create, text)
+            CliError::new(CliErrorKind::Create, text)
         })?;
         Ok(Self {
             flag,
@@ -66,7 +66,7 @@ impl ReportFile {
         })
     }
 
-    pub(crate) fn write(self, text: &str) -> Result<(), Failure> {
+    pub(crate) fn write(self, text: &str) -> Result<(), CliError> {
         let written = match self.target {
             Target::Stream(out) => match out.write_within(text.as_bytes(), WRITE_TIMEOUT) {
                 // A closed standard output means that the report is not wanted.
@@ -94,7 +94,7 @@ impl ReportFile {
                 name => format!("'{name}'"),
             };
             let text = format!("{}: writing {name} failed: {error}", self.flag);
-            Failure::new(Class::Io, text)
+            CliError::new(CliErrorKind::Io, text)
         })
     }
 }
@@ -290,7 +290,7 @@ mod tests {
         }
     }
 
-    fn open(path: &Path) -> Result<ReportFile, Failure> {
+    fn open(path: &Path) -> Result<ReportFile, CliError> {
         ReportFile::open("--stats-json", path, false)
     }
 

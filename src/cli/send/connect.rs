@@ -5,7 +5,7 @@
 
 use super::Plan;
 use super::source::{self, OwnFile, Source};
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::names;
 use crate::cli::units::Time;
 use crate::net::{Address, Endpoint, UnixName};
@@ -42,13 +42,13 @@ pub(super) struct Target {
 impl Targets {
     /// Resolves the address of the server. Of a name with addresses of both families those are left that the client's own
     /// address can speak to.
-    pub(super) fn resolve(plan: &Plan) -> Result<Self, Failure> {
+    pub(super) fn resolve(plan: &Plan) -> Result<Self, CliError> {
         let address = &plan.address;
         if let Address::Tcp(host) | Address::Udp(host) = address {
             if host.port == 0 {
                 let text =
                     format!("{address}: nothing listens on port 0; name the server's own port");
-                return Err(Failure::new(Class::Usage, text));
+                return Err(CliError::new(CliErrorKind::Usage, text));
             }
         }
         let deadline = Instant::now() + plan.timeout;
@@ -87,7 +87,7 @@ impl Iterator for Targets {
 }
 
 /// A socket that is connected with a target, or the reason why it is not, in the time that the target has.
-pub(super) fn connect(target: &Target, plan: &Plan) -> Result<Connected, Failure> {
+pub(super) fn connect(target: &Target, plan: &Plan) -> Result<Connected, CliError> {
     let endpoint = &target.endpoint;
     let connected = match endpoint {
         Endpoint::Tcp(address) => connect_tcp(*address, plan, target.allowed),
@@ -183,54 +183,57 @@ pub(super) fn failure(
     timeout: Duration,
     error: &io::Error,
     when: &str,
-) -> Failure {
+) -> CliError {
     let (class, told, remedy) = match error.kind() {
         // No file, or one that nobody listens at any more.
         ErrorKind::ConnectionRefused | ErrorKind::NotFound => (
-            Class::Refused,
+            CliErrorKind::Refused,
             "nobody listens there".to_owned(),
             format!("; start a server with 'echo-reactor serve {endpoint}'"),
         ),
         // The system's own timers end a connect or a connection with TimedOut; ours end a call with WouldBlock.
         ErrorKind::TimedOut | ErrorKind::WouldBlock => {
             let told = format!("no answer within {}", Time(timeout));
-            (Class::Timeout, told, String::new())
+            (CliErrorKind::Timeout, told, String::new())
         }
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
             let told = "the server reset the connection".to_owned();
-            (Class::Reset, told, String::new())
+            (CliErrorKind::Reset, told, String::new())
         }
         ErrorKind::UnexpectedEof => {
             let told = "the server closed the connection".to_owned();
-            (Class::Closed, told, String::new())
+            (CliErrorKind::Closed, told, String::new())
         }
         ErrorKind::HostUnreachable
         | ErrorKind::NetworkUnreachable
         | ErrorKind::AddrNotAvailable => {
             let told = format!("no way leads there: {error}");
-            (Class::Unreachable, told, String::new())
+            (CliErrorKind::Unreachable, told, String::new())
         }
         ErrorKind::PermissionDenied => (
-            Class::Permission,
+            CliErrorKind::Permission,
             format!("this user may not talk to it: {error}"),
             "; see the mode of the socket's file, or the firewall".to_owned(),
         ),
         _ => rare_failure(error),
     };
     let space = if when.is_empty() { "" } else { " " };
-    Failure::new(class, format!("{endpoint}: {told}{space}{when}{remedy}"))
+    CliError::new(class, format!("{endpoint}: {told}{space}{when}{remedy}"))
 }
 
 /// Those that std has no kind for: class, what happened, and what to do.
-fn rare_failure(error: &io::Error) -> (Class, String, String) {
+fn rare_failure(error: &io::Error) -> (CliErrorKind, String, String) {
     let (class, remedy) = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EPROTOTYPE) => (
-            Class::Io,
+            CliErrorKind::Io,
             "; the socket there is of the other kind: swap unix:// and unixgram://",
         ),
-        Some(Errno::EMSGSIZE) => (Class::Usage, "; send less, or over a stream"),
-        Some(Errno::EAFNOSUPPORT) => (Class::Unreachable, "; this machine has no such network"),
-        _ => (Class::Io, ""),
+        Some(Errno::EMSGSIZE) => (CliErrorKind::Usage, "; send less, or over a stream"),
+        Some(Errno::EAFNOSUPPORT) => (
+            CliErrorKind::Unreachable,
+            "; this machine has no such network",
+        ),
+        _ => (CliErrorKind::Io, ""),
     };
     (class, error.to_string(), remedy.to_owned())
 }
@@ -249,13 +252,13 @@ mod tests {
         assert_eq!(texts("udp://0.0.0.0:7"), ["udp://127.0.0.1:7"]);
         assert_eq!(texts("192.0.2.1:7"), ["tcp://192.0.2.1:7"]);
         let failure = Targets::resolve(&plan("127.0.0.1:0", None)).unwrap_err();
-        assert_eq!(failure.class, Class::Usage);
+        assert_eq!(failure.class, CliErrorKind::Usage);
     }
 
     /// `:7` stands for addresses of both families, as `localhost:7` does on most machines.
     #[test]
     fn the_clients_own_address_picks_the_family() {
-        let targets = |text: &str, source: &str| -> Result<Vec<String>, Failure> {
+        let targets = |text: &str, source: &str| -> Result<Vec<String>, CliError> {
             let targets = Targets::resolve(&plan(text, Some(source)))?;
             Ok(targets.map(|target| target.endpoint.to_string()).collect())
         };
@@ -265,7 +268,7 @@ mod tests {
         );
         assert_eq!(targets(":7", "::1").unwrap(), ["tcp://[::1]:7"]);
         let failure = targets("127.0.0.1:7", "::1").unwrap_err();
-        assert_eq!(failure.class, Class::Usage, "{failure}");
+        assert_eq!(failure.class, CliErrorKind::Usage, "{failure}");
         assert!(failure.text.contains("IPv4 address"), "{failure}");
     }
 
@@ -296,20 +299,20 @@ mod tests {
     #[test]
     fn every_error_has_its_class() {
         let classes = [
-            (Errno::ECONNREFUSED, Class::Refused),
-            (Errno::ENOENT, Class::Refused),
-            (Errno::ETIMEDOUT, Class::Timeout),
-            (Errno::EAGAIN, Class::Timeout),
-            (Errno::ECONNRESET, Class::Reset),
-            (Errno::EPIPE, Class::Reset),
-            (Errno::EHOSTUNREACH, Class::Unreachable),
-            (Errno::ENETUNREACH, Class::Unreachable),
-            (Errno::EADDRNOTAVAIL, Class::Unreachable),
-            (Errno::EACCES, Class::Permission),
-            (Errno::EPERM, Class::Permission),
-            (Errno::EMSGSIZE, Class::Usage),
-            (Errno::EPROTOTYPE, Class::Io),
-            (Errno::EIO, Class::Io),
+            (Errno::ECONNREFUSED, CliErrorKind::Refused),
+            (Errno::ENOENT, CliErrorKind::Refused),
+            (Errno::ETIMEDOUT, CliErrorKind::Timeout),
+            (Errno::EAGAIN, CliErrorKind::Timeout),
+            (Errno::ECONNRESET, CliErrorKind::Reset),
+            (Errno::EPIPE, CliErrorKind::Reset),
+            (Errno::EHOSTUNREACH, CliErrorKind::Unreachable),
+            (Errno::ENETUNREACH, CliErrorKind::Unreachable),
+            (Errno::EADDRNOTAVAIL, CliErrorKind::Unreachable),
+            (Errno::EACCES, CliErrorKind::Permission),
+            (Errno::EPERM, CliErrorKind::Permission),
+            (Errno::EMSGSIZE, CliErrorKind::Usage),
+            (Errno::EPROTOTYPE, CliErrorKind::Io),
+            (Errno::EIO, CliErrorKind::Io),
         ];
         let endpoint = Endpoint::Tcp("127.0.0.1:7".parse().unwrap());
         for (errno, class) in classes {

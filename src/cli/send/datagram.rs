@@ -5,7 +5,7 @@
 
 use super::connect::{self, Connected, Targets};
 use super::{Input, Out, Plan, Stop, text};
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::stdio::Patient;
 use crate::cli::units::grouped;
 use crate::net::Address;
@@ -37,9 +37,12 @@ pub(super) fn talk(plan: &Plan, out: &mut Out) -> Result<(), Stop> {
             .and_then(|peer| exchange(&peer, plan, messages, out, &mut answered));
         match said {
             // No connection could fail, so it is the first message that finds out whether anybody is there.
-            Err(Stop::Failure(failure))
+            Err(Stop::CliError(failure))
                 if answered == 0
-                    && matches!(failure.class, Class::Refused | Class::Unreachable) =>
+                    && matches!(
+                        failure.class,
+                        CliErrorKind::Refused | CliErrorKind::Unreachable
+                    ) =>
             {
                 last = Some(failure);
             }
@@ -48,7 +51,7 @@ pub(super) fn talk(plan: &Plan, out: &mut Out) -> Result<(), Stop> {
     }
     let text = || format!("{}: the name has no address", plan.address);
     Err(last
-        .unwrap_or_else(|| Failure::new(Class::Resolve, text()))
+        .unwrap_or_else(|| CliError::new(CliErrorKind::Resolve, text()))
         .into())
 }
 
@@ -96,7 +99,7 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-fn compare(peer: &Connected, number: u64, sent: &[u8], received: &[u8]) -> Result<(), Failure> {
+fn compare(peer: &Connected, number: u64, sent: &[u8], received: &[u8]) -> Result<(), CliError> {
     let endpoint = &peer.endpoint;
     let text = match text::first_difference(sent, received) {
         Some((place, bytes)) => {
@@ -117,11 +120,11 @@ fn compare(peer: &Connected, number: u64, sent: &[u8], received: &[u8]) -> Resul
         }
         None => return Ok(()),
     };
-    Err(Failure::new(Class::Mismatch, text))
+    Err(CliError::new(CliErrorKind::Mismatch, text))
 }
 
 /// All of standard input, which has to fit into one datagram.
-fn read_input(plan: &Plan) -> Result<Vec<u8>, Failure> {
+fn read_input(plan: &Plan) -> Result<Vec<u8>, CliError> {
     let most = match plan.address {
         Address::Udp(_) => UDP_BYTES_MAX,
         _ => UNIX_BYTES_MAX,
@@ -129,14 +132,19 @@ fn read_input(plan: &Plan) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     Patient::input()
         .and_then(|input| input.take(most as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| Failure::new(Class::Io, format!("cannot read standard input: {error}")))?;
+        .map_err(|error| {
+            CliError::new(
+                CliErrorKind::Io,
+                format!("cannot read standard input: {error}"),
+            )
+        })?;
     match bytes.len() > most {
         true => Err(too_long("standard input", most)),
         false => Ok(bytes),
     }
 }
 
-fn check_length(plan: &Plan, length: usize) -> Result<(), Failure> {
+fn check_length(plan: &Plan, length: usize) -> Result<(), CliError> {
     match plan.address {
         Address::Udp(_) if length > UDP_BYTES_MAX => {
             let what = format!("a message of {} bytes", grouped(length as u64));
@@ -146,10 +154,10 @@ fn check_length(plan: &Plan, length: usize) -> Result<(), Failure> {
     }
 }
 
-fn too_long(what: &str, most: usize) -> Failure {
+fn too_long(what: &str, most: usize) -> CliError {
     let text = format!(
         "{what} is too long for a datagram, which carries at most {} bytes; send less, or use tcp:// or unix://",
         grouped(most as u64)
     );
-    Failure::new(Class::Usage, text)
+    CliError::new(CliErrorKind::Usage, text)
 }

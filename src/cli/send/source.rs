@@ -8,7 +8,7 @@
 //! What may live in this file: reading `--source`, binding, and removing files of sockets. What may not: connecting.
 
 use super::Plan;
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::net::{Address, Endpoint, UnixName};
 use nix::errno::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -34,10 +34,10 @@ pub(super) enum Source {
 
 impl Source {
     /// Reads a source that fits the kind of the server's address.
-    pub(super) fn parse(text: &str, address: &Address) -> Result<Self, Failure> {
+    pub(super) fn parse(text: &str, address: &Address) -> Result<Self, CliError> {
         let refuse = |what: &str| {
             let text = format!("--source '{text}' does not fit {address}: write {what}");
-            Failure::new(Class::Usage, text)
+            CliError::new(CliErrorKind::Usage, text)
         };
         match address {
             Address::Tcp(_) | Address::Udp(_) => {
@@ -65,7 +65,7 @@ impl Source {
 }
 
 /// The failure of a source whose family is that of no address of the server.
-pub(super) fn fits_none(plan: &Plan) -> Failure {
+pub(super) fn fits_none(plan: &Plan) -> CliError {
     let (source, wanted) = match &plan.source {
         Some(Source::Ip(ip)) if ip.is_ipv6() => (ip.to_string(), "an IPv4 address"),
         Some(Source::Ip(ip)) => (ip.to_string(), "an IPv6 address"),
@@ -75,7 +75,7 @@ pub(super) fn fits_none(plan: &Plan) -> Failure {
         "{}: --source {source} is of the other family than the server; write {wanted} of this machine, or none",
         plan.address
     );
-    Failure::new(Class::Usage, text)
+    CliError::new(CliErrorKind::Usage, text)
 }
 
 /// Binds the client's end of a connection over IP.
@@ -183,25 +183,34 @@ impl Drop for OwnFile {
     }
 }
 
-pub(super) fn failure(endpoint: &Endpoint, plan: &Plan, error: &io::Error) -> Failure {
+pub(super) fn failure(endpoint: &Endpoint, plan: &Plan, error: &io::Error) -> CliError {
     let source = match &plan.source {
         Some(Source::Ip(address)) => address.to_string(),
         Some(Source::Unix(name)) => name.to_string(),
         None => format!("a name in {}", std::env::temp_dir().display()),
     };
     let (class, remedy) = match error.kind() {
-        ErrorKind::AddrInUse => (Class::Usage, "it is taken; use another one"),
-        ErrorKind::AddrNotAvailable => (Class::Usage, "it is not an address of this machine"),
-        ErrorKind::InvalidInput => (Class::Usage, "it must be of the same kind as the server's"),
-        ErrorKind::PermissionDenied => (Class::Permission, "this user may not use it"),
-        ErrorKind::NotFound => (Class::Usage, "there is no such directory; make it first"),
-        _ if error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {
-            (Class::Usage, "it must be of the same kind as the server's")
+        ErrorKind::AddrInUse => (CliErrorKind::Usage, "it is taken; use another one"),
+        ErrorKind::AddrNotAvailable => {
+            (CliErrorKind::Usage, "it is not an address of this machine")
         }
-        _ => (Class::Io, "use another one, or none"),
+        ErrorKind::InvalidInput => (
+            CliErrorKind::Usage,
+            "it must be of the same kind as the server's",
+        ),
+        ErrorKind::PermissionDenied => (CliErrorKind::Permission, "this user may not use it"),
+        ErrorKind::NotFound => (
+            CliErrorKind::Usage,
+            "there is no such directory; make it first",
+        ),
+        _ if error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => (
+            CliErrorKind::Usage,
+            "it must be of the same kind as the server's",
+        ),
+        _ => (CliErrorKind::Io, "use another one, or none"),
     };
     let text = format!("{endpoint}: cannot speak from {source}: {error}; {remedy}");
-    Failure::new(class, text)
+    CliError::new(class, text)
 }
 
 #[cfg(test)]

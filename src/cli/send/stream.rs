@@ -7,7 +7,7 @@
 
 use super::connect::{self, Connected, Targets};
 use super::{Input, Out, Plan, Stop, text};
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::stdio::Patient;
 use crate::cli::units::plural;
 use socket2::Socket;
@@ -39,7 +39,7 @@ pub(super) fn talk(plan: &Plan, out: &mut Out) -> Result<(), Stop> {
 }
 
 /// The first endpoint that lets us in.
-fn reach(plan: &Plan) -> Result<Connected, Failure> {
+fn reach(plan: &Plan) -> Result<Connected, CliError> {
     let mut last = None;
     for target in Targets::resolve(plan)? {
         match connect::connect(&target, plan) {
@@ -49,7 +49,7 @@ fn reach(plan: &Plan) -> Result<Connected, Failure> {
     }
     Err(last.unwrap_or_else(|| {
         let text = format!("{}: the name has no address", plan.address);
-        Failure::new(Class::Resolve, text)
+        CliError::new(CliErrorKind::Resolve, text)
     }))
 }
 
@@ -114,7 +114,7 @@ impl Echo<'_> {
         &self,
         name: &str,
         work: impl FnOnce(Socket, Receiver<Chunk>) -> io::Result<T> + Send + 'static,
-    ) -> Result<(SyncSender<Chunk>, JoinHandle<io::Result<T>>), Failure> {
+    ) -> Result<(SyncSender<Chunk>, JoinHandle<io::Result<T>>), CliError> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let socket = self.peer.socket.try_clone();
         socket
@@ -123,15 +123,20 @@ impl Echo<'_> {
                 thread.spawn(move || work(socket, receiver))
             })
             .map(|handle| (sender, handle))
-            .map_err(|error| Failure::new(Class::Io, format!("no second thread to write: {error}")))
+            .map_err(|error| {
+                CliError::new(
+                    CliErrorKind::Io,
+                    format!("no second thread to write: {error}"),
+                )
+            })
     }
 
-    fn join<T>(&self, writer: JoinHandle<io::Result<T>>) -> Result<T, Failure> {
+    fn join<T>(&self, writer: JoinHandle<io::Result<T>>) -> Result<T, CliError> {
         match writer.join() {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(self.failure(&error, "while we were sending")),
-            Err(_) => Err(Failure::new(
-                Class::Internal,
+            Err(_) => Err(CliError::new(
+                CliErrorKind::Internal,
                 "the thread that writes has panicked",
             )),
         }
@@ -170,7 +175,7 @@ impl Echo<'_> {
                     "{}: {what} came back changed: at byte {place}, counted from 0, {bytes}",
                     self.peer.endpoint
                 );
-                return Err(Failure::new(Class::Mismatch, text).into());
+                return Err(CliError::new(CliErrorKind::Mismatch, text).into());
             }
             each(received)?;
             came += length;
@@ -179,7 +184,7 @@ impl Echo<'_> {
     }
 
     /// Everything came back, and we have said FIN: now the server says it too, and not a byte before.
-    fn end(&mut self) -> Result<(), Failure> {
+    fn end(&mut self) -> Result<(), CliError> {
         loop {
             return match (&self.peer.socket).read(&mut self.buffer) {
                 Ok(0) => Ok(()),
@@ -190,7 +195,7 @@ impl Echo<'_> {
                         plural(extra as u64, "byte"),
                         self.buffer[..extra.min(16)].escape_ascii()
                     );
-                    Err(Failure::new(Class::Mismatch, text))
+                    Err(CliError::new(CliErrorKind::Mismatch, text))
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => Err(self.failure(
@@ -201,7 +206,7 @@ impl Echo<'_> {
         }
     }
 
-    fn failure(&self, error: &io::Error, when: &str) -> Failure {
+    fn failure(&self, error: &io::Error, when: &str) -> CliError {
         connect::failure(&self.peer.endpoint, self.plan.timeout, error, when)
     }
 }
@@ -236,6 +241,9 @@ fn copy(
     }
 }
 
-fn cannot_read(error: &io::Error) -> Failure {
-    Failure::new(Class::Io, format!("cannot read standard input: {error}"))
+fn cannot_read(error: &io::Error) -> CliError {
+    CliError::new(
+        CliErrorKind::Io,
+        format!("cannot read standard input: {error}"),
+    )
 }

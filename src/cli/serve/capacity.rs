@@ -3,10 +3,10 @@
 //! What may live in this file: asking the system, raising what may be raised, and fitting the limits of the server to it.
 //! What may not: the limits that were typed; those are in [`super::typed`].
 
-use super::typed::{Model, Typed};
+use super::args::{Model, ServeArgs};
 use crate::blocking::threads_max;
 use crate::cli::descriptors;
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::units::{grouped, plural};
 use crate::limits::Limits;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -19,11 +19,11 @@ const DESCRIPTORS_OWN: usize = 16;
 
 /// The limits that this process can keep, and what to say of them at the start. Of the
 /// descriptors `in_use` are inherited ones and listeners.
-pub(super) fn fit(typed: &Typed, in_use: u64) -> Result<(Limits, String), Failure> {
-    let mut limits = typed.limits();
+pub(super) fn fit(args: &ServeArgs, in_use: u64) -> Result<(Limits, String), CliError> {
+    let mut limits = args.limits();
     limits
         .check()
-        .map_err(|error| Failure::new(Class::Usage, error.to_string()))?;
+        .map_err(|error| CliError::new(CliErrorKind::Usage, error.to_string()))?;
     let asked = limits.connections_max as u64;
     let descriptors = descriptors::raise();
     let slack = limits.descriptors_reserved.saturating_sub(DESCRIPTORS_OWN) as u64;
@@ -41,7 +41,7 @@ pub(super) fn fit(typed: &Typed, in_use: u64) -> Result<(Limits, String), Failur
         grouped(descriptors),
         grouped(limits.descriptors_reserved as u64)
     );
-    if typed.model == Model::Threads {
+    if args.model == Model::Threads {
         if let Some((most, why)) = threads_max().filter(|&(most, _)| most < limits.connections_max)
         {
             limits.connections_max = most;
@@ -50,27 +50,27 @@ pub(super) fn fit(typed: &Typed, in_use: u64) -> Result<(Limits, String), Failur
         }
     }
     let fits = limits.connections_max as u64;
-    if lowered && typed.asked_for_connections() {
+    if lowered && args.asked_for_connections() {
         let text = format!(
             "--connections {} is more than fits: there is room for {} ({room}); raise the hard limit \
              (ulimit -Hn, or LimitNOFILE= of systemd), or ask for less",
             grouped(asked),
             grouped(fits)
         );
-        if typed.strict() {
-            return Err(Failure::new(Class::System, text));
+        if args.strict() {
+            return Err(CliError::new(CliErrorKind::System, text));
         }
         log::warn!("{text}");
     }
-    if typed.model == Model::Reactor {
+    if args.model == Model::Reactor {
         reserve_descriptors(&limits, descriptors);
     }
-    let why = match (lowered, typed.asked_for_connections()) {
+    let why = match (lowered, args.asked_for_connections()) {
         (true, _) => room,
         (false, true) => "as --connections says".to_owned(),
         (false, false) => "the default of --connections".to_owned(),
     };
-    let capacity = match typed.model {
+    let capacity = match args.model {
         Model::Iterative => "serves one connection at a time".to_owned(),
         _ => format!("holds up to {} ({why})", plural(fits, "connection")),
     };

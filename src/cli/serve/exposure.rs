@@ -9,21 +9,24 @@
 //!
 //! What may live in this file: that decision. What may not: binding; it is made before anything is bound.
 
-use super::typed::Typed;
-use crate::cli::exit::{Class, Failure};
+use super::args::ServeArgs;
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::net::{Endpoint, Resolved};
 use std::net::IpAddr;
 
 /// Refuses UDP beyond loopback, unless that was asked for. Sockets that we were born with are not asked: whoever bound them
 /// has decided it.
-pub(super) fn check(typed: &Typed, addresses: &[Resolved]) -> Result<(), Failure> {
-    if typed.is_exposed() {
+pub(super) fn check(args: &ServeArgs, addresses: &[Resolved]) -> Result<(), CliError> {
+    if args.is_exposed() {
         return Ok(());
     }
     for endpoint in addresses.iter().flat_map(|address| &address.endpoints) {
         match endpoint {
             Endpoint::Udp(udp) if !is_loopback(udp.ip()) => {
-                return Err(Failure::new(Class::Usage, refusal(endpoint, udp.port())));
+                return Err(CliError::new(
+                    CliErrorKind::Usage,
+                    refusal(endpoint, udp.port()),
+                ));
             }
             _ => {}
         }

@@ -3,7 +3,7 @@
 //! What may live in this file: making, replacing and removing that file. After a hand-over it names the successor, and
 //! the one who has left does not remove it: it is removed only by the process that it names.
 
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -18,7 +18,7 @@ pub(super) struct PidFile {
 
 impl PidFile {
     /// Writes it, in place of an older one. Whoever reads finds one number or the other, and never half of one.
-    pub(super) fn write(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn write(path: &Path) -> Result<Self, CliError> {
         let unborn = unborn(path);
         let write = || {
             let mut file = (OpenOptions::new().read(true).write(true))
@@ -63,10 +63,10 @@ fn unborn(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn failure(path: &Path, error: &io::Error) -> Failure {
+fn failure(path: &Path, error: &io::Error) -> CliError {
     let _ = fs::remove_file(unborn(path));
-    Failure::new(
-        Class::Create,
+    CliError::new(
+        CliErrorKind::Create,
         format!(
             "--pid-file: cannot write '{}': {error}; name a file in a directory that this user may write to",
             path.display()

@@ -10,8 +10,8 @@
 //!
 //! What may live in this file: that form. The file is [`crate::cli::output`]'s.
 
-use crate::cli::footprint::Row;
 use crate::cli::logging;
+use crate::cli::memory::Row;
 use crate::net::Endpoint;
 use crate::stats::{CloseReason, DropReason, RejectReason, Stats};
 use nix::errno::Errno;

@@ -2,8 +2,8 @@
 //!
 //! An echo server opens its sockets, and from then on reads and writes descriptors that it has. Whatever else a process
 //! may do is of use to nobody but whoever should find a way to take this one over. So between the last thing that is
-//! opened and the first client that is accepted two fences of the kernel go up, and nothing takes them down again:
-//! Landlock and seccomp, in [`fences`].
+//! opened and the first client that is accepted two linux of the kernel go up, and nothing takes them down again:
+//! Landlock and seccomp, in [`linux`].
 //!
 //! What follows from that is meant. A sandboxed server cannot start a successor, since execve(2) is not on the list; a
 //! supervisor that holds the listening sockets can still start one beside it. And the blocking twins have no sandbox:
@@ -21,7 +21,7 @@
         target_arch = "riscv64"
     )
 ))]
-mod fences;
+mod linux;
 
 /// Where there is nothing to build a fence with, there is still somebody to tell.
 #[cfg(not(all(
@@ -33,7 +33,7 @@ mod fences;
         target_arch = "riscv64"
     )
 )))]
-mod fences {
+mod linux {
     pub(super) fn raise(_: &super::Needs) -> super::Raised {
         super::Raised {
             stands: Vec::new(),
@@ -46,7 +46,7 @@ mod fences {
 }
 
 use super::notify;
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::net::{Endpoint, UnixName};
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ pub(in crate::cli) enum Sandbox {
     Require,
 }
 
-/// What a server still does after the fences are up, as far as that is not the same for every server.
+/// What a server still does after the linux are up, as far as that is not the same for every server.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Needs {
     /// The directories in which its files are, which it removes at the end: socket files, and that of `--pid-file`.
@@ -72,7 +72,7 @@ struct Needs {
     sends_to_names: bool,
 }
 
-/// What has become of the fences.
+/// What has become of the linux.
 #[derive(Debug, Default)]
 struct Raised {
     stands: Vec<String>,
@@ -103,7 +103,7 @@ fn directory_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Raises the fences for good, for the thread that calls this and all that it might start.
+/// Raises the linux for good, for the thread that calls this and all that it might start.
 ///
 /// # Errors
 /// If all was required and not all was granted.
@@ -111,14 +111,14 @@ pub(super) fn enter(
     sandbox: Sandbox,
     endpoints: &[Endpoint],
     pid_file: Option<&Path>,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     if sandbox == Sandbox::Off {
         return Ok(());
     }
     notify::prepare();
     let mut needs = Needs::of(endpoints, pid_file);
     needs.sends_to_names |= notify::is_abstract();
-    let raised = fences::raise(&needs);
+    let raised = linux::raise(&needs);
     if !raised.stands.is_empty() {
         log::info!("sandbox: {}", raised.stands.join("; "));
     }
@@ -130,7 +130,7 @@ pub(super) fn enter(
         let text = format!(
             "--sandbox=require: the sandbox is not complete: {missing}; plain --sandbox serves with what there is"
         );
-        return Err(Failure::new(Class::System, text));
+        return Err(CliError::new(CliErrorKind::System, text));
     }
     log::warn!("the sandbox is not complete: {missing}; --sandbox=require would refuse to start");
     Ok(())

@@ -4,7 +4,7 @@
 //! not: acting on them.
 
 use crate::blocking;
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::names;
 use crate::echo::StartError;
 use crate::net::address::UNIX_PATH_MAX;
@@ -17,51 +17,51 @@ use std::path::Path;
 /// Ports below this one belong to root (ip(7), `ip_unprivileged_port_start`).
 const PRIVILEGED_PORTS: u16 = 1024;
 
-pub(super) fn start_error(error: &StartError) -> Failure {
+pub(super) fn start_error(error: &StartError) -> CliError {
     match error {
-        StartError::Limit(limit) => Failure::new(Class::Usage, limit.to_string()),
+        StartError::Limit(limit) => CliError::new(CliErrorKind::Usage, limit.to_string()),
         StartError::Bind(error) => bind_error(error),
         StartError::Reactor(error) => system("no event queue (epoll)", error),
     }
 }
 
 /// The same for the blocking twins.
-pub(super) fn blocking_error(error: &blocking::StartError) -> Failure {
+pub(super) fn blocking_error(error: &blocking::StartError) -> CliError {
     use blocking::StartError as Error;
     match error {
         Error::Bind(error) => bind_error(error),
         Error::Limit(_) | Error::Datagrams(_) | Error::OneAddress(_) | Error::Admission(_) => {
-            Failure::new(Class::Usage, error.to_string())
+            CliError::new(CliErrorKind::Usage, error.to_string())
         }
     }
 }
 
-fn bind_error(error: &BindError) -> Failure {
+fn bind_error(error: &BindError) -> CliError {
     match error {
         BindError::NoAddress => no_address(),
         BindError::Resolve(address, error) => names::no_such_host(address, error),
-        BindError::Twice { .. } => Failure::new(Class::Usage, error.to_string()),
+        BindError::Twice { .. } => CliError::new(CliErrorKind::Usage, error.to_string()),
         BindError::Bind(endpoint, error) => endpoint_error(endpoint, error),
     }
 }
 
-fn no_address() -> Failure {
+fn no_address() -> CliError {
     let text = "no address to listen on; name one, for example 127.0.0.1:50007";
-    Failure::new(Class::Usage, text)
+    CliError::new(CliErrorKind::Usage, text)
 }
 
 /// The operating system refused something that no flag can help with.
-pub(super) fn system(what: &str, error: &io::Error) -> Failure {
+pub(super) fn system(what: &str, error: &io::Error) -> CliError {
     let remedy = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EMFILE) => "; raise the limit of descriptors (ulimit -n)",
         Some(Errno::ENFILE) => "; this machine has no descriptors left (fs.file-max)",
         Some(Errno::ENOMEM | Errno::ENOBUFS) => "; this machine has no memory left",
         _ => "",
     };
-    Failure::new(Class::System, format!("{what}: {error}{remedy}"))
+    CliError::new(CliErrorKind::System, format!("{what}: {error}{remedy}"))
 }
 
-fn endpoint_error(endpoint: &Endpoint, error: &io::Error) -> Failure {
+fn endpoint_error(endpoint: &Endpoint, error: &io::Error) -> CliError {
     match endpoint {
         Endpoint::Tcp(address) | Endpoint::Udp(address) => ip_error(endpoint, *address, error),
         Endpoint::Unix(name) | Endpoint::UnixDatagram(name) => match name {
@@ -71,13 +71,13 @@ fn endpoint_error(endpoint: &Endpoint, error: &io::Error) -> Failure {
     }
 }
 
-fn ip_error(endpoint: &Endpoint, address: SocketAddr, error: &io::Error) -> Failure {
+fn ip_error(endpoint: &Endpoint, address: SocketAddr, error: &io::Error) -> CliError {
     let port = address.port();
     if error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) {
         let text = format!(
             "{endpoint}: this machine has no IPv6; use an IPv4 address such as 127.0.0.1:{port}"
         );
-        return Failure::new(Class::Unavailable, text);
+        return CliError::new(CliErrorKind::Unavailable, text);
     }
     match error.kind() {
         ErrorKind::AddrInUse => {
@@ -90,65 +90,69 @@ fn ip_error(endpoint: &Endpoint, address: SocketAddr, error: &io::Error) -> Fail
                 "{endpoint} is in use; find who has it with 'ss -{flag}lnp sport = :{port}', \
                  or let the system pick a port: {scheme}://{host}"
             );
-            Failure::new(Class::Unavailable, text)
+            CliError::new(CliErrorKind::Unavailable, text)
         }
         ErrorKind::PermissionDenied if port < PRIVILEGED_PORTS => {
             let text = format!(
                 "{endpoint}: ports below {PRIVILEGED_PORTS} are root's; use a port from {PRIVILEGED_PORTS} on, \
                  or 'setcap cap_net_bind_service=+ep' on the program's file"
             );
-            Failure::new(Class::Permission, text)
+            CliError::new(CliErrorKind::Permission, text)
         }
-        ErrorKind::PermissionDenied => Failure::new(
-            Class::Permission,
+        ErrorKind::PermissionDenied => CliError::new(
+            CliErrorKind::Permission,
             format!("{endpoint}: {error}; something (a sandbox, SELinux) forbids it to this user"),
         ),
-        ErrorKind::AddrNotAvailable => Failure::new(
-            Class::Unavailable,
+        ErrorKind::AddrNotAvailable => CliError::new(
+            CliErrorKind::Unavailable,
             format!(
                 "{endpoint}: {} is not an address of this machine; 'ip address' lists them, ':{port}' means all",
                 address.ip()
             ),
         ),
         // What a model or a build of this program cannot do; the error itself says what to do instead.
-        ErrorKind::Unsupported => Failure::new(Class::Usage, format!("{endpoint}: {error}")),
+        ErrorKind::Unsupported => {
+            CliError::new(CliErrorKind::Usage, format!("{endpoint}: {error}"))
+        }
         _ => system(&endpoint.to_string(), error),
     }
 }
 
-fn path_error(endpoint: &Endpoint, path: &Path, error: &io::Error) -> Failure {
+fn path_error(endpoint: &Endpoint, path: &Path, error: &io::Error) -> CliError {
     let directory = path.parent().unwrap_or(Path::new("/")).display();
     let (class, text) = match error.kind() {
         // Both come with a text of ours that says what is there and what to do.
-        ErrorKind::AddrInUse => (Class::Unavailable, error.to_string()),
-        ErrorKind::AlreadyExists => (Class::Create, error.to_string()),
+        ErrorKind::AddrInUse => (CliErrorKind::Unavailable, error.to_string()),
+        ErrorKind::AlreadyExists => (CliErrorKind::Create, error.to_string()),
         ErrorKind::NotFound if !path.parent().is_some_and(Path::is_dir) => (
-            Class::Create,
+            CliErrorKind::Create,
             format!("there is no directory {directory}; make it first"),
         ),
         ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => (
-            Class::Create,
+            CliErrorKind::Create,
             format!("{error}; {directory} must be a directory in which this user may make files"),
         ),
         ErrorKind::InvalidInput => (
-            Class::Usage,
+            CliErrorKind::Usage,
             format!(
                 "the path is too long: unix(7) allows {UNIX_PATH_MAX} bytes; use a shorter one"
             ),
         ),
-        ErrorKind::Unsupported => (Class::Usage, error.to_string()),
-        _ => (Class::Create, error.to_string()),
+        ErrorKind::Unsupported => (CliErrorKind::Usage, error.to_string()),
+        _ => (CliErrorKind::Create, error.to_string()),
     };
-    Failure::new(class, format!("{endpoint}: {text}"))
+    CliError::new(class, format!("{endpoint}: {text}"))
 }
 
-fn abstract_error(endpoint: &Endpoint, error: &io::Error) -> Failure {
+fn abstract_error(endpoint: &Endpoint, error: &io::Error) -> CliError {
     match error.kind() {
-        ErrorKind::AddrInUse => Failure::new(
-            Class::Unavailable,
+        ErrorKind::AddrInUse => CliError::new(
+            CliErrorKind::Unavailable,
             format!("{endpoint} is in use; find who has it with 'ss -xlp', or use another name"),
         ),
-        ErrorKind::Unsupported => Failure::new(Class::Usage, format!("{endpoint}: {error}")),
+        ErrorKind::Unsupported => {
+            CliError::new(CliErrorKind::Usage, format!("{endpoint}: {error}"))
+        }
         _ => system(&endpoint.to_string(), error),
     }
 }

@@ -6,7 +6,7 @@ mod bad;
 mod effect;
 mod share;
 
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::units::{Bytes, Count, List, Percent, Rate, Time};
 use crate::load::{Arrivals, Company, Mode, Plan, Sources};
 use crate::net::connect::Trigger;
@@ -41,7 +41,7 @@ lists all exit codes.
 /// Put an echo server under load, verify every byte, and measure
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub(in crate::cli) struct Typed {
+pub(in crate::cli) struct BenchArgs {
     /// The servers, in turn; without one, a server is started for it
     #[arg(value_name = "ADDRESS")]
     addresses: Vec<Address>,
@@ -246,7 +246,7 @@ const RATE_MIN: f64 = 0.001;
 /// Longer than anybody waits: the duration of a run that ends by the number of its requests.
 const ENDLESS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-impl Typed {
+impl BenchArgs {
     /// The servers that were named.
     pub(super) fn addresses(&self) -> &[Address] {
         &self.addresses
@@ -324,7 +324,7 @@ impl Typed {
     }
 
     /// The plan against these servers, in processes of these numbers if they are known.
-    pub(super) fn plan(&self, targets: Vec<Endpoint>, servers: &[u32]) -> Result<Plan, Failure> {
+    pub(super) fn plan(&self, targets: Vec<Endpoint>, servers: &[u32]) -> Result<Plan, CliError> {
         self.refuse_nonsense()?;
         let size = |count: Count| usize::try_from(count.0).unwrap_or(usize::MAX);
         let connections = size(self.connections);
@@ -411,7 +411,7 @@ impl Typed {
     }
 
     /// A figure of the server that is missing at the end would be noticed after the run.
-    fn refuse_unknown_processes(&self) -> Result<(), Failure> {
+    fn refuse_unknown_processes(&self) -> Result<(), CliError> {
         for pid in &self.course.server_pid {
             let why = match std::fs::read(format!("/proc/{pid}/stat")) {
                 Ok(_) => continue,
@@ -422,14 +422,14 @@ impl Typed {
             };
             let text =
                 format!("--server-pid {pid}: {why}; 'ss -tlnp' shows which process listens where");
-            return Err(Failure::new(Class::Usage, text));
+            return Err(CliError::new(CliErrorKind::Usage, text));
         }
         Ok(())
     }
 
     /// Refuses what no server is needed to refuse: it is asked before one is started, and before names are resolved.
-    pub(super) fn refuse_nonsense(&self) -> Result<(), Failure> {
-        let usage = |text: &str| Err(Failure::new(Class::Usage, text));
+    pub(super) fn refuse_nonsense(&self) -> Result<(), CliError> {
+        let usage = |text: &str| Err(CliError::new(CliErrorKind::Usage, text));
         let zero = |time: Option<Time>| time.is_some_and(|time| time.0.is_zero());
         if self.connections.0 == 0 {
             return usage("--connections 0 loads nothing; write 1 or more");
@@ -495,22 +495,22 @@ pub(super) mod tests {
     #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
-        typed: Typed,
+        args: BenchArgs,
     }
 
-    pub(in crate::cli::bench) fn typed(arguments: &[&str]) -> Typed {
+    pub(in crate::cli::bench) fn args(arguments: &[&str]) -> BenchArgs {
         let line = [&["bench"], arguments].concat();
-        Line::try_parse_from(line).unwrap().typed
+        Line::try_parse_from(line).unwrap().args
     }
 
-    fn plan(arguments: &[&str]) -> Result<Plan, Failure> {
-        typed(arguments).plan(vec![Endpoint::Tcp("127.0.0.1:7".parse().unwrap())], &[])
+    fn plan(arguments: &[&str]) -> Result<Plan, CliError> {
+        args(arguments).plan(vec![Endpoint::Tcp("127.0.0.1:7".parse().unwrap())], &[])
     }
 
     #[test]
     fn nothing_typed_is_a_closed_loop_of_ten_seconds_on_a_server_of_its_own() {
-        let typed = typed(&[]);
-        assert_eq!(typed.serve().as_deref(), Some("tcp://127.0.0.1:0"));
+        let args = args(&[]);
+        assert_eq!(args.serve().as_deref(), Some("tcp://127.0.0.1:0"));
         let plan = plan(&[]).unwrap();
         assert_eq!((plan.connections, plan.active, plan.size), (50, 50, 64));
         assert_eq!((plan.mode, plan.depth), (Mode::Closed, 1));
@@ -537,7 +537,7 @@ pub(super) mod tests {
                 ..
             }
         ));
-        let steps = typed(&["-r", "1k,2k"]).steps();
+        let steps = args(&["-r", "1k,2k"]).steps();
         assert!(matches!(steps, Steps::Rates(rates) if rates == [1e3, 2e3]));
         assert_eq!(
             plan(&["-c", "10k", "--active", "20%"]).unwrap().active,
@@ -566,7 +566,7 @@ pub(super) mod tests {
         ] {
             let arguments: Vec<&str> = wrong.split(' ').collect();
             let failure = plan(&arguments).unwrap_err();
-            assert_eq!(failure.class, Class::Usage, "{wrong}");
+            assert_eq!(failure.class, CliErrorKind::Usage, "{wrong}");
         }
         assert!("101%".parse::<Share>().is_err());
         let said = "0.5".parse::<Share>().unwrap_err();

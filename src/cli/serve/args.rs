@@ -1,7 +1,7 @@
 //! What can be typed after `serve`, and what it means.
 //!
 //! Every field of [`Limits`] has a flag here whose default is [`Limits::default`]'s, printed in human units; the
-//! function [`Typed::limits`] names every field, so that a new limit without a flag does not compile. What may live in
+//! function [`ServeArgs::limits`] names every field, so that a new limit without a flag does not compile. What may live in
 //! this file: flags, their help, and their translation. What may not: acting on them.
 
 use super::sandbox::Sandbox;
@@ -38,7 +38,7 @@ NOTIFY_SOCKET is told READY, RELOADING and STOPPING, again until the manager tak
 /// Send back whatever comes, until told to stop
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub(in crate::cli) struct Typed {
+pub(in crate::cli) struct ServeArgs {
     #[arg(value_name = "ADDRESS", help = format!(
         "Where to listen; port 0 picks a free one; a name is resolved in 10s or is an error \
          [default: {DEFAULT_ADDRESS}, or the sockets of LISTEN_FDS]"
@@ -296,7 +296,7 @@ fn rate(limit: Option<u32>) -> Or<Count, Off> {
     Or::some(limit.map(|rate| Count(u64::from(rate))))
 }
 
-impl Typed {
+impl ServeArgs {
     pub(super) fn verbosity(&self) -> Verbosity {
         Verbosity::from_flags(self.output.quiet, self.output.verbose)
     }
@@ -492,28 +492,28 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
-        typed: Typed,
+        args: ServeArgs,
     }
 
-    fn typed(arguments: &[&str]) -> Typed {
+    fn args(arguments: &[&str]) -> ServeArgs {
         let line = [&["serve"], arguments].concat();
-        Line::try_parse_from(line).unwrap().typed
+        Line::try_parse_from(line).unwrap().args
     }
 
     #[test]
     fn nothing_typed_means_the_defaults() {
-        let typed = typed(&[]);
-        assert_eq!(typed.limits(), Limits::default());
-        let config = typed.config(typed.limits());
+        let args = args(&[]);
+        assert_eq!(args.limits(), Limits::default());
+        let config = args.config(args.limits());
         assert_eq!(
             (config.ipv6_only, config.unix_mode),
             (false, Config::default().unix_mode)
         );
-        assert_eq!(typed.addresses(false)[0].to_string(), DEFAULT_ADDRESS);
-        assert!(typed.addresses(true).is_empty());
-        assert_eq!(typed.handover_drain_timeout(), None);
-        assert_eq!(typed.model, Model::Reactor);
-        assert!(!typed.asked_for_connections() && !typed.strict());
+        assert_eq!(args.addresses(false)[0].to_string(), DEFAULT_ADDRESS);
+        assert!(args.addresses(true).is_empty());
+        assert_eq!(args.handover_drain_timeout(), None);
+        assert_eq!(args.model, Model::Reactor);
+        assert!(!args.asked_for_connections() && !args.strict());
     }
 
     #[test]
@@ -551,10 +551,10 @@ mod tests {
             datagrams_total: Some(5_000),
             thread_stack_bytes: 128 << 10,
         };
-        assert_eq!(typed(&arguments).limits(), expected);
+        assert_eq!(args(&arguments).limits(), expected);
         let hardened = [&["--hardened"], &arguments[..]].concat();
         assert_eq!(
-            typed(&hardened).limits(),
+            args(&hardened).limits(),
             expected,
             "what is typed goes before the profile"
         );
@@ -562,7 +562,7 @@ mod tests {
 
     #[test]
     fn the_profile_is_the_librarys_and_its_help_says_so() {
-        assert_eq!(typed(&["--hardened"]).limits(), Limits::hardened());
+        assert_eq!(args(&["--hardened"]).limits(), Limits::hardened());
         let help = <Line as clap::CommandFactory>::command()
             .render_long_help()
             .to_string();
@@ -571,12 +571,12 @@ mod tests {
             .split_whitespace()
             .skip_while(|word| !word.starts_with("--"));
         let flags: Vec<&str> = flags.take(22).collect();
-        assert_eq!(typed(&flags).limits(), Limits::hardened(), "{flags:?}");
+        assert_eq!(args(&flags).limits(), Limits::hardened(), "{flags:?}");
     }
 
     #[test]
     fn networks_are_lists() {
-        let typed = typed(&[
+        let args = args(&[
             "--allow",
             "10.0.0.0/8,::1",
             "--allow",
@@ -586,10 +586,10 @@ mod tests {
         ]);
         let texts = |list: &[IpNet]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(
-            texts(&typed.access().allow),
+            texts(&args.access().allow),
             ["10.0.0.0/8", "::1", "192.0.2.1"]
         );
-        assert_eq!(texts(&typed.access().deny), ["10.1.0.0/16"]);
+        assert_eq!(texts(&args.access().deny), ["10.1.0.0/16"]);
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl From<Exit> for ExitCode {
 
 /// What kind of failure it was, in one word that stays the same from version to version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
+pub(crate) enum CliErrorKind {
     /// Nobody listens there.
     Refused,
     /// Nobody answered in time.
@@ -176,7 +176,7 @@ pub(crate) enum Class {
     Io,
 }
 
-impl Class {
+impl CliErrorKind {
     /// Its word and its exit code.
     fn row(self) -> (&'static str, Exit) {
         match self {
@@ -200,13 +200,13 @@ impl Class {
 
 /// A failure on its way to the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) class: Class,
+pub(crate) struct CliError {
+    pub(crate) class: CliErrorKind,
     pub(crate) text: String,
 }
 
-impl Failure {
-    pub(crate) fn new(class: Class, text: impl Into<String>) -> Self {
+impl CliError {
+    pub(crate) fn new(class: CliErrorKind, text: impl Into<String>) -> Self {
         Self {
             class,
             text: text.into(),
@@ -219,7 +219,7 @@ impl Failure {
 }
 
 /// One line, whatever the text has in it: a name with a newline in it must not forge a second line.
-impl fmt::Display for Failure {
+impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "echo-reactor: error: {}: ", self.class.row().0)?;
         Escaped::new(&self.text).fmt(f)
@@ -242,23 +242,23 @@ mod tests {
     #[test]
     fn the_codes_are_those_that_scripts_rely_on() {
         let codes = [
-            (Class::Refused, 69),
-            (Class::Timeout, 75),
-            (Class::Reset, 74),
-            (Class::Closed, 74),
-            (Class::Mismatch, 65),
-            (Class::Resolve, 68),
-            (Class::Unreachable, 69),
-            (Class::Unavailable, 69),
-            (Class::Permission, 77),
-            (Class::Usage, 64),
-            (Class::Create, 73),
-            (Class::System, 71),
-            (Class::Internal, 70),
-            (Class::Io, 74),
+            (CliErrorKind::Refused, 69),
+            (CliErrorKind::Timeout, 75),
+            (CliErrorKind::Reset, 74),
+            (CliErrorKind::Closed, 74),
+            (CliErrorKind::Mismatch, 65),
+            (CliErrorKind::Resolve, 68),
+            (CliErrorKind::Unreachable, 69),
+            (CliErrorKind::Unavailable, 69),
+            (CliErrorKind::Permission, 77),
+            (CliErrorKind::Usage, 64),
+            (CliErrorKind::Create, 73),
+            (CliErrorKind::System, 71),
+            (CliErrorKind::Internal, 70),
+            (CliErrorKind::Io, 74),
         ];
         for (class, code) in codes {
-            assert_eq!(Failure::new(class, "").exit().code(), code, "{class:?}");
+            assert_eq!(CliError::new(class, "").exit().code(), code, "{class:?}");
         }
         assert_eq!((Exit::Ok.code(), Exit::Cut.code()), (0, 3));
         assert_eq!((Exit::Invalid.code(), Exit::Short.code()), (4, 6));
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_line_whatever_is_in_it() {
-        let failure = Failure::new(Class::Refused, "no 'a\nb\u{1b}[31m' é");
+        let failure = CliError::new(CliErrorKind::Refused, "no 'a\nb\u{1b}[31m' é");
         assert_eq!(
             failure.to_string(),
             r"echo-reactor: error: refused: no 'a\nb\u{1b}[31m' é"

@@ -6,7 +6,7 @@
 use super::contender::{Contender, Own, PORT};
 use super::menu::{Course, Load, combine, menu};
 use super::record::Scenario;
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::units::{Bytes, Count, List, Time};
 use crate::net::Address;
 use clap::{Args, ValueEnum};
@@ -33,7 +33,7 @@ less than 2 % (of the p99: 10 %) is called the same.
 /// Put the same load on the event loop, on its blocking twins and on other servers, and compare
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub(in crate::cli) struct Typed {
+pub(in crate::cli) struct CompareArgs {
     /// A short one, in less than a minute
     #[arg(long)]
     quick: bool,
@@ -152,16 +152,16 @@ impl From<Way> for Scenario {
     }
 }
 
-impl Typed {
+impl CompareArgs {
     /// Whoever is compared; the first is the reference.
-    pub(super) fn contenders(&self) -> Result<Vec<Contender>, Failure> {
+    pub(super) fn contenders(&self) -> Result<Vec<Contender>, CliError> {
         let mut contenders: Vec<Contender> =
             self.models.iter().copied().map(Contender::Own).collect();
         for address in &self.against {
             if address.is_datagram() {
                 let text =
                     format!("--against {address}: streams are compared; write tcp:// or unix://");
-                return Err(Failure::new(Class::Usage, text));
+                return Err(CliError::new(CliErrorKind::Usage, text));
             }
             contenders.push(Contender::Running(address.clone()));
         }
@@ -171,31 +171,31 @@ impl Typed {
                     "--against-command '{command}' has no {PORT} in it, which stands for the port; write for example \
                      'python3 echo.py {PORT}'"
                 );
-                return Err(Failure::new(Class::Usage, text));
+                return Err(CliError::new(CliErrorKind::Usage, text));
             }
             contenders.push(Contender::Command(command.clone()));
         }
         Ok(contenders)
     }
 
-    pub(super) fn loads(&self) -> Result<Vec<Load>, Failure> {
-        let typed = &self.loads;
-        if typed.scenarios.is_empty() && typed.connections.is_empty() && typed.sizes.is_empty() {
+    pub(super) fn loads(&self) -> Result<Vec<Load>, CliError> {
+        let args = &self.loads;
+        if args.scenarios.is_empty() && args.connections.is_empty() && args.sizes.is_empty() {
             return Ok(menu(self.quick));
         }
         let usize_of = |count: &Count| usize::try_from(count.0).unwrap_or(usize::MAX);
-        let or = |typed: Vec<usize>, default: &[usize]| match typed.is_empty() {
+        let or = |args: Vec<usize>, default: &[usize]| match args.is_empty() {
             true => default.to_vec(),
-            false => typed,
+            false => args,
         };
-        let connections = typed
+        let connections = args
             .connections
             .iter()
             .flat_map(|list| &list.0)
             .map(usize_of)
             .collect();
         let connections = or(connections, &[1, 10, 100, 1_000]);
-        let sizes = typed
+        let sizes = args
             .sizes
             .iter()
             .flat_map(|list| &list.0)
@@ -204,21 +204,21 @@ impl Typed {
         let sizes = or(sizes, &[64]);
         if connections.contains(&0) || sizes.contains(&0) {
             let text = "--connections and --sizes are 1 or more: nothing is no load";
-            return Err(Failure::new(Class::Usage, text));
+            return Err(CliError::new(CliErrorKind::Usage, text));
         }
-        let mut scenarios: Vec<Scenario> = typed.scenarios.iter().map(|&way| way.into()).collect();
+        let mut scenarios: Vec<Scenario> = args.scenarios.iter().map(|&way| way.into()).collect();
         if scenarios.is_empty() {
             scenarios.push(Scenario::RequestResponse);
         }
         Ok(combine(&scenarios, &connections, &sizes))
     }
 
-    pub(super) fn course(&self) -> Result<Course, Failure> {
-        let typed = &self.course;
+    pub(super) fn course(&self) -> Result<Course, CliError> {
+        let args = &self.course;
         let default = Course::of(self.quick);
-        let refuse = |text: &str| Err(Failure::new(Class::Usage, text));
-        let rounds = typed.rounds.map_or(default.rounds, |rounds| rounds.0);
-        let window = typed.window.map_or(default.window, |time| time.0);
+        let refuse = |text: &str| Err(CliError::new(CliErrorKind::Usage, text));
+        let rounds = args.rounds.map_or(default.rounds, |rounds| rounds.0);
+        let window = args.window.map_or(default.window, |time| time.0);
         if rounds == 0 {
             return refuse(
                 "--rounds 0 measures nothing; write 3 or more, or there will be no intervals",
@@ -228,11 +228,11 @@ impl Typed {
             return refuse("--window 0s measures nothing; write for example 250ms");
         }
         // Whoever says how often and how long has said how long it may take.
-        let is_own = typed.rounds.is_some() || typed.window.is_some();
+        let is_own = args.rounds.is_some() || args.window.is_some();
         Ok(Course {
             rounds,
             window,
-            warm_up: typed.warm_up.map_or(default.warm_up, |time| time.0),
+            warm_up: args.warm_up.map_or(default.warm_up, |time| time.0),
             budget: default.budget.filter(|_| !is_own),
         })
     }
@@ -271,31 +271,31 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
-        typed: Typed,
+        args: CompareArgs,
     }
 
-    fn typed(line: &str) -> Typed {
+    fn args(line: &str) -> CompareArgs {
         Line::parse_from(
             std::iter::once("compare").chain(line.split(' ').filter(|word| !word.is_empty())),
         )
-        .typed
+        .args
     }
 
     #[test]
     fn without_a_word_it_is_the_menu_and_three_models() {
-        let typed = typed("");
-        assert_eq!(typed.contenders().unwrap().len(), 3);
-        assert_eq!(typed.loads().unwrap(), menu(false));
-        assert_eq!(typed.course().unwrap(), Course::of(false));
-        assert!(typed.counts_system_calls());
+        let args = args("");
+        assert_eq!(args.contenders().unwrap().len(), 3);
+        assert_eq!(args.loads().unwrap(), menu(false));
+        assert_eq!(args.course().unwrap(), Course::of(false));
+        assert!(args.counts_system_calls());
     }
 
     #[test]
     fn loads_that_are_named_replace_the_menu() {
-        let typed =
-            typed("--quick -c 1,2 --scenarios churn,pipelined -s 64,1k --rounds 3 --window 50ms");
-        assert_eq!(typed.loads().unwrap().len(), 8);
-        let course = typed.course().unwrap();
+        let args =
+            args("--quick -c 1,2 --scenarios churn,pipelined -s 64,1k --rounds 3 --window 50ms");
+        assert_eq!(args.loads().unwrap().len(), 8);
+        let course = args.course().unwrap();
         assert_eq!(
             (course.rounds, course.window),
             (3, Duration::from_millis(50))
@@ -305,20 +305,20 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_a_remedy() {
-        let refused = |failure: Option<Failure>, word: &str| {
+        let refused = |failure: Option<CliError>, word: &str| {
             let text = failure.expect("it is refused").text;
             assert!(text.contains(word), "{text}");
         };
         refused(
-            typed("--against-command server").contenders().err(),
+            args("--against-command server").contenders().err(),
             "{port}",
         );
         refused(
-            typed("--against udp://127.0.0.1:7").contenders().err(),
+            args("--against udp://127.0.0.1:7").contenders().err(),
             "tcp://",
         );
-        refused(typed("-c 0").loads().err(), "1 or more");
-        refused(typed("--rounds 0").course().err(), "3 or more");
-        refused(typed("--window 0s").course().err(), "250ms");
+        refused(args("-c 0").loads().err(), "1 or more");
+        refused(args("--rounds 0").course().err(), "3 or more");
+        refused(args("--window 0s").course().err(), "250ms");
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! What may live in this file: which signals there are, and that one has come. What may not: what is done then.
 
-use super::explain;
-use crate::cli::exit::Failure;
+use super::errors;
+use crate::cli::error::CliError;
 use crate::cli::process;
 use crate::echo::Server;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -17,8 +17,8 @@ const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP];
 
 /// Signals with their siginfo are counted one by one, where plain flags would melt two of a kind into one: the second
 /// SIGTERM must not be lost because it came right behind the first.
-pub(super) fn signals() -> Result<SignalsInfo<WithRawSiginfo>, Failure> {
-    SignalsInfo::new(SIGNALS).map_err(|error| explain::system("no signal handlers", &error))
+pub(super) fn signals() -> Result<SignalsInfo<WithRawSiginfo>, CliError> {
+    SignalsInfo::new(SIGNALS).map_err(|error| errors::system("no signal handlers", &error))
 }
 
 /// Lets the signals through, once every handler is there: one that came while the parent's mask blocked it is handled now.
@@ -30,16 +30,16 @@ pub(super) fn listen() {
 /// Rings when a signal has come, in two ways. A pipe ends the wait of the loop; but in the kernel's list of those who are
 /// ready it may stand behind thousands, a turn's worth at a time. So there is a flag beside it, to be looked at after every
 /// turn.
-pub(super) struct Bell {
+pub(super) struct Signals {
     signals: SignalsInfo<WithRawSiginfo>,
     flag: Arc<AtomicBool>,
     pipe: signal_hook_mio::v1_0::Signals,
 }
 
-impl Bell {
-    pub(super) fn hang() -> Result<Self, Failure> {
-        let system = |error| explain::system("no signal handlers", &error);
-        // The actions of a signal run in the order of their registration, so that by the time the bell rings, the signal
+impl Signals {
+    pub(super) fn register() -> Result<Self, CliError> {
+        let system = |error| errors::system("no signal handlers", &error);
+        // The actions of a signal run in the order of their registration, so that by the time the signals rings, the signal
         // is there to be taken.
         let signals = signals()?;
         let flag = Arc::new(AtomicBool::new(false));
@@ -55,15 +55,15 @@ impl Bell {
         })
     }
 
-    pub(super) fn be_watched_by(&mut self, server: &Server) -> Result<(), Failure> {
+    pub(super) fn watch_with(&mut self, server: &Server) -> Result<(), CliError> {
         server
             .watch(&mut self.pipe)
-            .map_err(|error| explain::system("no signals in the event loop", &error))
+            .map_err(|error| errors::system("no signals in the event loop", &error))
     }
 
-    /// Whether a signal may have come since the last [`Bell::take`].
+    /// Whether a signal may have come since the last [`Signals::take`].
     #[inline]
-    pub(super) fn has_rung(&self) -> bool {
+    pub(super) fn is_pending(&self) -> bool {
         self.flag.load(Ordering::Relaxed)
     }
 

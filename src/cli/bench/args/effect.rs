@@ -1,27 +1,27 @@
 //! Options that change nothing in the chosen mode.
 
-use super::{Following, Share, Typed};
-use crate::cli::exit::{Class, Failure};
+use super::{BenchArgs, Following, Share};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::units::{Count, Percent};
 
-impl Typed {
+impl BenchArgs {
     /// Refuses options that change nothing in the chosen mode: a command line that has them means another mode.
-    pub(super) fn refuse_without_effect(&self) -> Result<(), Failure> {
+    pub(super) fn refuse_without_effect(&self) -> Result<(), CliError> {
         let (load, course) = (&self.load, &self.course);
         let plans = !load.rate.is_empty() || load.hold.is_some() || load.find_max.is_some();
         if load.arrivals == Following::Poisson && !plans {
             let text = "--arrivals has no effect without a plan; add --rate, or leave it out";
-            return Err(Failure::new(Class::Usage, text));
+            return Err(CliError::new(CliErrorKind::Usage, text));
         }
-        let typed = [
+        let args = [
             ("--pipeline", load.pipeline.0 > 1),
             ("--active", load.active != Share::Percent(Percent(100.0))),
             ("--ramp", !course.ramp.0.is_zero()),
             ("--opening", course.opening != Count(64)),
         ];
-        match typed.iter().find(|(_, is_typed)| *is_typed) {
-            Some((flag, _)) if load.churn.is_some() => Err(Failure::new(
-                Class::Usage,
+        match args.iter().find(|(_, is_typed)| *is_typed) {
+            Some((flag, _)) if load.churn.is_some() => Err(CliError::new(
+                CliErrorKind::Usage,
                 format!(
                     "{flag} has no effect with --churn, where every connection has one request; leave it out"
                 ),
@@ -33,7 +33,7 @@ impl Typed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::typed;
+    use super::super::tests::args;
 
     #[test]
     fn what_has_no_effect_is_refused() {
@@ -45,7 +45,7 @@ mod tests {
             "--churn reset --opening 5",
         ] {
             let arguments: Vec<&str> = wrong.split(' ').collect();
-            let failure = typed(&arguments).refuse_without_effect().unwrap_err();
+            let failure = args(&arguments).refuse_without_effect().unwrap_err();
             assert!(failure.text.contains("has no effect"), "{wrong}");
         }
         for right in [
@@ -54,7 +54,7 @@ mod tests {
             "--churn fin -c 5",
         ] {
             let arguments: Vec<&str> = right.split(' ').collect();
-            assert_eq!(typed(&arguments).refuse_without_effect(), Ok(()), "{right}");
+            assert_eq!(args(&arguments).refuse_without_effect(), Ok(()), "{right}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! What may live in this file: flags, their help, and their translation into a [`Question`]. What may not: answering it.
 
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::units::{Count, Percent};
 use clap::{Args, ValueEnum};
 
@@ -21,7 +21,7 @@ Exit code 0: all of them fit; 6: they do not. 'echo-reactor --help' lists all ex
 /// Say whether this machine can hold so many connections, which limit is met first, and what widens it
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
-pub(in crate::cli) struct Typed {
+pub(in crate::cli) struct DoctorArgs {
     /// Connections that are to be open at once
     #[arg(short, long, value_name = "COUNT", default_value_t = Count(10_000))]
     connections: Count,
@@ -108,8 +108,8 @@ pub(super) struct Question {
     pub(super) busy: u64,
 }
 
-impl Typed {
-    pub(super) fn question(&self) -> Result<Question, Failure> {
+impl DoctorArgs {
+    pub(super) fn question(&self) -> Result<Question, CliError> {
         let positive = [
             ("--connections", self.connections),
             ("--workers", self.workers),
@@ -119,7 +119,7 @@ impl Typed {
         for (flag, Count(count)) in positive {
             if count == 0 || count > u64::from(u32::MAX) {
                 let text = format!("{flag} {count}: it is to be between 1 and {}", u32::MAX);
-                return Err(Failure::new(Class::Usage, text));
+                return Err(CliError::new(CliErrorKind::Usage, text));
             }
         }
         if !(0.0..=100.0).contains(&self.busy.0) || self.busy.0.fract() != 0.0 {
@@ -127,7 +127,7 @@ impl Typed {
                 "--busy {}: write a whole number of percent, for example 10%",
                 self.busy
             );
-            return Err(Failure::new(Class::Usage, text));
+            return Err(CliError::new(CliErrorKind::Usage, text));
         }
         Ok(Question {
             connections: self.connections.0,

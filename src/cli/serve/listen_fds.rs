@@ -14,7 +14,7 @@
 //!
 //! This must come before anything else that opens a descriptor, or a count that is too high would take that.
 
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::net::{BoundSocket, FromFdError};
 use listenfd::ListenFd;
 use std::env;
@@ -28,7 +28,7 @@ use std::path::PathBuf;
 pub(super) const FIRST: usize = 3;
 
 /// The name of the one descriptor that is no listener: the line to a server that hands over.
-pub(super) const PREDECESSOR: &str = "echo-reactor-predecessor";
+pub(super) const OLD_PROCESS: &str = "echo-reactor-predecessor";
 
 /// What this process was born with.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ pub(super) struct Inherited {
 }
 
 /// Takes what there is. The variables are gone afterwards, so that no child of ours takes them for its own.
-pub(super) fn take() -> Result<Inherited, Failure> {
+pub(super) fn take() -> Result<Inherited, CliError> {
     let names = Names::read(&|name| Some(env::var_os(name)?.to_string_lossy().into_owned()))?;
     let mut inherited = Inherited::default();
     if names.0.is_empty() {
@@ -63,7 +63,7 @@ pub(super) fn take() -> Result<Inherited, Failure> {
             ))
         };
         let descriptor = own(&mut descriptors, index).map_err(problem)?;
-        if name.as_deref() == Some(PREDECESSOR) {
+        if name.as_deref() == Some(OLD_PROCESS) {
             inherited.predecessor = Some(descriptor.into());
         } else {
             let socket = BoundSocket::from_fd(descriptor).map_err(problem)?;
@@ -73,8 +73,8 @@ pub(super) fn take() -> Result<Inherited, Failure> {
     Ok(inherited)
 }
 
-fn refused(text: &str) -> Failure {
-    Failure::new(Class::Usage, text)
+fn refused(text: &str) -> CliError {
+    CliError::new(CliErrorKind::Usage, text)
 }
 
 fn entry(number: usize) -> PathBuf {
@@ -107,7 +107,7 @@ fn own(descriptors: &mut ListenFd, index: usize) -> Result<OwnedFd, FromFdError>
 struct Names(Vec<Option<String>>);
 
 impl Names {
-    fn read(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, Failure> {
+    fn read(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, CliError> {
         let Some(count) = variable("LISTEN_FDS") else {
             return Ok(Self(Vec::new()));
         };
@@ -150,7 +150,7 @@ impl Names {
 mod tests {
     use super::*;
 
-    fn read(variables: &[(&str, &str)]) -> Result<Names, Failure> {
+    fn read(variables: &[(&str, &str)]) -> Result<Names, CliError> {
         Names::read(&|name| {
             let (_, value) = variables.iter().find(|(known, _)| *known == name)?;
             Some((*value).to_owned())

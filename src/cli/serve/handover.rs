@@ -22,9 +22,9 @@
 //! connection, and a second server with SO_REUSEPORT has a queue of its own, of which the leaving one takes whatever is in
 //! it to the grave.
 
-use super::inherit::{FIRST, PREDECESSOR};
+use super::listen_fds::{FIRST, OLD_PROCESS};
 use super::notify;
-use crate::cli::exit::{Class, Failure};
+use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::units::plural;
 use crate::echo::Server;
 use crate::net::{Address, BoundSocket, FileIdentity, SocketFile};
@@ -57,7 +57,7 @@ impl Program {
     /// deleted.
     pub(super) fn of_this_process() -> Self {
         let mut arguments = env::args_os();
-        let typed = arguments.next().map(PathBuf::from).unwrap_or_default();
+        let args = arguments.next().map(PathBuf::from).unwrap_or_default();
         let running = Path::new("/proc/self/exe");
         let same = |path: &Path| {
             let identity = |path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
@@ -65,9 +65,9 @@ impl Program {
         };
         // What was typed may be a link that will lead to another version then, while the system tells where it leads now.
         // A name without a slash was looked up in PATH, and whatever is called so here is something else.
-        let file = match typed.components().count() > 1 && same(&typed) {
-            true => typed,
-            false => env::current_exe().unwrap_or(typed),
+        let file = match args.components().count() > 1 && same(&args) {
+            true => args,
+            false => env::current_exe().unwrap_or(args),
         };
         Self {
             file,
@@ -79,7 +79,7 @@ impl Program {
     fn start(&self, sockets: Vec<OwnedFd>) -> io::Result<(Child, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut names = vec!["listener"; sockets.len()];
-        names.push(PREDECESSOR);
+        names.push(OLD_PROCESS);
         let descriptors = sockets.into_iter().chain([theirs.into()]);
         let mappings = descriptors
             .zip(FIRST..)
@@ -109,7 +109,7 @@ impl Program {
 
 /// Hands the server of this process over when it is told to.
 #[derive(Debug)]
-pub(super) struct Succession {
+pub(super) struct Handover {
     program: Program,
     /// How long a successor may take to be ready.
     patience: Duration,
@@ -123,19 +123,19 @@ enum State {
     /// Serving.
     Alone,
     /// Serving, with a successor that is not ready yet.
-    Waiting(Successor),
+    Waiting(NewProcess),
     /// The doors are the successor's. At this time those who are still inside are asked to go.
     Left(Option<Instant>),
 }
 
 #[derive(Debug)]
-struct Successor {
+struct NewProcess {
     child: Child,
     line: UnixStream,
     until: Instant,
 }
 
-impl Succession {
+impl Handover {
     pub(super) fn new(program: Program, patience: Duration, stay: Option<Duration>) -> Self {
         Self {
             program,
@@ -182,7 +182,7 @@ impl Succession {
             }
         }
         notify::reloading();
-        match self.beget(server) {
+        match self.start_process(server) {
             Ok(successor) => {
                 log::info!(
                     "handing over to process {}, as soon as it is ready",
@@ -197,14 +197,14 @@ impl Succession {
         }
     }
 
-    fn beget(&self, server: &mut Server) -> io::Result<Successor> {
+    fn start_process(&self, server: &mut Server) -> io::Result<NewProcess> {
         let (sockets, endpoints): (Vec<_>, Vec<_>) =
             server.try_clone_listeners()?.into_iter().unzip();
         let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
         let files: Vec<Value> = server.files().map(|file| file_to_json(&file)).collect();
         let will = json!({"version": 1, "process": std::process::id(), "endpoints": endpoints, "files": files});
         let (child, line) = self.program.start(sockets)?;
-        let mut successor = Successor {
+        let mut successor = NewProcess {
             child,
             line,
             until: Instant::now() + self.patience,
@@ -283,7 +283,7 @@ impl Succession {
     }
 }
 
-impl Successor {
+impl NewProcess {
     /// Whether it is ready, or why it never will be.
     fn look(&mut self) -> Result<bool, String> {
         let mut said = [0; 1];
@@ -323,20 +323,20 @@ impl Successor {
 
 /// The server before us, which waits until we are ready.
 #[derive(Debug)]
-pub(super) struct Predecessor {
+pub(super) struct OldProcess {
     line: UnixStream,
     process: u64,
     endpoints: Vec<String>,
     files: Vec<FileIdentity>,
 }
 
-impl Predecessor {
+impl OldProcess {
     /// Reads the will.
-    pub(super) fn hear(line: UnixStream) -> Result<Self, Failure> {
+    pub(super) fn hear(line: UnixStream) -> Result<Self, CliError> {
         let failure = |why: &str| {
             let text =
                 format!("a hand-over without a will: {why}; was LISTEN_FDNAMES set by hand?");
-            Failure::new(Class::System, text)
+            CliError::new(CliErrorKind::System, text)
         };
         let mut will = String::new();
         BufReader::new(&line)
@@ -416,7 +416,7 @@ mod tests {
         };
         let will = json!({"process": 42, "endpoints": ["tcp://[::1]:7", "unix:///a b"], "files": [file_to_json(&file)]});
         writeln!(&ours, "{will}").unwrap();
-        let heard = Predecessor::hear(theirs).unwrap();
+        let heard = OldProcess::hear(theirs).unwrap();
         assert_eq!((heard.process, heard.files), (42, vec![file]));
         assert_eq!(heard.endpoints, ["tcp://[::1]:7", "unix:///a b"]);
     }
@@ -425,7 +425,7 @@ mod tests {
     fn no_will_is_a_failure() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(ours);
-        let failure = Predecessor::hear(theirs).unwrap_err();
+        let failure = OldProcess::hear(theirs).unwrap_err();
         assert!(failure.text.contains("LISTEN_FDNAMES"), "{failure}");
     }
 
