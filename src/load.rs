@@ -15,41 +15,43 @@
 //! position. **Time is taken from the plan**: an open loop counts from the moment when a request was due, however late
 //! it could be sent. **The generator measures itself**: how late it was, and whether it was the bottleneck.
 //!
-//! In reading order: this page, `pattern`, `pace`, `latencies`, `record`, `flight`, `stream`, `datagram`, `worker`,
+//! In reading order: this page, `pattern`, `pace`, `latencies`, `record`, `request`, `stream`, `datagram`, `worker`,
 //! `opening`, `issuing`, `finish`, `leaving`, `chores`, `company`, [`machine`], [`fit`], [`verdict`].
 
-mod chores;
-mod company;
+mod bad_clients;
+mod connector;
 mod datagram;
 mod finish;
-pub mod fit;
-mod flight;
+mod housekeeping;
+mod in_flight;
 mod issuing;
 mod latencies;
-mod leaving;
-pub mod machine;
-mod opening;
-mod pace;
-mod pattern;
-mod record;
+mod metrics;
+mod payload;
+pub mod preflight;
+pub mod procfs;
+mod schedule;
 mod stream;
-pub mod total;
-pub mod verdict;
+pub mod summary;
+mod teardown;
+pub mod validity;
 mod worker;
 
-pub use company::Company;
+pub use bad_clients::BadClients;
 pub use datagram::HEADER_BYTES;
-pub use fit::Sources;
 pub use issuing::QUEUE_MAX;
 pub use latencies::{LATENCY_RANGE_NS, Latencies, latencies};
-pub use pace::{Arrivals, monotonic_ns};
-pub use pattern::Random;
-pub use record::{FaultKind, Faults, Ledger, Part, Pauses, Resent, Shares, Slice, Unanswered};
-pub use total::Total;
+pub use metrics::{
+    Counters, Fairness, FaultKind, Faults, Interval, Pauses, Resent, Stage, Unanswered,
+};
+pub use payload::Random;
+pub use preflight::Sources;
+pub use schedule::{Arrivals, monotonic_ns};
+pub use summary::Total;
 
 use crate::net::Endpoint;
 use crate::net::connect::Trigger;
-use machine::{ServerSample, Usage};
+use procfs::{ServerSample, Usage};
 use std::io;
 use std::time::Duration;
 
@@ -72,7 +74,7 @@ pub struct Plan {
     /// planned requests of an open loop. Empty for a run of one worker.
     pub team: Vec<usize>,
     /// Connections beside them that behave badly.
-    pub company: Company,
+    pub company: BadClients,
     /// Bytes of a request.
     pub size: usize,
     /// Requests that a connection may have under way.
@@ -131,7 +133,7 @@ pub enum Message {
     /// So many connections are open, and more are to come: told now and then, and at every power of ten.
     Opening(u64),
     /// A second has passed.
-    Slice(Box<Slice>),
+    Interval(Box<Interval>),
     /// It is over.
     Done(Box<Final>),
     /// It could not run at all.
@@ -142,11 +144,11 @@ pub enum Message {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Final {
     /// What became of every request.
-    pub ledger: Ledger,
+    pub ledger: Counters,
     /// What went wrong.
     pub faults: Faults,
     /// How evenly the connections were served.
-    pub shares: Shares,
+    pub shares: Fairness,
     /// Requests on streams that had no answer when they were given up, or when the run ended.
     pub unanswered: Unanswered,
     /// Times in which the generator itself stood still.
@@ -194,7 +196,7 @@ impl ServerFigures {
 
 /// What a worker has been told by now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Orders {
+pub struct Control {
     /// The load may begin, since all workers are ready, at this time of the monotonic clock, in nanoseconds. It is the
     /// same time for all of them: their plans are parts of one.
     pub go: Option<u64>,
@@ -202,15 +204,15 @@ pub struct Orders {
     pub stop: bool,
 }
 
-/// The line to whoever ordered a run: orders come in on it, and messages go out.
+/// The line to whoever ordered a run: control come in on it, and messages go out.
 ///
 /// Both ends of it are called in the middle of the loop, so neither may wait: meanwhile no answer is read, and the load
 /// would measure itself. A worker could leave both to a second thread, and for a while it did. But where a process has
 /// two threads every system call costs more, in libc (which must then expect to be cancelled in the middle of it) and in
 /// the kernel (which must then count the users of a descriptor): here that was two to four per cent of the load.
-pub trait Line {
-    /// All orders that have come by now. Asked fifty times a second.
-    fn orders(&mut self) -> Orders;
+pub trait ControlChannel {
+    /// All control that have come by now. Asked fifty times a second.
+    fn control(&mut self) -> Control;
     /// Sends a message.
     fn tell(&mut self, message: &Message);
 }
@@ -263,7 +265,7 @@ impl Plan {
 
 /// Runs a plan on the calling thread. Everything that there is to know of it goes out on the line, and the last message is
 /// [`Message::Done`] or [`Message::Failed`].
-pub fn run(plan: &Plan, line: &mut dyn Line) {
+pub fn run(plan: &Plan, line: &mut dyn ControlChannel) {
     let ended: io::Result<Final> = worker::Worker::new(plan, line).and_then(worker::Worker::run);
     line.tell(&match ended {
         Ok(end) => Message::Done(Box::new(end)),

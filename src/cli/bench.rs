@@ -29,9 +29,9 @@ use super::memory::{Ladder, Row};
 use super::output::printable;
 use super::side_file::{self, SideFile};
 use super::stdio;
-use crate::load::machine::KernelCounters;
-use crate::load::verdict::{Verdict, judge};
-use crate::load::{FaultKind, Mode, Plan, Total, fit};
+use crate::load::procfs::KernelCounters;
+use crate::load::validity::{Validity, assess};
+use crate::load::{FaultKind, Mode, Plan, Total, preflight};
 use args::{Format, Steps};
 use crew::Told;
 use host::Host;
@@ -48,7 +48,7 @@ pub(super) struct Run {
     pub(super) workers: usize,
     pub(super) total: Total,
     pub(super) kernel: KernelCounters,
-    pub(super) verdict: Verdict,
+    pub(super) verdict: Validity,
     /// What the connections of a hold cost, at every power of ten of them.
     pub(super) memory: Vec<Row>,
 }
@@ -82,7 +82,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
     };
     let pids: Vec<u32> = server.iter().map(child::Server::pid).collect();
     let plan = args.plan(targets, &pids)?;
-    fit::check(&plan, args.workers(), descriptors)
+    preflight::check(&plan, args.workers(), descriptors)
         .map_err(|text| CliError::new(CliErrorKind::Usage, text))?;
     let mut log = args.hdr().map(|path| hdr::Log::create(path)).transpose()?;
     let drawing = args
@@ -241,7 +241,7 @@ impl Bench<'_> {
                     }
                 }
             }
-            Told::Slice(slice, total) => {
+            Told::Interval(slice, total) => {
                 progress.tell(slice, total);
                 if let Some(log) = log {
                     log.write(slice);
@@ -270,7 +270,7 @@ pub(super) fn measure(
     let before = KernelCounters::read();
     let total = crew::run(&plan, workers, stop, told)?;
     let kernel = KernelCounters::read().since(before);
-    let verdict = judge(&plan, workers, &total, &kernel);
+    let verdict = assess(&plan, workers, &total, &kernel);
     Ok(Run {
         plan,
         workers,

@@ -30,7 +30,7 @@ use super::side_file::{self, SideFile};
 use super::stdio;
 use super::units::plural;
 use crate::load::Random;
-use crate::load::machine::line_of;
+use crate::load::procfs::line_of;
 use contender::Contender;
 use menu::{Course, Load};
 use progress::Progress;

@@ -11,8 +11,8 @@
 //! A datagram that is not back after the timeout is lost, and the next takes its place. Should it come after all, it is
 //! late, and no longer lost. What has been counted is remembered for a while, to know a double when it comes.
 
-use super::flight::{Desk, Flight, Tally};
-use super::record::{Fault, FaultKind};
+use super::in_flight::{Request, Tally, WorkerContext};
+use super::metrics::{Fault, FaultKind};
 use super::stream::Step;
 use crate::net::connect::Connected;
 use crate::net::trace::preview;
@@ -43,7 +43,7 @@ pub(super) struct DatagramClient {
     origin: u64,
     /// The number of the first of `requests`.
     base: u64,
-    requests: VecDeque<(Flight, Fate)>,
+    requests: VecDeque<(Request, Fate)>,
     under_way: usize,
     /// The number of the next that the kernel has not taken yet.
     unsent: u64,
@@ -84,10 +84,10 @@ impl DatagramClient {
     }
 
     /// Those that are under way.
-    pub(super) fn flights(&self) -> impl Iterator<Item = &Flight> {
+    pub(super) fn requests(&self) -> impl Iterator<Item = &Request> {
         let all = self.requests.iter();
         all.filter(|(_, fate)| *fate == Fate::UnderWay)
-            .map(|(flight, _)| flight)
+            .map(|(request, _)| request)
     }
 
     fn next(&self) -> u64 {
@@ -95,8 +95,8 @@ impl DatagramClient {
     }
 
     /// Puts a request on its way, as far as `flush` then can.
-    pub(super) fn issue(&mut self, flight: Flight) {
-        self.requests.push_back((flight, Fate::UnderWay));
+    pub(super) fn issue(&mut self, request: Request) {
+        self.requests.push_back((request, Fate::UnderWay));
         self.under_way += 1;
         while self.requests.len() > MEMORY
             && self.base < self.unsent
@@ -108,28 +108,36 @@ impl DatagramClient {
     }
 
     /// Sends the first request, or once more.
-    pub(super) fn prove(&mut self, socket: &Connected, desk: &mut Desk) -> Result<(), Fault> {
-        let now = desk.read_clock();
-        desk.ledger.sent += 1;
+    pub(super) fn prove(
+        &mut self,
+        socket: &Connected,
+        context: &mut WorkerContext,
+    ) -> Result<(), Fault> {
+        let now = context.read_clock();
+        context.ledger.sent += 1;
         self.proofs += 1;
-        self.issue(Flight {
+        self.issue(Request {
             planned: now,
             sent: now,
         });
-        self.flush(socket, desk)
+        self.flush(socket, context)
     }
 
     /// Sends what was issued and is not sent yet.
-    pub(super) fn flush(&mut self, socket: &Connected, desk: &mut Desk) -> Result<(), Fault> {
+    pub(super) fn flush(
+        &mut self,
+        socket: &Connected,
+        context: &mut WorkerContext,
+    ) -> Result<(), Fault> {
         while self.unsent < self.next() {
-            let body = desk.size - HEADER_BYTES;
+            let body = context.size - HEADER_BYTES;
             let header = header(self.tally.number, self.unsent);
-            let text = desk
+            let text = context
                 .pattern
-                .slice(self.origin, self.position(desk.size), body);
-            desk.scratch[..HEADER_BYTES].copy_from_slice(&header);
-            desk.scratch[HEADER_BYTES..desk.size].copy_from_slice(text);
-            match socket.send(&desk.scratch[..desk.size]) {
+                .slice(self.origin, self.position(context.size), body);
+            context.read_buffer[..HEADER_BYTES].copy_from_slice(&header);
+            context.read_buffer[HEADER_BYTES..context.size].copy_from_slice(text);
+            match socket.send(&context.read_buffer[..context.size]) {
                 Ok(_) => self.unsent += 1,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.blocked = true;
@@ -150,18 +158,22 @@ impl DatagramClient {
     }
 
     /// Does what can be done at once: takes and verifies what has come, and sends.
-    pub(super) fn advance(&mut self, socket: &Connected, desk: &mut Desk) -> Result<Step, Fault> {
+    pub(super) fn advance(
+        &mut self,
+        socket: &Connected,
+        context: &mut WorkerContext,
+    ) -> Result<Step, Fault> {
         if self.blocked {
-            self.flush(socket, desk)?;
+            self.flush(socket, context)?;
         }
         let before = self.tally.echoes;
         loop {
-            match socket.receive(&mut desk.scratch) {
+            match socket.receive(&mut context.read_buffer) {
                 // A datagram that is wrong says nothing of the next one. The one that it should have been is lost.
                 Ok(count) => {
-                    if let Err(fault) = self.take(count, desk) {
+                    if let Err(fault) = self.take(count, context) {
                         let number = self.tally.number;
-                        desk.faults.note(&fault, || format!("socket {number}"));
+                        context.faults.note(&fault, || format!("socket {number}"));
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -172,7 +184,7 @@ impl DatagramClient {
             }
         }
         if self.unsent < self.next() && !self.blocked {
-            self.flush(socket, desk)?;
+            self.flush(socket, context)?;
         }
         if self.tally.echoes == before {
             return Ok(Step::Nothing);
@@ -180,44 +192,44 @@ impl DatagramClient {
         if !std::mem::replace(&mut self.ready, true) {
             return Ok(Step::Proved);
         }
-        Ok(match desk.again {
+        Ok(match context.again {
             true => Step::Nothing,
             false => Step::Answered,
         })
     }
 
     /// One datagram has come.
-    fn take(&mut self, count: usize, desk: &mut Desk) -> Result<(), Fault> {
-        let number = self.verify(&desk.scratch[..count], desk)?;
+    fn take(&mut self, count: usize, context: &mut WorkerContext) -> Result<(), Fault> {
+        let number = self.verify(&context.read_buffer[..count], context)?;
         let newest = number + 1 > self.newest;
         self.newest = self.newest.max(number + 1);
         let Some(place) = number.checked_sub(self.base) else {
             // So old that nobody knows any more whether it is a double or was given up: late, in any case. It stays
             // counted as what it was counted.
-            desk.ledger.late += 1;
+            context.ledger.late += 1;
             return Ok(());
         };
-        let now = desk.read_clock();
-        let (flight, fate) = &mut self.requests[place as usize];
-        let flight = *flight;
+        let now = context.read_clock();
+        let (request, fate) = &mut self.requests[place as usize];
+        let request = *request;
         match std::mem::replace(fate, Fate::Back) {
             Fate::Back => {
-                desk.ledger.duplicates += 1;
+                context.ledger.duplicates += 1;
                 return Ok(());
             }
             Fate::Lost => {
-                desk.ledger.lost -= 1;
-                desk.ledger.late += 1;
-                desk.answered(flight);
+                context.ledger.lost -= 1;
+                context.ledger.late += 1;
+                context.answered(request);
                 return Ok(()); // another has taken its place by now
             }
             Fate::UnderWay => self.under_way -= 1,
         }
-        desk.ledger.reordered += u64::from(!newest);
+        context.ledger.reordered += u64::from(!newest);
         self.tally.count(now);
-        desk.answered(flight);
-        if desk.again && self.ready && desk.may_send() {
-            self.issue(Flight {
+        context.answered(request);
+        if context.again && self.ready && context.may_send() {
+            self.issue(Request {
                 planned: now,
                 sent: now,
             });
@@ -226,13 +238,13 @@ impl DatagramClient {
     }
 
     /// The number of a datagram that is what was sent.
-    fn verify(&self, came: &[u8], desk: &Desk) -> Result<u64, Fault> {
+    fn verify(&self, came: &[u8], context: &WorkerContext) -> Result<u64, Fault> {
         let mismatch = |why: String| Fault::new(FaultKind::Mismatch, why);
-        if came.len() != desk.size {
+        if came.len() != context.size {
             let text = format!(
                 "a datagram of {} bytes came back, and those sent have {}: {}",
                 came.len(),
-                desk.size,
+                context.size,
                 preview(came)
             );
             return Err(mismatch(text));
@@ -247,8 +259,8 @@ impl DatagramClient {
             );
             return Err(mismatch(text));
         }
-        let position = number.wrapping_mul(desk.size as u64) % (1 << 40);
-        let expected = desk.pattern.slice(self.origin, position, body.len());
+        let position = number.wrapping_mul(context.size as u64) % (1 << 40);
+        let expected = context.pattern.slice(self.origin, position, body.len());
         if body != expected {
             let at = body.iter().zip(expected).position(|(a, b)| a != b);
             let at = at.unwrap_or(0);
@@ -264,11 +276,11 @@ impl DatagramClient {
     }
 
     /// Gives up what has been under way since before `limit`, and says how many that was.
-    pub(super) fn give_up(&mut self, limit: u64, desk: &mut Desk) -> usize {
+    pub(super) fn give_up(&mut self, limit: u64, context: &mut WorkerContext) -> usize {
         let sent = self.unsent.saturating_sub(self.base) as usize;
         let mut given_up = 0;
-        for (flight, fate) in self.requests.iter_mut().take(sent) {
-            if flight.sent >= limit {
+        for (request, fate) in self.requests.iter_mut().take(sent) {
+            if request.sent >= limit {
                 break;
             }
             if *fate == Fate::UnderWay {
@@ -277,7 +289,7 @@ impl DatagramClient {
             }
         }
         self.under_way -= given_up;
-        desk.ledger.lost += given_up as u64;
+        context.ledger.lost += given_up as u64;
         given_up
     }
 

@@ -4,8 +4,8 @@
 //! connection; what is still awaited when a run is ended early is reported as such. Either way its latency is recorded as
 //! the time that it has waited so far.
 
-use super::flight::Desk;
-use super::record::{Part, Shares, note};
+use super::in_flight::WorkerContext;
+use super::metrics::{Fairness, Stage, note};
 use super::worker::{Client, Worker, nanoseconds};
 use crate::net::StreamSocket;
 use crate::net::connect::{ClientSocket, ClientSource};
@@ -19,55 +19,55 @@ const GRACE: Duration = Duration::from_secs(1);
 impl Worker<'_> {
     /// Nothing more is sent; what is under way may still come, until its timeout. `part` is what the run was in: what
     /// comes behind a window belongs to its figures, and what comes behind a warm-up to none.
-    pub(super) fn drain(&mut self, ended_at: u64, part: Part) -> io::Result<()> {
+    pub(super) fn drain(&mut self, ended_at: u64, part: Stage) -> io::Result<()> {
         self.rotate(part, ended_at);
         self.next_slice = u64::MAX;
-        self.desk.again = false;
+        self.context.again = false;
         self.arrive_late(ended_at);
         self.to_start = Vec::new();
-        self.desk.remaining = Some(0);
+        self.context.remaining = Some(0);
         self.opening.stop();
         self.dismiss_company();
         // Those that were planned and never sent have waited for at least so long. Leaving them out would say that the
         // server was quick because it could not be asked.
-        self.desk.ledger.unsent = self.backlog.len() as u64;
+        self.context.ledger.unsent = self.backlog.len() as u64;
         for planned in std::mem::take(&mut self.backlog) {
-            if planned >= self.desk.window.0 {
+            if planned >= self.context.window.0 {
                 note(
-                    &mut self.desk.slice.planned,
+                    &mut self.context.slice.planned,
                     ended_at.saturating_sub(planned),
                 );
             }
         }
         let mut until = ended_at + nanoseconds(self.plan.timeout);
-        while self.desk.now < until && !self.is_quiet() {
-            if self.orders.stop {
-                let soon = self.desk.now.max(ended_at) + nanoseconds(GRACE);
+        while self.context.now < until && !self.is_quiet() {
+            if self.control.stop {
+                let soon = self.context.now.max(ended_at) + nanoseconds(GRACE);
                 until = until.min(*self.stopped_until.get_or_insert(soon));
             }
             self.turn(until)?;
         }
         self.give_up_the_late();
         // A double of the last answer is right behind it, if there is one.
-        let until = self.desk.read_clock() + 2_000_000;
-        while self.desk.now < until {
+        let until = self.context.read_clock() + 2_000_000;
+        while self.context.now < until {
             self.turn(until)?;
         }
         self.listen_once();
-        self.rotate(part, self.desk.now);
+        self.rotate(part, self.context.now);
         Ok(())
     }
 
     /// Whether nothing is under way any more. A connection of a churn that is not open yet is under way, too.
     fn is_quiet(&self) -> bool {
-        let ledger = &self.desk.ledger;
+        let ledger = &self.context.ledger;
         ledger.sent == ledger.echoed + ledger.lost && self.opening.pending() == 0
     }
 
     /// Counts what is still under way, and how evenly the connections fared: those that broke, or never came about, have
     /// had a share, too.
-    pub(super) fn settle(&mut self, ended_at: u64, part: Part) -> Shares {
-        let now = self.desk.now;
+    pub(super) fn settle(&mut self, ended_at: u64, part: Stage) -> Fairness {
+        let now = self.context.now;
         let churn = self.opening.is_churn();
         let mut shares = self.opening.take_shares(ended_at);
         for place in 0..self.opening.len() {
@@ -75,8 +75,8 @@ impl Worker<'_> {
             let outgoing = key.and_then(|key| self.reactor.get_mut(key));
             let tally = match outgoing {
                 Some(ClientSource { socket, state, .. }) => {
-                    self.desk.resent.note(resent(socket));
-                    self.desk.still_awaited(state, churn, now);
+                    self.context.resent.note(resent(socket));
+                    self.context.still_awaited(state, churn, now);
                     state.tally().copied()
                 }
                 None => self.opening.ended(place),
@@ -84,7 +84,7 @@ impl Worker<'_> {
             if !churn && place < self.plan.active {
                 match tally {
                     Some(tally) => shares.note(tally.echoes, tally.longest_gap(ended_at)),
-                    None => shares.note(0, ended_at.saturating_sub(self.desk.window.0)),
+                    None => shares.note(0, ended_at.saturating_sub(self.context.window.0)),
                 }
             }
         }
@@ -93,7 +93,7 @@ impl Worker<'_> {
     }
 }
 
-impl Desk {
+impl WorkerContext {
     /// Counts what a connection waits for when the run has ended.
     fn still_awaited(&mut self, state: &Client, churn: bool, now: u64) {
         let in_flight = state.in_flight() as u64;
@@ -117,9 +117,9 @@ impl Desk {
         match state {
             Client::Stream(client) => {
                 let mut longest = 0;
-                for flight in client.flights().iter() {
-                    longest = longest.max(now.saturating_sub(flight.sent));
-                    self.not_answered(*flight, now);
+                for request in client.requests().iter() {
+                    longest = longest.max(now.saturating_sub(request.sent));
+                    self.not_answered(*request, now);
                 }
                 let half = client.half_answered(self.size) > 0;
                 let requests = client.in_flight() as u64;
@@ -127,8 +127,8 @@ impl Desk {
                     .note(client.tally.number, requests, half, longest);
             }
             Client::Datagram(client) => {
-                for flight in client.flights() {
-                    self.not_answered(*flight, now);
+                for request in client.requests() {
+                    self.not_answered(*request, now);
                 }
             }
             Client::Bad(_) => {}

@@ -4,8 +4,8 @@
 //! length has a bound: a rate that is beyond every server would take all memory otherwise. What is due while the queue is
 //! full is left out, counted, and makes the run invalid.
 
-use super::flight::Flight;
-use super::record::note;
+use super::in_flight::Request;
+use super::metrics::note;
 use super::worker::{Client, Worker};
 use crate::net::connect::{ClientSocket, ClientSource};
 use crate::reactor::Key;
@@ -37,22 +37,22 @@ impl Worker<'_> {
         let Some(ClientSource { socket, state, .. }) = self.reactor.get_mut(key) else {
             return;
         };
-        let now = self.desk.read_clock();
+        let now = self.context.read_clock();
         let before = state.is_blocked();
-        let flight = Flight {
+        let request = Request {
             planned: now,
             sent: now,
         };
-        let issued = (0..self.plan.depth).take_while(|_| self.desk.may_send());
+        let issued = (0..self.plan.depth).take_while(|_| self.context.may_send());
         let sent = match (socket, &mut *state) {
             (ClientSocket::Stream(stream), Client::Stream(client)) => {
                 let issued = issued.count();
-                (0..issued).for_each(|_| client.issue(flight, &self.desk));
-                client.flush(stream, &mut self.desk)
+                (0..issued).for_each(|_| client.issue(request, &self.context));
+                client.flush(stream, &mut self.context)
             }
             (ClientSocket::Datagrams(socket), Client::Datagram(client)) => {
-                issued.for_each(|_| client.issue(flight));
-                client.flush(socket, &mut self.desk)
+                issued.for_each(|_| client.issue(request));
+                client.flush(socket, &mut self.context)
             }
             _ => Ok(()),
         };
@@ -69,19 +69,19 @@ impl Worker<'_> {
         let Some(ClientSource { socket, state, .. }) = self.reactor.get_mut(key) else {
             return;
         };
-        let flight = Flight {
+        let request = Request {
             planned,
-            sent: self.desk.now,
+            sent: self.context.now,
         };
         let before = state.is_blocked();
         let sent = match (socket, &mut *state) {
             (ClientSocket::Stream(stream), Client::Stream(client)) => {
-                client.issue(flight, &self.desk);
-                client.flush(stream, &mut self.desk)
+                client.issue(request, &self.context);
+                client.flush(stream, &mut self.context)
             }
             (ClientSocket::Datagrams(socket), Client::Datagram(client)) => {
-                client.issue(flight);
-                client.flush(socket, &mut self.desk)
+                client.issue(request);
+                client.flush(socket, &mut self.context)
             }
             _ => Ok(()),
         };
@@ -96,16 +96,16 @@ impl Worker<'_> {
     /// Takes the arrivals that are due, as many as fit into one go.
     pub(super) fn arrive(&mut self) {
         for _ in 0..ARRIVALS_BUDGET {
-            let now = self.desk.read_clock();
+            let now = self.context.read_clock();
             let Some(planned) = self.pace.as_mut().and_then(|pace| pace.take(now)) else {
                 return;
             };
-            if planned >= self.desk.window.1 || !self.desk.may_plan() {
+            if planned >= self.context.window.1 || !self.context.may_plan() {
                 self.pace = None;
                 return;
             }
-            if planned >= self.desk.window.0 {
-                note(&mut self.desk.slice.lag, now - planned);
+            if planned >= self.context.window.0 {
+                note(&mut self.context.slice.lag, now - planned);
             }
             if self.backlog.len() >= QUEUE_MAX {
                 return self.leave_out(now);
@@ -118,20 +118,20 @@ impl Worker<'_> {
     /// Takes what was due before the end and has not been taken, since the generator stood still just then. It is as much
     /// a part of the plan as the rest.
     pub(super) fn arrive_late(&mut self, ended_at: u64) {
-        let (begin, end) = self.desk.window;
+        let (begin, end) = self.context.window;
         let until = ended_at.min(end.saturating_sub(1));
         while self.pace.is_some() && until >= begin {
             let Some(planned) = self.pace.as_mut().and_then(|pace| pace.take(until)) else {
                 break;
             };
-            if !self.desk.may_plan() {
+            if !self.context.may_plan() {
                 break;
             }
             if self.backlog.len() >= QUEUE_MAX {
                 self.leave_out(until);
             } else {
                 if planned >= begin {
-                    note(&mut self.desk.slice.lag, ended_at - planned);
+                    note(&mut self.context.slice.lag, ended_at - planned);
                 }
                 self.backlog.push_back(planned);
             }
@@ -142,10 +142,10 @@ impl Worker<'_> {
     /// The queue is full: what is due by now, and one that was taken already, is left out.
     #[cold]
     fn leave_out(&mut self, now: u64) {
-        let end = self.desk.window.1;
+        let end = self.context.window.1;
         let skipped = self.pace.as_mut().map_or(0, |pace| pace.skip(now.min(end)));
-        self.desk.ledger.left_out += 1 + skipped;
-        if let Some(remaining) = &mut self.desk.remaining {
+        self.context.ledger.left_out += 1 + skipped;
+        if let Some(remaining) = &mut self.context.remaining {
             *remaining = remaining.saturating_sub(skipped);
         }
     }
@@ -161,7 +161,7 @@ impl Worker<'_> {
                 continue;
             }
             if let Some(planned) = self.backlog.pop_front() {
-                self.desk.ledger.sent += 1;
+                self.context.ledger.sent += 1;
                 self.issue(key, planned);
                 self.list(key);
             }

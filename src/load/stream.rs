@@ -4,8 +4,8 @@
 //! keeps is three positions in its stream: how much was issued, sent, and verified. A short write or a short read is
 //! nothing special, and nothing of what was sent needs to be kept.
 
-use super::flight::{Desk, Flight, Flights, Tally};
-use super::record::{Fault, FaultKind, note};
+use super::in_flight::{Request, Requests, Tally, WorkerContext};
+use super::metrics::{Fault, FaultKind, note};
 use crate::net::trace::preview;
 use crate::net::{Stream, StreamSocket};
 use crate::reactor::Readiness;
@@ -34,7 +34,7 @@ pub(super) struct StreamClient {
     verified: u64,
     /// Where the oldest request under way ends.
     boundary: u64,
-    flights: Flights,
+    requests: Requests,
     phase: Phase,
     /// Whether it waits for room to write.
     blocked: bool,
@@ -60,7 +60,7 @@ impl StreamClient {
             sent: 0,
             verified: 0,
             boundary: 0,
-            flights: Flights::default(),
+            requests: Requests::default(),
             phase: match connecting {
                 true => Phase::Connecting(since),
                 false => Phase::Proving,
@@ -71,7 +71,7 @@ impl StreamClient {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.flights.len()
+        self.requests.len()
     }
 
     pub(super) fn is_connecting(&self) -> bool {
@@ -91,13 +91,13 @@ impl StreamClient {
     pub(super) fn waiting_since(&self) -> Option<u64> {
         match self.phase {
             Phase::Connecting(since) => Some(since),
-            _ => self.flights.oldest().map(|flight| flight.sent),
+            _ => self.requests.oldest().map(|request| request.sent),
         }
     }
 
     /// How many bytes have come of an answer that is not whole.
     pub(super) fn half_answered(&self, size: usize) -> u64 {
-        match self.flights.len() {
+        match self.requests.len() {
             0 => 0,
             _ => (self.verified + size as u64).saturating_sub(self.boundary),
         }
@@ -122,12 +122,12 @@ impl StreamClient {
 
     /// Puts a request on its way, as far as `flush` then can.
     #[inline]
-    pub(super) fn issue(&mut self, flight: Flight, desk: &Desk) {
-        if self.flights.len() == 0 {
-            self.boundary = self.issued + desk.size as u64;
+    pub(super) fn issue(&mut self, request: Request, context: &WorkerContext) {
+        if self.requests.len() == 0 {
+            self.boundary = self.issued + context.size as u64;
         }
-        self.issued += desk.size as u64;
-        self.flights.push(flight);
+        self.issued += context.size as u64;
+        self.requests.push(request);
     }
 
     /// Sends what was issued and is not sent yet.
@@ -135,11 +135,11 @@ impl StreamClient {
     pub(super) fn flush(
         &mut self,
         stream: &mut StreamSocket,
-        desk: &mut Desk,
+        context: &mut WorkerContext,
     ) -> Result<(), Fault> {
         while self.sent < self.issued {
-            let length = (self.issued - self.sent).min(desk.scratch.len() as u64) as usize;
-            match stream.write(desk.pattern.slice(self.origin, self.sent, length)) {
+            let length = (self.issued - self.sent).min(context.read_buffer.len() as u64) as usize;
+            match stream.write(context.pattern.slice(self.origin, self.sent, length)) {
                 Ok(count) => self.sent += count as u64,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.blocked = true;
@@ -159,15 +159,15 @@ impl StreamClient {
         &mut self,
         stream: &mut StreamSocket,
         readiness: Readiness,
-        desk: &mut Desk,
+        context: &mut WorkerContext,
     ) -> Result<Step, Fault> {
         if self.blocked {
-            self.flush(stream, desk)?;
+            self.flush(stream, context)?;
         }
         let before = self.tally.echoes;
-        self.read(stream, readiness, desk)?;
+        self.read(stream, readiness, context)?;
         if self.sent < self.issued && !self.blocked {
-            self.flush(stream, desk)?;
+            self.flush(stream, context)?;
         }
         if self.tally.echoes == before {
             return Ok(Step::Nothing);
@@ -177,7 +177,7 @@ impl StreamClient {
                 self.phase = Phase::Ready;
                 Ok(Step::Proved)
             }
-            _ if desk.again => Ok(Step::Nothing),
+            _ if context.again => Ok(Step::Nothing),
             _ => Ok(Step::Answered),
         }
     }
@@ -186,33 +186,33 @@ impl StreamClient {
     pub(super) fn connected(
         &mut self,
         stream: &mut StreamSocket,
-        desk: &mut Desk,
+        context: &mut WorkerContext,
     ) -> Result<(), Fault> {
         if let Phase::Connecting(since) = self.phase {
-            let now = desk.read_clock();
-            note(&mut desk.slice.connect, now.saturating_sub(since));
+            let now = context.read_clock();
+            note(&mut context.slice.connect, now.saturating_sub(since));
         }
-        self.prove(stream, desk)
+        self.prove(stream, context)
     }
 
     /// Sends the first request.
     pub(super) fn prove(
         &mut self,
         stream: &mut StreamSocket,
-        desk: &mut Desk,
+        context: &mut WorkerContext,
     ) -> Result<(), Fault> {
         self.phase = Phase::Proving;
         self.blocked = false;
-        let now = desk.read_clock();
-        desk.ledger.sent += 1;
+        let now = context.read_clock();
+        context.ledger.sent += 1;
         self.issue(
-            Flight {
+            Request {
                 planned: now,
                 sent: now,
             },
-            desk,
+            context,
         );
-        self.flush(stream, desk)
+        self.flush(stream, context)
     }
 
     /// Reads until everything that was asked for has come, or the socket is empty.
@@ -221,28 +221,28 @@ impl StreamClient {
         &mut self,
         stream: &mut StreamSocket,
         readiness: Readiness,
-        desk: &mut Desk,
+        context: &mut WorkerContext,
     ) -> Result<(), Fault> {
         loop {
-            let count = match stream.read(&mut desk.scratch) {
+            let count = match stream.read(&mut context.read_buffer) {
                 Ok(0) => return Err(self.closed()),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
             };
-            self.verify(count, desk)?;
+            self.verify(count, context)?;
             let all = self.verified == self.sent;
             if self.verified >= self.boundary {
-                desk.read_clock();
-                while self.verified >= self.boundary && self.flights.len() > 0 {
-                    self.complete(desk);
+                context.read_clock();
+                while self.verified >= self.boundary && self.requests.len() > 0 {
+                    self.complete(context);
                 }
             }
             // A short read may hide a FIN that came along with the data, of which the event has told. And where all has
             // come that was asked for, asking the kernel for more would be a call in vain; should there be more all the
             // same, it will be found before the next answer, or at the end.
-            let emptied = count < desk.scratch.len() && stream.short_read_means_empty();
+            let emptied = count < context.read_buffer.len() && stream.short_read_means_empty();
             if readiness == Readiness::Normal && (all || emptied) {
                 return Ok(());
             }
@@ -251,12 +251,12 @@ impl StreamClient {
 
     /// Compares what has come with what was sent.
     #[inline]
-    fn verify(&mut self, count: usize, desk: &Desk) -> Result<(), Fault> {
-        let came = &desk.scratch[..count];
+    fn verify(&mut self, count: usize, context: &WorkerContext) -> Result<(), Fault> {
+        let came = &context.read_buffer[..count];
         if self.verified + count as u64 > self.sent {
             return Err(self.extra(came));
         }
-        let expected = desk.pattern.slice(self.origin, self.verified, count);
+        let expected = context.pattern.slice(self.origin, self.verified, count);
         if came != expected {
             return Err(self.mismatch(came, expected));
         }
@@ -265,22 +265,22 @@ impl StreamClient {
     }
 
     /// Counts the oldest request, which has come back whole, and in a closed loop puts another on its way.
-    // Kept out of line: inlined into two loops, it makes the compiler carry half of the desk about on the stack.
+    // Kept out of line: inlined into two loops, it makes the compiler carry half of the context about on the stack.
     #[inline(never)]
-    fn complete(&mut self, desk: &mut Desk) {
-        let Some(flight) = self.flights.pop() else {
+    fn complete(&mut self, context: &mut WorkerContext) {
+        let Some(request) = self.requests.pop() else {
             return;
         };
-        let now = desk.now;
-        self.boundary += desk.size as u64;
+        let now = context.now;
+        self.boundary += context.size as u64;
         self.tally.count(now);
-        desk.answered(flight);
-        if desk.again && self.phase == Phase::Ready && desk.may_send() {
-            let next = Flight {
+        context.answered(request);
+        if context.again && self.phase == Phase::Ready && context.may_send() {
+            let next = Request {
                 planned: now,
                 sent: now,
             };
-            self.issue(next, desk);
+            self.issue(next, context);
         }
     }
 
@@ -288,16 +288,16 @@ impl StreamClient {
     pub(super) fn listen_once(
         &mut self,
         stream: &mut StreamSocket,
-        desk: &mut Desk,
+        context: &mut WorkerContext,
     ) -> Result<(), Fault> {
-        match stream.read(&mut desk.scratch) {
-            Ok(count) if count > 0 => self.verify(count, desk),
+        match stream.read(&mut context.read_buffer) {
+            Ok(count) if count > 0 => self.verify(count, context),
             _ => Ok(()),
         }
     }
 
-    pub(super) fn flights(&self) -> &Flights {
-        &self.flights
+    pub(super) fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     #[cold]

@@ -6,17 +6,19 @@
 //! The loop is the server's, seen from the other side, and as lean: in a closed loop an answer costs one event, one
 //! read, one look at the clock, and one write.
 
-use super::company::Member;
+use super::bad_clients::BadClient;
+use super::connector::Opening;
 use super::datagram::DatagramClient;
 use super::finish::resent;
-use super::flight::Desk;
-use super::machine::{ServerSample, own_usage};
-use super::opening::Opening;
-use super::pace::{Clock, Pace};
-use super::pattern::Pattern;
-use super::record::{Fault, FaultKind, Faults, Ledger, Part, Pauses, Resent, Slice, Unanswered};
+use super::in_flight::WorkerContext;
+use super::metrics::{
+    Counters, Fault, FaultKind, Faults, Interval, Pauses, Resent, Stage, Unanswered,
+};
+use super::payload::Pattern;
+use super::procfs::{ServerSample, own_usage};
+use super::schedule::{ArrivalSchedule, Clock};
 use super::stream::{Step, StreamClient};
-use super::{Final, Line, Message, Mode, Orders, Plan, ServerFigures};
+use super::{Control, ControlChannel, Final, Message, Mode, Plan, ServerFigures};
 use crate::net::Stream;
 use crate::net::connect::{ClientSocket, ClientSource};
 use crate::reactor::{
@@ -45,16 +47,16 @@ pub(super) enum Client {
 /// See the page above.
 pub(super) struct Worker<'a> {
     pub(super) plan: &'a Plan,
-    pub(super) line: &'a mut dyn Line,
-    pub(super) orders: Orders,
+    pub(super) line: &'a mut dyn ControlChannel,
+    pub(super) control: Control,
     pub(super) reactor: Reactor<ClientSource<Client>>,
     timer: Timer,
     /// When the timer rings, if it does.
     timer_at: u64,
-    pub(super) desk: Desk,
+    pub(super) context: WorkerContext,
     pub(super) opening: Opening,
-    pub(super) company: Vec<Member>,
-    pub(super) pace: Option<Pace>,
+    pub(super) company: Vec<BadClient>,
+    pub(super) pace: Option<ArrivalSchedule>,
     /// Connections of an open loop that may take another request, the longest waiting first; and the planned times of
     /// requests that found none, at most [`QUEUE_MAX`](super::QUEUE_MAX) of them.
     pub(super) free: VecDeque<(Key, u32)>,
@@ -68,7 +70,7 @@ pub(super) struct Worker<'a> {
     pub(super) next_tick: u64,
     pub(super) next_slice: u64,
     /// The slice that is filled next. None before the first has been told of.
-    spare: Option<Box<Slice>>,
+    spare: Option<Box<Interval>>,
     /// The connection at which the search for those that wait too long goes on.
     pub(super) cursor: usize,
     pub(super) pauses: Pauses,
@@ -77,18 +79,18 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(plan: &'a Plan, line: &'a mut dyn Line) -> io::Result<Self> {
+    pub(super) fn new(plan: &'a Plan, line: &'a mut dyn ControlChannel) -> io::Result<Self> {
         let reactor = Reactor::new(Epoll::new()?);
         let mut timer = Timer::new()?;
         reactor.watch(&mut timer)?;
         let clock = Clock::start();
-        let scratch = READ_BUFFER_BYTES.max(plan.size.min(1 << 16) + 1);
-        let desk = Desk {
+        let read_buffer = READ_BUFFER_BYTES.max(plan.size.min(1 << 16) + 1);
+        let context = WorkerContext {
             clock,
-            pattern: Pattern::new(plan.seed, scratch),
-            scratch: vec![0; scratch].into_boxed_slice(),
-            slice: Box::new(Slice::new(Part::Opening, 0)),
-            ledger: Ledger::default(),
+            pattern: Pattern::new(plan.seed, read_buffer),
+            read_buffer: vec![0; read_buffer].into_boxed_slice(),
+            slice: Box::new(Interval::new(Stage::Opening, 0)),
+            ledger: Counters::default(),
             faults: Faults::default(),
             unanswered: Unanswered::default(),
             resent: Resent::default(),
@@ -101,12 +103,12 @@ impl<'a> Worker<'a> {
         };
         Ok(Self {
             plan,
-            orders: line.orders(),
+            control: line.control(),
             line,
             reactor,
             timer,
             timer_at: 0,
-            desk,
+            context,
             opening: Opening::new(plan),
             company: Vec::new(),
             pace: None,
@@ -132,28 +134,28 @@ impl<'a> Worker<'a> {
         let before = look(self.plan);
         self.open_all()?;
         let opened = look_closely(self.plan);
-        let began = self.desk.read_clock();
+        let began = self.context.read_clock();
         let open = self.opening.open as u64;
         self.line.tell(&Message::Opened(open, began));
-        while self.orders.go.is_none() && !self.orders.stop {
-            self.turn(self.desk.now + 2_000_000)?;
+        while self.control.go.is_none() && !self.control.stop {
+            self.turn(self.context.now + 2_000_000)?;
             // More often than a tick would ask: all workers are to begin at once.
-            self.orders = self.line.orders();
+            self.control = self.line.control();
         }
         let part = self.load()?;
         let (begin, usage) = (look(self.plan), own_usage());
-        if part == Part::Drain {
-            self.pass(self.desk.window.1)?;
+        if part == Stage::Drain {
+            self.pass(self.context.window.1)?;
         }
-        let ended_at = self.desk.read_clock();
+        let ended_at = self.context.read_clock();
         let usage = own_usage().since(usage);
         let end = look(self.plan);
         let window = match part {
-            Part::Drain => ended_at.saturating_sub(self.desk.window.0),
+            Stage::Drain => ended_at.saturating_sub(self.context.window.0),
             _ => 0,
         };
         // A worker without connections that send ends when the others have.
-        let interrupted = self.orders.stop && self.sends();
+        let interrupted = self.control.stop && self.sends();
         self.drain(ended_at, part)?;
         let drained = look_closely(self.plan);
         let server = match (before, opened, begin, end, drained) {
@@ -173,12 +175,12 @@ impl<'a> Worker<'a> {
         let shares = self.settle(ended_at, part);
         self.disperse()?;
         Ok(Final {
-            ledger: self.desk.ledger,
-            faults: self.desk.faults,
+            ledger: self.context.ledger,
+            faults: self.context.faults,
             shares,
-            unanswered: self.desk.unanswered,
+            unanswered: self.context.unanswered,
             pauses: self.pauses,
-            resent: self.desk.resent,
+            resent: self.context.resent,
             usage,
             window,
             server,
@@ -188,13 +190,13 @@ impl<'a> Worker<'a> {
 
     /// Opens the connections, and proves each by an echo. In churn there is nothing to open ahead.
     fn open_all(&mut self) -> io::Result<()> {
-        self.desk.read_clock();
+        self.context.read_clock();
         if matches!(self.plan.mode, Mode::Churn { .. }) {
             return Ok(());
         }
-        while !self.opening.is_over() && !self.orders.stop {
+        while !self.opening.is_over() && !self.control.stop {
             self.open_some();
-            self.turn(self.desk.now + 1_000_000)?;
+            self.turn(self.context.now + 1_000_000)?;
         }
         Ok(())
     }
@@ -205,58 +207,59 @@ impl<'a> Worker<'a> {
     }
 
     /// Puts the load on, lets the warm-up pass, and begins the window. The part in which the answers are that come behind
-    /// the end of the run: it is [`Part::Drain`] if the window has begun, and the one that it did not get beyond if not.
-    fn load(&mut self) -> io::Result<Part> {
-        if self.orders.stop {
-            return Ok(Part::Opening);
+    /// the end of the run: it is [`Stage::Drain`] if the window has begun, and the one that it did not get beyond if not.
+    fn load(&mut self) -> io::Result<Stage> {
+        if self.control.stop {
+            return Ok(Stage::Opening);
         }
         let start = self.start();
         let begin_at = start + nanoseconds(self.plan.warm_up);
-        self.desk.window = (begin_at, begin_at + nanoseconds(self.plan.duration));
+        self.context.window = (begin_at, begin_at + nanoseconds(self.plan.duration));
         self.pass(begin_at)?;
-        if self.desk.now < begin_at {
-            return Ok(Part::WarmUp);
+        if self.context.now < begin_at {
+            return Ok(Stage::WarmUp);
         }
         self.begin_window();
-        Ok(Part::Drain)
+        Ok(Stage::Drain)
     }
 
     /// The load is on. Since when the plan says so: an open loop's is common to all workers.
     fn start(&mut self) -> u64 {
-        let now = self.desk.read_clock();
+        let now = self.context.read_clock();
         self.starting = true;
         self.company = self.plan.company.gather(now);
-        self.rotate(Part::WarmUp, now);
+        self.rotate(Stage::WarmUp, now);
         self.next_slice = now + nanoseconds(self.plan.interval);
         match self.plan.mode {
             Mode::Closed => {
-                self.desk.again = true;
-                self.desk.remaining = self.plan.requests;
+                self.context.again = true;
+                self.context.remaining = self.plan.requests;
                 self.to_start = self.opening.active();
                 self.to_start.reverse(); // the first one is taken first
             }
             Mode::Open { rate, arrivals } => {
-                self.desk.planned = true;
-                self.desk.remaining = self.plan.requests;
-                let start = self.orders.go.map_or(now, |go| self.desk.clock.at(go));
+                self.context.planned = true;
+                self.context.remaining = self.plan.requests;
+                let start = self.control.go.map_or(now, |go| self.context.clock.at(go));
                 let (seed, worker) = (self.plan.seed, self.plan.worker);
-                self.pace = Pace::new((arrivals, rate), start, seed, &self.plan.team, worker);
+                self.pace =
+                    ArrivalSchedule::new((arrivals, rate), start, seed, &self.plan.team, worker);
                 for key in self.opening.active() {
                     self.list(key);
                 }
                 return start;
             }
             Mode::Churn { .. } => {
-                self.desk.remaining = self.plan.requests;
+                self.context.remaining = self.plan.requests;
                 self.opening.churn();
             }
         }
-        self.desk.read_clock()
+        self.context.read_clock()
     }
 
     /// Lets the load go on until a time, or until there is nothing more to do.
     fn pass(&mut self, until: u64) -> io::Result<()> {
-        while self.desk.now < until && !self.orders.stop && !self.is_idle() {
+        while self.context.now < until && !self.control.stop && !self.is_idle() {
             self.turn(until)?;
         }
         Ok(())
@@ -265,8 +268,8 @@ impl<'a> Worker<'a> {
     /// Whether nothing will ever happen again: all is sent that was to be sent and has come back, or no connection is
     /// left that could send.
     fn is_idle(&self) -> bool {
-        let ledger = &self.desk.ledger;
-        let done = self.desk.remaining == Some(0)
+        let ledger = &self.context.ledger;
+        let done = self.context.remaining == Some(0)
             && self.backlog.is_empty()
             && ledger.sent == ledger.echoed + ledger.lost
             && self.sends();
@@ -275,8 +278,8 @@ impl<'a> Worker<'a> {
 
     /// What was so far does not count.
     fn begin_window(&mut self) {
-        let now = self.desk.read_clock();
-        self.rotate(Part::Window, now);
+        let now = self.context.read_clock();
+        self.rotate(Stage::Window, now);
         self.next_slice = now + nanoseconds(self.plan.interval);
         for key in self.reactor.keys() {
             if let Some(tally) = self.reactor.get_mut(key).and_then(|out| out.state.tally()) {
@@ -284,28 +287,28 @@ impl<'a> Worker<'a> {
             }
         }
         self.opening.forget_shares(now);
-        if self.desk.planned {
+        if self.context.planned {
             // Their wait would count as none of the window's, and their answers neither.
-            self.desk.ledger.warm_up_dropped = self.backlog.len() as u64;
+            self.context.ledger.warm_up_dropped = self.backlog.len() as u64;
             self.backlog.clear();
         } else {
-            self.desk.window = (now, now + nanoseconds(self.plan.duration));
+            self.context.window = (now, now + nanoseconds(self.plan.duration));
         }
     }
 
     /// Tells of the slice, and begins another. There are two of them, which take turns: to make a new one, a megabyte of
     /// zeros, took half a millisecond out of every second.
-    pub(super) fn rotate(&mut self, part: Part, now: u64) {
+    pub(super) fn rotate(&mut self, part: Stage, now: u64) {
         let spare = self.spare.take();
-        let mut next = spare.unwrap_or_else(|| Box::new(Slice::new(part, now)));
+        let mut next = spare.unwrap_or_else(|| Box::new(Interval::new(part, now)));
         next.begin(part, now);
-        let mut slice = std::mem::replace(&mut self.desk.slice, next);
+        let mut slice = std::mem::replace(&mut self.context.slice, next);
         slice.end = now;
         slice.open = self.opening.open as u64;
-        slice.faults = self.desk.faults.total();
-        let message = Message::Slice(slice);
+        slice.faults = self.context.faults.total();
+        let message = Message::Interval(slice);
         self.line.tell(&message);
-        if let Message::Slice(slice) = message {
+        if let Message::Interval(slice) = message {
             self.spare = Some(slice);
         }
     }
@@ -317,7 +320,7 @@ impl<'a> Worker<'a> {
         let wait = self.wait_time(until)?;
         // That the timer rang, or a waker did, is all that they have to say.
         let _ = self.reactor.wait(Some(Duration::from_nanos(wait)))?;
-        self.desk.read_clock();
+        self.context.read_clock();
         if self.pace.is_some() {
             self.arrive();
         }
@@ -327,7 +330,7 @@ impl<'a> Worker<'a> {
                 if self
                     .pace
                     .as_ref()
-                    .is_some_and(|pace| pace.next_due() <= self.desk.now)
+                    .is_some_and(|pace| pace.next_due() <= self.context.now)
                 {
                     self.arrive();
                 }
@@ -336,7 +339,7 @@ impl<'a> Worker<'a> {
         if self.starting {
             self.go_on_starting();
         }
-        if self.desk.now >= self.next_tick {
+        if self.context.now >= self.next_tick {
             self.tick();
         }
         Ok(())
@@ -354,7 +357,7 @@ impl<'a> Worker<'a> {
 
     /// How long the next wait may be. The next arrival is waited for by the timer, which is finer.
     fn wait_time(&mut self, until: u64) -> io::Result<u64> {
-        let now = self.desk.now;
+        let now = self.context.now;
         if self.starting && !self.to_start.is_empty() {
             return Ok(0);
         }
@@ -386,13 +389,13 @@ impl<'a> Worker<'a> {
                     return self.on_connected(key);
                 }
                 let before = client.is_blocked();
-                let step = client.advance(stream, readiness, &mut self.desk);
+                let step = client.advance(stream, readiness, &mut self.context);
                 let blocked = client.is_blocked();
                 (step, (blocked != before).then_some(blocked))
             }
             (ClientSocket::Datagrams(socket), Client::Datagram(client)) => {
                 let before = client.is_blocked();
-                let step = client.advance(socket, &mut self.desk);
+                let step = client.advance(socket, &mut self.context);
                 let blocked = client.is_blocked();
                 (step, (blocked != before).then_some(blocked))
             }
@@ -442,12 +445,12 @@ impl<'a> Worker<'a> {
         let Some(ClientSource { socket, state, .. }) = self.reactor.close(key) else {
             return;
         };
-        self.desk.ledger.lost += state.in_flight() as u64;
-        self.desk.resent.note(resent(&socket));
+        self.context.ledger.lost += state.in_flight() as u64;
+        self.context.resent.note(resent(&socket));
         // The first request of a connection is none of the load, unless there is no other.
         let is_load = state.is_ready() || self.opening.is_churn();
         if fault.kind == FaultKind::Timeout && is_load {
-            self.desk.no_answer(&state, self.desk.now);
+            self.context.no_answer(&state, self.context.now);
         }
         if let ClientSocket::Stream(stream) = &socket {
             stream.reset_on_close(); // what it still has to say interests nobody

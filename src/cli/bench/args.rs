@@ -8,7 +8,7 @@ mod share;
 
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::units::{Bytes, Count, List, Percent, Rate, Time};
-use crate::load::{Arrivals, Company, Mode, Plan, Sources};
+use crate::load::{Arrivals, BadClients, Mode, Plan, Sources};
 use crate::net::connect::Trigger;
 use crate::net::{Address, Endpoint};
 use bad::{Bad, BadKind};
@@ -375,10 +375,10 @@ impl BenchArgs {
         })
     }
 
-    fn company(&self) -> Company {
-        let mut company = Company {
+    fn company(&self) -> BadClients {
+        let mut company = BadClients {
             slow_readers: usize::try_from(self.load.slow_readers.0).unwrap_or(usize::MAX),
-            ..Company::default()
+            ..BadClients::default()
         };
         for bad in &self.load.bad_clients {
             let of_its_kind = match bad.kind {

@@ -2,14 +2,14 @@
 //!
 //! Processes and not threads, for three reasons. What limits a load of many connections is first of all the number of
 //! descriptors that one process may have. A process with one thread makes cheaper system calls (see
-//! [`Line`](crate::load::Line)). And whoever adds figures up, draws and prints here delays no request there. What the
+//! [`ControlChannel`](crate::load::ControlChannel)). And whoever adds figures up, draws and prints here delays no request there. What the
 //! worker does is in [`super::worker`].
 
 use super::wire;
 use super::worker::{GO, STOP};
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::own_program;
-use crate::load::{Message, Mode, Plan, Slice, Total, monotonic_ns};
+use crate::load::{Interval, Message, Mode, Plan, Total, monotonic_ns};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
 use signal_hook::consts::SIGTSTP;
@@ -34,7 +34,7 @@ pub(in crate::cli) enum Told<'a> {
     /// So many connections are open.
     Open(u64),
     /// A second has passed.
-    Slice(&'a Slice, &'a Total),
+    Interval(&'a Interval, &'a Total),
 }
 
 /// Runs a plan to its end, and tells of every second of it.
@@ -72,7 +72,7 @@ fn collect(
                 let opens = matches!(message, Message::Opening(_) | Message::Opened(..));
                 crew.0[worker].is_over |= matches!(message, Message::Done(_));
                 match total.take(worker, message) {
-                    Ok(Some(slice)) => told(Told::Slice(&slice, &total)),
+                    Ok(Some(slice)) => told(Told::Interval(&slice, &total)),
                     Ok(None) if opens => told(Told::Open(total.opening())),
                     Ok(None) => {}
                     Err(why) => return Err(crew.failure(worker, &why)),

@@ -6,7 +6,7 @@
 
 use crate::cli::error::CliError;
 use crate::cli::side_file::SideFile;
-use crate::load::{Part, Slice};
+use crate::load::{Interval, Stage};
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use std::path::Path;
@@ -55,8 +55,8 @@ impl Log {
     }
 
     /// Adds a second of the window. What came after its end belongs to it, in an open loop.
-    pub(super) fn write(&mut self, slice: &Slice) {
-        if !matches!(slice.part, Part::Window | Part::Drain) {
+    pub(super) fn write(&mut self, slice: &Interval) {
+        if !matches!(slice.part, Stage::Window | Stage::Drain) {
             return;
         }
         let (mut text, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
@@ -104,7 +104,7 @@ mod tests {
             // As if the log had been begun so much earlier.
             log.step_at += step * Duration::from_secs(10);
             for second in 0..2 {
-                let mut slice = Slice::new(Part::Window, second * 1_000_000_000);
+                let mut slice = Interval::new(Stage::Window, second * 1_000_000_000);
                 slice.end = slice.start + 1_000_000_000;
                 slice.actual.saturating_record(5_000);
                 log.write(&slice);
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn a_disk_that_is_full_is_told_at_the_end() {
         let mut log = Log::create(Path::new("/dev/full")).unwrap();
-        log.write(&Slice::new(Part::Window, 0));
+        log.write(&Interval::new(Stage::Window, 0));
         let failure = log.finish().unwrap_err();
         assert!(failure.text.contains("--hdr: writing '/dev/full'"));
     }

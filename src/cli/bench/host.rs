@@ -1,6 +1,6 @@
 //! Where and when a run took place: what somebody needs who wants to repeat it, or wonders why it differs.
 
-use crate::load::machine::{line_of, port_range};
+use crate::load::procfs::{line_of, port_range};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 

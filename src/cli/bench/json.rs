@@ -4,9 +4,9 @@ use super::host::Host;
 use super::search::keeps;
 use super::{Answer, Run};
 use crate::cli::memory::Row;
-use crate::load::machine::{KERNEL_COUNTERS, KernelCounters};
-use crate::load::verdict::{Verdict, handshakes_retried};
-use crate::load::{Arrivals, Company, Latencies, Mode, ServerFigures, Total};
+use crate::load::procfs::{KERNEL_COUNTERS, KernelCounters};
+use crate::load::validity::{Validity, handshakes_retried};
+use crate::load::{Arrivals, BadClients, Latencies, Mode, ServerFigures, Total};
 use crate::net::connect::Trigger;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -38,7 +38,7 @@ fn nothing(answer: &Answer, first: &Run) -> Run {
         workers: first.workers,
         total: Total::new(first.workers),
         kernel: KernelCounters::default(),
-        verdict: Verdict {
+        verdict: Validity {
             invalid: answer.finding().into_iter().collect(),
             notes: Vec::new(),
         },
@@ -151,7 +151,7 @@ fn plan(run: &Run) -> Value {
 }
 
 /// Those that are no slow readers, which have a member of their own.
-fn bad_clients(company: Company) -> Value {
+fn bad_clients(company: BadClients) -> Value {
     let kinds = company.counts().into_iter().skip(1);
     Value::Object(
         kinds

@@ -4,7 +4,7 @@
 use super::text::time;
 use crate::cli::logging::print_line;
 use crate::cli::units::grouped;
-use crate::load::{Part, Plan, Slice, Total};
+use crate::load::{Interval, Plan, Stage, Total};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal};
 use std::time::Instant;
@@ -57,7 +57,7 @@ impl Progress {
             bar.set_message(format!("{} of {} open", grouped(open), grouped(all)));
         } else if !self.quiet && self.opening_told.elapsed() >= plan.interval {
             self.opening_told = Instant::now();
-            let name = Part::Opening.name();
+            let name = Stage::Opening.name();
             print_line(&format!(
                 "{name:>7} {} of {} open",
                 grouped(open),
@@ -67,13 +67,13 @@ impl Progress {
     }
 
     /// A second has passed.
-    pub(super) fn tell(&mut self, slice: &Slice, _: &Total) {
-        if self.quiet || slice.part == Part::Drain {
+    pub(super) fn tell(&mut self, slice: &Interval, _: &Total) {
+        if self.quiet || slice.part == Stage::Drain {
             return;
         }
         let lasted = slice.end.saturating_sub(slice.start) as f64 / 1e9;
         // The rest of a second, at the end of a part, has nothing to tell.
-        if lasted < self.interval / 2.0 && slice.part != Part::Opening {
+        if lasted < self.interval / 2.0 && slice.part != Stage::Opening {
             return;
         }
         let line = line(slice, lasted);
@@ -94,8 +94,8 @@ impl Progress {
     }
 }
 
-fn line(slice: &Slice, lasted: f64) -> String {
-    if slice.part == Part::Opening {
+fn line(slice: &Interval, lasted: f64) -> String {
+    if slice.part == Stage::Opening {
         return format!(
             "{:>7} {} open after {lasted:.2} s",
             slice.part.name(),
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_second_without_latencies_claims_none() {
-        let mut slice = Slice::new(Part::WarmUp, 0);
+        let mut slice = Interval::new(Stage::WarmUp, 0);
         slice.echoes = 500;
         let said = line(&slice, 0.5);
         assert!(
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_line_of_a_bar_fits_a_terminal() {
-        let mut slice = Slice::new(Part::WarmUp, 0);
+        let mut slice = Interval::new(Stage::WarmUp, 0);
         (slice.echoes, slice.open, slice.faults) = (9_999_999, 10_000, 0);
         slice.actual.saturating_record(99_900_000);
         let bar = "100s ========== ".len();

@@ -3,8 +3,8 @@
 use super::host::Host;
 use super::{Answer, Run};
 use crate::cli::units::{grouped, grouped_rate, plural};
-use crate::load::machine::KERNEL_COUNTERS;
-use crate::load::verdict::handshakes_retried;
+use crate::load::procfs::KERNEL_COUNTERS;
+use crate::load::validity::handshakes_retried;
 use crate::load::{Latencies, Mode, ServerFigures};
 use crate::net::connect::Trigger;
 use std::fmt::Write;

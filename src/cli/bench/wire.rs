@@ -1,10 +1,10 @@
 //! Plans and messages as lines of JSON, for workers in processes of their own. Histograms go in their own compressed
 //! form (HdrHistogram V2), in hexadecimal digits.
 
-use crate::load::machine::{ServerSample, Usage};
+use crate::load::procfs::{ServerSample, Usage};
 use crate::load::{
-    Arrivals, Company, FaultKind, Faults, Final, Latencies, Ledger, Message, Mode, Part, Pauses,
-    Plan, Resent, ServerFigures, Shares, Slice, Unanswered,
+    Arrivals, BadClients, Counters, Fairness, FaultKind, Faults, Final, Interval, Latencies,
+    Message, Mode, Pauses, Plan, Resent, ServerFigures, Stage, Unanswered,
 };
 use crate::net::connect::Trigger;
 use crate::net::{Address, Endpoint};
@@ -108,9 +108,9 @@ fn numbers(value: &Value) -> Option<impl Iterator<Item = u64> + '_> {
     Some(value.as_array()?.iter().filter_map(Value::as_u64))
 }
 
-fn company_from(value: &Value) -> Option<Company> {
+fn company_from(value: &Value) -> Option<BadClients> {
     let count = |place: usize| Some(value[place].as_u64()? as usize);
-    Some(Company {
+    Some(BadClients {
         slow_readers: count(0)?,
         resetters: count(1)?,
         dribblers: count(2)?,
@@ -129,7 +129,7 @@ pub(crate) fn message_to_json(message: &Message) -> Value {
     match message {
         Message::Opening(open) => json!({"opening": open}),
         Message::Opened(open, took) => json!({"opened": open, "took": took}),
-        Message::Slice(slice) => json!({"slice": {
+        Message::Interval(slice) => json!({"slice": {
             "part": slice.part.name(),
             "start": slice.start,
             "end": slice.end,
@@ -215,8 +215,8 @@ pub(crate) fn message_from(line: &str) -> Option<Message> {
     }
     let slice = &value["slice"];
     let histogram = |name: &str| latencies_from(&slice[name]);
-    Some(Message::Slice(Box::new(Slice {
-        part: Part::from_name(slice["part"].as_str()?)?,
+    Some(Message::Interval(Box::new(Interval {
+        part: Stage::from_name(slice["part"].as_str()?)?,
         start: slice["start"].as_u64()?,
         end: slice["end"].as_u64()?,
         echoes: slice["echoes"].as_u64()?,
@@ -261,9 +261,9 @@ fn final_from(value: &Value) -> Option<Final> {
         Some(_) => return None,
     };
     Some(Final {
-        ledger: Ledger::from_counters(|name| value["ledger"][name].as_u64().unwrap_or(0)),
+        ledger: Counters::from_counters(|name| value["ledger"][name].as_u64().unwrap_or(0)),
         faults,
-        shares: Shares {
+        shares: Fairness {
             connections: shares[0].as_u64()?,
             sum: shares[1].as_f64()?,
             squares: shares[2].as_f64()?,
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn messages_survive_the_pipe() {
-        let mut slice = Slice::new(Part::Window, 5);
+        let mut slice = Interval::new(Stage::Window, 5);
         (1..1000).for_each(|n| slice.actual.saturating_record(n * n * 1000));
         slice.actual.saturating_record(u64::MAX); // beyond the range
         slice.echoes = 999;
@@ -381,7 +381,7 @@ mod tests {
         end.server = Some(ServerFigures::default());
         let end = Message::Done(Box::new(end));
         for message in [
-            Message::Slice(Box::new(slice)),
+            Message::Interval(Box::new(slice)),
             end,
             Message::Opened(1, 2),
             Message::Opening(3),

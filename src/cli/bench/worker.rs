@@ -1,16 +1,16 @@
 //! A worker process: this program again, with `--as-worker`, which has one thread and does nothing but the load.
 //!
-//! Its plan comes as a line on standard input, and orders after it; its messages go as lines to standard output, all in
+//! Its plan comes as a line on standard input, and control after it; its messages go as lines to standard output, all in
 //! the words of [`super::wire`]. What may live in this file: those two pipes. What may not: figures.
 //!
-//! Neither pipe is ever waited for while the load is on. Orders are looked for, and are nearly never there. A message
+//! Neither pipe is ever waited for while the load is on. Control are looked for, and are nearly never there. A message
 //! that the pipe has no room for, since whoever reads it was stopped or is slow, is kept, and goes later.
 
 use super::wire;
 use crate::cli::descriptors;
 use crate::cli::error::{CliError, CliErrorKind, Exit};
 use crate::cli::own_program;
-use crate::load::{self, Line, Message, Orders};
+use crate::load::{self, Control, ControlChannel, Message};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
@@ -27,7 +27,7 @@ pub(super) fn work() -> Result<Exit, CliError> {
     descriptors::raise();
     let mut pipes = Pipes::new(io::stdin(), io::stdout()).map_err(|error| broken(&error))?;
     let mut line = String::new();
-    let _ = pipes.orders.read_line(&mut line);
+    let _ = pipes.control.read_line(&mut line);
     let plan = wire::plan_from(&line).ok_or_else(|| {
         CliError::new(
             CliErrorKind::Usage,
@@ -55,28 +55,28 @@ fn set_flags(pipe: &File, flags: OFlag) -> io::Result<()> {
 /// Standard input and standard output, as files that can say that they would have to wait.
 #[derive(Debug)]
 struct Pipes {
-    orders: BufReader<File>,
+    control: BufReader<File>,
     messages: File,
     /// An order that has not come whole.
     begun: Vec<u8>,
-    so_far: Orders,
+    so_far: Control,
     /// What the pipe had no room for yet.
     unsent: Vec<u8>,
 }
 
 impl Pipes {
-    fn new(orders: impl AsFd, messages: impl AsFd) -> io::Result<Self> {
+    fn new(control: impl AsFd, messages: impl AsFd) -> io::Result<Self> {
         Ok(Self {
-            orders: BufReader::new(orders.as_fd().try_clone_to_owned()?.into()),
+            control: BufReader::new(control.as_fd().try_clone_to_owned()?.into()),
             messages: messages.as_fd().try_clone_to_owned()?.into(),
             begun: Vec::new(),
-            so_far: Orders::default(),
+            so_far: Control::default(),
             unsent: Vec::new(),
         })
     }
 
     fn never_wait(&self) -> io::Result<()> {
-        set_flags(self.orders.get_ref(), OFlag::O_NONBLOCK)?;
+        set_flags(self.control.get_ref(), OFlag::O_NONBLOCK)?;
         set_flags(&self.messages, OFlag::O_NONBLOCK)
     }
 
@@ -87,7 +87,7 @@ impl Pipes {
                 Ok(count) => drop(self.unsent.drain(..count)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Nobody listens any more; that the orders have ended, too, will be seen soon.
+                // Nobody listens any more; that the control have ended, too, will be seen soon.
                 Err(_) => self.unsent.clear(),
             }
         }
@@ -106,11 +106,11 @@ fn go_at(order: &[u8]) -> Option<u64> {
     order.trim_end().strip_prefix(GO)?.trim_start().parse().ok()
 }
 
-impl Line for Pipes {
-    fn orders(&mut self) -> Orders {
+impl ControlChannel for Pipes {
+    fn control(&mut self) -> Control {
         self.send();
         loop {
-            match self.orders.read_until(b'\n', &mut self.begun) {
+            match self.control.read_until(b'\n', &mut self.begun) {
                 Ok(_) if self.begun.ends_with(b"\n") => {
                     match go_at(&self.begun) {
                         Some(at) => self.so_far.go = Some(at),
@@ -119,7 +119,7 @@ impl Line for Pipes {
                     self.begun.clear();
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return self.so_far,
-                // Whoever gave orders is gone. (An interruption is not among the errors: the call is repeated.)
+                // Whoever gave control is gone. (An interruption is not among the errors: the call is repeated.)
                 Ok(_) | Err(_) => {
                     self.so_far.stop = true;
                     return self.so_far;
@@ -145,9 +145,9 @@ mod tests {
 
     /// A worker's pipes, and the other ends.
     fn pipes() -> (Pipes, UnixStream, UnixStream) {
-        let (orders, master) = UnixStream::pair().unwrap();
+        let (control, master) = UnixStream::pair().unwrap();
         let (messages, reader) = UnixStream::pair().unwrap();
-        let pipes = Pipes::new(orders, messages).unwrap();
+        let pipes = Pipes::new(control, messages).unwrap();
         pipes.never_wait().unwrap();
         (pipes, master, reader)
     }
@@ -155,29 +155,29 @@ mod tests {
     #[test]
     fn orders_are_taken_as_they_come_and_their_end_is_one() {
         let (mut pipes, mut master, _reader) = pipes();
-        let none = Orders::default();
-        assert_eq!(pipes.orders(), none);
+        let none = Control::default();
+        assert_eq!(pipes.control(), none);
         master.write_all(b"g").unwrap();
-        assert_eq!(pipes.orders(), none, "half of an order is none");
+        assert_eq!(pipes.control(), none, "half of an order is none");
         master.write_all(b"o 5\n").unwrap();
-        let go = Orders {
+        let go = Control {
             go: Some(5),
             stop: false,
         };
-        assert_eq!((pipes.orders(), pipes.orders()), (go, go));
+        assert_eq!((pipes.control(), pipes.control()), (go, go));
         drop(master);
-        assert!(pipes.orders().stop, "whoever gave orders is gone");
+        assert!(pipes.control().stop, "whoever gave control is gone");
     }
 
     #[test]
     fn a_stop_may_come_together_with_a_go() {
         let (mut pipes, mut master, _reader) = pipes();
         writeln!(master, "{GO} 7\n{STOP}").unwrap();
-        let both = Orders {
+        let both = Control {
             go: Some(7),
             stop: true,
         };
-        assert_eq!(pipes.orders(), both);
+        assert_eq!(pipes.control(), both);
     }
 
     #[test]

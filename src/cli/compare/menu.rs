@@ -7,7 +7,7 @@
 //! else the machine does). More of the same minute tells nothing of either, so every round starts its servers anew.
 
 use super::record::Scenario;
-use crate::load::{Company, Mode, Plan};
+use crate::load::{BadClients, Mode, Plan};
 use crate::net::Endpoint;
 use crate::net::connect::Trigger;
 use std::time::Duration;
@@ -130,9 +130,9 @@ impl Load {
                 _ => self.connections,
             },
             team: Vec::new(),
-            company: Company {
+            company: BadClients {
                 slow_readers: usize::from(is(Scenario::SlowReader)),
-                ..Company::default()
+                ..BadClients::default()
             },
             size: self.size,
             depth: if is(Scenario::Pipelined) {

@@ -75,7 +75,7 @@ fn put_under_load(
     let is_open = Cell::new(load.scenario == Scenario::Churn);
     let enough = || stop.load(Ordering::Relaxed) || (!is_open.get() && Instant::now() > late);
     measure(plan, 1, &enough, |told| {
-        if let Told::Slice(_, total) = told {
+        if let Told::Interval(_, total) = told {
             is_open.set(is_open.get() || total.is_open());
         }
     })

@@ -1,10 +1,10 @@
-//! What a worker does beside sending and taking: orders, slices, those that wait too long, and a last look.
+//! What a worker does beside sending and taking: control, slices, those that wait too long, and a last look.
 //!
 //! None of it is urgent, and all of it is done in small parts: whoever looks after ten thousand connections at once
 //! holds up the next answer, and measures himself.
 
 use super::datagram::PROOFS;
-use super::record::{Fault, FaultKind, Part};
+use super::metrics::{Fault, FaultKind, Stage};
 use super::worker::{Client, TICK, Worker, nanoseconds};
 use crate::net::connect::{ClientSocket, ClientSource};
 use crate::reactor::Key;
@@ -14,14 +14,14 @@ const PAUSE_MIN: u64 = 50_000_000;
 
 impl Worker<'_> {
     pub(super) fn tick(&mut self) {
-        let now = self.desk.read_clock();
+        let now = self.context.read_clock();
         self.look_for_a_pause(now);
         self.next_tick = now + TICK;
         if now >= self.next_slice {
-            self.rotate(self.desk.slice.part, now);
+            self.rotate(self.context.slice.part, now);
             self.next_slice += nanoseconds(self.plan.interval);
         }
-        self.orders = self.line.orders();
+        self.control = self.line.control();
         self.opening.retry();
         self.tell_opening();
         self.look_for_the_late(now);
@@ -60,7 +60,7 @@ impl Worker<'_> {
                     true => timeout,
                     false => timeout / u64::from(PROOFS),
                 };
-                let given_up = client.give_up(now.saturating_sub(patience), &mut self.desk);
+                let given_up = client.give_up(now.saturating_sub(patience), &mut self.context);
                 if given_up > 0 {
                     self.on_lost(key, given_up);
                 }
@@ -71,7 +71,7 @@ impl Worker<'_> {
 
     /// Looks through all connections at once, when no answer can be held up any more.
     pub(super) fn give_up_the_late(&mut self) {
-        let now = self.desk.read_clock();
+        let now = self.context.read_clock();
         for place in 0..self.opening.len() {
             if let Some(key) = self.opening.member(place) {
                 self.give_up_if_late(key, now);
@@ -82,8 +82,8 @@ impl Worker<'_> {
     /// A tick that comes much later than it was to come shows that the loop itself stood still.
     fn look_for_a_pause(&mut self, now: u64) {
         let late = now.saturating_sub(self.next_tick);
-        if late >= PAUSE_MIN && matches!(self.desk.slice.part, Part::Window | Part::Drain) {
-            let at = self.next_tick.saturating_sub(self.desk.window.0);
+        if late >= PAUSE_MIN && matches!(self.context.slice.part, Stage::Window | Stage::Drain) {
+            let at = self.next_tick.saturating_sub(self.context.window.0);
             self.pauses.note(at, late);
         }
     }
@@ -100,10 +100,10 @@ impl Worker<'_> {
             );
             return self.end(key, &Fault::new(FaultKind::Timeout, text));
         }
-        if self.desk.again {
-            let now = self.desk.read_clock();
+        if self.context.again {
+            let now = self.context.read_clock();
             for _ in 0..given_up {
-                if self.desk.may_send() {
+                if self.context.may_send() {
                     self.issue(key, now);
                 }
             }
@@ -116,7 +116,7 @@ impl Worker<'_> {
     /// as many timeouts.
     fn is_silent(&mut self, key: Key) -> bool {
         let patience = u64::from(PROOFS) * nanoseconds(self.plan.timeout);
-        let now = self.desk.now;
+        let now = self.context.now;
         let state = self
             .reactor
             .get_mut(key)
@@ -135,7 +135,7 @@ impl Worker<'_> {
                 if client.in_flight() > 0 {
                     continue;
                 }
-                if let Err(fault) = client.listen_once(stream, &mut self.desk) {
+                if let Err(fault) = client.listen_once(stream, &mut self.context) {
                     self.end(key, &fault);
                 }
             }

@@ -6,8 +6,8 @@
 
 use super::datagram::DatagramClient;
 use super::finish::resent;
-use super::flight::Tally;
-use super::record::{Fault, FaultKind, Shares};
+use super::in_flight::Tally;
+use super::metrics::{Fairness, Fault, FaultKind};
 use super::stream::StreamClient;
 use super::worker::{Client, Worker};
 use super::{Message, Mode, Plan};
@@ -177,8 +177,8 @@ impl Opening {
     }
 
     /// The shares of places whose connections come and go.
-    pub(super) fn take_shares(&mut self, now: u64) -> Shares {
-        let mut shares = Shares::default();
+    pub(super) fn take_shares(&mut self, now: u64) -> Fairness {
+        let mut shares = Fairness::default();
         for tally in self.tallies.drain(..) {
             shares.note(tally.echoes, tally.longest_gap(now));
         }
@@ -226,8 +226,8 @@ impl Plan {
 impl Worker<'_> {
     /// Opens as many connections as may be on their way at once.
     pub(super) fn open_some(&mut self) {
-        while let Some(place) = self.opening.next_place(self.desk.now) {
-            if self.opening.churn && !self.desk.may_plan() {
+        while let Some(place) = self.opening.next_place(self.context.now) {
+            if self.opening.churn && !self.context.may_plan() {
                 return;
             }
             let number = self.plan.first_number + place;
@@ -248,9 +248,9 @@ impl Worker<'_> {
 
     fn open_one(&mut self, number: u32) -> io::Result<Key> {
         let endpoint = self.plan.target(number);
-        let since = self.desk.read_clock();
+        let since = self.context.read_clock();
         let socket = ClientSocket::connect(endpoint, &self.plan.options(number))?;
-        let origin = self.desk.pattern.origin(u64::from(number));
+        let origin = self.context.pattern.origin(u64::from(number));
         let (state, interest) = match &socket {
             ClientSocket::Stream(StreamSocket::Tcp(_)) => {
                 let client = StreamClient::new(number, origin, since, true);
@@ -295,10 +295,10 @@ impl Worker<'_> {
         };
         let sent = match (socket, &mut *state) {
             (ClientSocket::Stream(stream), Client::Stream(client)) if !client.is_connecting() => {
-                client.prove(stream, &mut self.desk)
+                client.prove(stream, &mut self.context)
             }
             (ClientSocket::Datagrams(socket), Client::Datagram(client)) => {
-                client.prove(socket, &mut self.desk)
+                client.prove(socket, &mut self.context)
             }
             _ => return,
         };
@@ -324,7 +324,7 @@ impl Worker<'_> {
         };
         let sent = confirmed
             .map_err(Fault::from)
-            .and_then(|()| client.connected(stream, &mut self.desk));
+            .and_then(|()| client.connected(stream, &mut self.context));
         let blocked = client.is_blocked();
         match sent {
             Ok(()) => self.want(key, blocked),
@@ -357,7 +357,7 @@ impl Worker<'_> {
     /// The first echo has come.
     pub(super) fn on_proved(&mut self, key: Key) {
         self.opening.pending -= 1;
-        self.desk.ledger.opened += 1;
+        self.context.ledger.opened += 1;
         let Mode::Churn { reset } = self.plan.mode else {
             self.opening.open += 1;
             self.opening.open_active += usize::from(self.is_active(key));
@@ -373,12 +373,12 @@ impl Worker<'_> {
         else {
             return;
         };
-        self.desk.ledger.cycles += 1;
+        self.context.ledger.cycles += 1;
         self.opening.timeouts = 0;
         // A segment that is sent again takes a fifth of a second at least (RFC 6298, with Linux' shortest timeout).
-        let slow = |tally: &mut Tally| tally.longest_gap(self.desk.now) > SLOW_CYCLE;
+        let slow = |tally: &mut Tally| tally.longest_gap(self.context.now) > SLOW_CYCLE;
         if state.tally().is_some_and(slow) {
-            self.desk.resent.note(resent(&socket));
+            self.context.resent.note(resent(&socket));
         }
         if let (true, ClientSocket::Stream(stream)) = (reset, &socket) {
             stream.reset_on_close();
@@ -386,7 +386,7 @@ impl Worker<'_> {
         if let Some(tally) = state.tally() {
             let place = tally.number - self.plan.first_number;
             self.opening.places[place as usize] = None;
-            self.opening.tallies[place as usize].count(self.desk.now);
+            self.opening.tallies[place as usize].count(self.context.now);
             self.opening.again.push(place);
         }
     }
@@ -434,7 +434,7 @@ impl Worker<'_> {
         let by_count = self.plan.requests.is_some();
         match self.opening.must_give_up() {
             true if self.opening.churn => self.opening.given_up = by_count,
-            true if !ready => self.desk.ledger.untried += self.opening.give_up(),
+            true if !ready => self.context.ledger.untried += self.opening.give_up(),
             _ => {}
         }
     }
@@ -442,10 +442,10 @@ impl Worker<'_> {
     fn not_opened(&mut self, place: u32, fault: &Fault) {
         let number = self.plan.first_number + place;
         let target = self.plan.target(number);
-        self.desk
+        self.context
             .faults
             .note(fault, || format!("connection {number} to {target}"));
-        self.desk.ledger.failed += 1;
+        self.context.ledger.failed += 1;
         if self.opening.churn {
             self.opening.later.push(place);
         }

@@ -1,13 +1,13 @@
 //! Requests that are under way, and what the clients share while they send and take them.
 
-use super::pace::Clock;
-use super::pattern::Pattern;
-use super::record::{Faults, Ledger, Part, Resent, Slice, Unanswered, note};
+use super::metrics::{Counters, Faults, Interval, Resent, Stage, Unanswered, note};
+use super::payload::Pattern;
+use super::schedule::Clock;
 use std::collections::VecDeque;
 
 /// When a request was to be sent, and when it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Flight {
+pub(super) struct Request {
     pub(super) planned: u64,
     pub(super) sent: u64,
 }
@@ -15,22 +15,22 @@ pub(super) struct Flight {
 /// The requests of one connection that are under way, oldest first. Nearly always there is one: it has its place in the
 /// connection itself, and only more than one need memory of their own.
 #[derive(Debug, Default)]
-pub(super) struct Flights {
-    first: Option<Flight>,
-    more: VecDeque<Flight>,
+pub(super) struct Requests {
+    first: Option<Request>,
+    more: VecDeque<Request>,
 }
 
-impl Flights {
+impl Requests {
     #[inline]
-    pub(super) fn push(&mut self, flight: Flight) {
+    pub(super) fn push(&mut self, request: Request) {
         match self.first {
-            None => self.first = Some(flight),
-            Some(_) => self.more.push_back(flight),
+            None => self.first = Some(request),
+            Some(_) => self.more.push_back(request),
         }
     }
 
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<Flight> {
+    pub(super) fn pop(&mut self) -> Option<Request> {
         let first = self.first.take()?;
         if !self.more.is_empty() {
             self.first = self.more.pop_front();
@@ -38,7 +38,7 @@ impl Flights {
         Some(first)
     }
 
-    pub(super) fn oldest(&self) -> Option<&Flight> {
+    pub(super) fn oldest(&self) -> Option<&Request> {
         self.first.as_ref()
     }
 
@@ -47,20 +47,20 @@ impl Flights {
         usize::from(self.first.is_some()) + self.more.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Flight> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Request> {
         self.first.iter().chain(&self.more)
     }
 }
 
 /// What all clients of a worker share: they use it one at a time.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct WorkerContext {
     pub(super) clock: Clock,
     pub(super) pattern: Pattern,
     /// The one buffer that everything is read into.
-    pub(super) scratch: Box<[u8]>,
-    pub(super) slice: Box<Slice>,
-    pub(super) ledger: Ledger,
+    pub(super) read_buffer: Box<[u8]>,
+    pub(super) slice: Box<Interval>,
+    pub(super) ledger: Counters,
     pub(super) faults: Faults,
     pub(super) unanswered: Unanswered,
     pub(super) resent: Resent,
@@ -78,7 +78,7 @@ pub(super) struct Desk {
     pub(super) now: u64,
 }
 
-impl Desk {
+impl WorkerContext {
     /// Reads the clock.
     #[inline]
     pub(super) fn read_clock(&mut self) -> u64 {
@@ -107,19 +107,19 @@ impl Desk {
 
     /// A request has come back, verified.
     #[inline]
-    pub(super) fn answered(&mut self, flight: Flight) {
+    pub(super) fn answered(&mut self, request: Request) {
         self.ledger.echoed += 1;
         let now = self.now;
         if !self.planned {
             self.slice.echoes += 1;
-            note(&mut self.slice.actual, now.saturating_sub(flight.sent));
+            note(&mut self.slice.actual, now.saturating_sub(request.sent));
             return;
         }
-        if self.is_in_window(flight.planned) {
+        if self.is_in_window(request.planned) {
             self.slice.echoes += 1;
-            note(&mut self.slice.actual, now.saturating_sub(flight.sent));
-            note(&mut self.slice.planned, now.saturating_sub(flight.planned));
-        } else if self.slice.part == Part::WarmUp {
+            note(&mut self.slice.actual, now.saturating_sub(request.sent));
+            note(&mut self.slice.planned, now.saturating_sub(request.planned));
+        } else if self.slice.part == Stage::WarmUp {
             self.slice.echoes += 1;
         }
     }
@@ -131,12 +131,12 @@ impl Desk {
 
     /// A request has had no answer: its latency is at least the time that it has waited so far. To leave it out would
     /// make a server the quicker the more requests it leaves without an answer.
-    pub(super) fn not_answered(&mut self, flight: Flight, now: u64) {
+    pub(super) fn not_answered(&mut self, request: Request, now: u64) {
         if !self.planned {
-            note(&mut self.slice.actual, now.saturating_sub(flight.sent));
-        } else if self.is_in_window(flight.planned) {
-            note(&mut self.slice.actual, now.saturating_sub(flight.sent));
-            note(&mut self.slice.planned, now.saturating_sub(flight.planned));
+            note(&mut self.slice.actual, now.saturating_sub(request.sent));
+        } else if self.is_in_window(request.planned) {
+            note(&mut self.slice.actual, now.saturating_sub(request.sent));
+            note(&mut self.slice.planned, now.saturating_sub(request.planned));
         }
     }
 }
@@ -193,14 +193,14 @@ mod tests {
 
     #[test]
     fn flights_come_in_the_order_in_which_they_left() {
-        let flight = |sent| Flight { planned: 0, sent };
-        let mut flights = Flights::default();
+        let request = |sent| Request { planned: 0, sent };
+        let mut requests = Requests::default();
         for round in 0..3 {
-            (0..4).for_each(|n| flights.push(flight(round * 10 + n)));
-            assert_eq!(flights.len(), 4);
-            assert_eq!(flights.oldest(), Some(&flight(round * 10)));
-            (0..4).for_each(|n| assert_eq!(flights.pop(), Some(flight(round * 10 + n))));
-            assert_eq!((flights.pop(), flights.len()), (None, 0));
+            (0..4).for_each(|n| requests.push(request(round * 10 + n)));
+            assert_eq!(requests.len(), 4);
+            assert_eq!(requests.oldest(), Some(&request(round * 10)));
+            (0..4).for_each(|n| assert_eq!(requests.pop(), Some(request(round * 10 + n))));
+            assert_eq!((requests.pop(), requests.len()), (None, 0));
         }
     }
 }

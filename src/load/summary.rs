@@ -1,6 +1,6 @@
 //! The sum of what workers have told.
 
-use super::{Final, Latencies, Message, Part, Slice, latencies};
+use super::{Final, Interval, Latencies, Message, Stage, latencies};
 use std::time::Duration;
 
 /// A second of the window, as it is drawn and listed.
@@ -27,7 +27,7 @@ pub struct Total {
     /// Seconds of which some workers have told and others not.
     pending: Vec<Pending>,
     /// How many slices of which part each worker has told.
-    told: Vec<(Option<Part>, usize)>,
+    told: Vec<(Option<Stage>, usize)>,
     /// From the actual send to the answer.
     pub actual: Latencies,
     /// From the planned send to the answer; in a closed loop there is none.
@@ -56,7 +56,7 @@ pub struct Total {
 struct Pending {
     place: usize,
     told_by: usize,
-    slice: Slice,
+    slice: Interval,
 }
 
 impl Total {
@@ -128,7 +128,7 @@ impl Total {
     ///
     /// # Errors
     /// What the worker said of why it could not run.
-    pub fn take(&mut self, worker: usize, message: Message) -> Result<Option<Slice>, String> {
+    pub fn take(&mut self, worker: usize, message: Message) -> Result<Option<Interval>, String> {
         match message {
             Message::Opening(open) => self.opening[worker] = open,
             Message::Opened(open, took) => {
@@ -137,7 +137,7 @@ impl Total {
                 self.opened.1 = self.opened.1.max(Duration::from_nanos(took));
                 self.opened_by += 1;
             }
-            Message::Slice(slice) => return Ok(self.join(worker, *slice)),
+            Message::Interval(slice) => return Ok(self.join(worker, *slice)),
             Message::Done(end) => {
                 self.finish(&end);
                 self.ended_by += 1;
@@ -164,7 +164,7 @@ impl Total {
     }
 
     /// Adds a slice, and joins it with those of the same second.
-    fn join(&mut self, worker: usize, slice: Slice) -> Option<Slice> {
+    fn join(&mut self, worker: usize, slice: Interval) -> Option<Interval> {
         self.add(&slice);
         let told = &mut self.told[worker];
         *told = match told.0 == Some(slice.part) {
@@ -193,27 +193,27 @@ impl Total {
             return None;
         }
         let slice = self.pending.remove(at).slice;
-        if slice.part == Part::Window {
+        if slice.part == Stage::Window {
             self.list(&slice);
         }
         Some(slice)
     }
 
-    fn add(&mut self, slice: &Slice) {
-        if slice.part != Part::WarmUp {
+    fn add(&mut self, slice: &Interval) {
+        if slice.part != Stage::WarmUp {
             self.connect.add(&slice.connect);
         }
-        if matches!(slice.part, Part::Window | Part::Drain) {
+        if matches!(slice.part, Stage::Window | Stage::Drain) {
             self.planned.add(&slice.planned);
             self.lag.add(&slice.lag);
             self.actual.add(&slice.actual);
         }
-        if slice.part == Part::Window {
+        if slice.part == Stage::Window {
             self.echoes += slice.echoes;
         }
     }
 
-    fn list(&mut self, slice: &Slice) {
+    fn list(&mut self, slice: &Interval) {
         let start = *self.window_at.get_or_insert(slice.start);
         let latency = slice.latency();
         self.seconds.push(Second {
@@ -227,7 +227,7 @@ impl Total {
     }
 }
 
-impl Slice {
+impl Interval {
     /// What kind of latency is the one to look at.
     #[must_use]
     pub fn latency(&self) -> &Latencies {
@@ -238,7 +238,7 @@ impl Slice {
     }
 }
 
-fn merge(sum: &mut Slice, more: &Slice) {
+fn merge(sum: &mut Interval, more: &Interval) {
     sum.start = sum.start.min(more.start);
     sum.end = sum.end.max(more.end);
     sum.echoes += more.echoes;
@@ -254,24 +254,24 @@ fn merge(sum: &mut Slice, more: &Slice) {
 mod tests {
     use super::*;
 
-    fn slice(part: Part, echoes: u64) -> Message {
-        let mut slice = Slice::new(part, 0);
+    fn slice(part: Stage, echoes: u64) -> Message {
+        let mut slice = Interval::new(part, 0);
         slice.end = 1_000_000_000;
         slice.echoes = echoes;
         for _ in 0..echoes {
             slice.actual.saturating_record(1_000 * echoes);
         }
-        Message::Slice(Box::new(slice))
+        Message::Interval(Box::new(slice))
     }
 
     #[test]
     fn seconds_are_joined_across_workers_and_the_warm_up_does_not_count() {
         let mut total = Total::new(2);
-        assert!(total.take(0, slice(Part::WarmUp, 5)).unwrap().is_none());
-        assert!(total.take(0, slice(Part::Window, 10)).unwrap().is_none());
-        assert!(total.take(1, slice(Part::WarmUp, 5)).unwrap().is_some());
-        assert!(total.take(0, slice(Part::Window, 1)).unwrap().is_none());
-        let joined = total.take(1, slice(Part::Window, 20)).unwrap().unwrap();
+        assert!(total.take(0, slice(Stage::WarmUp, 5)).unwrap().is_none());
+        assert!(total.take(0, slice(Stage::Window, 10)).unwrap().is_none());
+        assert!(total.take(1, slice(Stage::WarmUp, 5)).unwrap().is_some());
+        assert!(total.take(0, slice(Stage::Window, 1)).unwrap().is_none());
+        let joined = total.take(1, slice(Stage::Window, 20)).unwrap().unwrap();
         assert_eq!((joined.echoes, joined.actual.len()), (30, 30));
         assert_eq!((total.echoes, total.actual.len()), (31, 31));
         assert_eq!(total.seconds.len(), 1);

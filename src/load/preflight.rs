@@ -5,7 +5,7 @@
 //! has changed that; the next one fails with EADDRNOTAVAIL, which looks like a fault of the server's and is none.
 
 use super::datagram::HEADER_BYTES;
-use super::{Mode, Plan, machine};
+use super::{Mode, Plan, procfs};
 use crate::net::Endpoint;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -148,7 +148,7 @@ pub fn check(plan: &Plan, workers: usize, descriptors: u64) -> Result<(), String
     if plan.sources.is_some() && !plan.targets.iter().any(over_ip) {
         return Err("--source has no effect on Unix sockets; leave it out".into());
     }
-    let (first, last) = machine::port_range();
+    let (first, last) = procfs::port_range();
     check_tuples(plan, all, u64::from(last.saturating_sub(first)) + 1)
 }
 
@@ -201,7 +201,7 @@ fn check_tuples(plan: &Plan, all: u64, ports: u64) -> Result<(), String> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::load::Company;
+    use crate::load::BadClients;
     use crate::net::connect::Trigger;
     use std::time::Duration;
 
@@ -214,7 +214,7 @@ pub(super) mod tests {
             connections: 10,
             active: 10,
             team: Vec::new(),
-            company: Company::default(),
+            company: BadClients::default(),
             size: 64,
             depth: 1,
             mode: Mode::Closed,

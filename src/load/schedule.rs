@@ -4,7 +4,7 @@
 //! whoever would have come meanwhile (which is known as coordinated omission). An open loop plans its arrivals on a
 //! clock that no answer can slow. What may live in this file: that clock. What may not: sending.
 
-use super::pattern::Random;
+use super::payload::Random;
 use nix::time::{ClockId, clock_gettime};
 
 /// Nanoseconds since the run began; sixty-four bits of them last 584 years.
@@ -51,7 +51,7 @@ pub enum Arrivals {
 
 /// The plan of an open loop: this worker's part of it.
 #[derive(Clone, Debug)]
-pub(super) struct Pace {
+pub(super) struct ArrivalSchedule {
     arrivals: Arrivals,
     /// Nanoseconds between two arrivals, on average: of a constant rate those of all workers, of Poisson those of this one.
     interval: f64,
@@ -121,7 +121,7 @@ impl Turns {
     }
 }
 
-impl Pace {
+impl ArrivalSchedule {
     /// Arrivals from `start` on, `rate` of them a second for the whole team. `None` for a worker that has no connection
     /// to send them on.
     pub(super) fn new(
@@ -208,12 +208,12 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn taken(pace: &mut Pace, until: u64) -> Vec<u64> {
+    fn taken(pace: &mut ArrivalSchedule, until: u64) -> Vec<u64> {
         std::iter::from_fn(|| pace.take(until)).collect()
     }
 
-    fn pace(arrivals: Arrivals, rate: f64, start: u64, seed: u64) -> Pace {
-        Pace::new((arrivals, rate), start, seed, &[], 0).unwrap()
+    fn pace(arrivals: Arrivals, rate: f64, start: u64, seed: u64) -> ArrivalSchedule {
+        ArrivalSchedule::new((arrivals, rate), start, seed, &[], 0).unwrap()
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
         for team in [&[4, 4][..], &[3, 2], &[0, 1], &[5, 0, 3, 1]] {
             let mut all = Vec::new();
             for (worker, &share) in team.iter().enumerate() {
-                let pace = Pace::new((Arrivals::Constant, 1e6), 7, 0, team, worker);
+                let pace = ArrivalSchedule::new((Arrivals::Constant, 1e6), 7, 0, team, worker);
                 assert_eq!(pace.is_none(), share == 0);
                 let due = pace.map_or_else(Vec::new, |mut pace| taken(&mut pace, 7 + 9_999_999));
                 let fair = 10_000 * share / team.iter().sum::<usize>();
@@ -242,7 +242,7 @@ mod tests {
     fn what_is_left_out_is_counted() {
         for arrivals in [Arrivals::Constant, Arrivals::Poisson] {
             let team = [2, 3];
-            let mut pace = Pace::new((arrivals, 1e9), 0, 1, &team, 1).unwrap();
+            let mut pace = ArrivalSchedule::new((arrivals, 1e9), 0, 1, &team, 1).unwrap();
             let left_out = pace.skip(1_000_000_000) as f64;
             assert!((left_out - 6e8).abs() < 1e6, "{arrivals:?}: {left_out}");
             assert!(pace.next_due() + 10_000 > 1_000_000_000, "{arrivals:?}");

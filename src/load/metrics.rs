@@ -12,7 +12,7 @@ use std::io;
 
 /// Which part of a run a slice is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Stage {
     /// Connections are being opened.
     Opening,
     /// The load is on, but nothing counts as yet.
@@ -23,7 +23,7 @@ pub enum Part {
     Drain,
 }
 
-impl Part {
+impl Stage {
     /// Its name, as machines read it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -46,9 +46,9 @@ impl Part {
 
 /// The record of a second or so.
 #[derive(Clone, Debug)]
-pub struct Slice {
+pub struct Interval {
     /// Which part of the run it is of.
-    pub part: Part,
+    pub part: Stage,
     /// When it began, in nanoseconds since the run did.
     pub start: u64,
     /// When it ended.
@@ -69,10 +69,10 @@ pub struct Slice {
     pub connect: Latencies,
 }
 
-impl Slice {
+impl Interval {
     /// An empty one.
     #[must_use]
-    pub fn new(part: Part, start: u64) -> Self {
+    pub fn new(part: Stage, start: u64) -> Self {
         Self {
             part,
             start,
@@ -88,7 +88,7 @@ impl Slice {
     }
 
     /// Empties it, for another second.
-    pub(super) fn begin(&mut self, part: Part, start: u64) {
+    pub(super) fn begin(&mut self, part: Stage, start: u64) {
         (self.part, self.start, self.end) = (part, start, start);
         (self.echoes, self.open, self.faults) = (0, 0, 0);
         for latencies in [
@@ -110,9 +110,9 @@ pub(super) fn note(latencies: &mut Latencies, nanoseconds: u64) {
     latencies.saturating_record(nanoseconds);
 }
 
-/// What became of every request. It must balance: see [`Ledger::balance`].
+/// What became of every request. It must balance: see [`Counters::balance`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ledger {
+pub struct Counters {
     /// Requests handed to a connection.
     pub sent: u64,
     /// Requests that came back, every byte verified.
@@ -154,7 +154,7 @@ pub struct Ledger {
     pub bad_cut: u64,
 }
 
-impl Ledger {
+impl Counters {
     /// Its counters by name, in the order in which they are shown.
     #[must_use]
     pub fn counters(&self) -> [(&'static str, u64); 19] {
@@ -223,7 +223,7 @@ impl Ledger {
         }
     }
 
-    /// Whether every request is accounted for: sent = echoed + lost + in flight.
+    /// Whether every request is accounted for: sent = echoed + lost + in request.
     #[must_use]
     pub fn balance(&self) -> bool {
         self.sent == self.echoed + self.lost + self.in_flight
@@ -363,7 +363,7 @@ impl Faults {
 
 /// How evenly the connections were served: sums, which can be added up across workers.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Shares {
+pub struct Fairness {
     /// Connections that were meant to be active.
     pub connections: u64,
     /// Echoes of all, in the window.
@@ -378,7 +378,7 @@ pub struct Shares {
     pub longest_gap: u64,
 }
 
-impl Shares {
+impl Fairness {
     pub(super) fn note(&mut self, echoes: u64, gap: u64) {
         self.fewest = match self.connections {
             0 => echoes,
@@ -550,12 +550,12 @@ mod tests {
 
     #[test]
     fn jains_index() {
-        let mut even = Shares::default();
+        let mut even = Fairness::default();
         (0..10).for_each(|_| even.note(7, 1));
         assert!((even.jain() - 1.0).abs() < 1e-9);
-        let mut one = Shares::default();
+        let mut one = Fairness::default();
         one.note(100, 5);
-        let mut rest = Shares::default();
+        let mut rest = Fairness::default();
         (0..9).for_each(|_| rest.note(0, 2));
         one.add(&rest);
         assert!((one.jain() - 0.1).abs() < 1e-9);
@@ -564,7 +564,7 @@ mod tests {
 
     #[test]
     fn counters_have_their_names() {
-        let ledger = Ledger::from_counters(|name| name.len() as u64);
+        let ledger = Counters::from_counters(|name| name.len() as u64);
         assert_eq!(ledger.in_flight, 9);
         assert!(
             ledger

@@ -6,7 +6,7 @@
 //! A server that is slow, or overloaded, does not make a run invalid: that is a result. What does is a generator that
 //! could not do what was planned, or a machine that got in between.
 
-use super::machine::KernelCounters;
+use super::procfs::KernelCounters;
 use super::{FaultKind, Mode, Plan, QUEUE_MAX, Total, Unanswered};
 use std::time::Duration;
 
@@ -26,14 +26,14 @@ const GAP_MIN: u64 = 100_000_000;
 
 /// What there is to say of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Validity {
     /// Why its figures are not to be believed: `not valid because ...`.
     pub invalid: Vec<String>,
     /// What one should know to read them.
     pub notes: Vec<String>,
 }
 
-impl Verdict {
+impl Validity {
     /// Whether its figures may be believed.
     #[must_use]
     pub fn is_valid(&self) -> bool {
@@ -54,8 +54,8 @@ fn several(count: u64, noun: &str) -> String {
 
 /// Judges a run that has ended.
 #[must_use]
-pub fn judge(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounters) -> Verdict {
-    let mut verdict = Verdict::default();
+pub fn assess(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounters) -> Validity {
+    let mut verdict = Validity::default();
     if !total.end.ledger.balance() {
         verdict.invalid.push(
             "the ledger does not balance, a mistake in this program; please report it".into(),
@@ -87,7 +87,7 @@ pub fn judge(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounters
 
 /// Was there an answer to everything? A request without one is worse than any latency, and a server that leaves requests
 /// without an answer is not measured by those that it answers.
-fn judge_answers(verdict: &mut Verdict, plan: &Plan, total: &Total) {
+fn judge_answers(verdict: &mut Validity, plan: &Plan, total: &Total) {
     let end = &total.end;
     if total.echoes == 0 {
         let all = plan.requests.filter(|&all| end.ledger.echoed >= all);
@@ -145,7 +145,7 @@ fn without_an_answer(unanswered: &Unanswered) -> String {
 
 /// A closed loop asks nothing while it waits, so that a server which stands still for a moment has but one slow answer on
 /// each connection, and no percentile shows it.
-fn judge_gap(verdict: &mut Verdict, plan: &Plan, total: &Total) {
+fn judge_gap(verdict: &mut Validity, plan: &Plan, total: &Total) {
     let gap = total.end.shares.longest_gap;
     let usual = total.actual.value_at_quantile(0.99);
     // A connection that broke has no answer until the end, and is told of as a fault.
@@ -161,7 +161,7 @@ fn judge_gap(verdict: &mut Verdict, plan: &Plan, total: &Total) {
 }
 
 /// Were there as many connections as planned?
-fn judge_connections(verdict: &mut Verdict, plan: &Plan, total: &Total) {
+fn judge_connections(verdict: &mut Validity, plan: &Plan, total: &Total) {
     let (opened, planned) = (total.opened.0, plan.connections as u64);
     let untried = total.end.ledger.untried;
     if matches!(plan.mode, Mode::Churn { .. }) || opened >= planned || total.end.interrupted {
@@ -180,7 +180,7 @@ fn judge_connections(verdict: &mut Verdict, plan: &Plan, total: &Total) {
 }
 
 /// Did the generator stand still itself?
-fn judge_pauses(verdict: &mut Verdict, workers: usize, total: &Total) {
+fn judge_pauses(verdict: &mut Validity, workers: usize, total: &Total) {
     let pauses = &total.end.pauses;
     if pauses.count == 0 {
         return;
@@ -201,7 +201,7 @@ fn judge_pauses(verdict: &mut Verdict, workers: usize, total: &Total) {
 }
 
 /// Was it a limit of our own that was met? Then fewer were sent than was meant, and the server is not to blame.
-fn judge_limits(verdict: &mut Verdict, total: &Total) {
+fn judge_limits(verdict: &mut Validity, total: &Total) {
     let limits = [
         (
             FaultKind::NoPort,
@@ -225,7 +225,7 @@ fn judge_limits(verdict: &mut Verdict, total: &Total) {
 }
 
 /// Was it the generator that was measured?
-fn judge_generator(verdict: &mut Verdict, plan: &Plan, workers: usize, total: &Total) {
+fn judge_generator(verdict: &mut Validity, plan: &Plan, workers: usize, total: &Total) {
     let window = total.end.window as f64 * workers as f64;
     let cpu = total.end.usage.cpu as f64 / window;
     let waited = total.end.usage.waited as f64 / window;
@@ -269,7 +269,7 @@ fn judge_generator(verdict: &mut Verdict, plan: &Plan, workers: usize, total: &T
 }
 
 /// Was an open loop as open as planned?
-fn judge_pace(verdict: &mut Verdict, plan: &Plan, total: &Total) {
+fn judge_pace(verdict: &mut Validity, plan: &Plan, total: &Total) {
     let Mode::Open { rate, .. } = plan.mode else {
         return;
     };
@@ -316,7 +316,7 @@ fn judge_pace(verdict: &mut Verdict, plan: &Plan, total: &Total) {
 ///
 /// The counters are those of the whole machine, and so of every program on it. What happened to this run is known of its
 /// own connections: how long they took, and what TCP sent again on them.
-fn judge_machine(verdict: &mut Verdict, plan: &Plan, total: &Total, kernel: &KernelCounters) {
+fn judge_machine(verdict: &mut Validity, plan: &Plan, total: &Total, kernel: &KernelCounters) {
     let resent = total.end.resent;
     let late: u64 = handshakes_retried(total).iter().map(|(_, n)| n).sum();
     let overflows = kernel.get("ListenOverflows").max(kernel.get("ListenDrops"));
@@ -376,10 +376,10 @@ pub fn handshakes_retried(total: &Total) -> [(u32, u64); 3] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fit::tests::plan;
+    use super::super::preflight::tests::plan;
     use super::super::{Arrivals, Final, ServerFigures};
     use super::*;
-    use crate::load::machine::Usage;
+    use crate::load::procfs::Usage;
     use crate::net::Endpoint;
 
     fn total(cpu: u64, waited: u64) -> Total {
@@ -395,16 +395,16 @@ mod tests {
         total
     }
 
-    fn judged(mode: Mode, total: &Total) -> Verdict {
+    fn judged(mode: Mode, total: &Total) -> Validity {
         let mut plan = plan(Endpoint::Tcp("127.0.0.1:7".parse().unwrap()));
         plan.mode = mode;
-        judge(&plan, 1, total, &KernelCounters::default())
+        assess(&plan, 1, total, &KernelCounters::default())
     }
 
     #[test]
     fn a_generator_with_time_to_spare_is_believed() {
         let verdict = judged(Mode::Closed, &total(500_000_000, 0));
-        assert_eq!(verdict, Verdict::default());
+        assert_eq!(verdict, Validity::default());
     }
 
     #[test]
@@ -424,7 +424,7 @@ mod tests {
             total.end.server = Some(figures);
             judged(Mode::Closed, &total)
         };
-        assert_eq!(beside(980_000_000), Verdict::default());
+        assert_eq!(beside(980_000_000), Validity::default());
         let idler = beside(960_000_000);
         assert!(idler.invalid[0].contains("only 96 %"), "{idler:?}");
     }
@@ -504,14 +504,14 @@ mod tests {
         let mut plan = plan(Endpoint::Tcp("127.0.0.1:7".parse().unwrap()));
         plan.mode = churn;
         let mut run = total(500_000_000, 0);
-        let verdict = judge(&plan, 1, &run, &kernel);
+        let verdict = assess(&plan, 1, &run, &kernel);
         assert!(
             verdict.is_valid() && verdict.notes[0].contains("another program"),
             "{verdict:?}"
         );
         assert!(verdict.notes[1].contains("none of them by"), "{verdict:?}");
         run.end.resent.note(2);
-        let verdict = judge(&plan, 1, &run, &kernel);
+        let verdict = assess(&plan, 1, &run, &kernel);
         assert!(
             verdict.invalid[0].contains("1 connection of this run"),
             "{verdict:?}"
@@ -573,7 +573,7 @@ mod tests {
         let mut plan = plan(Endpoint::Tcp("127.0.0.1:7".parse().unwrap()));
         plan.requests = Some(500);
         (nothing.end.ledger.sent, nothing.end.ledger.echoed) = (500, 500);
-        let verdict = judge(&plan, 1, &nothing, &KernelCounters::default());
+        let verdict = assess(&plan, 1, &nothing, &KernelCounters::default());
         assert!(verdict.invalid[0].contains("--warm-up 0"), "{verdict:?}");
     }
 }

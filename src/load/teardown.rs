@@ -31,7 +31,7 @@ impl Worker<'_> {
             return Ok(()); // dropping the reactor is enough
         }
         let patience = PATIENCE.min(self.plan.timeout);
-        let (mut leaving, mut progress) = (0, self.desk.read_clock());
+        let (mut leaving, mut progress) = (0, self.context.read_clock());
         loop {
             for (_, key) in members.by_ref() {
                 leaving += usize::from(self.says_goodbye(key));
@@ -39,8 +39,8 @@ impl Worker<'_> {
                     break;
                 }
             }
-            self.orders = self.line.orders();
-            if leaving == 0 || self.orders.stop {
+            self.control = self.line.control();
+            if leaving == 0 || self.control.stop {
                 return Ok(());
             }
             self.reactor.wait(Some(Duration::from_nanos(TICK)))?;
@@ -53,7 +53,7 @@ impl Worker<'_> {
                     }
                 }
             }
-            let now = self.desk.read_clock();
+            let now = self.context.read_clock();
             if leaving < before {
                 progress = now;
             } else if now >= progress + nanoseconds(patience) {
@@ -103,7 +103,7 @@ impl Worker<'_> {
             return false;
         };
         loop {
-            match stream.read(&mut self.desk.scratch) {
+            match stream.read(&mut self.context.read_buffer) {
                 Ok(0) => return true,
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,

@@ -7,8 +7,8 @@
 //! All of them are looked after in the tick, and each acts at a moment of its own: a thousand that acted at once would
 //! hold up the good ones here, in the generator, and be taken for a fault of the server.
 
-use super::flight::Desk;
-use super::record::Fault;
+use super::in_flight::WorkerContext;
+use super::metrics::Fault;
 use super::worker::{Client, READ_BUFFER_BYTES, TICK, Worker, nanoseconds};
 use crate::net::connect::{ClientSocket, ClientSource, Trigger};
 use crate::net::{Stream, StreamSocket};
@@ -21,7 +21,7 @@ const DRIBBLE: u64 = Duration::from_secs(1).as_nanos() as u64;
 
 /// How many there are of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Company {
+pub struct BadClients {
     /// Send without end and never read.
     pub slow_readers: usize,
     /// Connect, send a request, and reset at once; and again, up to fifty times a second each.
@@ -34,7 +34,7 @@ pub struct Company {
 
 /// What one of them does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Habit {
+enum Behavior {
     SlowReader,
     Resetter,
     Dribbler,
@@ -43,8 +43,8 @@ enum Habit {
 
 /// One of them, whether it is connected or not.
 #[derive(Debug)]
-pub(super) struct Member {
-    habit: Habit,
+pub(super) struct BadClient {
+    habit: Behavior,
     key: Option<Key>,
     /// When it acts next: comes again, sends its byte, or gives its echo up.
     due: u64,
@@ -53,7 +53,7 @@ pub(super) struct Member {
     back: u64,
 }
 
-impl Company {
+impl BadClients {
     /// All of them.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -89,17 +89,17 @@ impl Company {
     }
 
     /// All of them, to come one after another: fifty a second, or all within the second after `now`.
-    pub(super) fn gather(&self, now: u64) -> Vec<Member> {
+    pub(super) fn gather(&self, now: u64) -> Vec<BadClient> {
         let habits = [
-            (Habit::SlowReader, self.slow_readers),
-            (Habit::Resetter, self.resetters),
-            (Habit::Dribbler, self.dribblers),
-            (Habit::HalfCloser, self.half_closers),
+            (Behavior::SlowReader, self.slow_readers),
+            (Behavior::Resetter, self.resetters),
+            (Behavior::Dribbler, self.dribblers),
+            (Behavior::HalfCloser, self.half_closers),
         ];
         let mut members = Vec::with_capacity(self.len());
         for (habit, count) in habits {
             let within = DRIBBLE.min(TICK * count as u64);
-            members.extend((0..count).map(|place| Member {
+            members.extend((0..count).map(|place| BadClient {
                 habit,
                 key: None,
                 due: now + within * place as u64 / count as u64,
@@ -133,13 +133,13 @@ impl Worker<'_> {
             let is_here = key.is_some_and(|key| self.reactor.get_mut(key).is_some());
             match self.company[place].habit {
                 _ if !is_here => self.come(place, now),
-                Habit::Dribbler => {
+                Behavior::Dribbler => {
                     self.company[place].due = now + DRIBBLE;
                     self.dribble(place);
                 }
                 // Its echo has not ended in time.
-                Habit::HalfCloser => self.leave(place, &Went::Cut),
-                Habit::SlowReader | Habit::Resetter => self.company[place].due = u64::MAX,
+                Behavior::HalfCloser => self.leave(place, &Went::Cut),
+                Behavior::SlowReader | Behavior::Resetter => self.company[place].due = u64::MAX,
             }
         }
     }
@@ -159,7 +159,7 @@ impl Worker<'_> {
         let options = self.plan.options(number);
         let member = &mut self.company[place];
         let again = match member.habit {
-            Habit::HalfCloser => nanoseconds(self.plan.timeout),
+            Behavior::HalfCloser => nanoseconds(self.plan.timeout),
             _ => DRIBBLE,
         };
         (member.due, member.connected) = (now + again, false);
@@ -186,7 +186,7 @@ impl Worker<'_> {
     /// It could not come. Only this is a fault: a server may be rude to the rude, but it has to be there.
     fn is_missing(&mut self, place: usize, error: io::Error) {
         let target = self.plan.target((self.plan.connections + place) as u32);
-        let faults = &mut self.desk.faults;
+        let faults = &mut self.context.faults;
         faults.note(&Fault::from(error), || {
             format!("bad client {place} to {target}")
         });
@@ -207,23 +207,23 @@ impl Worker<'_> {
                 .map(|out| out.socket.confirm(target));
             if let Some(Err(error)) = confirmed {
                 self.is_missing(place, error);
-                self.company[place].due = self.desk.now + DRIBBLE;
+                self.company[place].due = self.context.now + DRIBBLE;
                 return self.forget(place);
             }
             self.company[place].connected = true;
         }
         match self.company[place].habit {
-            Habit::SlowReader => self.on_slow_reader(place),
-            Habit::Resetter => self.on_resetter(place),
-            Habit::Dribbler => self.on_dribbler(place),
-            Habit::HalfCloser => self.on_half_closer(place),
+            Behavior::SlowReader => self.on_slow_reader(place),
+            Behavior::Resetter => self.on_resetter(place),
+            Behavior::Dribbler => self.on_dribbler(place),
+            Behavior::HalfCloser => self.on_half_closer(place),
         }
     }
 
     /// It writes for as long as the server takes it.
     fn on_slow_reader(&mut self, place: usize) {
-        let went = self.with(place, |stream, _, desk| {
-            let bytes = desk.pattern.slice(0, 0, READ_BUFFER_BYTES / 2);
+        let went = self.with(place, |stream, _, context| {
+            let bytes = context.pattern.slice(0, 0, READ_BUFFER_BYTES / 2);
             loop {
                 match stream.write(bytes) {
                     Ok(_) => {}
@@ -234,7 +234,7 @@ impl Worker<'_> {
             }
         });
         if let Went::Cut = went {
-            self.desk.ledger.slow_cut += 1;
+            self.context.ledger.slow_cut += 1;
             self.forget(place);
             // It has shown what becomes of it, and does not come again.
             self.company[place].due = u64::MAX;
@@ -242,11 +242,12 @@ impl Worker<'_> {
     }
 
     fn on_resetter(&mut self, place: usize) {
-        let went = self.with(place, |stream, _, desk| {
-            let _ = stream.write(
-                desk.pattern
-                    .slice(0, 0, desk.size.min(READ_BUFFER_BYTES / 2)),
-            );
+        let went = self.with(place, |stream, _, context| {
+            let _ = stream.write(context.pattern.slice(
+                0,
+                0,
+                context.size.min(READ_BUFFER_BYTES / 2),
+            ));
             stream.reset_on_close();
             Went::Through
         });
@@ -261,9 +262,9 @@ impl Worker<'_> {
                 self.want(key, false);
             }
         }
-        let went = self.with(place, |stream, _, desk| {
+        let went = self.with(place, |stream, _, context| {
             loop {
-                match stream.read(&mut desk.scratch) {
+                match stream.read(&mut context.read_buffer) {
                     Ok(0) => return Went::Cut,
                     Ok(_) => {}
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return Went::On,
@@ -276,11 +277,11 @@ impl Worker<'_> {
     }
 
     fn dribble(&mut self, place: usize) {
-        let went = self.with(place, |stream, member, desk| {
-            match stream.write(desk.pattern.slice(0, member.sent, 1)) {
+        let went = self.with(place, |stream, member, context| {
+            match stream.write(context.pattern.slice(0, member.sent, 1)) {
                 Ok(count) => {
                     member.sent += count as u64;
-                    desk.ledger.bad_bytes += count as u64;
+                    context.ledger.bad_bytes += count as u64;
                 }
                 // A server that takes nothing more has heard enough of it.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -295,10 +296,10 @@ impl Worker<'_> {
     /// It sends once, as much as the kernel takes at once, and says FIN; all of that has to come back before the end.
     fn on_half_closer(&mut self, place: usize) {
         if self.company[place].sent == 0 {
-            let went = self.with(place, |stream, member, desk| {
-                let bytes = desk
+            let went = self.with(place, |stream, member, context| {
+                let bytes = context
                     .pattern
-                    .slice(0, 0, desk.size.min(READ_BUFFER_BYTES / 2));
+                    .slice(0, 0, context.size.min(READ_BUFFER_BYTES / 2));
                 match stream.write(bytes) {
                     Ok(count) => member.sent = count as u64,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return Went::On,
@@ -313,14 +314,14 @@ impl Worker<'_> {
                 _ => return,
             }
         }
-        let went = self.with(place, |stream, member, desk| {
+        let went = self.with(place, |stream, member, context| {
             loop {
-                match stream.read(&mut desk.scratch) {
+                match stream.read(&mut context.read_buffer) {
                     Ok(0) if member.back == member.sent => return Went::Through,
                     Ok(count) if count > 0 => {
-                        let expected = desk.pattern.slice(0, member.back, count);
+                        let expected = context.pattern.slice(0, member.back, count);
                         member.back += count as u64;
-                        if member.back > member.sent || desk.scratch[..count] != *expected {
+                        if member.back > member.sent || context.read_buffer[..count] != *expected {
                             return Went::Cut;
                         }
                     }
@@ -337,22 +338,22 @@ impl Worker<'_> {
     fn with(
         &mut self,
         place: usize,
-        act: impl FnOnce(&mut StreamSocket, &mut Member, &mut Desk) -> Went,
+        act: impl FnOnce(&mut StreamSocket, &mut BadClient, &mut WorkerContext) -> Went,
     ) -> Went {
         let member = &mut self.company[place];
         let outgoing = member.key.and_then(|key| self.reactor.get_mut(key));
         match outgoing.map(|outgoing| &mut outgoing.socket) {
-            Some(ClientSocket::Stream(stream)) => act(stream, member, &mut self.desk),
+            Some(ClientSocket::Stream(stream)) => act(stream, member, &mut self.context),
             _ => Went::On,
         }
     }
 
     /// Counts what became of a member that has left or was cut off, and lets it come again.
     fn leave(&mut self, place: usize, went: &Went) {
-        let ledger = &mut self.desk.ledger;
+        let ledger = &mut self.context.ledger;
         let pause = match (went, self.company[place].habit) {
             (Went::On, _) => return,
-            (Went::Through, Habit::HalfCloser) => {
+            (Went::Through, Behavior::HalfCloser) => {
                 ledger.bad_half_closed += 1;
                 TICK
             }
@@ -366,7 +367,7 @@ impl Worker<'_> {
             }
         };
         self.forget(place);
-        self.company[place].due = self.desk.now + pause;
+        self.company[place].due = self.context.now + pause;
     }
 
     fn forget(&mut self, place: usize) {
@@ -388,10 +389,10 @@ mod tests {
 
     #[test]
     fn they_come_one_after_another() {
-        let company = Company {
+        let company = BadClients {
             dribblers: 4,
             resetters: 1,
-            ..Company::default()
+            ..BadClients::default()
         };
         let members = company.gather(7);
         let due: Vec<u64> = members.iter().map(|member| member.due - 7).collect();
