@@ -5,19 +5,19 @@
 //! seen meanwhile in [`progress`]; the forms of the report in [`text`], [`json`], [`csv`], [`hdr`] and [`svg`].
 
 mod args;
-pub(super) mod child;
-pub(super) mod crew;
 mod csv;
+pub(super) mod environment;
 mod hdr;
-pub(super) mod host;
+pub(crate) mod ipc;
 mod json;
 mod progress;
-mod search;
+mod rate_search;
+pub(super) mod server_process;
 mod svg;
 mod targets;
 pub(super) mod text;
-pub(crate) mod wire;
 mod worker;
+pub(super) mod workers;
 
 pub(super) use args::BenchArgs;
 pub(super) use targets::resolve;
@@ -33,13 +33,13 @@ use crate::load::procfs::KernelCounters;
 use crate::load::validity::{Validity, assess};
 use crate::load::{FaultKind, Mode, Plan, Total, preflight};
 use args::{Format, Steps};
-use crew::Told;
-use host::Host;
+use environment::Host;
 use progress::Progress;
-use search::Search;
+use rate_search::Search;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use workers::Told;
 
 /// A plan that has been run.
 #[derive(Debug)]
@@ -74,13 +74,13 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
     let host = Host::look(descriptors);
     let server = args
         .serve()
-        .map(|address| child::Server::start(&address))
+        .map(|address| server_process::Server::start(&address))
         .transpose()?;
     let targets = match &server {
         Some(server) => resolve(std::slice::from_ref(&server.address), args.resolving())?,
         None => resolve(args.addresses(), args.resolving())?,
     };
-    let pids: Vec<u32> = server.iter().map(child::Server::pid).collect();
+    let pids: Vec<u32> = server.iter().map(server_process::Server::pid).collect();
     let plan = args.plan(targets, &pids)?;
     preflight::check(&plan, args.workers(), descriptors)
         .map_err(|text| CliError::new(CliErrorKind::Usage, text))?;
@@ -212,7 +212,9 @@ impl Bench<'_> {
         let (mut runs, mut search) = (Vec::new(), None);
         let ended = match args.steps() {
             Steps::Once => self.run(plan).map(|run| runs.push(run)),
-            Steps::Rates(rates) => search::steps(self, plan, &rates, args.arrivals(), &mut runs),
+            Steps::Rates(rates) => {
+                rate_search::steps(self, plan, &rates, args.arrivals(), &mut runs)
+            }
             Steps::Find(bound) => {
                 search
                     .insert(Search::new(bound))
@@ -268,7 +270,7 @@ pub(super) fn measure(
     told: impl FnMut(Told<'_>),
 ) -> Result<Run, CliError> {
     let before = KernelCounters::read();
-    let total = crew::run(&plan, workers, stop, told)?;
+    let total = workers::run(&plan, workers, stop, told)?;
     let kernel = KernelCounters::read().since(before);
     let verdict = assess(&plan, workers, &total, &kernel);
     Ok(Run {

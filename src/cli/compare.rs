@@ -1,27 +1,27 @@
 //! `echo-reactor compare`: the event loop against its blocking twins, and against anybody else's server.
 //!
 //! What may live in this file: the order of the steps, and the exit code. What was typed is in [`typed`]; who is compared
-//! in [`contender`], and their servers are ended by [`guard`]; at what and how often in [`menu`]; one measurement in [`sample`], all of them in [`rounds`]; system
+//! in [`subject`], and their servers are ended by [`guard`]; at what and how often in [`menu`]; one measurement in [`sample`], all of them in [`rounds`]; system
 //! calls in [`strace`]; what the figures allow to say in [`judge`]; what is kept in [`record`], and shown in [`text`],
 //! [`html`](mod@html) and [`progress`].
 
 mod args;
-mod contender;
 mod guard;
 mod html;
-pub(super) mod judge;
-mod menu;
 mod progress;
 pub(super) mod record;
 mod rounds;
 mod sample;
+pub(super) mod statistics;
 mod strace;
+mod subject;
 pub(super) mod text;
+mod workloads;
 
 pub(super) use args::CompareArgs;
 
-use super::bench::child::Processors;
-use super::bench::host::Host;
+use super::bench::environment::Host;
+use super::bench::server_process::Processors;
 use super::bench::{listen_to_signals, with_failures};
 use super::descriptors;
 use super::error::{CliError, CliErrorKind, Exit};
@@ -31,14 +31,14 @@ use super::stdio;
 use super::units::plural;
 use crate::load::Random;
 use crate::load::procfs::line_of;
-use contender::Contender;
-use menu::{Course, Load};
 use progress::Progress;
 use record::{Machine, Record, Scenario};
 use rounds::{Brought, Rounds};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use subject::Subject;
+use workloads::{Course, Load};
 
 /// Connections at which system calls are counted: one that waits for each answer, and many that are ready together.
 const COUNTED_AT: [usize; 2] = [1, 100];
@@ -47,7 +47,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, CliError> {
     if args.as_guard {
         return guard::work();
     }
-    let (contenders, loads, course) = (args.contenders()?, args.loads()?, args.course()?);
+    let (subjects, loads, course) = (args.subjects()?, args.loads()?, args.course()?);
     let files = Files::create(args)?;
     let stop = listen_to_signals()?;
     let descriptors = descriptors::raise();
@@ -55,13 +55,13 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, CliError> {
     let host = Host::look(descriptors);
     // The load is one thread, and has one processor; the servers may use all the others.
     let processors = Processors::look(|all| all - 1);
-    let models: Vec<_> = contenders.iter().map(Contender::model).collect();
+    let models: Vec<_> = subjects.iter().map(Subject::model).collect();
     let names = models.iter().map(|model| model.name.clone()).collect();
     let mut progress = Progress::new(args.quiet(), names, course.rounds, loads.len());
-    progress.tell(&announcement(&contenders, &loads, &course));
+    progress.tell(&announcement(&subjects, &loads, &course));
     let began = Instant::now();
     let mut rounds = Rounds {
-        contenders: &contenders,
+        subjects: &subjects,
         loads: &loads,
         course,
         processors: processors.as_ref(),
@@ -70,11 +70,11 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, CliError> {
         random: Random::new(args.seed()),
     };
     let (mut brought, mut failure) = rounds.run(began);
-    let mut notes = notes(&contenders, &course, &brought, &stop);
+    let mut notes = notes(&subjects, &course, &brought, &stop);
     if args.counts_system_calls() && failure.is_none() {
         progress.counting();
         let processors = processors.as_ref();
-        match count(&contenders, &loads, processors, &stop, &mut brought) {
+        match count(&subjects, &loads, processors, &stop, &mut brought) {
             Ok(counted) => notes.extend(counted),
             Err(why) => failure = Some(why),
         }
@@ -97,7 +97,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, CliError> {
         cells: brought.cells,
         notes,
     };
-    judge::judge(&mut record);
+    statistics::judge(&mut record);
     let written = std::iter::once(stdio::print(&printable(&text::report(&record))))
         .chain(files.fill(&record));
     let exit = with_failures(conclude(&record, brought.wrong), written);
@@ -181,10 +181,10 @@ fn check_descriptors(loads: &[Load], descriptors: u64) -> Result<(), CliError> {
 }
 
 /// How long it will take.
-fn announcement(contenders: &[Contender], loads: &[Load], course: &Course) -> String {
+fn announcement(subjects: &[Subject], loads: &[Load], course: &Course) -> String {
     let round: Duration = (loads.iter())
         .map(|load| {
-            let able = contenders.iter().filter(|one| one.excuse(load).is_none());
+            let able = subjects.iter().filter(|one| one.excuse(load).is_none());
             course.length_of(load) * able.count() as u32
         })
         .sum();
@@ -196,7 +196,7 @@ fn announcement(contenders: &[Contender], loads: &[Load], course: &Course) -> St
     format!(
         "{}, {}, {} of {:?} each: about {time}; Ctrl-C ends it with a report of what there is by then",
         plural(loads.len() as u64, "load"),
-        plural(contenders.len() as u64, "model"),
+        plural(subjects.len() as u64, "model"),
         plural(course.rounds, "round"),
         course.window
     )
@@ -219,7 +219,7 @@ fn machine(host: &Host) -> Machine {
 
 /// What is to be known of the course, in sentences.
 fn notes(
-    contenders: &[Contender],
+    subjects: &[Subject],
     course: &Course,
     brought: &Brought,
     stop: &AtomicBool,
@@ -242,9 +242,9 @@ fn notes(
         notes
             .push("with fewer than 3 rounds there are no intervals, and so no verdicts".to_owned());
     }
-    if contenders
+    if subjects
         .iter()
-        .any(|one| matches!(one, Contender::Running(_)))
+        .any(|one| matches!(one, Subject::Running(_)))
     {
         notes.push(
             "of a server that somebody else has started, neither processor nor memory is known, and it kept its memory \
@@ -257,7 +257,7 @@ fn notes(
 
 /// System calls of each model, at some of the loads. Returns why there are none, where there are none.
 fn count(
-    contenders: &[Contender],
+    subjects: &[Subject],
     loads: &[Load],
     processors: Option<&Processors>,
     stop: &AtomicBool,
@@ -265,7 +265,7 @@ fn count(
 ) -> Result<Vec<String>, CliError> {
     let mut notes = Vec::new();
     let smallest = loads.iter().map(|load| load.size).min();
-    for (model, contender) in contenders.iter().enumerate() {
+    for (model, subject) in subjects.iter().enumerate() {
         for (load, cell) in loads.iter().zip(&mut brought.cells) {
             let is_counted = load.scenario == Scenario::RequestResponse
                 && Some(load.size) == smallest
@@ -274,10 +274,10 @@ fn count(
             if !is_counted || entry.samples.is_empty() || stop.load(Ordering::Relaxed) {
                 continue;
             }
-            match strace::count(contender, load, processors, stop)? {
+            match strace::count(subject, load, processors, stop)? {
                 Ok(calls) => entry.system_calls = Some(calls),
                 Err(why) => {
-                    let name = contender.model().name;
+                    let name = subject.model().name;
                     notes.push(format!("system calls of {name} were not counted: {why}"));
                     break;
                 }

@@ -11,8 +11,8 @@
 
 mod args;
 mod limits;
-mod machine;
 mod report;
+mod system;
 
 pub(super) use args::DoctorArgs;
 
@@ -20,8 +20,8 @@ use super::error::{CliError, Exit};
 use super::output::printable;
 use super::stdio;
 use limits::Verdict;
-use machine::Machine;
 use std::path::Path;
+use system::Machine;
 
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
     let question = args.question()?;

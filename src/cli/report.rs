@@ -2,7 +2,7 @@
 //! or worse.
 //!
 //! What may live in this file: reading the records, the report, and the exit code. Which figures belong together, and what
-//! is missing, is in [`questions`]; the statistics are [`super::compare::judge`]'s.
+//! is missing, is in [`questions`]; the statistics are [`super::compare::statistics`]'s.
 //!
 //! Two records were made at different times, so nothing in them is a pair, and the machine may have changed its mind
 //! between them. Nothing inside one record knows of that. `--tolerance` is what is allowed for it: a difference counts
@@ -10,8 +10,8 @@
 
 mod questions;
 
-use super::compare::judge::ratio;
 use super::compare::record::{Figure, PROGRAM, Record, Verdict};
+use super::compare::statistics::ratio;
 use super::compare::text::{figure_title, in_words};
 use super::error::{CliError, CliErrorKind, Exit};
 use super::output::printable;
@@ -210,8 +210,8 @@ fn margin(figure: Figure, tolerance: Percent) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::compare::judge::JUDGED;
     use super::super::compare::record::tests::sample;
+    use super::super::compare::statistics::JUDGED;
     use super::*;
     use crate::load::Random;
     use serde_json::json;

@@ -94,7 +94,7 @@ pub fn key(bytes: &[u8]) {
 /// A line that a worker of `bench` has written: what reads as a message writes as a line that reads as the same.
 #[cfg(all(feature = "cli", feature = "bench"))]
 pub fn wire(bytes: &[u8]) {
-    use crate::cli::bench::wire::{message_from, message_to_json};
+    use crate::cli::bench::ipc::{message_from, message_to_json};
 
     let Some(message) = std::str::from_utf8(bytes).ok().and_then(message_from) else {
         return;

@@ -1,7 +1,7 @@
 //! The report as JSON. Its form is `schema.json`, next to this file, to which a test holds it.
 
-use super::host::Host;
-use super::search::keeps;
+use super::environment::Host;
+use super::rate_search::keeps;
 use super::{Answer, Run};
 use crate::cli::memory::Row;
 use crate::load::procfs::{KERNEL_COUNTERS, KernelCounters};

@@ -1,6 +1,6 @@
 //! The report as people read it.
 
-use super::host::Host;
+use super::environment::Host;
 use super::{Answer, Run};
 use crate::cli::units::{grouped, grouped_rate, plural};
 use crate::load::procfs::KERNEL_COUNTERS;

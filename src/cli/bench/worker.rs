@@ -6,7 +6,7 @@
 //! Neither pipe is ever waited for while the load is on. Control are looked for, and are nearly never there. A message
 //! that the pipe has no room for, since whoever reads it was stopped or is slow, is kept, and goes later.
 
-use super::wire;
+use super::ipc;
 use crate::cli::descriptors;
 use crate::cli::error::{CliError, CliErrorKind, Exit};
 use crate::cli::own_program;
@@ -28,7 +28,7 @@ pub(super) fn work() -> Result<Exit, CliError> {
     let mut pipes = Pipes::new(io::stdin(), io::stdout()).map_err(|error| broken(&error))?;
     let mut line = String::new();
     let _ = pipes.control.read_line(&mut line);
-    let plan = wire::plan_from(&line).ok_or_else(|| {
+    let plan = ipc::plan_from(&line).ok_or_else(|| {
         CliError::new(
             CliErrorKind::Usage,
             "--as-worker is for this program's own use",
@@ -129,7 +129,7 @@ impl ControlChannel for Pipes {
     }
 
     fn tell(&mut self, message: &Message) {
-        wire::write_message(message, &mut self.unsent);
+        ipc::write_message(message, &mut self.unsent);
         self.send();
     }
 }
@@ -198,7 +198,7 @@ mod tests {
             .shutdown(Shutdown::Write)
             .unwrap();
         let text = reading.join().unwrap();
-        let told = text.lines().map(|line| match wire::message_from(line) {
+        let told = text.lines().map(|line| match ipc::message_from(line) {
             Some(Message::Opening(open)) => open,
             other => panic!("{other:?}"),
         });

@@ -1,11 +1,11 @@
 //! What can be typed after `compare`, and what it means.
 //!
-//! What may live in this file: flags, their help, and their translation into contenders, loads and a course. What may
+//! What may live in this file: flags, their help, and their translation into subjects, loads and a course. What may
 //! not: acting on them.
 
-use super::contender::{Contender, Own, PORT};
-use super::menu::{Course, Load, combine, menu};
 use super::record::Scenario;
+use super::subject::{Own, PORT, Subject};
+use super::workloads::{Course, Load, combine, menu};
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::units::{Bytes, Count, List, Time};
 use crate::net::Address;
@@ -154,16 +154,15 @@ impl From<Way> for Scenario {
 
 impl CompareArgs {
     /// Whoever is compared; the first is the reference.
-    pub(super) fn contenders(&self) -> Result<Vec<Contender>, CliError> {
-        let mut contenders: Vec<Contender> =
-            self.models.iter().copied().map(Contender::Own).collect();
+    pub(super) fn subjects(&self) -> Result<Vec<Subject>, CliError> {
+        let mut subjects: Vec<Subject> = self.models.iter().copied().map(Subject::Own).collect();
         for address in &self.against {
             if address.is_datagram() {
                 let text =
                     format!("--against {address}: streams are compared; write tcp:// or unix://");
                 return Err(CliError::new(CliErrorKind::Usage, text));
             }
-            contenders.push(Contender::Running(address.clone()));
+            subjects.push(Subject::Running(address.clone()));
         }
         for command in &self.against_command {
             if !command.contains(PORT) {
@@ -173,9 +172,9 @@ impl CompareArgs {
                 );
                 return Err(CliError::new(CliErrorKind::Usage, text));
             }
-            contenders.push(Contender::Command(command.clone()));
+            subjects.push(Subject::Command(command.clone()));
         }
-        Ok(contenders)
+        Ok(subjects)
     }
 
     pub(super) fn loads(&self) -> Result<Vec<Load>, CliError> {
@@ -284,7 +283,7 @@ mod tests {
     #[test]
     fn without_a_word_it_is_the_menu_and_three_models() {
         let args = args("");
-        assert_eq!(args.contenders().unwrap().len(), 3);
+        assert_eq!(args.subjects().unwrap().len(), 3);
         assert_eq!(args.loads().unwrap(), menu(false));
         assert_eq!(args.course().unwrap(), Course::of(false));
         assert!(args.counts_system_calls());
@@ -309,12 +308,9 @@ mod tests {
             let text = failure.expect("it is refused").text;
             assert!(text.contains(word), "{text}");
         };
+        refused(args("--against-command server").subjects().err(), "{port}");
         refused(
-            args("--against-command server").contenders().err(),
-            "{port}",
-        );
-        refused(
-            args("--against udp://127.0.0.1:7").contenders().err(),
+            args("--against udp://127.0.0.1:7").subjects().err(),
             "tcp://",
         );
         refused(args("-c 0").loads().err(), "1 or more");

@@ -10,7 +10,7 @@
 //!
 //! The guard sleeps while the load is on: one thread in wait(2), the other in read(2).
 
-use crate::cli::bench::child::{Processors, spawn_on};
+use crate::cli::bench::server_process::{Processors, spawn_on};
 use crate::cli::error::{CliError, CliErrorKind, Exit};
 use crate::cli::own_program;
 use nix::errno::Errno;

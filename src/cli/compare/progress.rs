@@ -1,9 +1,9 @@
 //! What is seen while a comparison lasts: a bar on a terminal, a line for every load elsewhere. Both go to standard
 //! error, so that the report alone is on standard output.
 
-use super::menu::Load;
 use super::record::{Figure, Sample};
 use super::text::{count, load_name};
+use super::workloads::Load;
 use crate::cli::logging::print_line;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal};

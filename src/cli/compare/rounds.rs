@@ -4,12 +4,12 @@
 //! after the other at the same load, so that what changes from minute to minute changes for all; in which order is drawn
 //! anew each time, so that being first is nobody's privilege.
 
-use super::contender::Contender;
-use super::menu::{Course, Load};
 use super::progress::Progress;
 use super::record::{Cell, Entry};
 use super::sample::{self, Outcome};
-use crate::cli::bench::child::Processors;
+use super::subject::Subject;
+use super::workloads::{Course, Load};
+use crate::cli::bench::server_process::Processors;
 use crate::cli::error::CliError;
 use crate::cli::units::grouped;
 use crate::load::{Latencies, Random, latencies};
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const POINTS: u32 = 12;
 
 pub(super) struct Rounds<'a> {
-    pub(super) contenders: &'a [Contender],
+    pub(super) subjects: &'a [Subject],
     pub(super) loads: &'a [Load],
     pub(super) course: Course,
     pub(super) processors: Option<&'a Processors>,
@@ -73,19 +73,19 @@ impl Rounds<'_> {
     }
 
     fn prepare(&self) -> Brought {
-        let entry = |load, contender: &Contender| Entry {
-            left_out: contender.excuse(load).map(str::to_owned),
+        let entry = |load, subject: &Subject| Entry {
+            left_out: subject.excuse(load).map(str::to_owned),
             ..Entry::default()
         };
         let cells = self.loads.iter().map(|load| Cell {
             scenario: load.scenario,
             connections: load.connections as u64,
             size: load.size as u64,
-            entries: (self.contenders.iter())
-                .map(|contender| entry(load, contender))
+            entries: (self.subjects.iter())
+                .map(|subject| entry(load, subject))
                 .collect(),
         });
-        let histograms = || self.contenders.iter().map(|_| latencies()).collect();
+        let histograms = || self.subjects.iter().map(|_| latencies()).collect();
         Brought {
             cells: cells.collect(),
             rounds: 0,
@@ -97,14 +97,14 @@ impl Rounds<'_> {
     /// One load on every model.
     fn measure(&mut self, cell: usize, round: u64, brought: &mut Brought) -> Result<(), CliError> {
         let load = &self.loads[cell];
-        let mut order: Vec<usize> = (0..self.contenders.len()).collect();
+        let mut order: Vec<usize> = (0..self.subjects.len()).collect();
         shuffle(&mut order, &mut self.random);
         for model in order {
             if brought.cells[cell].entries[model].left_out.is_some() {
                 continue;
             }
             let outcome = sample::take(
-                &self.contenders[model],
+                &self.subjects[model],
                 load,
                 &self.course,
                 self.processors,

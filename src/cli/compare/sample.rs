@@ -2,11 +2,11 @@
 //!
 //! What may live in this file: the figures of one run, and why a run is none. What may not: repeating it.
 
-use super::contender::{Contender, Server};
-use super::menu::{Course, Load};
 use super::record::{Figure, Sample, Scenario};
-use crate::cli::bench::child::Processors;
-use crate::cli::bench::crew::Told;
+use super::subject::{Server, Subject};
+use super::workloads::{Course, Load};
+use crate::cli::bench::server_process::Processors;
+use crate::cli::bench::workers::Told;
 use crate::cli::bench::{Run, measure};
 use crate::cli::error::CliError;
 use crate::cli::units::grouped;
@@ -37,14 +37,14 @@ pub(super) enum Outcome {
 /// # Errors
 /// That we could not measure, whoever it was.
 pub(super) fn take(
-    contender: &Contender,
+    subject: &Subject,
     load: &Load,
     course: &Course,
     processors: Option<&Processors>,
     round: u64,
     stop: &AtomicBool,
 ) -> Result<Outcome, CliError> {
-    let mut server = match contender.start(processors) {
+    let mut server = match subject.start(processors) {
         Ok(server) => server,
         Err(why) => return Ok(Outcome::LeftOut { why, wrong: false }),
     };

@@ -3,11 +3,11 @@
 //! The server is watched from its start to the end of the load, twice, with a few requests and with many. The difference
 //! is what the requests between cost: start, accepting and closing are in both, and cancel.
 
-use super::contender::Contender;
-use super::menu::{Course, Load};
 use super::record::SystemCalls;
-use crate::cli::bench::child::Processors;
+use super::subject::Subject;
+use super::workloads::{Course, Load};
 use crate::cli::bench::measure;
+use crate::cli::bench::server_process::Processors;
 use crate::cli::error::CliError;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -26,14 +26,14 @@ const RARE: f64 = 0.002;
 
 /// Counts, or says why that cannot be done. `None` inside: somebody has said that it is enough.
 pub(super) fn count(
-    contender: &Contender,
+    subject: &Subject,
     load: &Load,
     processors: Option<&Processors>,
     stop: &AtomicBool,
 ) -> Result<Result<SystemCalls, String>, CliError> {
     let mut counts = Vec::new();
     for requests in [REQUESTS.0, REQUESTS.1] {
-        match watch(contender, load, requests, processors, stop)? {
+        match watch(subject, load, requests, processors, stop)? {
             Ok(counted) => counts.push(counted),
             Err(why) => return Ok(Err(why)),
         }
@@ -60,13 +60,13 @@ fn difference(few: &Counts, many: &Counts) -> SystemCalls {
 }
 
 fn watch(
-    contender: &Contender,
+    subject: &Subject,
     load: &Load,
     requests: u64,
     processors: Option<&Processors>,
     stop: &AtomicBool,
 ) -> Result<Result<Counts, String>, CliError> {
-    let server = match contender.start(processors) {
+    let server = match subject.start(processors) {
         Ok(server) => server,
         Err(why) => return Ok(Err(why)),
     };

@@ -1,7 +1,7 @@
 //! The comparison as a table for people, and how its figures are written.
 
-use super::judge::JUDGED;
 use super::record::{Cell, Entry, Figure, Ratio, Record, Scenario};
+use super::statistics::JUDGED;
 use crate::cli::units::{grouped, plural};
 use std::fmt::Write;
 

@@ -5,7 +5,7 @@
 //! already) and printing.
 
 use super::args::Question;
-use super::machine::Machine;
+use super::system::Machine;
 use crate::cli::units::grouped;
 
 /// Descriptors that a process needs beside its connections; the server keeps as many in reserve.

@@ -4,7 +4,7 @@
 
 use super::args::Question;
 use super::limits::{Row, Unit, Verdict, first_met};
-use super::machine::Machine;
+use super::system::Machine;
 use crate::cli::units::{grouped, plural};
 use serde_json::{Value, json};
 use std::fmt::Write;

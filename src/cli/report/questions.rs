@@ -4,8 +4,8 @@
 //! came back, a connection that was never made: none of them has a figure, and a comparison of the figures alone would
 //! praise the server that left its slowest work undone. So each of these is a finding, decided without statistics.
 
-use crate::cli::compare::judge::{Estimate, JUDGED, Location, difference, independent, mean};
 use crate::cli::compare::record::{Entry, Figure, Record};
+use crate::cli::compare::statistics::{Estimate, JUDGED, Location, difference, independent, mean};
 use crate::cli::compare::text::load_name;
 use serde_json::Value;
 

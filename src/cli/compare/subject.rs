@@ -3,11 +3,11 @@
 //! What may live in this file: names, commands, starting a server and waiting until it answers. What may not: load.
 
 use super::guard::{Guard, descendants};
-use super::menu::Load;
 use super::record::{Model, Scenario};
+use super::workloads::Load;
 use crate::blocking::threads_max;
-use crate::cli::bench::child::{Process, Processors, serve};
 use crate::cli::bench::resolve;
+use crate::cli::bench::server_process::{Process, Processors, serve};
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::units::grouped;
 use crate::net::{Address, Endpoint};
@@ -36,7 +36,7 @@ pub(super) enum Own {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Contender {
+pub(super) enum Subject {
     Own(Own),
     /// A shell's words, with [`PORT`] in them.
     Command(String),
@@ -85,7 +85,7 @@ impl Own {
     }
 }
 
-impl Contender {
+impl Subject {
     pub(super) fn model(&self) -> Model {
         let (name, command, note) = match self {
             Self::Own(own) => (
@@ -311,7 +311,7 @@ mod tests {
             connections,
             size: 64,
         };
-        let excuse = |own, load| Contender::Own(own).excuse(&load);
+        let excuse = |own, load| Subject::Own(own).excuse(&load);
         let one = Own::Iterative;
         assert_eq!(excuse(one, load(Scenario::RequestResponse, 1)), None);
         assert_eq!(excuse(one, load(Scenario::Churn, 100)), None);

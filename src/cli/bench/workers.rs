@@ -5,7 +5,7 @@
 //! [`ControlChannel`](crate::load::ControlChannel)). And whoever adds figures up, draws and prints here delays no request there. What the
 //! worker does is in [`super::worker`].
 
-use super::wire;
+use super::ipc;
 use super::worker::{GO, STOP};
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::own_program;
@@ -45,7 +45,7 @@ pub(super) fn run(
     mut told: impl FnMut(Told<'_>),
 ) -> Result<Total, CliError> {
     let (sender, receiver) = mpsc::channel();
-    let mut crew = Crew(Vec::new());
+    let mut crew = Workers(Vec::new());
     for plan in plan.divide(workers) {
         crew.0.push(Worker::start(&plan, sender.clone())?);
     }
@@ -60,7 +60,7 @@ fn system(what: &str, error: &io::Error) -> CliError {
 fn collect(
     messages: &Receiver<(usize, Message)>,
     stop: &dyn Fn() -> bool,
-    crew: &mut Crew,
+    crew: &mut Workers,
     told: &mut impl FnMut(Told<'_>),
 ) -> Result<Total, CliError> {
     let mut total = Total::new(crew.0.len());
@@ -101,7 +101,7 @@ fn collect(
 }
 
 /// Ctrl-Z stops this process, and with it the load: the workers have process groups of their own, and would go on.
-fn suspend_together(crew: &Crew) {
+fn suspend_together(crew: &Workers) {
     if !suspended().swap(false, Ordering::Relaxed) {
         return;
     }
@@ -122,7 +122,7 @@ fn suspended() -> &'static AtomicBool {
 }
 
 /// The worker processes.
-struct Crew(Vec<Worker>);
+struct Workers(Vec<Worker>);
 
 /// A process, and the pipe that leads to it.
 struct Worker {
@@ -133,7 +133,7 @@ struct Worker {
     is_over: bool,
 }
 
-impl Crew {
+impl Workers {
     fn say(&mut self, order: &str) {
         for worker in &mut self.0 {
             // One that has ended needs no orders.
@@ -166,7 +166,7 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for Workers {
     fn drop(&mut self) {
         for mut worker in self.0.drain(..) {
             drop(worker.pipe); // the end of its commands ends a worker
@@ -191,13 +191,13 @@ impl Worker {
                 "a worker has no pipes",
             ));
         };
-        let line = format!("{}\n", wire::plan_to_json(plan));
+        let line = format!("{}\n", ipc::plan_to_json(plan));
         pipe.write_all(line.as_bytes())
             .map_err(|error| system("a worker takes no plan", &error))?;
         let worker = plan.worker;
         thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
-                let Some(message) = wire::message_from(&line) else {
+                let Some(message) = ipc::message_from(&line) else {
                     continue;
                 };
                 let is_last = matches!(message, Message::Done(_) | Message::Failed(_));
