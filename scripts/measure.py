@@ -183,7 +183,7 @@ def generator():
             # Under valgrind it is the bottleneck, and says so by its exit code; what it counts is all the same.
             subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=DEADLINE)
             profiles = [open(os.path.join(folder, name)).read() for name in os.listdir(folder)]
-        worker = next(text for text in profiles if re.search(r"^cmd: .*--as-worker", text, re.M))
+        worker = next(text for text in profiles if re.search(r"^cmd: .*--worker", text, re.M))
         return int(re.search(r"^(?:totals|summary): (\d+)", worker, re.M).group(1))
 
     scale = 1 if options.check else 5

@@ -123,7 +123,7 @@ impl RejectReason {
     pub fn text(self) -> &'static str {
         match self {
             Self::Limit => {
-                "as many connections are open as may be (see --connections and --overload)"
+                "as many connections are open as may be (see --max-connections and --overload)"
             }
             Self::Prefix => "its prefix has as many connections as it may (see --max-per-prefix)",
             Self::Denied => "its address may not come (see --allow and --deny)",

@@ -64,7 +64,7 @@ impl Run {
 }
 
 pub(super) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
-    if args.as_worker {
+    if args.worker {
         return worker::work();
     }
     args.refuse_nonsense()?;

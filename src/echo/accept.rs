@@ -157,7 +157,7 @@ impl<W: Backend> Server<W> {
             .allows(self.reactor.now(), &mut self.stats.log_suppressed)
         {
             log::warn!(
-                "{} connections are open, which is the limit; newcomers wait until one closes (see --connections)",
+                "{} connections are open, which is the limit; newcomers wait until one closes (see --max-connections)",
                 self.limits.connections_max
             );
         }

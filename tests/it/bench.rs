@@ -245,7 +245,7 @@ fn steps_and_search_report_each_of_their_runs() {
     let ended = bench(&format!("{server} -r 200,400 -d 300ms --warm-up 0"));
     assert_eq!(ended.report["steps"].as_array().unwrap().len(), 2);
     let ended = bench(&format!(
-        "{server} --find-max 500ms -c 2 -d 150ms --warm-up 0"
+        "{server} --find-max-rate 500ms -c 2 -d 150ms --warm-up 0"
     ));
     assert!(ended.report["steps"].as_array().unwrap().len() > 1);
 }

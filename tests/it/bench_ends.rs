@@ -49,7 +49,7 @@ fn a_silent_server_is_given_up() {
     let (server, _) = mutant(Mutation::Silent);
     let began = Instant::now();
     let ended = bench(&format!(
-        "{server} -c 400 --opening 8 -d 100ms --timeout 1s"
+        "{server} -c 400 --connect-concurrency 8 -d 100ms --timeout 1s"
     ));
     assert!(began.elapsed() < Duration::from_secs(25), "50 timeouts");
     assert_eq!(ended.code, 75);

@@ -116,7 +116,7 @@ fn freezing() -> Vec<Row> {
             name: "no connection is served from the first byte on",
             ended: against(
                 Mutation::Silent,
-                "-c 100 --opening 8 -d 300ms --timeout 500ms",
+                "-c 100 --connect-concurrency 8 -d 300ms --timeout 500ms",
             ),
             codes: &[75],
             says: Says::Words("92 were not tried any more"),

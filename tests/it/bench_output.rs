@@ -176,7 +176,7 @@ fn python_reads_the_log_of_several_steps() {
 #[test]
 fn a_search_that_finds_nothing_says_so_and_shows_no_failure_as_its_result() {
     let server = tcp(|_, _| thread::sleep(Duration::from_millis(20)));
-    let words = format!("{server} -c 1 --find-max 5ms -d 150ms --warm-up 0");
+    let words = format!("{server} -c 1 --find-max-rate 5ms -d 150ms --warm-up 0");
     let found = bench(&words);
     assert_eq!(found.code, 6, "{}", found.err);
     assert!(
@@ -211,7 +211,7 @@ fn a_search_that_finds_nothing_says_so_and_shows_no_failure_as_its_result() {
 #[test]
 fn a_search_ends_with_the_exit_code_of_its_answer() {
     let found = bench(&format!(
-        "{} --find-max 2s -c 1 -d 150ms --warm-up 0",
+        "{} --find-max-rate 2s -c 1 -d 150ms --warm-up 0",
         tcp(|_, _| {})
     ));
     let rate = found.report["search"]["found_rate"].as_f64();

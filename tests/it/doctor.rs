@@ -75,7 +75,7 @@ fn serve_holds_what_the_doctor_says() {
     assert_eq!(doctor_with(300, &format!("-c {holds}")).code, 0);
     let serve = |connections: u64| {
         let program = env!("CARGO_BIN_EXE_echo-reactor");
-        let serve = format!("serve tcp://127.0.0.1:0 --strict --connections {connections}");
+        let serve = format!("serve tcp://127.0.0.1:0 --strict --max-connections {connections}");
         let mut command = Command::new("sh");
         command
             .args(["-c", &format!("ulimit -n 300 && exec '{program}' {serve}")])
@@ -117,5 +117,5 @@ fn nonsense_is_refused() {
     doctor(&["--connections", "0"]).failed(64, &["--connections 0"]);
     doctor(&["--connections", "many"]).failed(64, &["'many'", "500, 10k or 1M"]);
     doctor(&["--role", "judge"]).failed(64, &["'judge'", "client"]);
-    doctor(&["--busy", "101"]).failed(64, &["101"]);
+    doctor(&["--active-percent", "101"]).failed(64, &["101"]);
 }

@@ -91,7 +91,8 @@ fn a_background_job_is_not_stopped_by_its_terminal() {
         return;
     }
     let (_window, terminal) = terminal();
-    let line = format!("stty tostop; \"$0\" serve -v {TCP} --connections 4M --end-with $$ & wait");
+    let line =
+        format!("stty tostop; \"$0\" serve -v {TCP} --max-connections 4M --end-with $$ & wait");
     let mut command = Command::new("setsid");
     command
         .args(["--ctty", "sh", "-mc", &line])

@@ -89,7 +89,7 @@ fn the_reserve_makes_the_kernels_table_too() {
     let (mut open, mut reserved) = (0, (0, 0));
     wait_until("no table is inherited", || {
         let before = table(&[]);
-        reserved = table(&["--preallocate", "700", "--connections", "700"]);
+        reserved = table(&["--preallocate", "700", "--max-connections", "700"]);
         open = before.0;
         before.1.max(table(&[]).1) < 700
     });

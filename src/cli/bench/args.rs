@@ -23,7 +23,7 @@ Examples:
   echo-reactor bench localhost:7777 -c 1k -d 30s -s 64    closed loop: the next request when the answer has come
   echo-reactor bench localhost:7777 -r 50k                open loop: so many a second, whatever the server does
   echo-reactor bench localhost:7777 -r 10k,20k,40k        three steps of that
-  echo-reactor bench localhost:7777 --find-max 1ms        the highest rate with a p99 of at most 1 ms
+  echo-reactor bench localhost:7777 --find-max-rate 1ms        the highest rate with a p99 of at most 1 ms
   echo-reactor bench localhost:7777 --churn fin -c 50     connect, one request, close, and again
   echo-reactor bench localhost:7777 -c 10k --hold 30s     keep 10,000 open, one echo on each every 30 s
   echo-reactor bench localhost:7777 -c 10k --active 20%   8,000 idle ones beside 2,000 that are not
@@ -77,7 +77,7 @@ pub(in crate::cli) struct BenchArgs {
 
     /// Be a worker of another one's: the plan comes by standard input
     #[arg(long, hide = true)]
-    pub(super) as_worker: bool,
+    pub(super) worker: bool,
 }
 
 #[derive(Args, Debug)]
@@ -85,7 +85,7 @@ pub(in crate::cli) struct BenchArgs {
 struct Load {
     /// Plan so many requests a second in all, on a clock (open loop), for example 50k or 0.5; several, as in 10k,20k, in
     /// steps of --duration each
-    #[arg(short, long, value_name = "RATE", conflicts_with_all = ["churn", "hold", "find_max"])]
+    #[arg(short, long, value_name = "RATE", conflicts_with_all = ["churn", "hold", "find_max_rate"])]
     rate: Vec<List<Rate>>,
 
     /// How the planned requests follow one another
@@ -97,16 +97,16 @@ struct Load {
     pipeline: Count,
 
     /// Close each connection after one request, and open it anew
-    #[arg(long, value_name = "HOW", value_enum, conflicts_with_all = ["hold", "find_max"])]
+    #[arg(long, value_name = "HOW", value_enum, conflicts_with_all = ["hold", "find_max_rate"])]
     churn: Option<Closing>,
 
     /// Keep the connections open, with one echo on each every so often
-    #[arg(long, value_name = "TIME", conflicts_with = "find_max")]
+    #[arg(long, value_name = "TIME", conflicts_with = "find_max_rate")]
     hold: Option<Time>,
 
     /// Find the highest rate at which 99 of 100 answers take at most so long, in steps of --duration each
     #[arg(long, value_name = "TIME")]
-    find_max: Option<Time>,
+    find_max_rate: Option<Time>,
 
     /// Connections that send requests, as a number (50) or as a share (50%); the others idle
     #[arg(long, value_name = "SHARE", default_value_t = Share::Percent(Percent(100.0)))]
@@ -131,11 +131,11 @@ struct Course {
 
     /// Take so long for opening the connections, at least
     #[arg(long, value_name = "TIME", default_value_t = Time(Duration::ZERO))]
-    ramp: Time,
+    ramp_up: Time,
 
     /// Connections on their way at once, while they are opened
     #[arg(long, value_name = "COUNT", default_value_t = Count(64))]
-    opening: Count,
+    connect_concurrency: Count,
 
     /// Do not wait for an answer any longer, nor for the resolver; a datagram that is not back by then is lost [default:
     /// 5s, of datagrams 1s]
@@ -302,7 +302,7 @@ impl BenchArgs {
 
     pub(super) fn steps(&self) -> Steps {
         let rates = self.rates();
-        match (&self.load.find_max, rates.len()) {
+        match (&self.load.find_max_rate, rates.len()) {
             (Some(bound), _) => Steps::Find(bound.0),
             (None, 0 | 1) => Steps::Once,
             _ => Steps::Rates(rates),
@@ -365,8 +365,8 @@ impl BenchArgs {
                 |time| time.0,
             ),
             requests: self.requests.map(|count| count.0),
-            ramp: self.course.ramp.0,
-            opening: size(self.course.opening),
+            ramp: self.course.ramp_up.0,
+            opening: size(self.course.connect_concurrency),
             timeout: self.course.timeout.map_or(timeout, |time| time.0),
             interval: self.output.interval.0,
             seed: self.course.seed,
@@ -467,14 +467,14 @@ impl BenchArgs {
         if self.course.workers.0 == 0 || self.course.workers.0 > self.connections.0 {
             return usage("--workers is 1 or more, and each has a connection at least");
         }
-        if self.course.opening.0 == 0 {
-            return usage("--opening 0 opens nothing; write 1 or more");
+        if self.course.connect_concurrency.0 == 0 {
+            return usage("--connect-concurrency 0 opens nothing; write 1 or more");
         }
         self.refuse_without_effect()?;
         if self.requests.is_some_and(|count| count.0 == 0) {
             return usage("--requests 0 sends nothing; write 1 or more");
         }
-        if zero(self.duration) || zero(self.load.hold) || zero(self.load.find_max) {
+        if zero(self.duration) || zero(self.load.hold) || zero(self.load.find_max_rate) {
             return usage("a time of 0 measures nothing; write for example 10s");
         }
         if zero(self.course.timeout) {
@@ -559,7 +559,7 @@ pub(super) mod tests {
             "-d 0",
             "--timeout 0",
             "--workers 51",
-            "--opening 0",
+            "--connect-concurrency 0",
             "--active 51",
             "-r 0.0001",
             "--server-pid 4294967294",

@@ -1,4 +1,4 @@
-//! A worker process: this program again, with `--as-worker`, which has one thread and does nothing but the load.
+//! A worker process: this program again, with `--worker`, which has one thread and does nothing but the load.
 //!
 //! Its plan comes as a line on standard input, and control after it; its messages go as lines to standard output, all in
 //! the words of [`super::wire`]. What may live in this file: those two pipes. What may not: figures.
@@ -31,7 +31,7 @@ pub(super) fn work() -> Result<Exit, CliError> {
     let plan = ipc::plan_from(&line).ok_or_else(|| {
         CliError::new(
             CliErrorKind::Usage,
-            "--as-worker is for this program's own use",
+            "--worker is for this program's own use",
         )
     })?;
     pipes.never_wait().map_err(|error| broken(&error))?;

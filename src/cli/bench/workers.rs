@@ -179,7 +179,7 @@ impl Worker {
     fn start(plan: &Plan, sender: Sender<(usize, Message)>) -> Result<Self, CliError> {
         let mut child = own_program::command()
             .map_err(|error| system("this program cannot be found", &error))?
-            .args(["bench", "--as-worker"])
+            .args(["bench", "--worker"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0) // Ctrl-C is for us; the workers get an order

@@ -52,7 +52,7 @@ pub(in crate::cli) struct DoctorArgs {
 
     /// Connections of a hundred that have a request on its way at the same moment
     #[arg(long, value_name = "PERCENT", default_value_t = Percent(10.0))]
-    busy: Percent,
+    active_percent: Percent,
 
     /// Answer as JSON
     #[arg(long)]
@@ -105,7 +105,7 @@ pub(super) struct Question {
     /// A second.
     pub(super) churn: u64,
     /// In a hundred.
-    pub(super) busy: u64,
+    pub(super) active_percent: u64,
 }
 
 impl DoctorArgs {
@@ -122,10 +122,10 @@ impl DoctorArgs {
                 return Err(CliError::new(CliErrorKind::Usage, text));
             }
         }
-        if !(0.0..=100.0).contains(&self.busy.0) || self.busy.0.fract() != 0.0 {
+        if !(0.0..=100.0).contains(&self.active_percent.0) || self.active_percent.0.fract() != 0.0 {
             let text = format!(
-                "--busy {}: write a whole number of percent, for example 10%",
-                self.busy
+                "--active-percent {}: write a whole number of percent, for example 10%",
+                self.active_percent
             );
             return Err(CliError::new(CliErrorKind::Usage, text));
         }
@@ -137,7 +137,7 @@ impl DoctorArgs {
             targets: self.targets.0,
             burst: self.burst.0,
             churn: self.churn.0,
-            busy: self.busy.0 as u64,
+            active_percent: self.active_percent.0 as u64,
         })
     }
 

@@ -364,12 +364,13 @@ fn bytes_each(machine: &Machine, asked: &Question) -> u64 {
 
 /// Pages of buffers for the connections that have something on its way.
 fn pages(asked: &Question, connections: u64) -> u64 {
-    (connections * asked.busy).div_ceil(100) * asked.role.ends()
+    (connections * asked.active_percent).div_ceil(100) * asked.role.ends()
 }
 
 /// How many connections fit into so many bytes, idle ones and busy ones.
 fn bytes_hold(machine: &Machine, asked: &Question, bytes: u64) -> u64 {
-    let hundred = 100 * bytes_each(machine, asked) + asked.busy * asked.role.ends() * PAGE;
+    let hundred =
+        100 * bytes_each(machine, asked) + asked.active_percent * asked.role.ends() * PAGE;
     (u128::from(bytes) * 100 / u128::from(hundred)) as u64
 }
 
@@ -415,7 +416,7 @@ fn socket_memory(machine: &Machine, asked: &Question) -> Row {
     let needed = machine.tcp_mem_used.unwrap_or(0) + pages(asked, asked.connections);
     let most = machine.tcp_mem.map(|[_, pressure, _]| pressure);
     let left = most.map(|most| most.saturating_sub(machine.tcp_mem_used.unwrap_or(0)));
-    let hundred = asked.busy * asked.role.ends();
+    let hundred = asked.active_percent * asked.role.ends();
     let holds = left
         .filter(|_| hundred > 0)
         .map(|left| left * 100 / hundred);
@@ -429,8 +430,8 @@ fn socket_memory(machine: &Machine, asked: &Question) -> Row {
     )
     .holds(holds, asked.connections)
     .note(format!(
-        "{} % of the connections busy at once (--busy)",
-        asked.busy
+        "{} % of the connections busy at once (--active-percent)",
+        asked.active_percent
     ))
     .sysctl("net.ipv4.tcp_mem", format!("{low} {high} {}", 2 * high))
 }
@@ -496,7 +497,7 @@ fn group_memory(machine: &Machine, asked: &Question) -> Option<Row> {
 fn group_sockets(machine: &Machine, asked: &Question) -> Option<Row> {
     let left = machine.group_tcp_left?;
     let needed = pages(asked, asked.connections) * PAGE;
-    let hundred = asked.busy * asked.role.ends() * PAGE;
+    let hundred = asked.active_percent * asked.role.ends() * PAGE;
     let holds = (hundred > 0).then(|| (u128::from(left) * 100 / u128::from(hundred)) as u64);
     let row = Row::new(
         "cgroup_tcp",
@@ -651,7 +652,7 @@ pub(super) mod tests {
             targets: 1,
             burst: 1_000,
             churn: 0,
-            busy: 10,
+            active_percent: 10,
         }
     }
 

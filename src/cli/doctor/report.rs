@@ -126,7 +126,7 @@ pub(super) fn json(machine: &Machine, asked: &Question, rows: &[Row]) -> Value {
             "targets": asked.targets,
             "burst": asked.burst,
             "churn_per_second": asked.churn,
-            "busy_percent": asked.busy,
+            "busy_percent": asked.active_percent,
         },
         "fits": rows.iter().all(|row| row.verdict != Verdict::Short),
         "holds_connections": first.and_then(|row| row.holds),

@@ -24,7 +24,7 @@ Examples:
   echo-reactor serve udp://127.0.0.1:7777 -v          UDP, and a line for everything that comes
   echo-reactor serve unix:///run/echo.sock --unix-mode 0660
   echo-reactor serve localhost:0 | head -n 2          any free port; the lines say which
-  echo-reactor serve --idle-timeout 1m30s --connections 10k --stats-json stats.json
+  echo-reactor serve --idle-timeout 1m30s --max-connections 10k --stats-json stats.json
 
 Addresses: tcp://host:port  udp://host:port  unix:///path  unix://@name  unixgram:///path  host:port  :port
 Bytes: 64KiB or 64k is 65,536, 64kB is 64,000. Times: 250ms, 5s, 1m30s. Counts: 500, 10k, 1M, 100,000.
@@ -59,7 +59,7 @@ pub(in crate::cli) struct ServeArgs {
 
     /// Keep tight bounds, for a server that strangers can reach; what else is typed goes before
     ///
-    /// --connections 10k --max-per-prefix 100 --read-buffer 16KiB --idle-timeout 30s
+    /// --max-connections 10k --max-per-prefix 100 --read-buffer 16KiB --idle-timeout 30s
     /// --write-stall-timeout 10s --send-buffer 16KiB --receive-buffer 8KiB
     /// --keepalive 10s --user-timeout 15s --udp-rate-per-source 100 --udp-rate 10k
     #[arg(long, verbatim_doc_comment)]
@@ -153,11 +153,11 @@ fn per_prefix(limit: Option<usize>) -> Or<Count, Off> {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Capacity")]
 struct Capacity {
-    #[arg(long, visible_alias = "max-connections", value_name = "COUNT", help = format!(
+    #[arg(long, value_name = "COUNT", help = format!(
         "Connections held at once; see --overload [default: {}, or what the descriptors allow]",
         Count(Limits::default().connections_max as u64)
     ))]
-    connections: Option<Count>,
+    max_connections: Option<Count>,
 
     /// What becomes of newcomers when so many are open
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Full::Wait)]
@@ -167,7 +167,7 @@ struct Capacity {
     #[arg(long, value_name = "COUNT", default_value_t = Count(Limits::default().preallocate_connections as u64))]
     preallocate: Count,
 
-    /// Refuse to start if the descriptors do not suffice for --connections
+    /// Refuse to start if the descriptors do not suffice for --max-connections
     #[arg(long)]
     strict: bool,
 
@@ -332,9 +332,9 @@ impl ServeArgs {
         self.capacity.strict
     }
 
-    /// Whether `--connections` was typed: a limit of the user's own making may not be lowered without a word.
+    /// Whether `--max-connections` was typed: a limit of the user's own making may not be lowered without a word.
     pub(super) fn asked_for_connections(&self) -> bool {
-        self.capacity.connections.is_some()
+        self.capacity.max_connections.is_some()
     }
 
     /// The limits as they were typed. Numbers that no counter can hold become the greatest that it can, which
@@ -351,7 +351,7 @@ impl ServeArgs {
         Limits {
             connections_max: self
                 .capacity
-                .connections
+                .max_connections
                 .map_or(profile.connections_max, size),
             overload: self.capacity.overload.into(),
             connections_per_prefix: self.admission.max_per_prefix.value().map(size),
@@ -518,7 +518,7 @@ mod tests {
 
     #[test]
     fn every_limit_has_a_flag() {
-        let line = "--connections 10k --preallocate 9k --reserve-descriptors 7 --backlog 128 --read-budget 1k --accept-budget 2 \
+        let line = "--max-connections 10k --preallocate 9k --reserve-descriptors 7 --backlog 128 --read-budget 1k --accept-budget 2 \
             --datagram-budget 3 --read-buffer 4KiB --idle-timeout 1m30s --write-stall-timeout off --fin-timeout 5ms \
             --drain-timeout 1s --drain-idle-timeout 9ms --accept-retry 7ms --send-buffer 8k --receive-buffer 9k \
             --keepalive 1h --udp-rate-per-source off --udp-rate 5k --thread-stack 128k --overload reject \

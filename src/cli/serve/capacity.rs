@@ -52,7 +52,7 @@ pub(super) fn fit(args: &ServeArgs, in_use: u64) -> Result<(Limits, String), Cli
     let fits = limits.connections_max as u64;
     if lowered && args.asked_for_connections() {
         let text = format!(
-            "--connections {} is more than fits: there is room for {} ({room}); raise the hard limit \
+            "--max-connections {} is more than fits: there is room for {} ({room}); raise the hard limit \
              (ulimit -Hn, or LimitNOFILE= of systemd), or ask for less",
             grouped(asked),
             grouped(fits)
@@ -67,8 +67,8 @@ pub(super) fn fit(args: &ServeArgs, in_use: u64) -> Result<(Limits, String), Cli
     }
     let why = match (lowered, args.asked_for_connections()) {
         (true, _) => room,
-        (false, true) => "as --connections says".to_owned(),
-        (false, false) => "the default of --connections".to_owned(),
+        (false, true) => "as --max-connections says".to_owned(),
+        (false, false) => "the default of --max-connections".to_owned(),
     };
     let capacity = match args.model {
         Model::Iterative => "serves one connection at a time".to_owned(),

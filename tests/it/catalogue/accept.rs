@@ -200,7 +200,7 @@ fn is_rejected(client: &Socket) -> bool {
 
 #[test]
 fn a8_at_the_limit_they_wait_or_are_rejected() {
-    let server = Serve::start(&[TCP], &["--connections", "100"]);
+    let server = Serve::start(&[TCP], &["--max-connections", "100"]);
     let mut clients: Vec<Socket> = (0..150).map(|_| server.connect()).collect();
     clients.iter().for_each(|client| client.say(b"hi"));
     let queued = clients.split_off(100);
@@ -225,7 +225,10 @@ fn a8_at_the_limit_they_wait_or_are_rejected() {
     drop(queued);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 
-    let server = Serve::start(&[TCP], &["--connections", "100", "--overload", "reject"]);
+    let server = Serve::start(
+        &[TCP],
+        &["--max-connections", "100", "--overload", "reject"],
+    );
     let before = server.descriptors();
     let address = sock_addr(&server.endpoints[0]);
     let clients = (0..150).map(|_| unless_reset(try_connect(&address)));

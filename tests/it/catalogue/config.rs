@@ -103,22 +103,22 @@ fn g1_without_ipv6_its_addresses_are_refused_and_a_wildcard_is_ipv4s() {
 
 #[test]
 fn g2_more_connections_than_fit_are_a_warning_or_with_strict_a_refusal() {
-    let asked = ["--connections", "4M"]; // more descriptors than Linux gives to anybody by default
+    let asked = ["--max-connections", "4M"]; // more descriptors than Linux gives to anybody by default
     let server = Serve::start(&[TCP], &asked);
-    server.says("--connections 4,000,000 is more than fits");
+    server.says("--max-connections 4,000,000 is more than fits");
     server.says("holds up to");
     server.connect().is_echoed(b"served all the same");
     let refused = ended(program().args(["serve", TCP, "--strict"]).args(asked));
     refused.failed(
         71,
         &[
-            "--connections 4,000,000",
+            "--max-connections 4,000,000",
             "there is room for",
             "LimitNOFILE=",
         ],
     );
-    let server = Serve::start(&[TCP], &["--strict", "--connections", "100"]);
-    server.says("holds up to 100 connections (as --connections says)");
+    let server = Serve::start(&[TCP], &["--strict", "--max-connections", "100"]);
+    server.says("holds up to 100 connections (as --max-connections says)");
 }
 
 /// With a hard limit that is known the numbers are, too.
@@ -128,9 +128,9 @@ fn g2_the_refusal_states_what_was_asked_and_what_there_is() {
         return;
     }
     let limited = || wrapped("prlimit", &["--nofile=1000:1000"]);
-    let line = ["serve", TCP, "--connections", "1M"];
+    let line = ["serve", TCP, "--max-connections", "1M"];
     let numbers = [
-        "--connections 1,000,000",
+        "--max-connections 1,000,000",
         "room for 968",
         "1,000 descriptors",
     ];

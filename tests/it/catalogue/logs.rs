@@ -192,10 +192,10 @@ fn l5_mistakes_are_named_on_one_line_with_the_value() {
     refused(&["127.0.0.1:99999"], &["'99999'", "0 to 65535"]);
     refused(&["http://127.0.0.1:80"], &["'http://'", "tcp://"]);
     refused(
-        &["--connections", "many"],
-        &["'many'", "--connections", "10k"],
+        &["--max-connections", "many"],
+        &["'many'", "--max-connections", "10k"],
     );
-    refused(&["--connections", "0"], &["connections of 0"]);
+    refused(&["--max-connections", "0"], &["connections of 0"]);
     refused(
         &["--idle-timeout", "5"],
         &["'5'", "--idle-timeout", "250ms"],

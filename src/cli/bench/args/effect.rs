@@ -8,7 +8,7 @@ impl BenchArgs {
     /// Refuses options that change nothing in the chosen mode: a command line that has them means another mode.
     pub(super) fn refuse_without_effect(&self) -> Result<(), CliError> {
         let (load, course) = (&self.load, &self.course);
-        let plans = !load.rate.is_empty() || load.hold.is_some() || load.find_max.is_some();
+        let plans = !load.rate.is_empty() || load.hold.is_some() || load.find_max_rate.is_some();
         if load.arrivals == Following::Poisson && !plans {
             let text = "--arrivals has no effect without a plan; add --rate, or leave it out";
             return Err(CliError::new(CliErrorKind::Usage, text));
@@ -16,8 +16,11 @@ impl BenchArgs {
         let args = [
             ("--pipeline", load.pipeline.0 > 1),
             ("--active", load.active != Share::Percent(Percent(100.0))),
-            ("--ramp", !course.ramp.0.is_zero()),
-            ("--opening", course.opening != Count(64)),
+            ("--ramp-up", !course.ramp_up.0.is_zero()),
+            (
+                "--connect-concurrency",
+                course.connect_concurrency != Count(64),
+            ),
         ];
         match args.iter().find(|(_, is_typed)| *is_typed) {
             Some((flag, _)) if load.churn.is_some() => Err(CliError::new(
@@ -41,8 +44,8 @@ mod tests {
             "--arrivals poisson",
             "--churn fin --pipeline 2",
             "--churn fin --active 1",
-            "--churn reset --ramp 1s",
-            "--churn reset --opening 5",
+            "--churn reset --ramp-up 1s",
+            "--churn reset --connect-concurrency 5",
         ] {
             let arguments: Vec<&str> = wrong.split(' ').collect();
             let failure = args(&arguments).refuse_without_effect().unwrap_err();
