@@ -1,4 +1,4 @@
-//! The event loop against its blocking twins, in a minute: `echo-reactor compare`, for `cargo bench`.
+//! The event loop against its blocking models, in a minute: `echo-reactor compare`, for `cargo bench`.
 //!
 //! `cargo bench --bench echo` runs `compare --quick`, with whatever stands behind `--` as its further arguments; run as a
 //! test (`cargo test --benches`, CI) it measures each load once, for a moment, to see that it can. Everything that there is

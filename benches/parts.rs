@@ -1,7 +1,7 @@
 //! The parts of an echo that are ours, each by itself: what they cost without a kernel.
 //!
 //! `cargo bench --bench parts` measures; `cargo test --benches` and CI run each once. What may live here: one part at a
-//! time, over sockets that are memory. The whole server against its twins is in `echo`.
+//! time, over sockets that are memory. The whole server against its blocking models is in `echo`.
 
 use divan::{Bencher, black_box, counter::BytesCount};
 use echo_reactor::Stats;
@@ -106,10 +106,10 @@ fn connection(bencher: Bencher<'_, '_>, message_bytes: usize, takes_bytes: usize
 /// A tail is kept and paid in four parts.
 #[divan::bench(args = [64, 4096, 65_536])]
 fn tail_is_kept_and_paid(bencher: Bencher<'_, '_>, bytes: usize) {
-    let owed = vec![b'x'; bytes];
+    let unsent = vec![b'x'; bytes];
     bencher.counter(BytesCount::new(bytes)).bench_local(|| {
         let mut buffer = WriteBuffer::default();
-        buffer.store(black_box(&owed)).expect("memory");
+        buffer.store(black_box(&unsent)).expect("memory");
         while !buffer.is_empty() {
             let part = buffer.len().min(bytes / 4);
             buffer.consume(black_box(part));
@@ -225,7 +225,7 @@ fn run_queue_goes_round(bencher: Bencher<'_, '_>, sources: usize) {
         });
 }
 
-/// A key is looked up among a thousand: its slot, and whether its serial is that of the tenant.
+/// A key is looked up among a thousand: its slot, and whether its serial is that of the value.
 #[divan::bench]
 fn key_is_looked_up(bencher: Bencher<'_, '_>) {
     let mut reactor = reactor(1_000, true);

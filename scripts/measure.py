@@ -226,7 +226,7 @@ def memory():
 
 
 def pushers():
-    """Clients that send what they can and never read: each may cost one scratch and no more."""
+    """Clients that send what they can and never read: each may cost one read buffer and no more."""
     with Server() as server:
         with server.client() as client:
             echo(client, b"warm" * 20_000)

@@ -1,4 +1,4 @@
-//! The blocking twins: the same echo without an event loop, to compare the event loop with.
+//! The blocking models: the same echo without an event loop, to compare the event loop with.
 //!
 //! - [`Model::Iterative`] is the tutorial's server: accept one client, echo until it leaves, accept the next.
 //! - [`Model::ThreadPerConnection`] gives each client a thread, with a small stack and a buffer of its own.
@@ -117,7 +117,7 @@ pub struct Server {
     shared: Arc<Shared>,
 }
 
-/// Ends a server from another thread, and reads its ledger. It may outlive the server.
+/// Ends a server from another thread, and reads its counters. It may outlive the server.
 #[derive(Clone, Debug)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -196,7 +196,7 @@ impl Server {
         }
     }
 
-    /// Serves until a [`Handle`] ends it, and returns the ledger when every thread is done and every socket closed.
+    /// Serves until a [`Handle`] ends it, and returns the counters when every thread is done and every socket closed.
     ///
     /// # Errors
     /// The first threads could not be had; or every listener broke, which is the last one's error. An error of one
@@ -217,19 +217,19 @@ impl Server {
 }
 
 impl Handle {
-    /// Finish what is owed, then stop: nobody new is accepted, and every client gets what had arrived from it echoed and
+    /// Finish what is unsent, then stop: nobody new is accepted, and every client gets what had arrived from it echoed and
     /// is then closed ([`CloseReason::ShutDown`]). Who is still there after [`Limits::drain_timeout`] is cut ([`CloseReason::Aborted`]).
     /// It returns at once; [`Server::run`] returns when it is done.
     pub fn drain(&self) {
         self.shared.drain();
     }
 
-    /// Stops at once: every connection is cut ([`CloseReason::Aborted`]), and whatever it was owed is discarded.
+    /// Stops at once: every connection is cut ([`CloseReason::Aborted`]), and whatever it was unsent is discarded.
     pub fn stop(&self) {
         self.shared.stop();
     }
 
-    /// The ledger so far. It knows how many connections are live, and the bytes of those that have ended: a thread tells
+    /// The counters so far. It knows how many connections are live, and the bytes of those that have ended: a thread tells
     /// what it has counted when it is done, since to tell at every echo would be to share.
     #[must_use]
     pub fn stats(&self) -> Stats {

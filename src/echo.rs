@@ -1,7 +1,7 @@
 //! The server: one `match` on what the reactor says.
 //!
 //! ```text
-//! Ready(key)    a listener: let newcomers in       a connection: advance it       a datagram socket: answer
+//! Ready(key)    a listener: let new connections in       a connection: advance it       a datagram socket: answer
 //! Expired(key)  idle or stalled: end it            draining and quiet: say goodbye
 //! Alarm         try to accept again                the next stage of draining
 //! ```
@@ -13,7 +13,7 @@
 //!
 //! - **An error ends one connection.** A listener's error pauses the listener. Only waiting for events may fail as a
 //!   whole, and then nothing can be served any more.
-//! - **One way out.** Every connection ends in [`Server::close_connection`], with a reason, and the ledger balances after it.
+//! - **One way out.** Every connection ends in [`Server::close_connection`], with a reason, and the counters balances after it.
 //! - **A limit slows, it does not refuse**, unless it is asked to. Who finds no room waits in the kernel's queue until
 //!   there is some.
 //! - **Nobody takes the whole turn.** Each source has a budget, and queues up again when it is spent.
@@ -110,7 +110,7 @@ pub struct Server<W: Backend = Os> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// Somebody else has the doors. Who is here already is served as ever.
+    /// Somebody else has the listeners. Who is here already is served as ever.
     HandedOver,
     /// What was queued when this began is served, and each listener and datagram socket closed when its queue is empty.
     /// Who is in the middle of something may finish it; the quiet ones are told goodbye. At `goodbye` everybody is, and
@@ -138,7 +138,7 @@ struct Registrations {
 }
 
 impl<W: Backend> Server<W> {
-    /// A server without a door. `own_ports` are the UDP ports that it will have, for its udp_filter.
+    /// A server without a listener. `own_ports` are the UDP ports that it will have, for its udp_filter.
     pub(crate) fn new(
         selector: W::Selector,
         limits: Limits,
@@ -396,7 +396,7 @@ impl<W: Backend> Server<W> {
         match is_empty {
             Ok(true) => self.on_queue_empty(key),
             Ok(false) if self.has_drained(key, self.stats.datagrams_in - before) => {
-                self.close_door(key);
+                self.close_listener(key);
             }
             Ok(false) => {
                 self.backoff.forget(key);
@@ -409,7 +409,7 @@ impl<W: Backend> Server<W> {
 
     // ---- asking ----
 
-    /// The ledger.
+    /// The counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }

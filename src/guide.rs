@@ -23,7 +23,7 @@
 //! 3. [`Reactor::next_event`](crate::reactor::Reactor::next_event) names a key; `Server::on_ready` in `echo.rs` asks
 //!    [`Reactor::begin_event`](crate::reactor::Reactor::begin_event) who that is. If it is somebody who has left since, the answer is
 //!    nobody, and that is all.
-//! 4. [`Connection::advance`](crate::echo::connection::Connection::advance) reads the byte into the scratch, the one
+//! 4. [`Connection::advance`](crate::echo::connection::Connection::advance) reads the byte into the read buffer, the one
 //!    buffer that all connections share, and writes it back at once. This is where nearly every journey ends: one
 //!    `recvfrom`, one `sendto`, a share of one `epoll_wait`.
 //! 5. If the peer takes less than it sent, the rest becomes its [tail](crate::echo::write_buffer), and the connection waits to
@@ -67,7 +67,7 @@
 //! ## Closing at the end of input
 //! FIN says that the peer will *send* nothing more. It may still be reading. A server that closes at once cuts the echo
 //! of whatever it had not written yet. Here that cannot happen, for a reason that is worth a minute's thought: nothing is
-//! read while something is owed, FIN is seen by reading, so when it is seen nothing is owed.
+//! read while something is unsent, FIN is seen by reading, so when it is seen nothing is unsent.
 //!
 //! ## Waiting for WRITABLE all the time
 //! A socket is writable nearly always, so as a level it spins, and as an edge it fires once, right after registration,
@@ -82,24 +82,24 @@
 //!
 //! ## Buffering without a bound
 //! The obvious cure for a short write is a queue. If reading goes on meanwhile, a client that sends and never reads
-//! fills it with gigabytes. A tail of at most one scratch is the same cure with a bound. It has a price that clients
+//! fills it with gigabytes. A tail of at most one read buffer is the same cure with a bound. It has a price that clients
 //! should know: *who writes everything before reading anything will stall*, once the buffers of both kernels are full, until
 //! it reads. That is not a fault of the server. `echo-reactor send -` reads and writes at once.
 //!
 //! ## The token of somebody who has left
 //! epoll hands over a batch of events. While the first is handled, the connection of the seventh may be closed, and a
-//! newcomer may get its slot: slab gives out the slot freed last. The seventh event then wakes a stranger. So a
+//! new connection may get its slot: slab gives out the slot freed last. The seventh event then wakes a stranger. So a
 //! [`Key`](crate::reactor::Key) has a serial number beside the slot, and a key that does not match is nobody's.
 //!
 //! ## Accepting once
 //! A listener is edge-triggered too: a hundred clients that arrive together are one event. So `accept` until it would
-//! block. But not for ever: a flood of newcomers would starve those who are connected, so after
+//! block. But not for ever: a flood of new connections would starve those who are connected, so after
 //! [`accept_budget`](crate::Limits::accept_budget) the listener queues up again. *Here:* `Server::accept` in `echo/coming.rs`.
 //!
 //! ## Running out of descriptors
 //! `accept` fails with `EMFILE`, and the client stays in the queue. A level-triggered loop now spins at full speed; an
 //! edge-triggered one falls silent for ever, since the edge is spent: closing descriptors raises no new one. *Here:* the
-//! [governor](crate::echo::accept_gate) pauses, and tries again when a connection closes, or after a tenth of a second.
+//! [accept gate](crate::echo::accept_gate) pauses, and tries again when a connection closes, or after a tenth of a second.
 //!
 //! ## One who never stops sending
 //! A loop that drains each socket to the last byte belongs to whoever sends fastest. Each connection has a budget per turn
@@ -121,7 +121,7 @@
 //! ## The order that stands in line
 //! SIGTERM writes a byte into a pipe, and the pipe becomes readable: an event like any other, at the end of the kernel's
 //! list. Behind a thousand clients with 256 KiB each it waits for 80 ms, however early in a turn it would be looked
-//! for, and newcomers are let in all that time. So a turn takes in [at most 128](crate::reactor) of those who are ready,
+//! for, and new connections are let in all that time. So a turn takes in [at most 128](crate::reactor) of those who are ready,
 //! and an order raises a flag as well, which is looked at between any two turns. *Here:* `Server::turn` in `echo.rs`;
 //! `serve_by_events` in `cli/serve.rs` for signals.
 //!
@@ -142,8 +142,8 @@
 //! ## Waiting for those who cannot say goodbye
 //! A peer whose power fails sends neither FIN nor reset, and on a connection over which nothing moves no timer runs: it
 //! stays open for ever. (Nor is a reset safe: where the kernel has no memory left for TCP it is dropped like any other
-//! segment, and a reset is never repeated.) Three ways of being gone take three remedies. Silent and owed nothing:
-//! [`keepalive`](crate::Limits::keepalive) probes. Silent and owed bytes: probes do not run then, and TCP repeats itself
+//! segment, and a reset is never repeated.) Three ways of being gone take three remedies. Silent and unsent nothing:
+//! [`keepalive`](crate::Limits::keepalive) probes. Silent and unsent bytes: probes do not run then, and TCP repeats itself
 //! for a quarter of an hour, unless [`user_timeout`](crate::Limits::user_timeout) ends it earlier. Alive, with its window
 //! shut: it acknowledges whatever it is asked, so nothing of TCP's ends it, and we must, by a reset
 //! ([`write_stall_timeout`](crate::Limits::write_stall_timeout)). *Tests:* `tests/it/catalogue/network.rs`.
@@ -159,7 +159,7 @@
 //! (epoll(7), the sixth question). So what is handed over is taken out by hand
 //! ([`Reactor::release`](crate::reactor::Reactor::release)). *Test:* `e4_a_socket_that_lives_on_elsewhere_raises_no_event_here`.
 //!
-//! ## Closing the door to open it again
+//! ## Closing the listener to open it again
 //! A server that is stopped and started anew refuses everybody in between, and resets those who stood in the accept queue.
 //! A second listener with SO_REUSEPORT does not help: it has a queue of its own, and the first one's dies with it. The
 //! socket itself must live on: the successor gets a copy, and the accept queue is never without an owner

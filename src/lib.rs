@@ -9,8 +9,8 @@
 //! ```text
 //!                 wait                 next_event                 on_ready            advance
 //!   kernel ─────────────▶ Reactor ───────────────▶ echo::Server ──────────▶ Connection ────────▶ kernel
-//!     ▲      who is ready   │ slots, run queue,        │ limits, accept,       │ read into the scratch,
-//!     │                     │ deadlines                │ drain, ledger         │ write at once,
+//!     ▲      who is ready   │ slots, run queue,        │ limits, accept,       │ read into the read buffer,
+//!     │                     │ deadlines                │ drain, counters         │ write at once,
 //!     │                     │                          │                       │ keep the rest: the tail
 //!     └─────── want ◀───────┴───────── Wait(Reading | Writing | Lingering) ◀───┘
 //! ```
@@ -25,7 +25,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Stop it from another thread, and read its ledger
+//! # Stop it from another thread, and read its counters
 //!
 //! ```
 //! use echo_reactor::{Limits, Stats, echo::Server, net::Endpoint};
@@ -45,7 +45,7 @@
 //! client.shutdown(Shutdown::Write)?;
 //! assert_eq!(std::io::read_to_string(client)?, "Hello, world!");
 //!
-//! handle.drain(); // finish what is owed, then stop; `handle.stop()` would cut
+//! handle.drain(); // finish what is unsent, then stop; `handle.stop()` would cut
 //! let stats = running.join().unwrap()?;
 //! assert_eq!((stats.accepted, stats.bytes_in, stats.bytes_out), (1, 13, 13));
 //! assert_eq!(stats.check_invariants(), Ok(()));
@@ -147,11 +147,11 @@
 //! |---|---|
 //! | [`guide`] | the journey of one byte, and where beginners slip; no code |
 //! | [`limits`] | every bound: unit, default, reason |
-//! | [`stats`] | the ledger: counters that must balance |
+//! | [`stats`] | the counters: counters that must balance |
 //! | [`net`] | what a socket is: addresses, binding, accepting, streams, datagrams |
 //! | [`reactor`] | who is ready, in what order, and whose time is over; no bytes |
 //! | [`echo`] | the server: whose bytes go where, and who has to wait |
-//! | [`blocking`] | the twins: one client at a time, and a thread for each |
+//! | [`blocking`] | the blocking models: one client at a time, and a thread for each |
 #![cfg_attr(
     feature = "bench",
     doc = "| [`load`] | the load generator, on the same reactor: clients, pace, record, verdict |"
@@ -168,15 +168,15 @@
 //!
 //! # What always holds
 //!
-//! - **Every byte comes back once and in order, or its loss is counted with a reason**: bytes in = bytes out + owed +
+//! - **Every byte comes back once and in order, or its loss is counted with a reason**: bytes in = bytes out + unsent +
 //!   discarded, and accepted = live + closed ([`Stats::check_invariants`](stats::Stats::check_invariants)).
-//! - **Nothing is read while something is owed**, so that a connection holds at most one scratch of memory, and an idle
+//! - **Nothing is read while something is unsent**, so that a connection holds at most one read buffer of memory, and an idle
 //!   one none at all ([`echo::connection`]).
 //! - **One state, one interest, one deadline**: a connection waits to read or to write, never for both, and is registered
 //!   anew only when that changes ([`reactor::Registration`]).
 //! - **Every edge is drained, or queued**: nobody will report it again ([`reactor`]).
 //! - **A key that is outdated harms nobody** ([`reactor::Key`]).
-//! - **A turn has an end**: so many sources, and so many bytes of each. No order, newcomer or deadline waits for longer
+//! - **A turn has an end**: so many sources, and so many bytes of each. No order, new connection or deadline waits for longer
 //!   ([`reactor`]).
 //! - **A limit slows, it never switches the service off** ([`echo::accept_gate`]).
 //! - **An error ends one connection**, in one place, with one reason ([`stats::CloseReason`]).

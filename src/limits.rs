@@ -25,7 +25,7 @@ pub struct Limits {
     /// ([`Config::fit_descriptors`](crate::echo::Config::fit_descriptors)).
     pub connections_max: usize,
 
-    /// What becomes of newcomers while as many connections are open as may be (default: they wait).
+    /// What becomes of new connections while as many connections are open as may be (default: they wait).
     pub overload: OverloadPolicy,
 
     /// Connections that one prefix may hold at once (count; default `None`, no limit). Whoever comes on top of it is
@@ -59,19 +59,19 @@ pub struct Limits {
     /// fairer to the quiet ones, larger saves a few turns of the loop for the busy ones.
     pub read_budget_bytes: usize,
 
-    /// Connections that one listener may accept in a turn (count; default 64). It keeps a burst of newcomers from
+    /// Connections that one listener may accept in a turn (count; default 64). It keeps a burst of new connections from
     /// holding up those who are being served: sixty-four cost less than a millisecond.
     pub accept_budget: usize,
 
     /// Datagrams that one socket may answer in a turn (count; default 64), for the same reason.
     pub datagram_budget: usize,
 
-    /// Size of the scratch, the one buffer that every stream is read into (bytes; default 64 KiB: what the kernel hands
+    /// Size of the read buffer, the one buffer that every stream is read into (bytes; default 64 KiB: what the kernel hands
     /// over in one piece, so that a message of that size costs one read). It is also the most that a connection can owe,
-    /// since nothing is read while something is owed: a peer that never reads pins one scratch of ours and no more.
+    /// since nothing is read while something is unsent: a peer that never reads pins one read buffer of ours and no more.
     pub read_buffer_bytes: usize,
 
-    /// Time after which a connection with nothing owed and nothing to say is closed (default off: RFC 862 serves "until
+    /// Time after which a connection with nothing unsent and nothing to say is closed (default off: RFC 862 serves "until
     /// the calling user terminates the connection").
     pub idle_timeout: Option<Duration>,
 
@@ -117,7 +117,7 @@ pub struct Limits {
 
     /// Time that bytes on their way to a peer may stay unacknowledged before TCP gives up (TCP_USER_TIMEOUT of tcp(7);
     /// default off: the kernel goes on trying for about a quarter of an hour). It catches the peer that vanished while
-    /// it was owed bytes, during which keepalive does not run; and where both are set, an idle peer too is given up
+    /// it was unsent bytes, during which keepalive does not run; and where both are set, an idle peer too is given up
     /// once it has left probes unanswered for so long. Linux alone; elsewhere it is not set.
     pub user_timeout: Option<Duration>,
 
@@ -130,12 +130,12 @@ pub struct Limits {
     /// to forged sources.
     pub datagrams_total: Option<u32>,
 
-    /// Stack of each thread of the blocking twin (bytes; default 64 KiB beside its buffer; the platform's 2 to 8 MiB
+    /// Stack of each thread of the blocking model (bytes; default 64 KiB beside its buffer; the platform's 2 to 8 MiB
     /// are reserved address space, but at ten thousand threads even that is a wall).
     pub thread_stack_bytes: usize,
 }
 
-/// What becomes of newcomers while as many connections are open as may be.
+/// What becomes of new connections while as many connections are open as may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OverloadPolicy {
     /// They wait in the kernel's accept queue, and are let in as others leave. A burst costs them time and nothing else.
@@ -185,12 +185,12 @@ impl Limits {
     /// |---|---|---|
     /// | `connections_max` | 10,000 | at their worst they pin less than a gigabyte: 70 KB of the kernel's and 16 KiB of ours each |
     /// | `connections_per_prefix` | 100 | a hundred prefixes must conspire to fill it; one cannot |
-    /// | `read_buffer_bytes` | 16 KiB | what a peer that does not read is owed at most; no more arrives in one piece anyway |
+    /// | `read_buffer_bytes` | 16 KiB | what a peer that does not read is unsent at most; no more arrives in one piece anyway |
     /// | `idle_timeout` | 30 s | a connection that is not used is not kept; here we part with RFC 862 |
     /// | `write_stall_timeout` | 10 s | who takes nothing for so long is not slow but stuck |
     /// | `send_buffer_bytes`, `receive_buffer_bytes` | 16 KiB, 8 KiB | the kernel doubles both, and goes over them by a packet: 70 KB for a peer that does not read, where its own tuning ends at 5 MB |
     /// | `keepalive` | 10 s | a peer that vanished while idle is gone after 20 s |
-    /// | `user_timeout` | 15 s | one that vanished while it was owed bytes, after 16 s |
+    /// | `user_timeout` | 15 s | one that vanished while it was unsent bytes, after 16 s |
     /// | `datagrams_per_source` | 100 a second | a loop with a foreign echo server costs both next to nothing until it ends |
     /// | `datagrams_total` | 10,000 a second | what all forged sources together can have us send |
     ///

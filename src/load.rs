@@ -144,7 +144,7 @@ pub enum Message {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Final {
     /// What became of every request.
-    pub ledger: Counters,
+    pub counters: Counters,
     /// What went wrong.
     pub faults: Faults,
     /// How evenly the connections were served.

@@ -14,7 +14,7 @@
 //!
 //! What may live in this file: the macro and the list. A test holds that each name has a place in the sources.
 
-/// Whether this planted bug is alive: `false`, but in builds for `scripts/mutants`.
+/// Whether this mistake is alive: `false`, but in builds for `scripts/mutants`.
 #[cfg(not(mutants))]
 macro_rules! planted {
     ($bug:literal) => {
@@ -36,13 +36,13 @@ pub(crate) fn is_alive(bug: &str) -> bool {
     static ALIVE: LazyLock<Option<String>> = LazyLock::new(|| {
         let name = std::env::var("ECHO_MUTANT").ok()?;
         let is_listed = BUGS.iter().any(|(listed, _)| *listed == name);
-        assert!(is_listed, "there is no planted bug '{name}'");
+        assert!(is_listed, "there is no mistake '{name}'");
         Some(name)
     });
     ALIVE.as_deref() == Some(bug)
 }
 
-/// Every planted bug, and what it does. One line each: `scripts/mutants` reads them here.
+/// Every mistake, and what it does. One line each: `scripts/mutants` reads them here.
 #[cfg(mutants)]
 #[rustfmt::skip]
 const BUGS: &[(&str, &str)] = &[
@@ -57,18 +57,18 @@ const BUGS: &[(&str, &str)] = &[
     ("sleeps-over-the-queue", "the loop waits for the kernel while somebody is queued"),
     ("eintr-ends-the-loop", "a signal during epoll_wait ends the loop"),
     ("no-generation-check", "a key finds whoever lives in the slot now"),
-    ("one-generation", "every tenant of a slot gets the same serial"),
+    ("one-generation", "every value of a slot gets the same serial"),
     ("close-without-deregister", "a listener that lives on elsewhere stays in the event queue"),
     // Bytes
-    ("unbounded-tail", "reading goes on while bytes are owed"),
+    ("unbounded-tail", "reading goes on while bytes are unsent"),
     ("write-offset", "after a partial write the wrong bytes are sent"),
     ("short-write-ignored", "what a write did not take is forgotten, and counted as sent"),
     ("would-block-is-an-error", "a full socket ends its connection"),
     ("eintr-is-an-error", "a signal during a read ends the connection"),
-    ("close-with-a-tail-owed", "FIN closes a connection that is owed bytes"),
+    ("close-with-a-tail-owed", "FIN closes a connection that is unsent bytes"),
     ("reset-is-eof", "a reset counts as an end in good order"),
     ("discarded-uncounted", "bytes thrown away after our FIN are not counted"),
-    ("lost-tail-uncounted", "bytes owed to a connection that ends are not counted"),
+    ("lost-tail-uncounted", "bytes unsent to a connection that ends are not counted"),
     // Fairness
     ("no-budget", "who never stops sending is read for ever"),
     ("served-twice", "who queues up and is reported as well has two turns in one"),
@@ -93,7 +93,7 @@ const BUGS: &[(&str, &str)] = &[
     ("stalled-ends-in-order", "who takes nothing is closed by FIN, and its bytes stay in the kernel"),
     // Going
     ("orders-stand-in-line", "an order is seen when the event of its waker has come to the front"),
-    ("drain-cuts", "SIGTERM cuts those who are owed bytes"),
+    ("drain-cuts", "SIGTERM cuts those who are unsent bytes"),
     ("drain-forgets-the-queue", "who stands in the accept queue when the drain begins is reset"),
     ("drain-without-end", "what is left at the end of the drain is not cut"),
     ("goodbye-without-lingering", "we close right behind our FIN, and unread input makes it a reset"),

@@ -52,7 +52,7 @@ use std::time::{Duration, Instant};
 use timeouts::{Links, Timeouts};
 
 /// How many take part in a turn at most: so many of those who queued up, and so many of those of whom the kernel speaks.
-/// This bounds the time for which an order, a deadline or a newcomer has to wait. Whoever finds no room has it in the next
+/// This bounds the time for which an order, a deadline or a new connection has to wait. Whoever finds no room has it in the next
 /// turn, since both lists go sweep. A turn's own cost (a call of `epoll_wait`, a clock) is divided by as many, and is lost in
 /// theirs. No more than so many expire in a turn, either.
 const SOURCES_PER_TURN: usize = 128;
@@ -62,7 +62,7 @@ const SOURCES_PER_TURN: usize = 128;
 pub struct Reactor<S, P = Epoll> {
     selector: P,
     slots: PagedSlab<Slot<S>>,
-    /// The generation of the next tenant.
+    /// The generation of the next value.
     generation: u32,
     /// Who queued up for the next turn, by [`Reactor::requeue`].
     queue: VecDeque<Key>,

@@ -1,13 +1,13 @@
-//! The ledger: plain counters that must balance.
+//! The counters: plain counters that must balance.
 //!
 //! ```text
 //! accepted  = live + closed (each with a reason)
-//! bytes in  = bytes out + owed + discarded
+//! bytes in  = bytes out + unsent + discarded
 //! datagrams in = datagrams out + dropped (each with a reason)
 //! ```
 //!
 //! Plain integers, since one thread counts: an atomic would pay for a second one that is not there. The threads of the
-//! blocking twin keep one ledger each, and [`Stats::merge`] adds them up. What may live in this file: counters, reasons,
+//! blocking model keep one counters each, and [`Stats::merge`] adds them up. What may live in this file: counters, reasons,
 //! and their names. What may not: deciding anything by them.
 
 use std::collections::BTreeMap;
@@ -25,15 +25,15 @@ pub enum CloseReason {
     PeerTimeout,
     /// Somebody on this machine killed the socket (`ECONNABORTED`: `ss -K`).
     ConnectionAborted,
-    /// Nothing came for the idle timeout, and nothing was owed.
+    /// Nothing came for the idle timeout, and nothing was unsent.
     Idle,
-    /// The peer took nothing of what it was owed for the write-stall timeout.
+    /// The peer took nothing of what it was unsent for the write-stall timeout.
     WriteStall,
     /// We were stopping, and said goodbye in order: all that was read had been echoed.
     ShutDown,
     /// We were stopping, and the time to do it in order was over.
     Aborted,
-    /// There was no memory for what it was owed.
+    /// There was no memory for what it was unsent.
     OutOfMemory,
     /// The event queue would not have it (`ENOSPC`, `ENOMEM` of `epoll_ctl`).
     RegisterFailed,
@@ -42,7 +42,7 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// Every reason, in the order of the ledger.
+    /// Every reason, in the order of the counters.
     pub const ALL: [Self; 11] = [
         Self::PeerClosed,
         Self::Reset,
@@ -57,7 +57,7 @@ impl CloseReason {
         Self::Error,
     ];
 
-    /// Its name in the ledger: stable, for machines too.
+    /// Its name in the counters: stable, for machines too.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -89,11 +89,11 @@ impl From<&io::Error> for CloseReason {
     }
 }
 
-/// Why a connection was taken from the queue and reset at once. Those were never connections of ours: the ledger counts
+/// Why a connection was taken from the queue and reset at once. Those were never connections of ours: the counters counts
 /// them apart, and they are in neither `accepted` nor `closed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RejectReason {
-    /// As many connections are open as may be, and newcomers are not to wait.
+    /// As many connections are open as may be, and new connections are not to wait.
     Limit,
     /// Its prefix holds as many connections as one prefix may.
     Prefix,
@@ -104,10 +104,10 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
-    /// Every reason, in the order of the ledger.
+    /// Every reason, in the order of the counters.
     pub const ALL: [Self; 4] = [Self::Limit, Self::Prefix, Self::Denied, Self::Stopping];
 
-    /// Its name in the ledger: stable, for machines too.
+    /// Its name in the counters: stable, for machines too.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -172,7 +172,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    /// Every reason, in the order of the ledger.
+    /// Every reason, in the order of the counters.
     pub const ALL: [Self; 15] = [
         Self::ServicePort,
         Self::OwnPort,
@@ -191,7 +191,7 @@ impl DropReason {
         Self::Error,
     ];
 
-    /// Its name in the ledger: stable, for machines too.
+    /// Its name in the counters: stable, for machines too.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -214,7 +214,7 @@ impl DropReason {
     }
 }
 
-/// What a server has done so far. All are counts since its start, but for `live` and `owed`, which are of now, and
+/// What a server has done so far. All are counts since its start, but for `live` and `unsent`, which are of now, and
 /// `turn_us_max`, which is a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -226,7 +226,7 @@ pub struct Stats {
     pub connections_open_peak: u64,
     /// Connections ended, by [`CloseReason`]; read them with [`Stats::closed`].
     closed: [u64; CloseReason::ALL.len()],
-    /// Newcomers who were reset at once, by [`RejectReason`]; read them with [`Stats::rejected`].
+    /// New connections who were reset at once, by [`RejectReason`]; read them with [`Stats::rejected`].
     rejected: [u64; RejectReason::ALL.len()],
     /// Calls of `accept` that failed, by errno (0 where the system gave none).
     pub accept_errors: BTreeMap<i32, u64>,
@@ -242,7 +242,7 @@ pub struct Stats {
     pub bytes_out: u64,
     /// Bytes read and not yet echoed: the tails of all live connections.
     pub unsent_bytes: u64,
-    /// The most that was owed at once, in bytes.
+    /// The most that was unsent at once, in bytes.
     pub unsent_bytes_peak: u64,
     /// Bytes read that were never echoed, since their connection ended first.
     pub discarded: u64,
@@ -277,7 +277,7 @@ impl Stats {
         self.connections_open_peak = self.connections_open_peak.max(self.connections_open);
     }
 
-    /// A connection ended: `unsent` bytes of what it was owed go with it.
+    /// A connection ended: `unsent` bytes of what it was unsent go with it.
     pub fn close(&mut self, reason: CloseReason, unsent: usize) {
         self.connections_open -= 1;
         self.closed[reason as usize] += 1;
@@ -293,7 +293,7 @@ impl Stats {
         self.unsent_bytes_peak = self.unsent_bytes_peak.max(self.unsent_bytes);
     }
 
-    /// A connection paid back `bytes` of what it owed.
+    /// A connection paid back `bytes` of what it unsent.
     pub fn flush_unsent(&mut self, bytes: usize) {
         self.unsent_bytes -= bytes as u64;
         self.bytes_out += bytes as u64;
@@ -315,7 +315,7 @@ impl Stats {
             .or_default() += 1;
     }
 
-    /// A newcomer was reset at once.
+    /// A new connection was reset at once.
     pub fn reject(&mut self, why: RejectReason) {
         self.rejected[why as usize] += 1;
     }
@@ -337,13 +337,13 @@ impl Stats {
         self.closed.iter().sum()
     }
 
-    /// Newcomers who were reset at once for this reason.
+    /// New connections who were reset at once for this reason.
     #[must_use]
     pub fn rejected(&self, why: RejectReason) -> u64 {
         self.rejected[why as usize]
     }
 
-    /// Newcomers who were reset at once, for whatever reason.
+    /// New connections who were reset at once, for whatever reason.
     #[must_use]
     pub fn rejected_total(&self) -> u64 {
         self.rejected.iter().sum()
@@ -391,7 +391,7 @@ impl Stats {
         }
     }
 
-    /// Adds another ledger to this one. The peaks are added too, which makes them an upper bound: two ledgers do not
+    /// Adds another counters to this one. The peaks are added too, which makes them an upper bound: two counters do not
     /// tell whether they peaked at the same moment. Of the longest turns the longer one stays.
     pub fn merge(&mut self, other: &Self) {
         // Taken apart by name, so that a counter which is added to the struct and forgotten here does not compile.
@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn ledgers_add_up() {
+    fn counters_add_up() {
         let mut one = Stats::default();
         one.open();
         one.close(CloseReason::Idle, 0);

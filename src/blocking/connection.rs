@@ -105,7 +105,7 @@ impl Write for &Stream {
     }
 }
 
-/// Echoes until the peer has said FIN or something ends it. What is still owed then stands in `own`.
+/// Echoes until the peer has said FIN or something ends it. What is still unsent then stands in `own`.
 ///
 /// There is no state to keep between two calls, which is the charm of blocking: where the event loop needs a tail and a
 /// phase, this thread simply stands still. The price is the thread.
@@ -117,7 +117,7 @@ pub(super) fn echo(
 ) -> CloseReason {
     loop {
         let received = match stream.read(read_buffer) {
-            Ok(0) => return CloseReason::PeerClosed, // and nothing is owed: we came here by writing everything
+            Ok(0) => return CloseReason::PeerClosed, // and nothing is unsent: we came here by writing everything
             Ok(length) => &read_buffer[..length],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             // A blocking socket says so only when its read timeout is over.
@@ -138,7 +138,7 @@ const CALLS_IN_VAIN: u32 = 3;
 
 /// Writes all of `rest`, or says why not.
 ///
-/// `write_all` would do the same in one line, but when it fails it does not tell how much had gone: the ledger could not
+/// `write_all` would do the same in one line, but when it fails it does not tell how much had gone: the counters could not
 /// balance, and a slow peer could not be told from one that takes nothing.
 ///
 /// A call that waits is woken when a third of the send buffer is free, on a Unix socket three quarters, and when its time

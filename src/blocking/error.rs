@@ -13,7 +13,7 @@ pub enum StartError {
     Datagrams(Address),
     /// One at a time means one listener as well, and there would be so many.
     OneAddress(usize),
-    /// A limit asks who the newcomer is, and the twins let in whoever comes; this is the limit.
+    /// A limit asks who the new connection is, and the blocking models let in whoever comes; this is the limit.
     Admission(&'static str),
     /// There was nothing to bind, or it could not be bound.
     Bind(BindError),

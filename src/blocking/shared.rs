@@ -1,4 +1,4 @@
-//! What the threads share: who is connected, whether we are stopping, and the sum of their ledgers.
+//! What the threads share: who is connected, whether we are stopping, and the sum of their counters.
 //!
 //! All of it lies behind one mutex that is taken when a connection opens and when it closes, never between: an echo
 //! touches nothing that another thread writes to. What may live in this file: that mutex, what is waited for with it,
@@ -31,9 +31,9 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct State {
     phase: Phase,
-    /// The sum of all ledgers of connections that have ended, and the opening of those that have not.
+    /// The sum of all counters of connections that have ended, and the opening of those that have not.
     stats: Stats,
-    /// The most that a single connection owed at once.
+    /// The most that a single connection unsent at once.
     unsent_bytes_max: u64,
     /// Those who are connected, so that a stop can reach them.
     streams: HashMap<u64, Arc<Stream>>,
@@ -48,7 +48,7 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// Finish what is owed, until then.
+    /// Finish what is unsent, until then.
     Draining(Instant),
     Aborting,
 }
@@ -92,7 +92,7 @@ impl Shared {
     pub(super) fn stats(&self) -> Stats {
         let state = self.state();
         let mut stats = state.stats.clone();
-        // What all owed at the same moment nobody can know without sharing it, byte by byte. The most that one owed,
+        // What all unsent at the same moment nobody can know without sharing it, byte by byte. The most that one unsent,
         // times the most that were there, cannot be less; for one at a time it is exact.
         stats.unsent_bytes_peak = state.unsent_bytes_max * stats.connections_open_peak;
         stats
@@ -189,7 +189,7 @@ impl Shared {
 
     // --- The life of a connection -----------------------------------------------------------------------------------
 
-    /// Enters a newcomer, and gives it its number. `None` means that we are stopping: it is then as if it had never left
+    /// Enters a new connection, and gives it its number. `None` means that we are stopping: it is then as if it had never left
     /// the kernel's queue.
     ///
     /// Several acceptors may have seen the same last free place. All but one of them wait here, each with a client in

@@ -1,7 +1,7 @@
 //! Both models over both families, with real sockets; and the loop of one connection against a scripted one.
 //!
 //! Nothing here sleeps to be in time: every wait is for an event, with a deadline that only a failure reaches. Every
-//! server is ended by [`Running::end`], which checks the ledger.
+//! server is ended by [`Running::end`], which checks the counters.
 
 use super::*;
 use crate::net::UnixName;
@@ -50,7 +50,7 @@ impl Running {
         Client::connect(&self.endpoints[0])
     }
 
-    /// Waits for something that only the ledger tells.
+    /// Waits for something that only the counters tells.
     #[track_caller]
     fn waits_until(&self, condition: impl Fn(&Stats) -> bool) {
         let begin = Instant::now();
@@ -60,7 +60,7 @@ impl Running {
         }
     }
 
-    /// Waits for the end, and checks that the ledger balances and that nothing is left in it.
+    /// Waits for the end, and checks that the counters balances and that nothing is left in it.
     #[track_caller]
     fn end(self) -> Stats {
         let stats = self.result.recv_timeout(DEADLINE).unwrap().unwrap();
@@ -764,7 +764,7 @@ fn one_connection_follows_its_socket() {
     );
     check(vec![Fail(ConnectionReset)], CloseReason::Reset, b"", 0);
     check(vec![Fail(TimedOut)], CloseReason::PeerTimeout, b"", 0);
-    // What was not sent stays owed.
+    // What was not sent stays unsent.
     let in_vain = || Fail(WouldBlock);
     check(
         vec![Read(b"abc"), Write(1), in_vain(), in_vain(), in_vain()],

@@ -357,7 +357,7 @@ fn exit_of(run: &Run, allow_loss: bool) -> Exit {
     if has(FaultKind::Mismatch) || has(FaultKind::Extra) {
         return Exit::Mismatch;
     }
-    if !allow_loss && end.ledger.duplicates + end.ledger.reordered > 0 {
+    if !allow_loss && end.counters.duplicates + end.counters.reordered > 0 {
         return Exit::Mismatch;
     }
     if faults.total() > 0 {
@@ -368,7 +368,7 @@ fn exit_of(run: &Run, allow_loss: bool) -> Exit {
             () => Exit::System,
         };
     }
-    if !allow_loss && end.ledger.lost + end.ledger.late > 0 {
+    if !allow_loss && end.counters.lost + end.counters.late > 0 {
         return Exit::Timeout;
     }
     match run.verdict.is_valid() {

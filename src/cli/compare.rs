@@ -1,4 +1,4 @@
-//! `echo-reactor compare`: the event loop against its blocking twins, and against anybody else's server.
+//! `echo-reactor compare`: the event loop against its blocking models, and against anybody else's server.
 //!
 //! What may live in this file: the order of the steps, and the exit code. What was typed is in [`typed`]; who is compared
 //! in [`subject`], and their servers are ended by [`guard`]; at what and how often in [`menu`]; one measurement in [`sample`], all of them in [`rounds`]; system

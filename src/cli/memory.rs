@@ -107,7 +107,7 @@ pub(super) struct Held {
     pub(super) connections: u64,
     /// Bytes of the slots that are taken, and of those that there is room for.
     pub(super) slots: (u64, u64),
-    /// Bytes owed.
+    /// Bytes unsent.
     pub(super) tails: u64,
     /// The longest turn so far, in microseconds.
     pub(super) turn_us_max: u64,
@@ -166,7 +166,7 @@ impl Row {
     }
 }
 
-/// As the ledger is told: `name=count`, all of it growth since the start.
+/// As the counters is told: `name=count`, all of it growth since the start.
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (rss, objects, _) = self.of_one();

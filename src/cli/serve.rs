@@ -1,8 +1,8 @@
 //! `echo-reactor serve`: sets a server up, tells where it listens, looks after signals, and reports at the end.
 //!
-//! What may live in this file: the order of those steps, for the event loop and for its blocking twins. What was typed
+//! What may live in this file: the order of those steps, for the event loop and for its blocking models. What was typed
 //! and what it means is in [`typed`]; how many connections fit in [`capacity`]; who could reach it in [`exposure`]; why a start
-//! failed in [`explain`]; the ledger as JSON in [`report`]; sockets that we were born with in [`inherit`], and how they are
+//! failed in [`explain`]; the counters as JSON in [`report`]; sockets that we were born with in [`inherit`], and how they are
 //! handed over in [`succession`]; [`notify`] and [`pid_file`] tell others, and [`delivery`] retries; signals reach the loop by
 //! [`signals`]; whose end is ours too in [`parent`]; what the process gives up once everything is open in [`sandbox`].
 
@@ -161,7 +161,7 @@ struct End {
 }
 
 /// The twins have no datagrams: blocking on several sockets takes a thread for each, which is another program. They let in
-/// whoever comes, and open their own doors.
+/// whoever comes, and open their own listeners.
 fn refuse_what_the_model_cannot(
     args: &ServeArgs,
     inherited: &[BoundSocket],
@@ -269,7 +269,7 @@ struct Opened {
     _pid_file: Option<PidFile>,
 }
 
-/// Opens the doors: those that we were born with, and those that were typed. Tells everybody, once it is our turn.
+/// Opens the listeners: those that we were born with, and those that were typed. Tells everybody, once it is our turn.
 fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, CliError> {
     let Inherited {
         mut sockets,
@@ -488,7 +488,9 @@ fn conclude(end: &End, lasted: Duration) -> Exit {
     let lasted = Duration::from_millis(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX));
     log::info!("ended after {}: {}", Time(lasted), end.stats);
     if let Err(problem) = end.stats.check_invariants() {
-        log::error!("a mistake in this program, please report it: the ledger says that {problem}");
+        log::error!(
+            "a mistake in this program, please report it: the counters says that {problem}"
+        );
     }
     let cut = end.stats.closed(CloseReason::Aborted);
     let refused = end.stats.rejected(RejectReason::Stopping);

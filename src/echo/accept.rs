@@ -1,6 +1,6 @@
 //! How connections come: accepted, refused, or left to wait.
 //!
-//! What may live in this file: what is done with a newcomer and with an `accept` that failed. When accepting rests is the
+//! What may live in this file: what is done with a new connection and with an `accept` that failed. When accepting rests is the
 //! [`accept_gate`](super::accept_gate)'s to say, who may come the [`admission`](super::admission)'s.
 
 use super::backend::{Backend, Socket};
@@ -14,7 +14,7 @@ use crate::stats::{CloseReason, RejectReason};
 use std::io;
 
 impl<W: Backend> Server<W> {
-    /// Lets newcomers in, as many as one turn allows.
+    /// Lets new connections in, as many as one turn allows.
     #[inline(never)]
     pub(super) fn accept(&mut self, key: Key, readiness: Readiness) {
         self.must_time_turn = true;
@@ -84,7 +84,7 @@ impl<W: Backend> Server<W> {
         }
     }
 
-    /// Sends a newcomer away, by a reset: who is told at once can try elsewhere, and nothing of them stays in the kernel.
+    /// Sends a new connection away, by a reset: who is told at once can try elsewhere, and nothing of them stays in the kernel.
     fn reject(&mut self, accepted: &Accepted<W::Stream>, why: RejectReason) {
         self.stats.reject(why);
         accepted.stream.reset_on_close();
@@ -126,7 +126,7 @@ impl<W: Backend> Server<W> {
     /// A server that stops does not wait for a queue that it cannot read.
     fn give_up_while_stopping(&mut self, key: Key) {
         if self.phase != Phase::Serving {
-            self.close_door(key);
+            self.close_listener(key);
         }
     }
 
@@ -157,7 +157,7 @@ impl<W: Backend> Server<W> {
             .allows(self.reactor.now(), &mut self.stats.log_suppressed)
         {
             log::warn!(
-                "{} connections are open, which is the limit; newcomers wait until one closes (see --max-connections)",
+                "{} connections are open, which is the limit; new connections wait until one closes (see --max-connections)",
                 self.limits.connections_max
             );
         }
@@ -186,7 +186,7 @@ impl<W: Backend> Server<W> {
         }
     }
 
-    /// Lets newcomers in again. Their edge is long past, so the listeners are queued by hand.
+    /// Lets new connections in again. Their edge is long past, so the listeners are queued by hand.
     pub(super) fn resume_accepting(&mut self) {
         if self.accept_gate.resume(self.reactor.now()) {
             self.record_pause_time();

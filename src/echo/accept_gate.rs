@@ -1,13 +1,13 @@
-//! The accept_gate of `accept`: when newcomers are let in, and when they wait.
+//! The accept_gate of `accept`: when new connections are let in, and when they wait.
 //!
 //! Waiting happens in the kernel's accept queue, and costs nobody anything. There are two reasons for it: we hold as many
 //! connections as we may, or the system is short of descriptors or memory. Both end when a connection closes; a shortage
 //! may also end without our doing, so it is looked into by a timer. What must not be waited for is a new edge: the kernel
-//! reported the newcomers once, and that it could not give us a descriptor for them changes nothing in its books.
+//! reported the new connections once, and that it could not give us a descriptor for them changes nothing in its books.
 
 use std::time::{Duration, Instant};
 
-/// Whether newcomers wait, and until when at most.
+/// Whether new connections wait, and until when at most.
 #[derive(Debug, Default)]
 pub struct AcceptGate {
     paused_since: Option<Instant>,
@@ -17,18 +17,18 @@ pub struct AcceptGate {
 }
 
 impl AcceptGate {
-    /// Lets newcomers wait until a connection closes.
+    /// Lets new connections wait until a connection closes.
     pub fn pause_until_close(&mut self, now: Instant) {
         self.paused_since.get_or_insert(now);
     }
 
-    /// Lets newcomers wait until a connection closes, or for this long.
+    /// Lets new connections wait until a connection closes, or for this long.
     pub fn pause_for(&mut self, now: Instant, retry: Duration) {
         self.pause_until_close(now);
         self.retry_at = (!planted!("no-retry-after-emfile")).then(|| now + retry);
     }
 
-    /// Whether newcomers wait.
+    /// Whether new connections wait.
     pub fn is_paused(&self) -> bool {
         self.paused_since.is_some()
     }
@@ -38,7 +38,7 @@ impl AcceptGate {
         self.retry_at
     }
 
-    /// Lets newcomers in again. Whether they were waiting.
+    /// Lets new connections in again. Whether they were waiting.
     pub fn resume(&mut self, now: Instant) -> bool {
         self.retry_at = None;
         self.paused = self.paused_total(now);

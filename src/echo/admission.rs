@@ -1,6 +1,6 @@
 //! Who is let in: the lists of networks, and how many connections each may hold.
 //!
-//! The accept_gate asks whether there is room for anybody; here it is asked who. A newcomer is known by its address alone,
+//! The accept_gate asks whether there is room for anybody; here it is asked who. A new connection is known by its address alone,
 //! which over TCP is more than a claim: whoever has finished a handshake receives what is sent there. So one abuser is
 //! one prefix, a single IPv4 address or an IPv6 /64 (of which whoever has one address usually has all), and what one
 //! prefix may hold can be capped without troubling the others.
@@ -10,7 +10,7 @@
 //! And the kernel cannot be asked later: a socket whose peer has reset it does not know any more who that was. Counts at
 //! zero are removed, so that the table is never longer than there are connections.
 //!
-//! What may live in this file: a yes or no for a newcomer, and the counting behind it. No sockets, no clock.
+//! What may live in this file: a yes or no for a new connection, and the counting behind it. No sockets, no clock.
 
 use crate::limits::Limits;
 use crate::net::{IpNet, Peer};
@@ -60,7 +60,7 @@ impl Admission {
         }
     }
 
-    /// Whether this newcomer is let in, beside so many who are.
+    /// Whether this new connection is let in, beside so many who are.
     pub(super) fn judge(&self, peer: &Peer, live: u64) -> Result<(), RejectReason> {
         // Whoever may open a Unix socket's file has been let in by the file system.
         if let Peer::Ip(address) = peer {

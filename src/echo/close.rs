@@ -1,7 +1,7 @@
 //! How connections go, and how the server stops.
 //!
 //! ```text
-//!              leave: somebody else has the doors
+//!              leave: somebody else has the listeners
 //!            ┌──────────────────────────▶ Leaving ──┐
 //!   Serving ─┤                                      │ drain
 //!            └─ drain: the queues are ──▶ Draining ◀┘
@@ -44,7 +44,7 @@ impl<W: Backend> Server<W> {
             // In good order, the kernel would go on offering the unsent bytes for as long as the peer likes.
             connection.stream().reset_on_close();
         }
-        drop(connection); // before the doors open: the newcomer may need its descriptor
+        drop(connection); // before the listeners open: the new connection may need its descriptor
         if !planted!("close-wakes-nobody") {
             self.resume_accepting();
         }
@@ -119,7 +119,7 @@ impl<W: Backend> Server<W> {
         self.announce();
     }
 
-    /// Leaves the doors to somebody else who has copies of them ([`Server::try_clone_listeners`]), and serves on whoever is inside, for
+    /// Leaves the listeners to somebody else who has copies of them ([`Server::try_clone_listeners`]), and serves on whoever is inside, for
     /// as long as they like; it is finished when the last one has gone. [`Server::drain`] still asks them to.
     ///
     /// Nobody notices: the accept queue belongs to the socket, not to us, and what waits there, connections and datagrams
@@ -173,7 +173,7 @@ impl<W: Backend> Server<W> {
         self.record_pause_time();
         for key in self.listeners.clone() {
             if planted!("drain-forgets-the-queue") {
-                self.close_door(key);
+                self.close_listener(key);
                 continue;
             }
             if let Some(Socket::Datagrams(_)) = self.reactor.get_mut(key) {
@@ -226,7 +226,7 @@ impl<W: Backend> Server<W> {
                     0
                 };
             }
-            self.close_door(key);
+            self.close_listener(key);
         }
         self.accept_gate.resume(self.reactor.now());
         self.record_pause_time();
@@ -245,7 +245,7 @@ impl<W: Backend> Server<W> {
     pub(super) fn on_queue_empty(&mut self, key: Key) {
         self.backoff.forget(key);
         if self.phase != Phase::Serving {
-            self.close_door(key);
+            self.close_listener(key);
         }
     }
 
@@ -259,13 +259,13 @@ impl<W: Backend> Server<W> {
         *left == 0
     }
 
-    pub(super) fn close_door(&mut self, key: Key) {
+    pub(super) fn close_listener(&mut self, key: Key) {
         self.backoff.forget(key);
         self.listeners.retain(|&listener| listener != key);
         self.reactor.release(key);
     }
 
-    /// Whether newcomers are reset and datagrams dropped, because the time for serving them is over.
+    /// Whether new connections are reset and datagrams dropped, because the time for serving them is over.
     pub(super) fn is_refusing(&self) -> bool {
         matches!(self.phase, Phase::Closing { .. } | Phase::Stopped)
     }

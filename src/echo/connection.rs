@@ -6,11 +6,11 @@
 //!   accepted ──▶ Wait(Reading) ── bytes ──▶ read, write ───┤
 //!                      ▲                        │ the peer takes less than it sent
 //!                      │ all is sent            ▼
-//!                      └───────────────── Wait(Writing)      FIN, and nothing owed ──▶ Done(Finished)
+//!                      └───────────────── Wait(Writing)      FIN, and nothing unsent ──▶ Done(Finished)
 //! ```
 //!
 //! Two rules hold it together. **Never read while a tail remains**: then memory is bounded by one read_buffer, FIN can only
-//! be seen when nothing is owed, and "what do I wait for?" has one answer at any time. **An edge is drained**: reading
+//! be seen when nothing is unsent, and "what do I wait for?" has one answer at any time. **An edge is drained**: reading
 //! goes on until the socket is empty, or the turn's budget is (and then it says so).
 //!
 //! What may live in this file: bytes from a [`Stream`] and back to it. What may not: registering, deadlines, other
@@ -36,7 +36,7 @@ pub struct Connection<S> {
 enum Phase {
     /// It has not begun.
     Open,
-    /// We mean to end it as soon as nothing is owed.
+    /// We mean to end it as soon as nothing is unsent.
     Closing,
     /// We have said FIN. What still arrives is thrown away until the peer says FIN too: closing with unread input
     /// would send a reset, and that can overtake the last echoes.
@@ -46,9 +46,9 @@ enum Phase {
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// The peer's next bytes. Nothing is owed.
+    /// The peer's next bytes. Nothing is unsent.
     Reading,
-    /// Room for bytes that are owed.
+    /// Room for bytes that are unsent.
     Writing,
     /// The peer's FIN, after ours.
     Lingering,
@@ -77,7 +77,7 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Does what can be done at once: pays what is owed, then reads and echoes until the socket is empty, the peer takes
+    /// Does what can be done at once: pays what is unsent, then reads and echoes until the socket is empty, the peer takes
     /// no more, or `budget` bytes are read. `read_buffer` is lent for the time of the call.
     pub fn advance(
         &mut self,
@@ -120,7 +120,7 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Reads and echoes until the socket is empty, the peer takes no more, or the budget is spent. Nothing is owed yet.
+    /// Reads and echoes until the socket is empty, the peer takes no more, or the budget is spent. Nothing is unsent yet.
     fn echo_all(
         &mut self,
         readiness: Readiness,
@@ -230,7 +230,7 @@ impl<S: Stream> Connection<S> {
         Ok(false)
     }
 
-    /// Sends what is owed. Whether that was everything.
+    /// Sends what is unsent. Whether that was everything.
     #[cold] // likewise: peers are seldom slow
     fn flush(&mut self, stats: &mut Stats) -> io::Result<bool> {
         let sent = write_some(&mut self.stream, self.write_buffer.remaining())?;
@@ -244,7 +244,7 @@ impl<S: Stream> Connection<S> {
     /// That the kernel has told of no room does not mean that the peer has taken nothing. EPOLLOUT is reported when a
     /// third of the send buffer is free (`sk_stream_is_writeable`), on a Unix socket three quarters (`unix_writable`): a
     /// megabyte and more where the kernel has tuned the buffer, which a slow reader does not take in a minute. But
-    /// send(2) takes bytes as soon as the buffer is not full. After it the buffer is full again, or nothing is owed; so
+    /// send(2) takes bytes as soon as the buffer is not full. After it the buffer is full again, or nothing is unsent; so
     /// the next one that takes bytes is progress, too.
     #[cold]
     pub fn advance_stalled(
@@ -262,7 +262,7 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Asks for an end in good order: pay what is owed, say FIN, wait for the peer's. Takes effect at the next
+    /// Asks for an end in good order: pay what is unsent, say FIN, wait for the peer's. Takes effect at the next
     /// [`Connection::advance`].
     pub fn begin_close(&mut self) {
         if self.phase == Phase::Open {

@@ -102,7 +102,7 @@ impl WriteBuffer {
         }
         debug_assert!(
             self.is_empty(),
-            "nothing may be read while something is owed"
+            "nothing may be read while something is unsent"
         );
         if bytes.is_empty() {
             return Ok(());

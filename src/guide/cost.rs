@@ -27,7 +27,7 @@
 //! So **the kernel costs eighty times as much as the event loop**, and no server in user space can change that: a
 //! million idle connections are 3.9 GB of kernel memory at one end, whoever serves them, and 64 MB in the server. A
 //! program that gives each connection a buffer of 4 KiB doubles the kernel's figure; one that gives each a thread
-//! multiplies it by ten. That is the whole case for owning no buffer while nothing is owed
+//! multiplies it by ten. That is the whole case for owning no buffer while nothing is unsent
 //! ([`echo::connection`](crate::echo::connection)).
 //!
 //! # One busy connection
@@ -53,7 +53,7 @@
 //! | `fs.file-max` | a tenth of the memory in KiB | `accept`: ENFILE, for everybody | `sysctl` |
 //! | `fs.epoll.max_user_watches` | 4 % of the memory | `epoll_ctl`: ENOSPC | `sysctl` |
 //! | memory | | the kernel looks for somebody to kill | more of it |
-//! | [`connections_max`](crate::Limits::connections_max) | 1,000,000 | newcomers wait in the accept queue | `--connections`, up to 4M |
+//! | [`connections_max`](crate::Limits::connections_max) | 1,000,000 | new connections wait in the accept queue | `--connections`, up to 4M |
 //!
 //! Note who is told. Of these only EMFILE, ENFILE and ENOSPC reach the server, which pauses and says which it was
 //! ([`echo::accept_gate`](crate::echo::accept_gate)); the rest shows at the client, often as nothing but time. Most "the

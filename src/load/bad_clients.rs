@@ -234,7 +234,7 @@ impl Worker<'_> {
             }
         });
         if let Went::Cut = went {
-            self.context.ledger.slow_cut += 1;
+            self.context.counters.slow_cut += 1;
             self.forget(place);
             // It has shown what becomes of it, and does not come again.
             self.company[place].due = u64::MAX;
@@ -281,7 +281,7 @@ impl Worker<'_> {
             match stream.write(context.pattern.slice(0, member.sent, 1)) {
                 Ok(count) => {
                     member.sent += count as u64;
-                    context.ledger.bad_bytes += count as u64;
+                    context.counters.bad_bytes += count as u64;
                 }
                 // A server that takes nothing more has heard enough of it.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -350,19 +350,19 @@ impl Worker<'_> {
 
     /// Counts what became of a member that has left or was cut off, and lets it come again.
     fn leave(&mut self, place: usize, went: &Went) {
-        let ledger = &mut self.context.ledger;
+        let counters = &mut self.context.counters;
         let pause = match (went, self.company[place].habit) {
             (Went::On, _) => return,
             (Went::Through, Behavior::HalfCloser) => {
-                ledger.bad_half_closed += 1;
+                counters.bad_half_closed += 1;
                 TICK
             }
             (Went::Through, _) => {
-                ledger.bad_resets += 1;
+                counters.bad_resets += 1;
                 TICK
             }
             (Went::Cut, _) => {
-                ledger.bad_cut += 1;
+                counters.bad_cut += 1;
                 DRIBBLE
             }
         };

@@ -357,7 +357,7 @@ impl Worker<'_> {
     /// The first echo has come.
     pub(super) fn on_proved(&mut self, key: Key) {
         self.opening.pending -= 1;
-        self.context.ledger.opened += 1;
+        self.context.counters.opened += 1;
         let Mode::Churn { reset } = self.plan.mode else {
             self.opening.open += 1;
             self.opening.open_active += usize::from(self.is_active(key));
@@ -373,7 +373,7 @@ impl Worker<'_> {
         else {
             return;
         };
-        self.context.ledger.cycles += 1;
+        self.context.counters.cycles += 1;
         self.opening.timeouts = 0;
         // A segment that is sent again takes a fifth of a second at least (RFC 6298, with Linux' shortest timeout).
         let slow = |tally: &mut Tally| tally.longest_gap(self.context.now) > SLOW_CYCLE;
@@ -434,7 +434,7 @@ impl Worker<'_> {
         let by_count = self.plan.requests.is_some();
         match self.opening.must_give_up() {
             true if self.opening.churn => self.opening.given_up = by_count,
-            true if !ready => self.context.ledger.untried += self.opening.give_up(),
+            true if !ready => self.context.counters.untried += self.opening.give_up(),
             _ => {}
         }
     }
@@ -445,7 +445,7 @@ impl Worker<'_> {
         self.context
             .faults
             .note(fault, || format!("connection {number} to {target}"));
-        self.context.ledger.failed += 1;
+        self.context.counters.failed += 1;
         if self.opening.churn {
             self.opening.later.push(place);
         }

@@ -114,7 +114,7 @@ impl DatagramClient {
         context: &mut WorkerContext,
     ) -> Result<(), Fault> {
         let now = context.read_clock();
-        context.ledger.sent += 1;
+        context.counters.sent += 1;
         self.proofs += 1;
         self.issue(Request {
             planned: now,
@@ -206,7 +206,7 @@ impl DatagramClient {
         let Some(place) = number.checked_sub(self.base) else {
             // So old that nobody knows any more whether it is a double or was given up: late, in any case. It stays
             // counted as what it was counted.
-            context.ledger.late += 1;
+            context.counters.late += 1;
             return Ok(());
         };
         let now = context.read_clock();
@@ -214,18 +214,18 @@ impl DatagramClient {
         let request = *request;
         match std::mem::replace(fate, Fate::Back) {
             Fate::Back => {
-                context.ledger.duplicates += 1;
+                context.counters.duplicates += 1;
                 return Ok(());
             }
             Fate::Lost => {
-                context.ledger.lost -= 1;
-                context.ledger.late += 1;
+                context.counters.lost -= 1;
+                context.counters.late += 1;
                 context.answered(request);
                 return Ok(()); // another has taken its place by now
             }
             Fate::UnderWay => self.under_way -= 1,
         }
-        context.ledger.reordered += u64::from(!newest);
+        context.counters.reordered += u64::from(!newest);
         self.tally.count(now);
         context.answered(request);
         if context.again && self.ready && context.may_send() {
@@ -289,7 +289,7 @@ impl DatagramClient {
             }
         }
         self.under_way -= given_up;
-        context.ledger.lost += given_up as u64;
+        context.counters.lost += given_up as u64;
         given_up
     }
 

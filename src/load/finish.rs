@@ -30,7 +30,7 @@ impl Worker<'_> {
         self.dismiss_company();
         // Those that were planned and never sent have waited for at least so long. Leaving them out would say that the
         // server was quick because it could not be asked.
-        self.context.ledger.unsent = self.backlog.len() as u64;
+        self.context.counters.unsent = self.backlog.len() as u64;
         for planned in std::mem::take(&mut self.backlog) {
             if planned >= self.context.window.0 {
                 note(
@@ -60,8 +60,8 @@ impl Worker<'_> {
 
     /// Whether nothing is under way any more. A connection of a churn that is not open yet is under way, too.
     fn is_quiet(&self) -> bool {
-        let ledger = &self.context.ledger;
-        ledger.sent == ledger.echoed + ledger.lost && self.opening.pending() == 0
+        let counters = &self.context.counters;
+        counters.sent == counters.echoed + counters.lost && self.opening.pending() == 0
     }
 
     /// Counts what is still under way, and how evenly the connections fared: those that broke, or never came about, have
@@ -97,7 +97,7 @@ impl WorkerContext {
     /// Counts what a connection waits for when the run has ended.
     fn still_awaited(&mut self, state: &Client, churn: bool, now: u64) {
         let in_flight = state.in_flight() as u64;
-        self.ledger.in_flight += in_flight;
+        self.counters.in_flight += in_flight;
         match state {
             _ if in_flight > 0 => {
                 self.unanswered.awaited += in_flight;

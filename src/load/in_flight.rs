@@ -60,7 +60,7 @@ pub(super) struct WorkerContext {
     /// The one buffer that everything is read into.
     pub(super) read_buffer: Box<[u8]>,
     pub(super) slice: Box<Interval>,
-    pub(super) ledger: Counters,
+    pub(super) counters: Counters,
     pub(super) faults: Faults,
     pub(super) unanswered: Unanswered,
     pub(super) resent: Resent,
@@ -101,14 +101,14 @@ impl WorkerContext {
     #[inline]
     pub(super) fn may_send(&mut self) -> bool {
         let may = self.may_plan();
-        self.ledger.sent += u64::from(may);
+        self.counters.sent += u64::from(may);
         may
     }
 
     /// A request has come back, verified.
     #[inline]
     pub(super) fn answered(&mut self, request: Request) {
-        self.ledger.echoed += 1;
+        self.counters.echoed += 1;
         let now = self.now;
         if !self.planned {
             self.slice.echoes += 1;

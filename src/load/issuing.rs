@@ -144,7 +144,7 @@ impl Worker<'_> {
     fn leave_out(&mut self, now: u64) {
         let end = self.context.window.1;
         let skipped = self.pace.as_mut().map_or(0, |pace| pace.skip(now.min(end)));
-        self.context.ledger.left_out += 1 + skipped;
+        self.context.counters.left_out += 1 + skipped;
         if let Some(remaining) = &mut self.context.remaining {
             *remaining = remaining.saturating_sub(skipped);
         }
@@ -161,7 +161,7 @@ impl Worker<'_> {
                 continue;
             }
             if let Some(planned) = self.backlog.pop_front() {
-                self.context.ledger.sent += 1;
+                self.context.counters.sent += 1;
                 self.issue(key, planned);
                 self.list(key);
             }

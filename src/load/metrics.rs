@@ -1,4 +1,4 @@
-//! What a run writes down: histograms, the ledger of requests, and the first fault of each kind.
+//! What a run writes down: histograms, the counters of requests, and the first fault of each kind.
 //!
 //! What may live in this file: counters and how they are added up. What may not: judging them (`verdict` does), or
 //! showing them to anybody.
@@ -205,15 +205,15 @@ impl Counters {
         ]
     }
 
-    /// A ledger from its counters' names; unknown names are nobody's.
+    /// A counters from its counters' names; unknown names are nobody's.
     #[must_use]
     pub fn from_counters(count: impl Fn(&str) -> u64) -> Self {
-        let mut ledger = Self::default();
-        let names = ledger.counters();
-        for ((name, _), counter) in names.into_iter().zip(ledger.counters_mut()) {
+        let mut counters = Self::default();
+        let names = counters.counters();
+        for ((name, _), counter) in names.into_iter().zip(counters.counters_mut()) {
             *counter = count(name);
         }
-        ledger
+        counters
     }
 
     /// Adds another one's counters.
@@ -564,10 +564,10 @@ mod tests {
 
     #[test]
     fn counters_have_their_names() {
-        let ledger = Counters::from_counters(|name| name.len() as u64);
-        assert_eq!(ledger.in_flight, 9);
+        let counters = Counters::from_counters(|name| name.len() as u64);
+        assert_eq!(counters.in_flight, 9);
         assert!(
-            ledger
+            counters
                 .counters()
                 .iter()
                 .all(|(name, count)| name.len() as u64 == *count)

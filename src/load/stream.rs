@@ -204,7 +204,7 @@ impl StreamClient {
         self.phase = Phase::Proving;
         self.blocked = false;
         let now = context.read_clock();
-        context.ledger.sent += 1;
+        context.counters.sent += 1;
         self.issue(
             Request {
                 planned: now,

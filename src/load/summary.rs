@@ -149,7 +149,7 @@ impl Total {
 
     fn finish(&mut self, end: &Final) {
         let sum = &mut self.end;
-        sum.ledger.add(&end.ledger);
+        sum.counters.add(&end.counters);
         for (kind, count, first) in end.faults.iter() {
             sum.faults.add(kind, count, first);
         }

@@ -56,9 +56,9 @@ fn several(count: u64, noun: &str) -> String {
 #[must_use]
 pub fn assess(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounters) -> Validity {
     let mut verdict = Validity::default();
-    if !total.end.ledger.balance() {
+    if !total.end.counters.balance() {
         verdict.invalid.push(
-            "the ledger does not balance, a mistake in this program; please report it".into(),
+            "the counters does not balance, a mistake in this program; please report it".into(),
         );
     }
     judge_answers(&mut verdict, plan, total);
@@ -90,7 +90,7 @@ pub fn assess(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounter
 fn judge_answers(verdict: &mut Validity, plan: &Plan, total: &Total) {
     let end = &total.end;
     if total.echoes == 0 {
-        let all = plan.requests.filter(|&all| end.ledger.echoed >= all);
+        let all = plan.requests.filter(|&all| end.counters.echoed >= all);
         verdict.invalid.push(match all {
             Some(all) => format!(
                 "all {all} requests had come back before the window began; ask for more (-n), or use --warm-up 0"
@@ -106,11 +106,11 @@ fn judge_answers(verdict: &mut Validity, plan: &Plan, total: &Total) {
     } else if total.latency().is_empty() {
         verdict.invalid.push("no latency was measured".into());
     }
-    if end.faults.total() == 0 && end.ledger.lost > 0 {
+    if end.faults.total() == 0 && end.counters.lost > 0 {
         verdict.notes.push(format!(
             "{} of {} sent did not come back in {:?}",
-            several(end.ledger.lost, "datagram"),
-            end.ledger.sent,
+            several(end.counters.lost, "datagram"),
+            end.counters.sent,
             plan.timeout
         ));
     }
@@ -163,7 +163,7 @@ fn judge_gap(verdict: &mut Validity, plan: &Plan, total: &Total) {
 /// Were there as many connections as planned?
 fn judge_connections(verdict: &mut Validity, plan: &Plan, total: &Total) {
     let (opened, planned) = (total.opened.0, plan.connections as u64);
-    let untried = total.end.ledger.untried;
+    let untried = total.end.counters.untried;
     if matches!(plan.mode, Mode::Churn { .. }) || opened >= planned || total.end.interrupted {
         return;
     }
@@ -288,26 +288,26 @@ fn judge_pace(verdict: &mut Validity, plan: &Plan, total: &Total) {
             missed * 100.0
         ));
     }
-    let ledger = &total.end.ledger;
-    if ledger.left_out > 0 {
+    let counters = &total.end.counters;
+    if counters.left_out > 0 {
         verdict.invalid.push(format!(
             "the queue of planned requests was full ({QUEUE_MAX} in each worker), and {} were left out; ask for less \
              (--rate), or use more connections, a deeper --pipeline or --workers",
-            ledger.left_out
+            counters.left_out
         ));
     }
-    if ledger.warm_up_dropped > 0 {
+    if counters.warm_up_dropped > 0 {
         verdict.notes.push(format!(
             "{} planned in the warm-up still waited for a connection when the window began, and were dropped: the server \
              was overloaded in the warm-up, or stood still",
-            several(ledger.warm_up_dropped, "request")
+            several(counters.warm_up_dropped, "request")
         ));
     }
-    if ledger.unsent > 0 {
+    if counters.unsent > 0 {
         verdict.notes.push(format!(
             "{} planned requests found no connection free until the end; their wait is in the planned latencies as far \
              as it went",
-            ledger.unsent
+            counters.unsent
         ));
     }
 }
@@ -487,7 +487,7 @@ mod tests {
     fn fewer_connections_than_planned_are_not_what_was_asked_for() {
         let mut few = total(500_000_000, 0);
         few.opened.0 = 7;
-        few.end.ledger.untried = 2;
+        few.end.counters.untried = 2;
         let said = &judged(Mode::Closed, &few).invalid[0];
         assert!(
             said.contains("only 7 of 10 connections") && said.contains("2 were not"),
@@ -525,7 +525,7 @@ mod tests {
             arrivals: Arrivals::Constant,
         };
         let mut flood = total(500_000_000, 0);
-        flood.end.ledger.left_out = 9;
+        flood.end.counters.left_out = 9;
         let said = &judged(open, &flood).invalid[0];
         assert!(
             said.contains("1048576") && said.contains("9 were left out"),
@@ -572,7 +572,7 @@ mod tests {
         assert_eq!(judged_closed(&open), ["no latency was measured"]);
         let mut plan = plan(Endpoint::Tcp("127.0.0.1:7".parse().unwrap()));
         plan.requests = Some(500);
-        (nothing.end.ledger.sent, nothing.end.ledger.echoed) = (500, 500);
+        (nothing.end.counters.sent, nothing.end.counters.echoed) = (500, 500);
         let verdict = assess(&plan, 1, &nothing, &KernelCounters::default());
         assert!(verdict.invalid[0].contains("--warm-up 0"), "{verdict:?}");
     }

@@ -90,7 +90,7 @@ impl<'a> Worker<'a> {
             pattern: Pattern::new(plan.seed, read_buffer),
             read_buffer: vec![0; read_buffer].into_boxed_slice(),
             slice: Box::new(Interval::new(Stage::Opening, 0)),
-            ledger: Counters::default(),
+            counters: Counters::default(),
             faults: Faults::default(),
             unanswered: Unanswered::default(),
             resent: Resent::default(),
@@ -175,7 +175,7 @@ impl<'a> Worker<'a> {
         let shares = self.settle(ended_at, part);
         self.disperse()?;
         Ok(Final {
-            ledger: self.context.ledger,
+            counters: self.context.counters,
             faults: self.context.faults,
             shares,
             unanswered: self.context.unanswered,
@@ -268,10 +268,10 @@ impl<'a> Worker<'a> {
     /// Whether nothing will ever happen again: all is sent that was to be sent and has come back, or no connection is
     /// left that could send.
     fn is_idle(&self) -> bool {
-        let ledger = &self.context.ledger;
+        let counters = &self.context.counters;
         let done = self.context.remaining == Some(0)
             && self.backlog.is_empty()
-            && ledger.sent == ledger.echoed + ledger.lost
+            && counters.sent == counters.echoed + counters.lost
             && self.sends();
         done || self.opening.is_hopeless()
     }
@@ -289,7 +289,7 @@ impl<'a> Worker<'a> {
         self.opening.forget_shares(now);
         if self.context.planned {
             // Their wait would count as none of the window's, and their answers neither.
-            self.context.ledger.warm_up_dropped = self.backlog.len() as u64;
+            self.context.counters.warm_up_dropped = self.backlog.len() as u64;
             self.backlog.clear();
         } else {
             self.context.window = (now, now + nanoseconds(self.plan.duration));
@@ -445,7 +445,7 @@ impl<'a> Worker<'a> {
         let Some(ClientSource { socket, state, .. }) = self.reactor.close(key) else {
             return;
         };
-        self.context.ledger.lost += state.in_flight() as u64;
+        self.context.counters.lost += state.in_flight() as u64;
         self.context.resent.note(resent(&socket));
         // The first request of a connection is none of the load, unless there is no other.
         let is_load = state.is_ready() || self.opening.is_churn();

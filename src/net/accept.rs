@@ -1,7 +1,7 @@
 //! What an error of accept(2), or of recv(2) at a datagram socket, means: for this one client, for all of them, or for the
 //! socket.
 //!
-//! Both the event loop and the blocking twins ask here. What to do about it is theirs: the loop holds newcomers back by a
+//! Both the event loop and the blocking models ask here. What to do about it is theirs: the loop holds new connections back by a
 //! timer, a thread sleeps.
 //!
 //! A socket is given up only for an error that says of the descriptor itself that it can never work again. Everything

@@ -1,4 +1,4 @@
-//! Bind and listen: where both the event loop and the blocking twins start from.
+//! Bind and listen: where both the event loop and the blocking models start from.
 //!
 //! Listeners are made with socket2 rather than by mio's or std's `bind`, which listen with a queue of 128: a burst of a
 //! few hundred clients overflows that, and whoever is dropped tries again after a whole second. Options that a
@@ -65,7 +65,7 @@ impl From<&BindOptions> for StreamOptions {
     }
 }
 
-/// A bound and listening socket, blocking as yet: what both the event loop and the blocking twin start from.
+/// A bound and listening socket, blocking as yet: what both the event loop and the blocking model start from.
 #[derive(Debug)]
 pub struct BoundSocket {
     /// Its file, for a Unix socket that has one. It comes first, to be dropped first: a file whose socket is closed looks

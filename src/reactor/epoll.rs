@@ -169,7 +169,7 @@ mod tests {
     };
 
     /// The event queue keeps what it watches as long as any copy of the descriptor is open, here or in another process
-    /// (a child, an heir). So who gives a listener away tells the kernel to forget it.
+    /// (a child, an successor). So who gives a listener away tells the kernel to forget it.
     #[test]
     fn e4_a_listener_that_lives_on_elsewhere_is_forgotten() {
         let name = format!("echo-reactor-e4-{}", std::process::id());
@@ -177,14 +177,18 @@ mod tests {
         let _ = std::fs::remove_file(&path);
         let listener = net::UnixListener::bind(&path).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let heirs = listener.try_clone().unwrap();
+        let successors = listener.try_clone().unwrap();
         let mut reactor: Reactor<UnixListener> = Reactor::new(Epoll::new().unwrap());
         let key = reactor.add(UnixListener::from_std(listener), READ).unwrap();
         drop(reactor.release(key));
         let _client = net::UnixStream::connect(&path).unwrap();
         reactor.wait(Some(Duration::ZERO)).unwrap();
-        assert_eq!(reactor.next_event(), None, "it is the heir's business now");
-        heirs.accept().expect("and the heir has it");
+        assert_eq!(
+            reactor.next_event(),
+            None,
+            "it is the successor's business now"
+        );
+        successors.accept().expect("and the successor has it");
         std::fs::remove_file(&path).unwrap();
     }
 
@@ -199,14 +203,14 @@ mod tests {
         let key = reactor.add(UnixStream::from_std(ours), READ).unwrap();
         drop(reactor.close(key));
         let (other, _peer) = UnixStream::pair().unwrap();
-        let newcomer = reactor.add(other, READ).unwrap();
+        let new_connection = reactor.add(other, READ).unwrap();
         peer.write_all(b"for the one who has left").unwrap();
         reactor.wait(Some(Duration::ZERO)).unwrap();
         while let Some(event) = reactor.next_event() {
             let Event::Ready(key, readiness) = event else {
                 panic!("{event:?}")
             };
-            assert_ne!(key, newcomer);
+            assert_ne!(key, new_connection);
             assert!(reactor.begin_event(key, readiness).is_none());
         }
         assert_eq!(reactor.stale_events(), 1);

@@ -1,9 +1,9 @@
-//! A key: which slot, and which of its tenants.
+//! A key: which slot, and which of its values.
 //!
 //! slab hands out the slot that was freed last, so a connection that is closed and one that is accepted in the same turn
 //! usually share a slot number; and the batch of events that epoll has already handed over may still hold one for the
-//! former. So a key carries a generation number as well, counted by the reactor and never the same for two tenants of a slot
-//! (until it wraps around, 4,294,967,296 registrations later). An event whose generation is not that of the tenant is stale:
+//! former. So a key carries a generation number as well, counted by the reactor and never the same for two values of a slot
+//! (until it wraps around, 4,294,967,296 registrations later). An event whose generation is not that of the value is stale:
 //! it is counted and ignored. One that comes so late that the generation is used again would be taken for a spurious event,
 //! which every source has to bear with.
 
@@ -37,7 +37,7 @@ const SERIAL_MASK: u32 = (usize::MAX >> SLOT_BITS) as u32;
 pub(super) const FIRST_SERIAL: u32 = u32::MAX - 15;
 
 impl Key {
-    /// The number of its slot. A tenant has it alone, but not for longer than it is registered: for tables beside the
+    /// The number of its slot. A value has it alone, but not for longer than it is registered: for tables beside the
     /// slots.
     #[must_use]
     pub fn slot(self) -> usize {

@@ -3,7 +3,7 @@
 //! One slab is one vector, and a vector that is full moves: the next connection after the 524,288th would wait until 25
 //! million bytes have been copied to twice the room, and everybody else with it. (glibc lets the kernel move the pages
 //! instead, by mremap(2); other allocators copy.) A page of [`PAGE`] slots never grows beyond what it was made with, so
-//! nothing ever moves, and the most that one newcomer can cost is the allocation of one page.
+//! nothing ever moves, and the most that one new connection can cost is the allocation of one page.
 //!
 //! ```text
 //!   pages   [ slab of 4,096 ] [ slab of 4,096 ] [ no memory ] [ slab of 4,096 ]
@@ -53,7 +53,7 @@ impl<T> PagedSlab<T> {
         }
     }
 
-    /// Makes pages for so many tenants in all. Their memory is ours from now on, and stays; the kernel still hands it out
+    /// Makes pages for so many values in all. Their memory is ours from now on, and stays; the kernel still hands it out
     /// when it is first written to.
     pub(super) fn reserve(&mut self, count: usize) {
         self.reserved = self.reserved.max(count.div_ceil(PAGE));
@@ -221,7 +221,11 @@ mod tests {
             assert_eq!(slots.remove(number), number);
         }
         assert_eq!((slots.len(), slots.iter().count()), (0, 0));
-        assert_eq!(slots.capacity(), PAGE, "one page is kept for newcomers");
+        assert_eq!(
+            slots.capacity(),
+            PAGE,
+            "one page is kept for new connections"
+        );
         assert_eq!(slots.get_mut(numbers[0]), None);
         // All the numbers are good again.
         let mut again: Vec<usize> = (0..10 * PAGE).map(|value| slots.insert(value)).collect();
@@ -235,12 +239,12 @@ mod tests {
         for value in 0..PAGE {
             slots.insert(value);
         }
-        let newcomer = slots.insert(PAGE);
+        let new_connection = slots.insert(PAGE);
         for _ in 0..100 {
-            slots.remove(newcomer);
+            slots.remove(new_connection);
             assert_eq!(
                 (slots.capacity(), slots.next_number()),
-                (2 * PAGE, newcomer)
+                (2 * PAGE, new_connection)
             );
             slots.insert(PAGE);
         }
@@ -299,7 +303,7 @@ mod tests {
 
     /// Against the simplest thing that could be right, with comings and goings at random.
     #[test]
-    fn every_number_leads_to_its_tenant() {
+    fn every_number_leads_to_its_value() {
         let mut slots = PagedSlab::new();
         let mut expected = std::collections::BTreeMap::new();
         let mut random = 1_u64;

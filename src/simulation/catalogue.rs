@@ -60,7 +60,7 @@ fn e2_events_for_somebody_who_has_left_are_nobodys() {
     stage.finish(sockets[0]);
     stage.settle();
     assert_eq!(stage.closed(CloseReason::PeerClosed), 1);
-    let newcomer = stage.connect(1)[1]; // it lives in the slot that has come free
+    let new_connection = stage.connect(1)[1]; // it lives in the slot that has come free
     let before = stage.server.stats().clone();
     for _ in 0..100 {
         stage.turn();
@@ -72,12 +72,12 @@ fn e2_events_for_somebody_who_has_left_are_nobodys() {
         "nobody was woken in another's place"
     );
     assert_eq!(after.connections_open, 2);
-    stage.is_echoed(newcomer, 10);
+    stage.is_echoed(new_connection, 10);
     stage.is_echoed(sockets[1], 10);
 }
 
-/// One source may be reported twice in a batch. If the first report ends it, and a newcomer in the same batch gets its
-/// slot (slab gives out the one freed last), the second report names the newcomer's slot.
+/// One source may be reported twice in a batch. If the first report ends it, and a new connection in the same batch gets its
+/// slot (slab gives out the one freed last), the second report names the new connection's slot.
 #[test]
 fn e3_slot_reuse_in_one_batch() {
     const ROUNDS: usize = 20_000;
@@ -86,17 +86,17 @@ fn e3_slot_reuse_in_one_batch() {
         ..roomy()
     };
     let mut stage = Stage::in_world(Limits::default(), knobs);
-    let mut tenant = stage.connect(1)[0];
+    let mut value = stage.connect(1)[0];
     for round in 0..ROUNDS {
-        // In one batch: the tenant leaves, somebody comes, and there may be a second event for the one who has left.
-        stage.finish(tenant);
+        // In one batch: the value leaves, somebody comes, and there may be a second event for the one who has left.
+        stage.finish(value);
         stage.arrive(1);
         stage.turn();
         stage.settle();
         let sockets = stage.sockets();
         assert_eq!(sockets.len(), 1, "round {round}");
-        tenant = sockets[0];
-        stage.is_echoed(tenant, 1 + round % 7);
+        value = sockets[0];
+        stage.is_echoed(value, 1 + round % 7);
     }
     let stats = stage.server.stats();
     println!("{} stale events in {ROUNDS} rounds", stats.stale_events);
@@ -240,7 +240,7 @@ fn e12_would_block_where_an_event_promised_bytes() {
     assert!(stats.turns - turns < 200 * 20, "no busy loop: {stats}");
 }
 
-// --- A: what the ledger of a turn shows better than any clock ------------------------------------------------------------
+// --- A: what the counters of a turn shows better than any clock ------------------------------------------------------------
 
 #[test]
 fn a1_without_descriptors_accept_rests_until_its_time_or_a_close() {

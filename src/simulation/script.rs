@@ -156,7 +156,7 @@ pub(super) fn run(
             Outcome::Yield => assert_eq!(
                 connection.unsent_bytes(),
                 0,
-                "nothing is read while something is owed"
+                "nothing is read while something is unsent"
             ),
             Outcome::Wait(wait) => assert_eq!(wait, connection.waits_for()),
             Outcome::KeepReading => {

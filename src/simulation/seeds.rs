@@ -5,7 +5,7 @@
 //! seed of eight by weeks; and now and then the server is told to drain, or leaves its listeners to another process. The
 //! oracle is simple: what a client gets is a prefix of what it sent; when the world turns kind again, everybody is served,
 //! without another byte from anybody; a clean end has echoed all; no connection ends as idle or stalled before its time;
-//! none is sent away but those that are counted; the ledger balances; and in the end no socket is left.
+//! none is sent away but those that are counted; the counters balances; and in the end no socket is left.
 //!
 //! `ECHO_SEED=n` replays one seed and tells its story, `ECHO_SEEDS=n` runs that many, from `ECHO_FIRST_SEED=n` on;
 //! `scripts/simulate` does so for as long as one likes.
@@ -107,11 +107,11 @@ impl Simulation {
             knobs.late_event + knobs.double_event + knobs.spurious_event + knobs.stale_event == 0;
         let network = Network::new(Random::new(random.next()), knobs);
         let mut server = Server::new(network.selector(), limits, Default::default(), vec![50_007]);
-        let mut open = |handle: Handle, door: fn(Box<Handle>) -> Socket<Simulated>| {
+        let mut open = |handle: Handle, listener: fn(Box<Handle>) -> Socket<Simulated>| {
             let number = handle.number;
             server
-                .add_listener(door(Box::new(handle)))
-                .expect("the world is kind to doors");
+                .add_listener(listener(Box::new(handle)))
+                .expect("the world is kind to listeners");
             number
         };
         let listeners = (0..1 + random.below(2))
@@ -254,10 +254,10 @@ impl Simulation {
             assert_eq!((stats.accepted, stats.datagrams_in), came, "left to others");
         }
         assert_eq!(stats.check_invariants(), Ok(()), "{stats}");
-        let owed_max = stats.connections_open * self.server.limits().read_buffer_bytes as u64;
+        let unsent_max = stats.connections_open * self.server.limits().read_buffer_bytes as u64;
         assert!(
-            stats.unsent_bytes <= owed_max,
-            "owes {} and may owe {owed_max}",
+            stats.unsent_bytes <= unsent_max,
+            "owes {} and may owe {unsent_max}",
             stats.unsent_bytes
         );
         assert!(stats.connections_open as usize <= self.server.limits().connections_max);
@@ -379,7 +379,7 @@ impl Simulation {
                 );
                 assert!(
                     wire.server_finished || client.received == client.sent,
-                    "socket {number} is owed bytes: {wire:?} {client:?}"
+                    "socket {number} is unsent bytes: {wire:?} {client:?}"
                 );
             }
         }

@@ -484,7 +484,7 @@ fn a_reader_however_slow_is_not_reset_before_it_stops() {
 }
 
 #[test]
-fn all_that_is_owed_may_be_sent_when_the_timeout_is_over() {
+fn all_that_is_unsent_may_be_sent_when_the_timeout_is_over() {
     for draining in [false, true] {
         let mut stage = Stage::new(Limits {
             write_stall_timeout: Some(SECOND),

@@ -104,7 +104,7 @@ fn tell(fault: Fault) -> bool {
     };
     let mut server = Server::new(network.selector(), limits, Default::default(), Vec::new());
     let (listener, datagrams) = (network.listener(), network.datagrams());
-    let (door, box_number) = (listener.number, datagrams.number);
+    let (handle, box_number) = (listener.number, datagrams.number);
     server
         .add_listener(Socket::Listener(Box::new(listener)))
         .expect("no fault yet");
@@ -121,7 +121,7 @@ fn tell(fault: Fault) -> bool {
             short_read_means_empty: client % 2 == 0,
             ..Wire::default()
         };
-        network.kernel().connect(door, wire);
+        network.kernel().connect(handle, wire);
     }
     for port in 0..5 {
         let source = format!("10.0.0.1:{}", 40_000 + port)
@@ -159,7 +159,7 @@ fn clients_live(
     for _ in 0..200 {
         if let Err(error) = server.turn(Some(Duration::from_millis(10))) {
             assert!(
-                is_fatal_to_a_door(fault),
+                is_fatal_to_a_listener(fault),
                 "{fault:?} ended the loop: {error}"
             );
             return;
@@ -206,7 +206,7 @@ fn check(
         .filter(|&&count| count < MESSAGE_BYTES)
         .count();
     // Who was not concerned is served; a listener that is broken leaves those outside who were not in yet.
-    let concerned = if is_fatal_to_a_door(fault) {
+    let concerned = if is_fatal_to_a_listener(fault) {
         CLIENTS
     } else {
         1
@@ -219,7 +219,7 @@ fn check(
 }
 
 /// Whether it says that the socket itself is unusable.
-fn is_fatal_to_a_door(fault: Fault) -> bool {
+fn is_fatal_to_a_listener(fault: Fault) -> bool {
     match fault.call {
         Call::Accept => matches!(fault.errno, 9 | 22 | 88),
         Call::Receive => matches!(fault.errno, 9 | 88),

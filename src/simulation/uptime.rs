@@ -3,7 +3,7 @@
 //! A server fails after months where a clock wraps around, where something is left over from a busy hour in spring and
 //! taken up again in summer, or where a count grows with every connection. So here the clock runs through two years in
 //! seconds: connections that speak twice in an hour live to the end, those that fall silent go when their time is over,
-//! readers that stop are reset, and newcomers come every day. What may live in this file: that test.
+//! readers that stop are reset, and new connections come every day. What may live in this file: that test.
 
 use super::network::Knobs;
 use super::time::Stage;
@@ -16,11 +16,11 @@ const HALF_HOUR: Duration = Duration::from_secs(1_800);
 const HALF_HOURS_A_DAY: u64 = 48;
 const DAYS: u64 = 2 * 365;
 /// Connections that stay: more than the kernel tells of at once, so that all of them at the same time are an overload.
-const TENANTS: usize = 12;
+const Values: usize = 12;
 
 struct Years {
     stage: Stage,
-    tenants: Vec<usize>,
+    values: Vec<usize>,
     visitors: u64,
     readers: u64,
 }
@@ -30,21 +30,21 @@ impl Years {
         let limits = Limits {
             idle_timeout: Some(2 * HALF_HOUR),
             write_stall_timeout: Some(MINUTE),
-            connections_max: TENANTS + 8,
+            connections_max: Values + 8,
             accept_retry: MINUTE,
             ..Limits::default()
         };
         let knobs = Knobs {
             events_max: 4,
             window_bytes: 100,
-            descriptors: TENANTS + 6,
+            descriptors: Values + 6,
             ..Knobs::default()
         };
         let mut stage = Stage::in_world(limits, knobs);
-        let tenants = stage.connect(TENANTS);
+        let values = stage.connect(Values);
         Self {
             stage,
-            tenants,
+            values,
             visitors: 0,
             readers: 0,
         }
@@ -63,18 +63,18 @@ impl Years {
         }
     }
 
-    fn newcomer(&mut self) -> usize {
+    fn new_connection(&mut self) -> usize {
         let before = self.stage.sockets();
         let after = self.stage.connect(1);
-        let newcomer = after.into_iter().find(|socket| !before.contains(socket));
-        newcomer.expect("there is room for one")
+        let new_connection = after.into_iter().find(|socket| !before.contains(socket));
+        new_connection.expect("there is room for one")
     }
 
     /// One after the other, and nothing else for most of the time.
     fn idle_day(&mut self) {
         for _ in 0..HALF_HOURS_A_DAY {
             self.stage.pass(HALF_HOUR);
-            for socket in self.tenants.clone() {
+            for socket in self.values.clone() {
                 self.speak(&[socket]);
             }
         }
@@ -82,10 +82,10 @@ impl Years {
 
     /// All at once, again and again: no wait has room for everything that is ready.
     fn busy_hour(&mut self) {
-        let tenants = self.tenants.clone();
+        let values = self.values.clone();
         for _ in 0..60 {
             self.stage.pass(MINUTE);
-            self.speak(&tenants);
+            self.speak(&values);
         }
     }
 
@@ -93,12 +93,12 @@ impl Years {
     fn visit(&mut self) {
         self.stage.arrive(8);
         self.stage.settle();
-        let visitors = self.stage.sockets().split_off(TENANTS);
+        let visitors = self.stage.sockets().split_off(Values);
         assert_eq!(visitors.len(), 6, "as many as there are descriptors for");
         self.stage.finish(visitors[0]);
         self.stage.finish(visitors[1]);
         self.stage.settle();
-        let visitors = self.stage.sockets().split_off(TENANTS);
+        let visitors = self.stage.sockets().split_off(Values);
         assert_eq!(visitors.len(), 6, "the two that waited are in");
         for &visitor in &visitors[1..] {
             self.stage.finish(visitor);
@@ -113,9 +113,9 @@ impl Years {
         assert_eq!(self.stage.closed(CloseReason::Idle), self.visitors);
     }
 
-    /// One is owed bytes, takes some every half minute for a while, and then none.
+    /// One is unsent bytes, takes some every half minute for a while, and then none.
     fn reader(&mut self) {
-        let reader = self.newcomer();
+        let reader = self.new_connection();
         self.stage.send(reader, 300);
         self.stage.settle();
         for _ in 0..20 {
@@ -129,12 +129,12 @@ impl Years {
         assert_eq!(self.stage.closed(CloseReason::WriteStall), self.readers);
         self.readers += 1;
         self.pass_until(|stage| {
-            stage.closed(CloseReason::WriteStall) > 0 && stage.sockets().len() == TENANTS
+            stage.closed(CloseReason::WriteStall) > 0 && stage.sockets().len() == Values
         });
         assert_eq!(self.stage.closed(CloseReason::WriteStall), self.readers);
     }
 
-    /// Minute by minute, while the tenants speak.
+    /// Minute by minute, while the values speak.
     fn pass_until(&mut self, is_so: impl Fn(&Stage) -> bool) {
         for minute in 0..120 {
             if is_so(&self.stage) {
@@ -142,8 +142,8 @@ impl Years {
             }
             self.stage.pass(MINUTE);
             if minute % 20 == 0 {
-                let tenants = self.tenants.clone();
-                self.speak(&tenants);
+                let values = self.values.clone();
+                self.speak(&values);
             }
             self.stage.settle();
         }
@@ -170,7 +170,7 @@ fn two_years_of_uptime_are_boring() {
         }
         let stats = years.stage.server.stats();
         assert_eq!(stats.check_invariants(), Ok(()), "day {day}: {stats}");
-        assert_eq!(stats.connections_open, TENANTS as u64, "day {day}: {stats}");
+        assert_eq!(stats.connections_open, Values as u64, "day {day}: {stats}");
         assert_eq!(stats.unsent_bytes, 0);
     }
     let stats = years.stage.server.stats();
@@ -184,7 +184,7 @@ fn two_years_of_uptime_are_boring() {
         stats.accept_paused_ms < 1_000 * stats.accept_pauses,
         "{stats}"
     );
-    assert_eq!(years.stage.sockets(), years.tenants);
+    assert_eq!(years.stage.sockets(), years.values);
     years.stage.server.drain();
     years.stage.ends();
 }

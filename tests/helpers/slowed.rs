@@ -31,15 +31,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let used = processor_time()?;
         // All = useful + wasted, and wasted = share x useful.
-        let owed = (used - wasted) * share;
-        if owed > wasted {
-            let until = used + (owed - wasted);
+        let unsent = (used - wasted) * share;
+        if unsent > wasted {
+            let until = used + (unsent - wasted);
             while processor_time()? < until {
                 for _ in 0..100 {
                     std::hint::spin_loop();
                 }
             }
-            wasted = owed;
+            wasted = unsent;
         }
     }
 }

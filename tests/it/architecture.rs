@@ -263,7 +263,7 @@ fn nothing_is_unsafe_and_the_compiler_sees_to_it() {
     assert_eq!(unsafe_ones.count(), 0);
 }
 
-/// A planted bug without a place would survive every test, and a place without a name could not be chosen.
+/// A mistake without a place would survive every test, and a place without a name could not be chosen.
 #[test]
 fn every_planted_bug_has_a_place_and_every_place_a_name() {
     let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/mutants.rs");

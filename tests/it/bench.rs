@@ -424,7 +424,7 @@ fn bad_company_is_counted_and_does_not_disturb() {
 }
 
 #[test]
-fn a_server_that_drops_its_debt_at_a_half_close_is_found_out_by_bad_company() {
+fn a_server_that_drops_its_unsent_bytes_at_a_half_close_is_found_out_by_bad_company() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = format!("tcp://{}", listener.local_addr().unwrap());
     // Whose FIN comes right behind the first request gets nothing.

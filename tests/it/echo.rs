@@ -1,6 +1,6 @@
 //! What every echo server has to do, over every kind of stream: one expectation, three servers, all their transports.
 //!
-//! What may live in this file: what is true of all of them. The blocking twins are the oracle of the event loop: where
+//! What may live in this file: what is true of all of them. The blocking models are the oracle of the event loop: where
 //! they differ, one of them is wrong.
 
 use crate::support::{
@@ -59,7 +59,7 @@ fn cases() -> Vec<Case> {
         ),
         case("64 KiB", vec![noise(3, 64 << 10)], Manner::AtOnce),
         case(
-            "a scratch and one more",
+            "a read buffer and one more",
             vec![noise(4, Limits::default().read_buffer_bytes + 1)],
             Manner::AtOnce,
         ),

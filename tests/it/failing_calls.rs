@@ -14,7 +14,7 @@ use std::net::UdpSocket;
 const TCP: &str = "tcp://127.0.0.1:0";
 
 fn count(server: &Serve, name: &str) -> u64 {
-    server.ledger().get(name).copied().unwrap_or(0)
+    server.counters().get(name).copied().unwrap_or(0)
 }
 
 /// A security module, or a seccomp profile, that forbids the call: every attempt fails, whether or not it finds a client.
@@ -35,11 +35,11 @@ fn an_accept_that_always_fails_neither_spins_nor_is_silent() {
                 count(&server, "accept_pauses") >= 3
             });
             // Of errors that may concern one client each, 64 are met before a pause.
-            let ledger = server.ledger();
-            let errors = ledger[&format!("accept_errors{{{errno}}}")];
+            let counters = server.counters();
+            let errors = counters[&format!("accept_errors{{{errno}}}")];
             assert!(
-                errors <= 64 * (ledger["accept_pauses"] + 1),
-                "{name} {model}: {ledger:?}"
+                errors <= 64 * (counters["accept_pauses"] + 1),
+                "{name} {model}: {counters:?}"
             );
             server.says(&format!("(os error {errno})"));
             server.says("rests for 100ms");

@@ -1,7 +1,7 @@
 //! Clients that no server wishes for: what they do hurts themselves and nobody else.
 //!
 //! What may live in this file: one behaviour of a peer in each test, named for it, against the event loop (and against
-//! the threads, where the kernel does not make the difference). Bounds are asserted by the ledger and by what the system
+//! the threads, where the kernel does not make the difference). Bounds are asserted by the counters and by what the system
 //! tells of a child, never by how long something took.
 
 use crate::support::{Dir, Running, Talk, bind, connect, noise, stuff, turn_until, wait_until};
@@ -29,13 +29,13 @@ fn check_never_reading(address: &str) {
     let clients: Vec<Socket> = (0..STUFFED).map(|_| server.connect()).collect();
     stuff(&clients);
     serves_others(&server);
-    let owed_each = Limits::default().read_buffer_bytes as u64;
+    let unsent_each = Limits::default().read_buffer_bytes as u64;
     wait_until("they push more than the kernel holds", || {
         server.stats().unsent_bytes > 0
     });
     let stats = server.stats();
     assert!(
-        stats.unsent_bytes_peak <= STUFFED as u64 * owed_each,
+        stats.unsent_bytes_peak <= STUFFED as u64 * unsent_each,
         "{stats}"
     );
     assert_eq!(stats.check_invariants(), Ok(()));
@@ -49,12 +49,12 @@ fn check_never_reading(address: &str) {
 }
 
 #[test]
-fn tcp_clients_that_never_read_are_owed_a_scratch_each_at_most() {
+fn tcp_clients_that_never_read_are_unsent_a_scratch_each_at_most() {
     check_never_reading(TCP);
 }
 
 #[test]
-fn unix_clients_that_never_read_are_owed_a_scratch_each_at_most() {
+fn unix_clients_that_never_read_are_unsent_a_scratch_each_at_most() {
     let directory = Dir::new();
     check_never_reading(&directory.address("unix", "echo"));
 }

@@ -200,7 +200,7 @@ fn asking_for_both_doubles_the_wakeups_over_unix_and_udp() {
     }
 }
 
-/// Whoever is owed bytes is watched for room alone. Nothing is lost by that: what came meanwhile is told when the
+/// Whoever is unsent bytes is watched for room alone. Nothing is lost by that: what came meanwhile is told when the
 /// interest changes back.
 #[test]
 fn while_waiting_for_room_new_bytes_and_a_half_close_are_not_told_but_kept() {

@@ -27,7 +27,7 @@ fn check_connections_max(model: Model) {
     second.is_echoed(b"second");
     let third = server.connect(); // by the kernel, which does not ask us
     third.say(b"third");
-    wait_until("newcomers wait", || server.stats().accept_pauses > 0);
+    wait_until("new connections wait", || server.stats().accept_pauses > 0);
     second.is_echoed(b"those inside are served on");
     assert!(third.hears_nothing());
     assert_eq!(server.stats().connections_open, 2);
@@ -149,7 +149,7 @@ fn with_threads_the_idle_are_closed_as_idle() {
 }
 
 #[test]
-fn nobody_is_idle_who_waits_for_bytes_that_are_owed() {
+fn nobody_is_idle_who_waits_for_bytes_that_are_unsent() {
     // By hand again: it has always pushed before a turn, until it is stuck.
     let directory = Dir::new();
     let limits = Limits {
@@ -159,7 +159,7 @@ fn nobody_is_idle_who_waits_for_bytes_that_are_owed() {
     let mut server = bind(&[&directory.address("unix", "echo")], limits);
     let endpoint = server.addresses()[0].clone();
     let stuck = connect(&endpoint);
-    turn_until(&mut server, "it is owed bytes", |stats| {
+    turn_until(&mut server, "it is unsent bytes", |stats| {
         stuck.push();
         stats.unsent_bytes > 0
     });
@@ -229,7 +229,7 @@ fn a_peer_that_takes_little_at_a_time_is_not_stalled() {
         };
         let mut server = bind(&[address], limits);
         let slow = connect(&server.addresses()[0]);
-        turn_until(&mut server, "it is owed bytes", |stats| {
+        turn_until(&mut server, "it is unsent bytes", |stats| {
             slow.push();
             stats.unsent_bytes > 0
         });
@@ -247,7 +247,7 @@ fn a_peer_that_takes_little_at_a_time_is_not_stalled() {
 
 #[test]
 fn a_stalled_peer_is_reset_even_if_it_has_sent_nothing_more() {
-    // It says little at a time, and only until it is owed something: so there is nothing unread, for which a close would
+    // It says little at a time, and only until it is unsent something: so there is nothing unread, for which a close would
     // be a reset anyway. In good order the kernel would go on offering it the unsent bytes.
     let limits = Limits {
         write_stall_timeout: Some(Duration::from_millis(50)),
@@ -256,7 +256,7 @@ fn a_stalled_peer_is_reset_even_if_it_has_sent_nothing_more() {
     };
     let mut server = bind(&[TCP], limits);
     let stuck = connect(&server.addresses()[0]);
-    turn_until(&mut server, "it is owed bytes", |stats| {
+    turn_until(&mut server, "it is unsent bytes", |stats| {
         if stats.bytes_in == stats.bytes_out {
             stuck.say(&[b'x'; 8 << 10]);
         }
@@ -376,7 +376,7 @@ mod descriptors {
         queued.iter().for_each(|client| client.say(b"let me in"));
         wait_until("accept fails", || {
             server
-                .ledger()
+                .counters()
                 .keys()
                 .any(|name| name == "accept_errors{24}")
         });
@@ -398,9 +398,9 @@ mod descriptors {
         second.is_echoed(b"to the end");
         drop(second);
         wait_until("all are gone", || server.counter("connections_open") == 0);
-        let ledger = server.ledger();
-        assert_eq!(ledger["accepted"], 22);
-        assert!(ledger["accept_pauses"] > 0);
+        let counters = server.counters();
+        assert_eq!(counters["accepted"], 22);
+        assert!(counters["accept_pauses"] > 0);
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);
     }
 

@@ -32,7 +32,7 @@ fn patient() -> Limits {
     }
 }
 
-/// What was owed to somebody stuck is not waited for.
+/// What was unsent to somebody stuck is not waited for.
 fn impatient() -> Limits {
     Limits {
         drain_idle_timeout: Duration::from_millis(20),
@@ -149,7 +149,7 @@ fn a_reader_that_is_stuck_is_cut_when_the_time_to_drain_is_over() {
         assert_eq!(stats.closed(CloseReason::Aborted), 1, "{model:?}: {stats}");
         assert!(
             stats.discarded > 0,
-            "{model:?}: what it was owed is counted"
+            "{model:?}: what it was unsent is counted"
         );
     }
 }
@@ -402,9 +402,9 @@ mod signals {
             let server = Serve::start(&[TCP], &["--model", model]);
             let client = server.connect();
             client.is_echoed(b"counted");
-            let ledger = server.ledger();
+            let counters = server.counters();
             assert_eq!(
-                (ledger["accepted"], ledger["connections_open"]),
+                (counters["accepted"], counters["connections_open"]),
                 (1, 1),
                 "{model}"
             );

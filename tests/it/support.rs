@@ -320,7 +320,7 @@ impl Talk for Socket {
     }
 }
 
-/// Makes a client of a Unix socket one who is owed bytes and takes none: more is under way than the server and the way
+/// Makes a client of a Unix socket one who is unsent bytes and takes none: more is under way than the server and the way
 /// back can hold, so that the server is stuck with it, or will be as soon as it looks. How many bytes that were.
 ///
 /// Over TCP nobody could tell: a full window drops the acknowledgements of the other direction too, and both sides stand
@@ -446,7 +446,7 @@ impl Running {
         connect(&self.endpoints[0])
     }
 
-    /// The ledger after the latest turn.
+    /// The counters after the latest turn.
     pub(crate) fn stats(&self) -> Stats {
         match &self.handle {
             Handle::Reactor(_, latest) => lock(latest).clone(),
@@ -468,7 +468,7 @@ impl Running {
         }
     }
 
-    /// Waits for its end; the ledger, which balances, with nobody live.
+    /// Waits for its end; the counters, which balances, with nobody live.
     #[track_caller]
     pub(crate) fn end(self) -> Stats {
         let result = self.end.recv_timeout(DEADLINE);

@@ -25,7 +25,7 @@ pub(super) fn report(runs: &[Run]) -> String {
 
 fn line(run: &Run) -> Vec<String> {
     let total = &run.total;
-    let ledger = &total.end.ledger;
+    let counters = &total.end.counters;
     let mut values = vec![
         run.planned_rate()
             .map_or_else(String::new, |rate| rate.to_string()),
@@ -37,10 +37,10 @@ fn line(run: &Run) -> Vec<String> {
     ];
     values.extend(
         [
-            ledger.sent,
-            ledger.echoed,
-            ledger.lost,
-            ledger.in_flight,
+            counters.sent,
+            counters.echoed,
+            counters.lost,
+            counters.in_flight,
             total.end.faults.total(),
         ]
         .map(|count| count.to_string()),

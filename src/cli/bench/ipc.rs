@@ -147,8 +147,8 @@ pub(crate) fn message_to_json(message: &Message) -> Value {
 }
 
 fn final_to_json(end: &Final) -> Value {
-    let ledger: Map<String, Value> = end
-        .ledger
+    let counters: Map<String, Value> = end
+        .counters
         .counters()
         .into_iter()
         .map(|(name, count)| (name.to_owned(), json!(count)))
@@ -179,7 +179,7 @@ fn final_to_json(end: &Final) -> Value {
         })
     });
     json!({
-        "ledger": ledger,
+        "counters": counters,
         "faults": faults,
         "shares": [shares.connections, shares.sum, shares.squares, shares.fewest, shares.most, shares.longest_gap],
         "unanswered": {
@@ -261,7 +261,7 @@ fn final_from(value: &Value) -> Option<Final> {
         Some(_) => return None,
     };
     Some(Final {
-        ledger: Counters::from_counters(|name| value["ledger"][name].as_u64().unwrap_or(0)),
+        counters: Counters::from_counters(|name| value["counters"][name].as_u64().unwrap_or(0)),
         faults,
         shares: Fairness {
             connections: shares[0].as_u64()?,
@@ -372,7 +372,7 @@ mod tests {
         slice.actual.saturating_record(u64::MAX); // beyond the range
         slice.echoes = 999;
         let mut end = Final::default();
-        end.ledger.lost = 3;
+        end.counters.lost = 3;
         end.faults.add(FaultKind::Reset, 2, "it was reset");
         end.shares.squares = 2.5;
         end.unanswered.numbers = vec![3, 5];

@@ -85,9 +85,9 @@ fn of_run(host: &Host, answer: &Answer, run: &Run) -> Value {
             "handshakes_retried": {"after_1s": retried_1s, "after_3s": retried_3s, "after_7s": retried_7s},
         }),
     );
-    let ledger = run.total.end.ledger.counters();
-    let ledger = ledger.map(|(name, count)| (name.to_owned(), json!(count)));
-    put("requests", Value::Object(ledger.into_iter().collect()));
+    let counters = run.total.end.counters.counters();
+    let counters = counters.map(|(name, count)| (name.to_owned(), json!(count)));
+    put("requests", Value::Object(counters.into_iter().collect()));
     put("unanswered", unanswered(run));
     put("resent", resent(run));
     let faults = run.total.end.faults.iter().map(|(kind, count, first)| {

@@ -112,7 +112,7 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
     writeln!(out)?;
     latencies(out, run)?;
     writeln!(out)?;
-    ledger(out, run)?;
+    counters(out, run)?;
     figures(out, run)?;
     memory(out, run)?;
     writeln!(
@@ -180,17 +180,17 @@ pub(in crate::cli) fn time(nanoseconds: u64) -> String {
     }
 }
 
-fn ledger(out: &mut String, run: &Run) -> std::fmt::Result {
-    let ledger = &run.total.end.ledger;
+fn counters(out: &mut String, run: &Run) -> std::fmt::Result {
+    let counters = &run.total.end.counters;
     write!(
         out,
         "  requests   {} sent = {} echoed + {} lost + {} in flight",
-        grouped(ledger.sent),
-        grouped(ledger.echoed),
-        grouped(ledger.lost),
-        grouped(ledger.in_flight)
+        grouped(counters.sent),
+        grouped(counters.echoed),
+        grouped(counters.lost),
+        grouped(counters.in_flight)
     )?;
-    let rest = ledger.counters().into_iter().skip(4);
+    let rest = counters.counters().into_iter().skip(4);
     let is_shown = |name: &str| name != "opened" && !name.starts_with("bad_") && name != "slow_cut";
     for (name, count) in rest.filter(|(name, count)| *count > 0 && is_shown(name)) {
         write!(out, "; {} {}", grouped(count), name.replace('_', " "))?;
@@ -209,7 +209,7 @@ fn ledger(out: &mut String, run: &Run) -> std::fmt::Result {
 
 /// The bad company, kind by kind, and what came of it.
 fn company(out: &mut String, run: &Run) -> std::fmt::Result {
-    let (company, ledger) = (&run.plan.company, &run.total.end.ledger);
+    let (company, counters) = (&run.plan.company, &run.total.end.counters);
     if company.is_empty() {
         return Ok(());
     }
@@ -217,20 +217,20 @@ fn company(out: &mut String, run: &Run) -> std::fmt::Result {
         (
             "slow reader",
             company.slow_readers,
-            ledger.slow_cut,
+            counters.slow_cut,
             "cut off",
         ),
-        ("resetter", company.resetters, ledger.bad_resets, "resets"),
+        ("resetter", company.resetters, counters.bad_resets, "resets"),
         (
             "dribbler",
             company.dribblers,
-            ledger.bad_bytes,
+            counters.bad_bytes,
             "bytes sent",
         ),
         (
             "half-closer",
             company.half_closers,
-            ledger.bad_half_closed,
+            counters.bad_half_closed,
             "whole echoes",
         ),
     ];
@@ -240,10 +240,10 @@ fn company(out: &mut String, run: &Run) -> std::fmt::Result {
             format!("{}, {} {what}", plural(count as u64, kind), grouped(done))
         })
         .collect();
-    if ledger.bad_cut > 0 {
+    if counters.bad_cut > 0 {
         parts.push(format!(
             "{} cut off or cut short by the server",
-            grouped(ledger.bad_cut)
+            grouped(counters.bad_cut)
         ));
     }
     writeln!(out, "  company    {}", parts.join("; "))

@@ -30,7 +30,7 @@ Ratios are to the first model, round by round, with intervals of which all toget
 less than 2 % (of the p99: 10 %) is called the same.
 ";
 
-/// Put the same load on the event loop, on its blocking twins and on other servers, and compare
+/// Put the same load on the event loop, on its blocking models and on other servers, and compare
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct CompareArgs {

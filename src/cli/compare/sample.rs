@@ -142,8 +142,8 @@ fn sample(run: &Run, load: &Load, round: u64) -> Sample {
     // Where connections come and go, threads may too, and each takes its count of switches with it.
     if load.scenario != Scenario::Churn {
         let (voluntary, forced) = server.switches();
-        let ledger = &total.end.ledger;
-        let echoes = ledger.echoed.saturating_sub(total.opened.0).max(1);
+        let counters = &total.end.counters;
+        let echoes = counters.echoed.saturating_sub(total.opened.0).max(1);
         let switches = (voluntary + forced) as f64 / echoes as f64;
         sample.set(Figure::SwitchesPerEcho, switches);
         if load.connections >= CONNECTIONS_WEIGHED {

@@ -524,7 +524,7 @@ fn accept_queue(machine: &Machine, asked: &Question) -> Row {
     };
     Row::new(
         "somaxconn",
-        "the accept queue, for a burst of newcomers",
+        "the accept queue, for a burst of new connections",
         Unit::Places,
         machine.somaxconn,
         asked.burst,

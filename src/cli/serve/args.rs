@@ -45,7 +45,7 @@ pub(in crate::cli) struct ServeArgs {
     ))]
     addresses: Vec<Address>,
 
-    /// What serves: the event loop, or one of its blocking twins
+    /// What serves: the event loop, or one of its blocking models
     #[arg(long, value_name = "MODEL", value_enum, default_value_t = Model::Reactor)]
     pub(super) model: Model,
 
@@ -159,7 +159,7 @@ struct Capacity {
     ))]
     max_connections: Option<Count>,
 
-    /// What becomes of newcomers when so many are open
+    /// What becomes of new connections when so many are open
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Full::Wait)]
     overload: Full,
 
@@ -203,7 +203,7 @@ struct Turns {
         default_value_t = Count(Limits::default().datagram_budget as u64))]
     datagram_budget: Count,
 
-    /// Size of the one buffer that everything is read into, and the most that a connection can be owed
+    /// Size of the one buffer that everything is read into, and the most that a connection can be unsent
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().read_buffer_bytes),
         default_value_if("hardened", "true", "16KiB"))]
     read_buffer: Bytes,
@@ -218,7 +218,7 @@ struct Deadlines {
         default_value_if("hardened", "true", "30s"))]
     idle_timeout: Or<Time, Off>,
 
-    /// Reset a connection that takes nothing of what it is owed for so long, or 'off'
+    /// Reset a connection that takes nothing of what it is unsent for so long, or 'off'
     #[arg(long, value_name = "TIME",
         default_value_t = Or::some(Limits::default().write_stall_timeout.map(Time)),
         default_value_if("hardened", "true", "10s"))]
@@ -417,7 +417,7 @@ impl ServeArgs {
     }
 }
 
-/// What becomes of newcomers while as many connections are open as may be.
+/// What becomes of new connections while as many connections are open as may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Full {
     /// They wait in the kernel's queue until one closes

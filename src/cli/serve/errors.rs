@@ -25,7 +25,7 @@ pub(super) fn start_error(error: &StartError) -> CliError {
     }
 }
 
-/// The same for the blocking twins.
+/// The same for the blocking models.
 pub(super) fn blocking_error(error: &blocking::StartError) -> CliError {
     use blocking::StartError as Error;
     match error {

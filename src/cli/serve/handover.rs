@@ -6,7 +6,7 @@
 //!   │ the will: names, files, in JSON ──────────▶│ binds nothing, opens its event queue, accepts nobody
 //!   │◀──────────────────────────────── READY ────│
 //!   │ GO ───────────────────────────────────────▶│ serves; the files of Unix sockets are its own now
-//!   │ leaves the doors, serves who is inside, ends
+//!   │ leaves the listeners, serves who is inside, ends
 //! ```
 //!
 //! Nobody is refused, since the sockets never close: both processes hold the same ones, with one accept queue, and what
@@ -124,7 +124,7 @@ enum State {
     Alone,
     /// Serving, with a successor that is not ready yet.
     Waiting(NewProcess),
-    /// The doors are the successor's. At this time those who are still inside are asked to go.
+    /// The listeners are the successor's. At this time those who are still inside are asked to go.
     Left(Option<Instant>),
 }
 
@@ -150,7 +150,7 @@ impl Handover {
         !matches!(self.state, State::Alone)
     }
 
-    /// Whether the doors are somebody else's.
+    /// Whether the listeners are somebody else's.
     pub(super) fn has_left(&self) -> bool {
         matches!(self.state, State::Left(_))
     }

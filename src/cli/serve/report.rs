@@ -1,4 +1,4 @@
-//! The ledger as JSON, for machines.
+//! The counters as JSON, for machines.
 //!
 //! ```text
 //! {"program": "echo-reactor", "version": .., "model": .., "addresses": [..], "seconds": 1.5,

@@ -6,7 +6,7 @@
 //! Landlock and seccomp, in [`linux`].
 //!
 //! What follows from that is meant. A sandboxed server cannot start a successor, since execve(2) is not on the list; a
-//! supervisor that holds the listening sockets can still start one beside it. And the blocking twins have no sandbox:
+//! supervisor that holds the listening sockets can still start one beside it. And the blocking models have no sandbox:
 //! they start a thread for each client, and a list of calls with which one can do that is worth little.
 //!
 //! What may live in this file: what was asked for, what a server still needs, and what to say if the kernel does not

@@ -98,7 +98,7 @@ fn a1_real_emfile() {
     );
     drop((inside, pinger));
     wait_until("all are gone", || server.counter("connections_open") == 0);
-    assert_eq!(server.ledger()["accepted"], 101);
+    assert_eq!(server.counters()["accepted"], 101);
     assert_eq!(
         server.descriptors().len(),
         before.len() - 1,
@@ -107,7 +107,7 @@ fn a1_real_emfile() {
     assert_eq!(traced.serve.stop(Signal::SIGTERM).code, 0);
 }
 
-/// With nobody at the door the shortage is nobody's business.
+/// With nobody at the listener the shortage is nobody's business.
 #[test]
 fn a2_emfile_with_an_empty_queue() {
     if !has_tool("prlimit") {
@@ -122,9 +122,9 @@ fn a2_emfile_with_an_empty_queue() {
     let used = server.cpu_ticks() - ticks;
     figure(&format!("a2: {used} ticks of 10 ms in a second"));
     assert!(used <= 1, "{used}");
-    let ledger = server.ledger();
+    let counters = server.counters();
     assert_eq!(
-        (ledger["accept_pauses"], ledger["accept_paused_ms"]),
+        (counters["accept_pauses"], counters["accept_paused_ms"]),
         (0, 0)
     );
     assert!(
@@ -217,9 +217,9 @@ fn a8_at_the_limit_they_wait_or_are_rejected() {
     wait_until("the others are gone", || {
         server.counter("connections_open") == 50
     });
-    let ledger = server.ledger();
+    let counters = server.counters();
     assert_eq!(
-        (ledger["accepted"], ledger["connections_open_peak"]),
+        (counters["accepted"], counters["connections_open_peak"]),
         (150, 100)
     );
     drop(queued);
@@ -235,9 +235,12 @@ fn a8_at_the_limit_they_wait_or_are_rejected() {
     let clients: Vec<Option<Socket>> = clients.collect();
     let is_outside = |client: &&Option<Socket>| client.as_ref().is_none_or(is_rejected);
     assert_eq!(clients.iter().filter(is_outside).count(), 50);
-    let ledger = server.ledger();
-    assert_eq!((ledger["accepted"], ledger["rejected{limit}"]), (100, 50));
-    assert_eq!(ledger["accept_pauses"], 0);
+    let counters = server.counters();
+    assert_eq!(
+        (counters["accepted"], counters["rejected{limit}"]),
+        (100, 50)
+    );
+    assert_eq!(counters["accept_pauses"], 0);
     assert_eq!(
         server.err().matches("is rejected").count(),
         1,
@@ -318,14 +321,14 @@ fn a14_prefix_cap_and_lists() {
             .unwrap();
         wait_until("it is dropped", || server.counter("dropped{denied}") == 1);
 
-        let ledger = server.ledger();
+        let counters = server.counters();
         let counts = [
             "rejected{prefix}",
             "rejected{denied}",
             "accepted",
             "connections_open",
         ]
-        .map(|name| ledger[name]);
+        .map(|name| counters[name]);
         assert_eq!(counts, [3, 1, 10, 10]);
         drop(open.remove(0));
         wait_until("it is gone", || server.counter("connections_open") == 9);
@@ -340,11 +343,11 @@ fn a14_prefix_cap_and_lists() {
     });
 }
 
-/// Errors that no man page's name is needed for: their Linux numbers, as the ledger counts them.
+/// Errors that no man page's name is needed for: their Linux numbers, as the counters counts them.
 fn counted(server: &Serve, errno: i32) -> u64 {
-    let ledger = server.ledger();
+    let counters = server.counters();
     let name = format!("accept_errors{{{errno}}}");
-    ledger.get(&name).copied().unwrap_or(0)
+    counters.get(&name).copied().unwrap_or(0)
 }
 
 /// A server of which these calls fail in this way, for example `accept4:error=EPROTO:when=1..5`.
@@ -376,18 +379,18 @@ fn a4_each_shortage_pauses_and_is_told_by_its_own_text() {
         }
         server.says(remedy);
         assert_eq!(counted(&server, errno), 3, "{name}");
-        let ledger = server.ledger();
-        assert!(ledger["accept_pauses"] >= 1, "{name}: {ledger:?}");
-        assert!(ledger["accept_paused_ms"] >= 200, "{name}: {ledger:?}");
+        let counters = server.counters();
+        assert!(counters["accept_pauses"] >= 1, "{name}: {counters:?}");
+        assert!(counters["accept_paused_ms"] >= 200, "{name}: {counters:?}");
         assert_eq!(server.err().matches("WARN").count(), 1, "{name}");
         drop(queued);
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);
     }
 }
 
-/// The newcomer's own misfortune: the next one is let in at once, and nobody is told.
+/// The new connection's own misfortune: the next one is let in at once, and nobody is told.
 #[test]
-fn a5_errors_of_one_newcomer_do_not_hold_up_the_next() {
+fn a5_errors_of_one_new_connection_do_not_hold_up_the_next() {
     if !can(&["strace"]) {
         return;
     }
@@ -409,8 +412,8 @@ fn a5_errors_of_one_newcomer_do_not_hold_up_the_next() {
         let server = with_fault(&directory, &fault, &[TCP], &[]);
         server.connect().is_echoed(b"after fifty others");
         assert_eq!(counted(&server, errno), 50, "{name}");
-        let ledger = server.ledger();
-        assert_eq!(ledger["accept_pauses"], 0, "{name}");
+        let counters = server.counters();
+        assert_eq!(counters["accept_pauses"], 0, "{name}");
         let said = server.err();
         assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);
@@ -457,7 +460,7 @@ fn a7_a_broken_listener_is_closed_and_the_last_one_ends_the_server() {
     }
 }
 
-/// Newcomers have a budget, so that whoever is connected has a turn between them.
+/// New connections have a budget, so that whoever is connected has a turn between them.
 #[test]
 fn a9_thousands_connect_beside_one_who_is_served() {
     let server = Serve::start(&[TCP], &[]);
@@ -562,8 +565,8 @@ fn a11_a_reset_before_the_accept_is_a_connection_like_any_other() {
     server.signal(Signal::SIGCONT);
     wait_until("all are seen", || server.counter("accepted") == 51);
     wait_until("all are gone", || server.counter("connections_open") == 0);
-    let ledger = server.ledger();
-    assert_eq!(ledger["closed{reset}"], 50, "{ledger:?}");
+    let counters = server.counters();
+    assert_eq!(counters["closed{reset}"], 50, "{counters:?}");
     let said = server.err();
     assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
     assert_eq!(server.descriptors(), before);
@@ -573,14 +576,14 @@ fn a11_a_reset_before_the_accept_is_a_connection_like_any_other() {
 
 /// Who cannot be waited for is let go, and counted.
 #[test]
-fn a12_epoll_does_not_take_a_newcomer() {
+fn a12_epoll_does_not_take_a_new_connection() {
     if !can(&["strace"]) {
         return;
     }
     // How many are registered before anybody comes: listeners, signals, the waker.
     let directory = Dir::new();
     let plain = traced(&directory.path("calls"), "epoll_ctl", &[], &[TCP], &[]);
-    plain.serve.ledger(); // it is in its loop
+    plain.serve.counters(); // it is in its loop
     let calls = plain.calls(); // and signals, which strace notes as well
     let made = calls
         .iter()
@@ -598,9 +601,12 @@ fn a12_epoll_does_not_take_a_newcomer() {
         }
         server.connect().is_echoed(b"the next one is fine");
         wait_until("all are gone", || server.counter("connections_open") == 0);
-        let ledger = server.ledger();
-        assert_eq!(ledger["closed{register_failed}"], 2, "{name}: {ledger:?}");
-        assert_eq!(ledger["accepted"], 3, "{name}");
+        let counters = server.counters();
+        assert_eq!(
+            counters["closed{register_failed}"], 2,
+            "{name}: {counters:?}"
+        );
+        assert_eq!(counters["accepted"], 3, "{name}");
         let ours = server.descriptors().len();
         let again = server.connect();
         again.is_echoed(b"one more");

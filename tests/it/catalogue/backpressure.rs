@@ -108,7 +108,7 @@ fn b3_very_many_writes_of_one_byte() {
     let client = traced.serve.connect();
     client.set_tcp_nodelay(true).unwrap();
     client.is_echoed(b"warm");
-    traced.serve.ledger(); // the counters are printed once before, too
+    traced.serve.counters(); // the counters are printed once before, too
     let before = traced.calls().len();
     assert!(before > 0, "strace has seen nothing");
     let sent = noise(3, count);
@@ -117,9 +117,9 @@ fn b3_very_many_writes_of_one_byte() {
         assert_same(&client.hear(count), &sent);
     });
     assert_eq!(traced.calls().len(), before, "it has asked for memory");
-    let ledger = traced.serve.ledger();
+    let counters = traced.serve.counters();
     assert_eq!(
-        (ledger["bytes_in"], ledger["bytes_out"]),
+        (counters["bytes_in"], counters["bytes_out"]),
         (count as u64 + 4, count as u64 + 4)
     );
     drop(client);
@@ -199,7 +199,7 @@ fn b4_sixty_four_mib_come_back_byte_for_byte() {
 /// The server may have no more memory than it has. Some of those whose bytes it has to remember are closed for that; the
 /// process lives, and so do those who ask for nothing.
 #[test]
-fn b5_no_memory_for_what_is_owed() {
+fn b5_no_memory_for_what_is_unsent() {
     if !can(&["prlimit"]) {
         return;
     }
@@ -211,7 +211,7 @@ fn b5_no_memory_for_what_is_owed() {
         client.is_echoed(b"in");
         client.set_nonblocking(true).unwrap();
     }
-    server.ledger();
+    server.counters();
     let all_it_has = server.status("VmSize") * 1024;
     sh(&format!(
         "prlimit --pid {} --as={all_it_has}:",
@@ -224,10 +224,10 @@ fn b5_no_memory_for_what_is_owed() {
         server.counter("closed{out_of_memory}") >= 10
     });
     other.is_echoed(b"served on");
-    let ledger = server.ledger();
+    let counters = server.counters();
     figure(&format!(
         "b5: of 30 who never read {} were closed for want of memory",
-        ledger["closed{out_of_memory}"]
+        counters["closed{out_of_memory}"]
     ));
     drop((never_read, other));
     wait_until("all are gone", || server.counter("connections_open") == 0);
@@ -244,22 +244,22 @@ fn b6_memory_after_a_burst() {
     let server = Serve::start(&[&directory.address("unix", "echo")], &[]);
     let clients: Vec<Socket> = (0..many).map(|_| server.connect()).collect();
     clients.iter().for_each(|client| client.is_echoed(b"here"));
-    server.ledger();
+    server.counters();
     let base = server.status("VmRSS");
     let pushed: Vec<usize> = clients.iter().map(stick).collect();
-    wait_until("much is owed", || {
+    wait_until("much is unsent", || {
         server.counter("unsent_bytes") > many * (16 << 10)
     });
-    let (peak, owed) = (server.status("VmRSS"), server.counter("unsent_bytes"));
+    let (peak, unsent) = (server.status("VmRSS"), server.counter("unsent_bytes"));
     for (client, pushed) in clients.iter().zip(pushed) {
         client.hear(pushed);
     }
-    wait_until("nothing is owed", || server.counter("unsent_bytes") == 0);
+    wait_until("nothing is unsent", || server.counter("unsent_bytes") == 0);
     wait_until("the memory is given back", || {
         server.status("VmRSS") <= base + base / 10
     });
     figure(&format!(
-        "b6: {base} KiB before, {peak} KiB with {owed} bytes owed, {} KiB after",
+        "b6: {base} KiB before, {peak} KiB with {unsent} bytes unsent, {} KiB after",
         server.status("VmRSS")
     ));
     assert!(peak > base + 10_000, "{base} {peak} KiB");
@@ -267,11 +267,11 @@ fn b6_memory_after_a_burst() {
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// The budget of bytes for all is the connections that may be times the scratch: here 16 times 16 KiB, and 48 come who
+/// The budget of bytes for all is the connections that may be times the read buffer: here 16 times 16 KiB, and 48 come who
 /// read slowly. Each has a share of its own, so that those who do not read can never use up what the others need; a
 /// single pot for all would let them.
 #[test]
-fn b7_as_much_is_owed_as_may_be() {
+fn b7_as_much_is_unsent_as_may_be() {
     const LENGTH: usize = 1 << 20;
     let limits = Limits {
         connections_max: 16,
@@ -298,7 +298,7 @@ fn b7_as_much_is_owed_as_may_be() {
     });
     let stats = server.drain();
     figure(&format!(
-        "b7: {} bytes owed at most, of {budget} that may be; all 48 have everything",
+        "b7: {} bytes unsent at most, of {budget} that may be; all 48 have everything",
         stats.unsent_bytes_peak
     ));
     assert_eq!(stats.bytes_out, 48 * LENGTH as u64);

@@ -237,8 +237,8 @@ fn c6_connect_and_leave() {
         };
         let seen = |count: u64| {
             wait_until("all were seen and are gone", || {
-                let ledger = server.ledger();
-                ledger["accepted"] == count && ledger["connections_open"] == 0
+                let counters = server.counters();
+                counters["accepted"] == count && counters["connections_open"] == 0
             });
         };
         scan(EACH);
@@ -246,7 +246,7 @@ fn c6_connect_and_leave() {
         let resident = server.status("VmRSS");
         scan(EACH);
         seen(2 * EACH as u64);
-        // Not at once: telling its memory, which comes with the ledger, it reads files of the kernel.
+        // Not at once: telling its memory, which comes with the counters, it reads files of the kernel.
         wait_until(&format!("{model} has the descriptors that it had"), || {
             server.descriptors() == descriptors
         });
@@ -282,7 +282,7 @@ fn c7_ss_kills_a_connection() {
         server.counter("closed{aborted}"),
         1,
         "{:?}",
-        server.ledger()
+        server.counters()
     );
     other.is_echoed(b"unharmed");
 }

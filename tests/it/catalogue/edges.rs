@@ -34,9 +34,9 @@ fn e5_data_and_fin_in_one_edge() {
         let endpoint = server.addresses()[0].clone();
         let inside = connect(&endpoint);
         is_echoed_by(&mut server, &inside);
-        let newcomer = connect(&endpoint);
+        let new_connection = connect(&endpoint);
         // Both before the server's next turn: one who is inside, and one who is not yet accepted.
-        for client in [&inside, &newcomer] {
+        for client in [&inside, &new_connection] {
             client.say(&noise(5, 100));
             client.finish();
         }
@@ -44,7 +44,7 @@ fn e5_data_and_fin_in_one_edge() {
         turn_until(&mut server, "both have ended", |stats| {
             stats.closed(CloseReason::PeerClosed) == 2
         });
-        for client in [&inside, &newcomer] {
+        for client in [&inside, &new_connection] {
             assert_same(&client.hear_all(), &noise(5, 100));
         }
         figure(&format!("e5: {:.2?} over {address}", began.elapsed()));
@@ -54,7 +54,7 @@ fn e5_data_and_fin_in_one_edge() {
 }
 
 /// epoll knows an open socket and not a descriptor: while anybody has a copy, closing ours takes nothing out of our event
-/// queue, and events go on coming under a key that is nobody's. So a door that is handed over is taken out by hand.
+/// queue, and events go on coming under a key that is nobody's. So a listener that is handed over is taken out by hand.
 #[test]
 fn e4_a_socket_that_lives_on_elsewhere_raises_no_event_here() {
     let mut server = bind(
@@ -215,7 +215,7 @@ fn e9_more_are_ready_than_a_wait_can_tell() {
     assert!(*least > 0 && *most <= 2 * least, "{least} to {most}");
 }
 
-/// What came before the reset is read, and counted; its echo is not owed to anybody any more.
+/// What came before the reset is read, and counted; its echo is not unsent to anybody any more.
 #[test]
 fn e10_bytes_and_then_a_reset() {
     let mut server = bind(&[TCP], Limits::default());

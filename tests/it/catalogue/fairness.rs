@@ -80,8 +80,8 @@ fn f4_a_process_that_was_stopped() {
     for (number, client) in clients.iter().enumerate() {
         assert_same(&client.hear(1_000), &noise(number as u64, 1_000));
     }
-    let ledger = server.ledger();
-    assert_eq!(ledger["bytes_out"], (CLIENTS * 1_002) as u64);
+    let counters = server.counters();
+    assert_eq!(counters["bytes_out"], (CLIENTS * 1_002) as u64);
     wait_until("and only then they are idle", || {
         server.counter("closed{idle}") == CLIENTS as u64
     });

@@ -36,15 +36,19 @@ fn n1_peer_vanishes_while_idle() {
     wait_until("both are counted", || {
         server.counter("connections_open") == 0
     });
-    let ledger = server.ledger();
-    assert_eq!(ledger.get("closed{peer_timeout}"), Some(&1), "{ledger:?}");
-    assert_eq!(ledger.get("closed{reset}"), Some(&1), "{ledger:?}");
+    let counters = server.counters();
+    assert_eq!(
+        counters.get("closed{peer_timeout}"),
+        Some(&1),
+        "{counters:?}"
+    );
+    assert_eq!(counters.get("closed{reset}"), Some(&1), "{counters:?}");
     figure(&format!("n1: gone after {:.1} s", passed.as_secs_f64()));
     assert!(passed < Duration::from_secs(20 + 10), "{passed:?}");
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// The peer can be heard and hears nothing, so what it is owed stays unacknowledged, and keepalive does not run.
+/// The peer can be heard and hears nothing, so what it is unsent stays unacknowledged, and keepalive does not run.
 #[test]
 fn n2_black_hole_while_writing() {
     if !can(&["ss"]) {
@@ -173,14 +177,14 @@ fn n5_a_slow_link_with_a_short_queue() {
                 scope.spawn(move || converse(&client, &noise(number, LENGTH)));
             }
         });
-        let ledger = server.ledger();
+        let counters = server.counters();
         figure(&format!(
-            "n5: three times {LENGTH} bytes back over 1 Mbit/s in {:.1} s, at most {} bytes of ours owed",
+            "n5: three times {LENGTH} bytes back over 1 Mbit/s in {:.1} s, at most {} bytes of ours unsent",
             began.elapsed().as_secs_f64(),
-            ledger["unsent_bytes_peak"]
+            counters["unsent_bytes_peak"]
         ));
-        assert_eq!(ledger["bytes_out"], 3 * LENGTH as u64);
-        assert!(ledger["unsent_bytes_peak"] <= 3 * Limits::default().read_buffer_bytes as u64);
+        assert_eq!(counters["bytes_out"], 3 * LENGTH as u64);
+        assert!(counters["unsent_bytes_peak"] <= 3 * Limits::default().read_buffer_bytes as u64);
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);
     });
 }
@@ -211,8 +215,8 @@ fn n6_the_link_goes_down_and_comes_back() {
             began.elapsed().as_secs_f64()
         ));
         assert_eq!(patient.counter("connections_open"), 1);
-        let ledger = strict.ledger();
-        assert_eq!(ledger["closed{peer_timeout}"], 1, "{ledger:?}");
+        let counters = strict.counters();
+        assert_eq!(counters["closed{peer_timeout}"], 1, "{counters:?}");
         drop(kept);
         for server in [patient, strict] {
             assert_eq!(server.stop(Signal::SIGTERM).code, 0);
@@ -305,8 +309,8 @@ fn n8_no_memory_for_tcp() {
         group.most_used()
     ));
     converse(&pinger, &noise(8, 200_000));
-    let ledger = server.ledger();
-    assert_eq!(ledger.get("closed{out_of_memory}"), None, "{ledger:?}");
+    let counters = server.counters();
+    assert_eq!(counters.get("closed{out_of_memory}"), None, "{counters:?}");
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 

@@ -429,8 +429,8 @@ fn s6_every_kind_of_socket_goes_over_and_those_inside_stay() {
         for client in &inside {
             client.is_echoed(b"in it from the beginning");
         }
-        let newcomers = endpoints[..2].iter().map(connect);
-        newcomers.for_each(|client| client.is_echoed(&noise(generation, 1_000)));
+        let new_connections = endpoints[..2].iter().map(connect);
+        new_connections.for_each(|client| client.is_echoed(&noise(generation, 1_000)));
         udp.send(b"datagram").unwrap();
         assert_eq!(
             udp.recv(&mut [0; 16]).unwrap(),

@@ -163,7 +163,7 @@ fn x6_the_socket_file_of_a_successor_stays() {
 
 /// What the one who leaves by SIGUSR2 does, without a process for it.
 #[test]
-fn x6_a_server_that_leaves_its_doors_leaves_the_file_to_the_next_one() {
+fn x6_a_server_that_leaves_its_listeners_leaves_the_file_to_the_next_one() {
     use crate::support::{bind, sock_addr, turn_until};
     use echo_reactor::echo::{Server, Turn};
     use echo_reactor::net::{BoundSocket, SocketFile};
@@ -173,9 +173,9 @@ fn x6_a_server_that_leaves_its_doors_leaves_the_file_to_the_next_one() {
     let address = sock_addr(&old.addresses()[0]);
     let early = try_connect(&address).unwrap();
     let files: Vec<_> = old.files().collect();
-    let doors = old.try_clone_listeners().unwrap().into_iter();
-    let doors = doors.map(|(door, _)| BoundSocket::from_fd(door).unwrap());
-    let mut new = Server::with_sockets(doors.collect(), Limits::default()).unwrap();
+    let listeners = old.try_clone_listeners().unwrap().into_iter();
+    let listeners = listeners.map(|(listener, _)| BoundSocket::from_fd(listener).unwrap());
+    let mut new = Server::with_sockets(listeners.collect(), Limits::default()).unwrap();
     old.detach_listeners();
     assert_eq!(old.turn(None).unwrap(), Turn::Finished, "nobody was inside");
     drop(old);

@@ -197,7 +197,7 @@ fn use_it(serve: &Serve, directory: &Dir) {
 trait ReadWrite: Read + Write {}
 impl<T: Read + Write> ReadWrite for T {}
 
-/// The three equations of the ledger.
+/// The three equations of the counters.
 #[track_caller]
 fn assert_balanced(report: &Value, what: &str) {
     let number = |name: &str| report[name].as_u64().unwrap();
@@ -248,7 +248,7 @@ fn t3_valgrind_finds_no_leak_and_no_error() {
         for (number, client) in (0..).zip(&clients) {
             client.is_echoed(&noise(number, 1_000));
         }
-        // One is owed bytes, one resets, and the others leave as they like.
+        // One is unsent bytes, one resets, and the others leave as they like.
         clients[0].push();
         clients.into_iter().skip(1).step_by(2).for_each(Talk::reset);
     }

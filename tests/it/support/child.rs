@@ -236,23 +236,27 @@ impl Serve {
 
     /// Its counters, by SIGUSR1.
     #[track_caller]
-    pub(crate) fn ledger(&self) -> BTreeMap<String, u64> {
-        let ledgers = |err: &str| -> Vec<String> {
+    pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
+        let counters = |err: &str| -> Vec<String> {
             let complete = err.rsplit_once('\n').map_or("", |(lines, _)| lines);
-            let ledger = |line: &&str| line.starts_with("accepted=");
-            complete.lines().filter(ledger).map(str::to_owned).collect()
+            let counters = |line: &&str| line.starts_with("accepted=");
+            complete
+                .lines()
+                .filter(counters)
+                .map(str::to_owned)
+                .collect()
         };
-        let before = ledgers(&self.err()).len();
+        let before = counters(&self.err()).len();
         self.signal(Signal::SIGUSR1);
         wait_until("it prints its counters", || {
-            ledgers(&self.err()).len() > before
+            counters(&self.err()).len() > before
         });
         let counter = |pair: &str| {
             let (name, count) = pair.split_once('=')?;
             Some((name.to_owned(), count.parse().ok()?))
         };
-        let ledger = ledgers(&self.err()).pop().unwrap_or_default();
-        ledger
+        let counters = counters(&self.err()).pop().unwrap_or_default();
+        counters
             .split(' ')
             .map(|pair| counter(pair).unwrap())
             .collect()
@@ -260,7 +264,7 @@ impl Serve {
 
     #[track_caller]
     pub(crate) fn counter(&self, name: &str) -> u64 {
-        self.ledger().get(name).copied().unwrap_or(0)
+        self.counters().get(name).copied().unwrap_or(0)
     }
 
     /// Sends a signal and waits for the end.
@@ -318,7 +322,7 @@ impl Serve {
     // --- What the system tells of it ---
 
     /// The numbers of its open descriptors, sorted. Without the files of `/proc` that it reads for a moment, when it is asked
-    /// for its ledger and tells its memory with it.
+    /// for its counters and tells its memory with it.
     pub(crate) fn descriptors(&self) -> Vec<u32> {
         let folder = format!("/proc/{}/fd", self.pid());
         let number = |entry: std::io::Result<fs::DirEntry>| {
