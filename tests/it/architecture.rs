@@ -1,14 +1,15 @@
-//! The shape of the sources: who may import whom, what nobody may use, and how long a function may be.
+//! The shape of the sources: which module may import which, what no module may use, and how long a function may be.
 //!
-//! What may live in this file: rules of the design that a reader of the sources can check, and that goodwill alone would
-//! not keep. The sources are read as text, formatted by rustfmt as they are: no parser, and no rule that would need one.
+//! What may live in this file: rules of the design that a reader of the sources can check, and that would not last
+//! without a test. The sources are read as text, formatted by rustfmt as they are: no parser, and no rule that would
+//! need one.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Who may import whom. A room that is not in here may be imported by nobody, and imports nothing.
+/// Which modules a module may import. A module that is missing here imports nothing and is imported by none.
 const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("limits", &[]),
     ("stats", &[]),
@@ -26,7 +27,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("main", &["cli"]),
 ];
 
-/// Crates that only some rooms may name.
+/// Crates that only some modules may name.
 const MAY_NAME: [(&str, &[&str]); 2] = [("mio", &["net", "reactor"]), ("slab", &["reactor"])];
 
 const FUNCTION_LINES_MAX: usize = 70;
@@ -35,9 +36,9 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 struct Source {
     path: PathBuf,
-    /// The first part of its path: the room that it belongs to.
-    room: String,
-    /// Its lines up to the tests, with their numbers from 1 on; comments are empty.
+    /// The first part of its path: the top-level module that it belongs to.
+    module: String,
+    /// Its lines up to the tests, numbered from 1; comments are empty.
     code: Vec<(usize, String)>,
 }
 
@@ -45,14 +46,14 @@ impl Source {
     fn read(root: &Path, path: PathBuf) -> Self {
         let text = fs::read_to_string(&path).unwrap();
         let inside = path.strip_prefix(root).unwrap();
-        let room = inside.components().next().unwrap().as_os_str();
-        let room = room.to_str().unwrap().trim_end_matches(".rs").to_owned();
+        let module = inside.components().next().unwrap().as_os_str();
+        let module = module.to_str().unwrap().trim_end_matches(".rs").to_owned();
         let lines: Vec<&str> = text.lines().collect();
         let end = tests_begin(&lines);
         let code = lines[..end].iter().enumerate();
         let code = code.map(|(index, line)| (index + 1, without_comment(line).to_owned()));
         Self {
-            room,
+            module,
             code: code.collect(),
             path,
         }
@@ -96,9 +97,9 @@ fn sources() -> Vec<Source> {
     }
     let sources = paths.into_iter().map(|path| Source::read(&root, path));
     let sources: Vec<Source> = sources
-        .filter(|source| source.room != "testing" && !source.path.ends_with("tests.rs"))
+        .filter(|source| source.module != "testing" && !source.path.ends_with("tests.rs"))
         .collect();
-    assert!(sources.len() > 20, "the sources are found");
+    assert!(sources.len() > 20, "too few sources were found");
     sources
 }
 
@@ -106,7 +107,7 @@ fn is_of_a_name(character: char) -> bool {
     character.is_alphanumeric() || character == '_'
 }
 
-/// Where `word` stands in the line, as a whole word: what comes behind it.
+/// The text after each place where `word` stands in the line as a whole word.
 fn behind<'a>(line: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
     line.match_indices(word).filter_map(move |(place, _)| {
         let rest = &line[place + word.len()..];
@@ -116,7 +117,7 @@ fn behind<'a>(line: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
     })
 }
 
-/// The first name of what follows `crate::`; of each, if it is a group.
+/// The first name after `crate::`; in a group, the first name of each member.
 fn first_names(rest: &str) -> Vec<String> {
     let name = |text: &str| {
         text.trim()
@@ -138,9 +139,9 @@ fn first_names(rest: &str) -> Vec<String> {
         .collect()
 }
 
-/// What this source imports of ours, with the line.
+/// The modules of this crate that a source imports, each with its line.
 fn imports(source: &Source) -> Vec<(usize, String)> {
-    let own = if source.room == "main" {
+    let own = if source.module == "main" {
         "echo_reactor::"
     } else {
         "crate::"
@@ -148,7 +149,7 @@ fn imports(source: &Source) -> Vec<(usize, String)> {
     let mut imports = Vec::new();
     for (place, (number, line)) in source.code.iter().enumerate() {
         for rest in behind(line, own) {
-            // A group may go over several lines.
+            // A group may extend over several lines.
             let mut text = rest.to_owned();
             let more = source.code[place + 1..].iter();
             for (_, line) in more.take_while(|_| rest.starts_with('{') && !rest.contains('}')) {
@@ -158,14 +159,14 @@ fn imports(source: &Source) -> Vec<(usize, String)> {
                 }
             }
             for name in first_names(&text) {
-                // The crate page lends two names.
-                let room = match name.as_str() {
+                // Two names of the crate page belong to modules.
+                let module = match name.as_str() {
                     "Limits" => "limits".to_owned(),
                     "Stats" => "stats".to_owned(),
                     _ => name,
                 };
-                if room != source.room {
-                    imports.push((*number, room));
+                if module != source.module {
+                    imports.push((*number, module));
                 }
             }
         }
@@ -174,10 +175,10 @@ fn imports(source: &Source) -> Vec<(usize, String)> {
 }
 
 #[test]
-fn the_reader_of_imports_reads_groups_and_paths() {
+fn imports_are_read_in_groups_and_paths() {
     let source = |lines: &[&str]| Source {
         path: PathBuf::from("x.rs"),
-        room: "x".to_owned(),
+        module: "x".to_owned(),
         code: lines
             .iter()
             .map(|line| (1, without_comment(line).to_owned()))
@@ -186,7 +187,7 @@ fn the_reader_of_imports_reads_groups_and_paths() {
     let read = |lines: &[&str]| -> Vec<String> {
         imports(&source(lines))
             .into_iter()
-            .map(|(_, room)| room)
+            .map(|(_, module)| module)
             .collect()
     };
     assert_eq!(read(&["use crate::net::{self, Stream};"]), ["net"]);
@@ -211,20 +212,22 @@ fn the_reader_of_imports_reads_groups_and_paths() {
 // --- The rules ---------------------------------------------------------------------------------------------------------
 
 #[test]
-fn nobody_imports_whom_the_design_does_not_allow() {
+fn a_module_imports_only_what_the_design_allows() {
     let mut wrong = Vec::new();
     for source in sources() {
-        if source.room == "lib" {
-            continue; // it names all rooms, which is what it is for
+        if source.module == "lib" {
+            continue; // it names all modules, as its purpose is
         }
-        let allowed = MAY_IMPORT.iter().find(|(room, _)| *room == source.room);
-        let allowed = allowed.map_or(&[][..], |(_, rooms)| rooms);
-        for (line, room) in imports(&source) {
-            if !allowed.contains(&room.as_str()) {
+        let allowed = MAY_IMPORT
+            .iter()
+            .find(|(module, _)| *module == source.module);
+        let allowed = allowed.map_or(&[][..], |(_, modules)| modules);
+        for (line, module) in imports(&source) {
+            if !allowed.contains(&module.as_str()) {
                 wrong.push(format!(
-                    "{}: {} imports {room}",
+                    "{}: {} imports {module}",
                     source.at(line),
-                    source.room
+                    source.module
                 ));
             }
         }
@@ -236,8 +239,8 @@ fn nobody_imports_whom_the_design_does_not_allow() {
 fn mio_is_named_in_net_and_reactor_alone_and_slab_in_reactor() {
     let mut wrong = Vec::new();
     for source in sources() {
-        for (name, rooms) in MAY_NAME {
-            if rooms.contains(&source.room.as_str()) {
+        for (name, modules) in MAY_NAME {
+            if modules.contains(&source.module.as_str()) {
                 continue;
             }
             for (number, line) in &source.code {
@@ -251,7 +254,7 @@ fn mio_is_named_in_net_and_reactor_alone_and_slab_in_reactor() {
 }
 
 #[test]
-fn nothing_is_unsafe_and_the_compiler_sees_to_it() {
+fn nothing_is_unsafe_and_the_compiler_forbids_it() {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let manifest = fs::read_to_string(manifest).unwrap();
     assert!(manifest.contains("unsafe_code = \"forbid\""));
@@ -263,9 +266,9 @@ fn nothing_is_unsafe_and_the_compiler_sees_to_it() {
     assert_eq!(unsafe_ones.count(), 0);
 }
 
-/// A mistake without a place would survive every test, and a place without a name could not be chosen.
+/// A mistake without a place in the code would survive every test, and a place without a name could not be chosen.
 #[test]
-fn every_planted_bug_has_a_place_and_every_place_a_name() {
+fn every_mutant_has_a_place_and_every_place_a_name() {
     let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/mutants.rs");
     let list = fs::read_to_string(list).unwrap();
     let name = |text: &str| text.split('"').next().unwrap().to_owned();
@@ -276,17 +279,17 @@ fn every_planted_bug_has_a_place_and_every_place_a_name() {
         .collect();
     let mut placed = BTreeSet::new();
     for source in sources() {
-        for (_, line) in source.code.iter().filter(|_| source.room != "mutants") {
+        for (_, line) in source.code.iter().filter(|_| source.module != "mutants") {
             placed.extend(behind(line, "planted!(\"").map(name));
         }
     }
-    assert!(listed.len() > 25, "the list is found");
+    assert!(listed.len() > 25, "too few mutants are listed");
     assert_eq!(listed, placed);
 }
 
-/// They panic when the stream is gone.
+/// These macros panic when the stream is closed.
 #[test]
-fn nobody_prints_by_a_macro() {
+fn no_source_prints_by_a_macro() {
     let mut wrong = Vec::new();
     for source in sources() {
         for (number, line) in &source.code {
@@ -300,7 +303,8 @@ fn nobody_prints_by_a_macro() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Where functions begin and how many lines they have. rustfmt puts the closing brace under the first letter.
+/// The first line of each function and its number of lines. rustfmt puts the closing brace at the indent of the first
+/// line.
 fn functions(source: &Source) -> Vec<(usize, usize)> {
     let indent = |line: &str| line.len() - line.trim_start().len();
     let begins = |line: &str| {
@@ -341,12 +345,12 @@ fn a_function_fits_a_screen() {
             }
         }
     }
-    assert!(count > 200, "the functions are found: {count}");
+    assert!(count > 200, "too few functions were found: {count}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn every_file_says_at_its_head_what_it_is_for() {
+fn every_file_begins_with_a_module_page() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let tests = fs::read_dir(root.join("tests/it")).unwrap();
     let tests = tests
@@ -354,13 +358,17 @@ fn every_file_says_at_its_head_what_it_is_for() {
         .filter(|path| path.is_file());
     for path in tests.chain(sources().into_iter().map(|source| source.path)) {
         let text = fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("//! "), "{} has no head", path.display());
+        assert!(
+            text.starts_with("//! "),
+            "{} does not begin with a module page",
+            path.display()
+        );
     }
 }
 
 // --- Dependencies ------------------------------------------------------------------------------------------------------
 
-/// The crates that a build needs beside itself; none if cargo cannot be started.
+/// The crates that a build needs besides this one; none if cargo cannot be started.
 fn crates(features: &[&str]) -> Option<BTreeSet<String>> {
     let result = Command::new(env!("CARGO"))
         .args([

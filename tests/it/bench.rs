@@ -1,7 +1,8 @@
 //! `echo-reactor bench` against servers that keep the protocol, and against mutants that break it in one way each.
 //!
-//! The servers are plain std sockets, so that these tests say nothing of our own server. Whether a measurement is valid
-//! depends on what else this machine does, so no test of this file relies on it; whether an echo was right does not.
+//! The servers are plain std sockets, so that these tests do not depend on our own server. Whether a measurement is
+//! valid depends on what else this machine does, so no test of this file relies on it; whether an echo was right does
+//! not.
 
 use crate::support::schema::fits_schema;
 use crate::support::wait_until;
@@ -32,9 +33,9 @@ impl Ended {
             .unwrap_or_else(|| panic!("no {pointer}: {}", self.report))
     }
 
-    /// Every request is accounted for, whatever happened to it.
+    /// Every request is accounted for, whatever its result.
     #[track_caller]
-    pub(crate) fn balances(&self) {
+    pub(crate) fn is_accounted_for(&self) {
         let [sent, echoed, lost, in_flight] = ["sent", "echoed", "lost", "in_flight"]
             .map(|name| self.number(&format!("/requests/{name}")));
         assert_eq!(
@@ -45,22 +46,22 @@ impl Ended {
         );
     }
 
-    /// Nothing was wrong with the echoes; the machine may have been too busy for the figures to count.
+    /// Every echo was right; the machine may have been too busy for the figures to be valid.
     #[track_caller]
     pub(crate) fn was_right(&self) {
         assert!([0, 4].contains(&self.code), "{} {}", self.code, self.err);
         assert_eq!(self.report["faults"].as_object().unwrap().len(), 0);
-        self.balances();
+        self.is_accounted_for();
         assert!(self.number("/echoes") > 0, "{}", self.report);
     }
 
-    /// It was caught.
+    /// The fault was detected.
     #[track_caller]
     pub(crate) fn was_caught(&self, code: i32, fault: &str) {
         assert_eq!(self.code, code, "{} {}", self.err, self.report);
         assert!(self.number(&format!("/faults/{fault}/count")) > 0);
         assert!(self.err.contains(fault), "{}", self.err);
-        self.balances();
+        self.is_accounted_for();
     }
 }
 
@@ -87,7 +88,8 @@ pub(crate) fn bench(line: &str) -> Ended {
 
 // --- Servers ---------------------------------------------------------------------------------------------------------
 
-/// A TCP server whose echo of the n-th kilobyte or less is what `treat` makes of it.
+/// A TCP server that applies `treat` to each read of up to a kilobyte before it echoes it; `treat` gets the read's
+/// number.
 pub(crate) fn tcp(treat: impl Fn(u64, &mut Vec<u8>) + Send + Sync + Clone + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -130,7 +132,7 @@ pub(crate) fn udp(mut answer: impl FnMut(u64, &[u8]) -> Vec<Vec<u8>> + Send + 's
     format!("udp://{address}")
 }
 
-/// A name in the abstract space that nobody else has.
+/// An abstract name that no other test uses.
 fn name() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -142,7 +144,7 @@ pub(crate) const SHORT: &str = "-c 5 -d 300ms --warm-up 100ms";
 // --- Servers that keep the protocol ----------------------------------------------------------------------------------
 
 #[test]
-fn every_mode_is_right_about_a_right_server_over_tcp() {
+fn every_mode_finds_no_fault_in_a_correct_tcp_server() {
     let server = tcp(|_, _| {});
     for mode in [
         "",
@@ -203,16 +205,16 @@ fn every_family_is_measured() {
 }
 
 #[test]
-fn so_many_requests_are_so_many() {
+fn a_number_of_requests_is_kept_exactly() {
     let ended = bench(&format!("{} -c 3 -n 1000", tcp(|_, _| {})));
     ended.was_right();
-    // One more on each connection, which proved that a server is there.
+    // One more on each connection: the probe that proves that a server is there.
     assert_eq!(ended.number("/requests/sent"), 1003);
     assert_eq!(ended.number("/echoes"), 1000);
 }
 
 #[test]
-fn without_an_address_a_server_is_started_and_seen() {
+fn without_an_address_a_server_is_started_and_measured() {
     let ended = bench(SHORT);
     ended.was_right();
     assert!(ended.number("/server/threads") >= 1);
@@ -221,7 +223,7 @@ fn without_an_address_a_server_is_started_and_seen() {
 }
 
 #[test]
-fn a_hold_tells_what_its_connections_cost() {
+fn a_hold_reports_what_its_connections_cost() {
     let ended = bench("-c 120 --hold 500ms -d 300ms --warm-up 1ms");
     ended.was_right();
     let rows = ended.report["memory"].as_array().unwrap();
@@ -235,7 +237,7 @@ fn a_hold_tells_what_its_connections_cost() {
             number(row, name);
         }
     }
-    // Others open nothing that is worth a table.
+    // Other loads have no row of the table, as they hold too few connections.
     assert_eq!(bench(SHORT).report["memory"], serde_json::json!([]));
 }
 
@@ -251,7 +253,7 @@ fn steps_and_search_report_each_of_their_runs() {
 }
 
 #[test]
-fn a_log_and_a_drawing_are_made() {
+fn a_histogram_log_and_a_drawing_are_written() {
     let path = |end: &str| std::env::temp_dir().join(format!("{}{end}", name()));
     let (hdr, svg) = (path(".hlog"), path(".svg"));
     let server = tcp(|_, _| {});
@@ -291,7 +293,7 @@ fn an_answer_that_comes_too_late_is_late_and_not_lost() {
         });
         answers
     });
-    // Few enough that the late one is still remembered.
+    // So few requests follow that the late one is still remembered.
     let ended = bench(&format!(
         "{server} -c 1 --pipeline 2 -r 100 -d 800ms --warm-up 0 --timeout 100ms"
     ));
@@ -302,7 +304,7 @@ fn an_answer_that_comes_too_late_is_late_and_not_lost() {
         ended.report["requests"]
     );
     assert_eq!(ended.code, 75);
-    ended.balances();
+    ended.is_accounted_for();
 }
 
 #[test]
@@ -313,10 +315,11 @@ fn a_slow_server_is_slow_in_the_figures() {
     assert!(ended.number("/latency_ns/actual/min") >= 5_000_000);
 }
 
-/// The test of what is known as coordinated omission. The server stands still once, for 200 ms. Whoever looks at the
-/// actual send sees a slow request on each connection, a few among thousands; whoever was planned for that time waited.
+/// The test for coordinated omission. The server stops once, for 200 ms. Measured from the actual send (service time),
+/// one request on each connection is slow, a few among thousands; measured from the planned send (response time), every
+/// request planned for that time has waited.
 #[test]
-fn a_server_that_stops_is_seen_in_the_planned_latencies_and_not_in_the_actual_ones() {
+fn a_server_that_stops_is_seen_in_the_response_times_and_not_in_the_service_times() {
     let start = Instant::now();
     let server = tcp(move |_, _| {
         let at = start.elapsed();
@@ -329,7 +332,7 @@ fn a_server_that_stops_is_seen_in_the_planned_latencies_and_not_in_the_actual_on
     assert!([0, 4].contains(&ended.code), "{}", ended.err);
     let planned = ended.number("/latency_ns/planned/p90");
     let actual = ended.number("/latency_ns/actual/p90");
-    // A tenth of all was planned for the time of standing still, and waited 100 ms on average.
+    // A tenth of all requests was planned for the time of the stop, and waited 100 ms on average.
     assert!(
         ended.number("/latency_ns/planned/p99") > 100_000_000,
         "{}",
@@ -346,9 +349,9 @@ fn a_server_that_stops_is_seen_in_the_planned_latencies_and_not_in_the_actual_on
     );
     assert!(
         ended.number("/latency_ns/actual/max") > 100_000_000,
-        "the few are in the maximum"
+        "the few slow ones are the maximum"
     );
-    ended.balances();
+    ended.is_accounted_for();
 }
 
 /// A bench that is in the middle of its window, the lines that it goes on to say, and its worker.
@@ -366,7 +369,7 @@ pub(crate) fn in_the_window(
         .unwrap();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let mut lines = stderr.lines().map_while(Result::ok);
-    // However long it takes to get there.
+    // Waits for the window, however long the start takes.
     assert!(lines.any(|line| line.trim_start().starts_with("window")));
     let said = thread::spawn(move || lines.collect());
     let workers = children(child.id());
@@ -379,7 +382,7 @@ pub(crate) fn kill(signal: &str, pid: &str) {
     assert!(status.unwrap().success());
 }
 
-/// Ctrl-C asks for the report, and does not do away with it.
+/// Ctrl-C ends the run with its report, not without one.
 #[test]
 fn an_interrupted_run_reports() {
     let (child, said, _) = in_the_window(&tcp(|_, _| {}), "");
@@ -392,8 +395,8 @@ fn an_interrupted_run_reports() {
     assert!(report["echoes"].as_u64().unwrap() > 0);
 }
 
-/// A second thread would make every system call of the load dearer. And a worker that is killed, for want of memory for
-/// example, is not waited for.
+/// A second thread would make every system call of the load more expensive. And the bench does not wait for a worker
+/// that was killed, for example for lack of memory.
 #[test]
 fn a_worker_has_one_thread_and_its_death_is_told() {
     let (child, said, worker) = in_the_window(&tcp(|_, _| {}), "");
@@ -408,7 +411,7 @@ fn a_worker_has_one_thread_and_its_death_is_told() {
 }
 
 #[test]
-fn bad_company_is_counted_and_does_not_disturb() {
+fn bad_clients_are_counted_and_do_not_disturb() {
     let server = tcp(|_, _| {});
     let bad = "--slow-readers 1 --bad-clients resetters=2,dribblers=3,half-closers=2";
     let ended = bench(&format!(
@@ -424,10 +427,10 @@ fn bad_company_is_counted_and_does_not_disturb() {
 }
 
 #[test]
-fn a_server_that_drops_its_unsent_bytes_at_a_half_close_is_found_out_by_bad_company() {
+fn a_server_that_drops_its_unsent_bytes_at_a_half_close_is_detected_by_bad_clients() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = format!("tcp://{}", listener.local_addr().unwrap());
-    // Whose FIN comes right behind the first request gets nothing.
+    // A client with its FIN right after the first request gets nothing.
     let serve = |mut stream: TcpStream| -> io::Result<()> {
         let mut buffer = [0; 4096];
         let count = stream.read(&mut buffer)?;
@@ -449,7 +452,7 @@ fn a_server_that_drops_its_unsent_bytes_at_a_half_close_is_found_out_by_bad_comp
     assert!(ended.number("/requests/bad_cut") > 0, "{}", ended.report);
 }
 
-/// The processes that this one has started, as far as they are alive.
+/// The child processes of `parent` that are alive.
 fn children(parent: u32) -> Vec<u32> {
     let alive = |pid: u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -463,28 +466,28 @@ fn children(parent: u32) -> Vec<u32> {
     pids.filter_map(alive).collect()
 }
 
-/// Whether it still runs: one that nobody has buried is dead all the same.
+/// Whether the process still runs: a zombie has ended, and only waits for its parent to read its exit status.
 fn runs(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 #[test]
-fn a_killed_bench_leaves_nobody_behind() {
+fn a_killed_bench_leaves_no_process_behind() {
     let foreign = tcp(|_, _| {});
     for line in [
         "--serve tcp://127.0.0.1:0 -c 2".to_owned(),
         format!("{foreign} -c 4 --workers 2"),
     ] {
         let mut bench = Command::new(env!("CARGO_BIN_EXE_echo-reactor"))
-            .args(["bench", "-q", "-d", "2m"]) // more than the test takes, and an end all the same
+            .args(["bench", "-q", "-d", "2m"]) // longer than the test takes, and yet an end
             .args(line.split(' '))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // A server and a worker, and then two workers.
+        // A server and a worker; in the second round, two workers.
         wait_until("its children run", || children(bench.id()).len() == 2);
         let left = children(bench.id());
         bench.kill().unwrap(); // SIGKILL

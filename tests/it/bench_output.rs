@@ -1,7 +1,7 @@
 //! What a measurement leaves behind: its report, its files, and no process.
 //!
-//! What may live in this file: `bench` and `compare` while the disk is full, while their own program is replaced, and
-//! when they are ended from outside. What may not: what they measure.
+//! What may live in this file: `bench` and `compare` with a full disk, with their own program replaced, and ended from
+//! outside. What may not: what they measure.
 
 use crate::bench::{SHORT, bench, tcp};
 use crate::support::{Dir, ended, has_tool, program, unique, wait_until};
@@ -15,8 +15,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// Another name of the program under test, which can be removed. A copy would be busy for writing in a child that another
-/// test starts meanwhile (ETXTBSY of execve(2)); a link cannot be.
+/// Another name of the program under test, which can be removed. It is a link, as a copy could not be executed while a
+/// child process that another test starts still has it open for writing (ETXTBSY of execve(2)).
 struct Link(PathBuf);
 
 impl Link {

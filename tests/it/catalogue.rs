@@ -1,9 +1,9 @@
 //! The fault catalogue: each test is named after the row that it shows, one file for each letter.
 //!
-//! A row whose faithful place is the simulated network is a unit test with the row's name beside `src/simulation`. What
-//! needs root or a tool that is not there is skipped, and says so in one line. Where a row gives a time, the test asserts
-//! it with room to spare, since others use the processors too, and prints the figure that it saw. All rows are listed in
-//! `rows.tsv`; `scripts/catalogue` runs them and prints them as a table.
+//! A row that needs events no kernel gives on demand is tested in the simulated network: a unit test with the row's
+//! name beside `src/simulation`. A test that needs root or a missing tool is skipped, and says so in one line. Where a
+//! row gives a time, the test asserts it with a margin, since other processes use the processors too, and prints the
+//! time it measured. All rows are listed in `rows.tsv`; `scripts/catalogue` runs them and prints them as a table.
 
 mod accept;
 mod backpressure;
@@ -46,7 +46,8 @@ fn id((attribute, line): (&str, &str)) -> Option<String> {
     (attribute.trim_start().starts_with("#[") && is_id).then(|| id.to_owned())
 }
 
-/// No row is forgotten, and no test is of a row that nobody has heard of. A row that cannot be had says so, and why.
+/// Every row of the table has a test, and every test with an id has a row. A row that cannot be tested gives its
+/// reason.
 #[test]
 fn every_row_has_a_test_and_every_test_a_row() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,6 +1,6 @@
 //! `echo-reactor send` against servers that keep the protocol and servers that do not.
 //!
-//! The servers are plain std sockets, so that these tests say nothing of our own server: `send` has to be right about
+//! The servers are plain std sockets, so that these tests do not depend on our own server: `send` has to be right about
 //! any echo server. Each wait has a deadline; what takes longer than [`DEADLINE`] has failed.
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
@@ -15,7 +15,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-/// Far more than anything here takes, even on a machine that is busy with other things.
+/// Far more than any step of a test takes, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 // --- The program under test ------------------------------------------------------------------------------------------
@@ -34,7 +34,7 @@ impl Ended {
         assert_eq!((self.code, self.err.as_str()), (0, ""));
     }
 
-    /// Failed, with one line that has this class and says this.
+    /// The exit code is `code`, and standard error is one line with this class and these words.
     #[track_caller]
     fn failed(&self, class: &str, code: i32, words: &[&str]) {
         let err = &self.err;
@@ -57,7 +57,7 @@ fn program() -> Command {
     command
 }
 
-/// Runs `echo-reactor send` with nothing on standard input.
+/// Runs `echo-reactor send` with an empty standard input.
 fn send(arguments: &[&str]) -> Ended {
     finish(program().arg("send").args(arguments).spawn().unwrap())
 }
@@ -72,7 +72,7 @@ fn send_input(arguments: &[&str], input: Vec<u8>) -> Ended {
     finish(child)
 }
 
-/// Waits for the end of both streams, and with them of the program.
+/// Waits for the end of both streams, and so of the program.
 fn finish(mut child: Child) -> Ended {
     let out = child.stdout.take().map(drain);
     let err = child.stderr.take().map(drain);
@@ -113,14 +113,14 @@ fn tcp(treat: impl Fn(TcpStream) -> io::Result<()> + Send + 'static) -> String {
             let stream = stream.unwrap();
             stream.set_read_timeout(Some(DEADLINE)).unwrap();
             stream.set_write_timeout(Some(DEADLINE)).unwrap();
-            // What goes wrong in here is seen by the client, which is what the test looks at.
+            // An error in here is seen by the client, which is what the test checks.
             let _ = treat(stream);
         }
     });
     format!("tcp://{address}")
 }
 
-/// The echo as RFC 862 has it, with `change` applied to everything: read, write all of it, read on.
+/// The echo of RFC 862, with `change` applied to all bytes: read, write all of it, read again.
 fn echo(mut stream: impl Read + Write, mut change: impl FnMut(&mut [u8])) -> io::Result<()> {
     let mut buffer = [0; 4096];
     loop {
@@ -137,7 +137,7 @@ fn tcp_echo() -> String {
     tcp(|stream| echo(stream, |_| {}))
 }
 
-/// A UDP server that is given each datagram, with its own socket and its sender.
+/// A UDP server: `treat` gets each datagram, with the server's socket and the sender's address.
 fn udp(treat: impl Fn(&UdpSocket, &[u8], SocketAddr) + Send + 'static) -> String {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -156,7 +156,7 @@ fn udp_echo() -> String {
     })
 }
 
-/// A path that no other test uses, without a file at its end.
+/// A path that no other test uses; its file is removed at the end.
 struct TestPath(PathBuf);
 
 impl TestPath {
@@ -178,7 +178,7 @@ impl Drop for TestPath {
     }
 }
 
-// --- A server that is right ------------------------------------------------------------------------------------------
+// --- A correct server ------------------------------------------------------------------------------------------------
 
 #[test]
 fn the_greeting_comes_back() {
@@ -216,13 +216,13 @@ fn a_probe_prints_nothing() {
 
 #[test]
 fn a_server_on_one_of_several_addresses_is_found() {
-    // "All interfaces" are ::1 first and then 127.0.0.1, and our server is on the second one alone.
+    // "All interfaces" are ::1 first and then 127.0.0.1, and this server is bound to the second one alone.
     let port = tcp_echo().rsplit(':').next().unwrap().to_owned();
     send(&[&format!(":{port}")]).said("Received 'Hello, world!'\n");
 }
 
 #[test]
-fn standard_input_streams_through_a_server_with_little_room() {
+fn standard_input_streams_through_a_server_with_a_small_buffer() {
     let input: Vec<u8> = (0..8_000_000u32)
         .map(|i| (i.wrapping_mul(i) >> 7) as u8)
         .collect();
@@ -237,7 +237,7 @@ fn empty_standard_input_is_an_empty_conversation() {
 }
 
 #[test]
-fn a_broken_pipe_ends_it_quietly() {
+fn a_broken_pipe_ends_the_program_quietly() {
     let mut command = program();
     command
         .args(["send", &tcp_echo(), "-"])
@@ -251,7 +251,7 @@ fn a_broken_pipe_ends_it_quietly() {
 }
 
 #[test]
-fn a_full_disk_is_told() {
+fn a_full_disk_is_reported() {
     let mut command = program();
     command.args(["send", &tcp_echo()]);
     command.stdout(File::create("/dev/full").unwrap());
@@ -259,7 +259,7 @@ fn a_full_disk_is_told() {
 }
 
 #[test]
-fn it_speaks_from_the_source_that_was_asked_for() {
+fn the_connection_comes_from_the_source_that_was_asked_for() {
     let (sender, peers) = mpsc::channel();
     let address = tcp(move |stream| {
         sender.send(stream.peer_addr().unwrap().ip()).unwrap();
@@ -270,7 +270,7 @@ fn it_speaks_from_the_source_that_was_asked_for() {
     assert_eq!(peer.to_string(), "127.0.0.3");
 }
 
-// --- Servers that are not --------------------------------------------------------------------------------------------
+// --- Incorrect servers -----------------------------------------------------------------------------------------------
 
 #[test]
 fn a_changed_byte_is_found_and_shown() {
@@ -302,7 +302,7 @@ fn a_changed_byte_is_found_far_into_standard_input() {
 }
 
 #[test]
-fn bytes_that_nobody_sent_are_found() {
+fn bytes_that_were_not_sent_are_detected() {
     let address = tcp(|mut stream| {
         echo(&stream, |_| {})?;
         stream.write_all(b"and more")
@@ -311,7 +311,7 @@ fn bytes_that_nobody_sent_are_found() {
 }
 
 #[test]
-fn a_server_that_closes_early_is_told_from_one_that_resets() {
+fn a_server_that_closes_early_is_distinguished_from_one_that_resets() {
     let address = tcp(|mut stream| {
         let mut buffer = [0; 64];
         let length = stream.read(&mut buffer)?;
@@ -332,7 +332,7 @@ fn a_server_that_says_nothing_is_waited_for_no_longer_than_asked() {
     let words = ["within 100ms", "after 0 bytes of message 1"];
     send(&[&silent, "--timeout", "100ms"]).failed("timeout", 75, &words);
 
-    // It answers, and then never says that it has finished.
+    // The server answers, and then never sends its FIN.
     let endless = tcp(|stream| {
         echo(&stream, |_| {})?;
         thread::park_timeout(DEADLINE);
@@ -344,7 +344,7 @@ fn a_server_that_says_nothing_is_waited_for_no_longer_than_asked() {
 
 #[test]
 fn a_refusal_says_how_to_start_a_server() {
-    // BoundSocket and never listening: the port refuses, and nobody else can get it meanwhile.
+    // Bound and never listening: the port refuses, and no other process can bind it meanwhile.
     let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     deaf.bind(&SockAddr::from(any)).unwrap();
@@ -360,7 +360,7 @@ fn a_refusal_says_how_to_start_a_server() {
 }
 
 #[test]
-fn a_name_without_an_address_is_told() {
+fn a_name_without_an_address_is_reported() {
     send(&["name.invalid:7"]).failed("resolve", 68, &["tcp://name.invalid:7"]);
 }
 
@@ -392,7 +392,7 @@ fn a_lost_datagram_is_a_timeout() {
 }
 
 #[test]
-fn datagrams_that_come_back_otherwise_are_found() {
+fn datagrams_that_come_back_changed_are_detected() {
     let shorter = udp(|socket, datagram, source| {
         let half = &datagram[..datagram.len() / 2];
         socket.send_to(half, source).unwrap();
@@ -410,18 +410,18 @@ fn datagrams_that_come_back_otherwise_are_found() {
 }
 
 #[test]
-fn answers_from_strangers_do_not_count() {
-    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+fn answers_from_other_sources_do_not_count() {
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = udp(move |socket, datagram, source| {
-        stranger.send_to(b"something else", source).unwrap();
+        other.send_to(b"something else", source).unwrap();
         socket.send_to(datagram, source).unwrap();
     });
     send(&[&address]).said("Received 'Hello, world!'\n");
 }
 
 #[test]
-fn nobody_at_a_udp_port_is_a_refusal() {
-    // An address of its own, where no other test binds: the port stays free once the socket is gone.
+fn a_closed_udp_port_is_a_refusal() {
+    // An address of its own, where no other test binds: the port stays free once the socket is closed.
     let address = UdpSocket::bind("127.0.0.4:0").and_then(|socket| socket.local_addr());
     let address = format!("udp://{}", address.unwrap());
     let hint = format!("'echo-reactor serve {address}'");
@@ -431,7 +431,7 @@ fn nobody_at_a_udp_port_is_a_refusal() {
 // --- Unix sockets ----------------------------------------------------------------------------------------------------
 
 #[test]
-fn unix_streams_are_spoken_to() {
+fn unix_streams_are_supported() {
     let path = TestPath::new();
     let listener = UnixListener::bind(&path.0).unwrap();
     thread::spawn(move || {
@@ -448,7 +448,7 @@ fn unix_streams_are_spoken_to() {
 }
 
 #[test]
-fn unix_datagrams_are_spoken_to_from_a_name_of_our_own() {
+fn unix_datagrams_are_sent_from_a_bound_name() {
     let path = TestPath::new();
     let socket = UnixDatagram::bind(&path.0).unwrap();
     let (sender, sources) = mpsc::channel();
@@ -475,7 +475,7 @@ fn unix_datagrams_are_spoken_to_from_a_name_of_our_own() {
 // --- The command line ------------------------------------------------------------------------------------------------
 
 #[test]
-fn help_and_version_are_no_failures_and_a_bare_call_is() {
+fn help_and_version_are_no_failures_and_a_call_without_arguments_is() {
     let run = |arguments: &[&str]| finish(program().args(arguments).spawn().unwrap());
     for arguments in [
         &["--help"][..],
@@ -501,7 +501,7 @@ fn help_and_version_are_no_failures_and_a_bare_call_is() {
 }
 
 #[test]
-fn mistakes_are_named_on_one_line() {
+fn mistakes_are_reported_on_one_line() {
     send(&["localhost"]).failed("usage", 64, &["'localhost'", "no port"]);
     send(&["--timeout", "5"]).failed("usage", 64, &["'5'", "250ms"]);
     send(&["--nonsense"]).failed("usage", 64, &["--nonsense", "send --help"]);

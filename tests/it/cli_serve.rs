@@ -1,7 +1,8 @@
-//! `echo-reactor serve` as people meet it: what it prints, what it refuses, and that nothing done to its streams hurts.
+//! `echo-reactor serve` as its users see it: what it prints, what it refuses, and that closed or full streams do no
+//! harm.
 //!
 //! What may live in this file: flags, messages, files and standard streams of the program. Whether it echoes well is
-//! asked elsewhere; how it ends by signals, in `stop`.
+//! tested elsewhere; how it ends by signals, in `stop`.
 
 use crate::support::{
     DEADLINE, Dir, Serve, Talk, ended, has_ipv6, ip, noise, program, skip, wait_until,
@@ -17,9 +18,9 @@ const TCP: &str = "tcp://127.0.0.1:0";
 // --- Addresses ---------------------------------------------------------------------------------------------------------
 
 #[test]
-fn without_an_address_it_is_the_tutorials() {
+fn without_an_address_it_is_port_50007_on_loopback() {
     if TcpListener::bind("127.0.0.1:50007").is_err() {
-        return skip("somebody has port 50007");
+        return skip("port 50007 is in use");
     }
     let mut serve = program();
     let server = Serve::spawn(serve.arg("serve"));
@@ -27,14 +28,14 @@ fn without_an_address_it_is_the_tutorials() {
         server.err().contains("stop with Ctrl-C") || server.err().contains("error:")
     });
     if server.err().contains("in use") {
-        return skip("somebody took port 50007 meanwhile");
+        return skip("port 50007 was taken meanwhile");
     }
     let ended = server.stop(Signal::SIGTERM);
     assert_eq!(ended.out, "listening tcp://127.0.0.1:50007\n");
 }
 
 #[test]
-fn every_kind_of_address_is_served_at_once_and_told_in_order() {
+fn every_kind_of_address_is_served_at_once_and_printed_in_order() {
     if !has_ipv6() {
         return;
     }
@@ -87,7 +88,7 @@ fn every_kind_of_address_is_served_at_once_and_told_in_order() {
 }
 
 #[test]
-fn send_and_serve_understand_each_other() {
+fn send_and_serve_work_together() {
     let directory = Dir::new();
     let server = Serve::start(
         &[TCP, "udp://127.0.0.1:0", &directory.address("unix", "s")],
@@ -127,7 +128,7 @@ fn an_abstract_name_in_use_is_refused() {
 // --- Flags -------------------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_report_that_cannot_be_written_is_told_before_anybody_is_served() {
+fn a_report_that_cannot_be_written_is_refused_before_the_server_starts() {
     let refused = ended(program().args(["serve", TCP, "--stats-json", "/nowhere/at/all.json"]));
     refused.failed(73, &["--stats-json", "'/nowhere/at/all.json'"]);
 }
@@ -151,10 +152,10 @@ fn help_and_version_are_no_failures() {
     assert!(everything.contains("Exit codes:"), "{everything}");
 }
 
-// --- What it says ------------------------------------------------------------------------------------------------------
+// --- Log and output ----------------------------------------------------------------------------------------------------
 
 #[test]
-fn verbose_it_tells_who_connected_and_what_was_received() {
+fn verbose_logs_each_connection_and_what_was_received() {
     for model in ["reactor", "threads", "iterative"] {
         let server = Serve::start(&[TCP], &["-v", "--model", model]);
         let client = server.connect();
@@ -167,7 +168,7 @@ fn verbose_it_tells_who_connected_and_what_was_received() {
 }
 
 #[test]
-fn quiet_it_says_nothing_and_by_default_nothing_of_what_is_sent() {
+fn quiet_logs_nothing_and_the_default_nothing_of_what_is_sent() {
     let server = Serve::start(&[TCP], &["-q"]);
     server.connect().is_echoed(b"secret");
     assert_eq!(server.stop(Signal::SIGTERM).err, "");
@@ -180,13 +181,13 @@ fn quiet_it_says_nothing_and_by_default_nothing_of_what_is_sent() {
         !err.contains("secret") && !err.contains("Connected by"),
         "{err}"
     );
-    // And what became of the sandbox, if there is to be one.
+    // Without the lines about the sandbox, if there is one.
     let lines = err.lines().filter(|line| !line.contains("sandbox: "));
     assert_eq!(lines.count(), 3, "start, draining, end: {err}");
 }
 
 #[test]
-fn a_port_of_zero_is_another_one_each_time() {
+fn a_port_of_zero_is_a_different_free_port_each_time() {
     let server = Serve::start(&[TCP, TCP, "udp://127.0.0.1:0"], &[]);
     let ports: Vec<u16> = server
         .endpoints

@@ -1,7 +1,8 @@
-//! `echo-reactor compare` and `echo-reactor report`: what is measured and kept, who is left out and why, and the exit codes.
+//! `echo-reactor compare` and `echo-reactor report`: what is measured and kept, which server is left out and why, and
+//! the exit codes.
 //!
-//! Which model is faster depends on what else this machine does, so no test of this file asks for that; that the judgement
-//! of given figures is right, and how often it errs, is tested beside it, in `src/cli/compare/judge.rs`.
+//! Which model is faster depends on what else this machine does, so no test of this file asserts that; that the
+//! judgement of given figures is right, and how often it errs, is tested beside it, in `src/cli/compare/statistics.rs`.
 
 use crate::support::schema::fits_schema;
 use crate::support::{Dir, Serve, ended, program};
@@ -16,7 +17,7 @@ use std::thread;
 
 const SCHEMA: &str = include_str!("../../src/cli/compare/schema.json");
 const FIXTURE: &str = include_str!("../fixtures/compare.json");
-/// As short as a comparison can be that has intervals.
+/// The shortest comparison that has confidence intervals.
 const SHORT: &str = "--rounds 3 --window 100ms --warm-up 10ms";
 
 struct Compared {
@@ -26,7 +27,7 @@ struct Compared {
     record: Value,
 }
 
-/// Runs `compare` with these words, and reads its record.
+/// Runs `compare` with these arguments, and reads its record.
 #[track_caller]
 fn compare(words: &str, further: &[&str]) -> Compared {
     let dir = Dir::new();
@@ -51,7 +52,7 @@ fn read(path: &Path) -> Value {
 }
 
 impl Compared {
-    /// What a model did in a cell, by their places.
+    /// The record of a model in a cell, by their indices.
     fn entry(&self, cell: usize, model: usize) -> &Value {
         &self.record["cells"][cell]["models"][model]
     }
@@ -72,7 +73,7 @@ fn example(name: &str) -> PathBuf {
 }
 
 #[test]
-fn the_invented_record_fits_the_schema() {
+fn the_example_record_fits_the_schema() {
     fits_schema(&serde_json::from_str(FIXTURE).unwrap(), SCHEMA);
 }
 
@@ -99,7 +100,7 @@ fn three_models_are_measured_in_rounds() {
             assert!(entry["figures"]["echoes_per_second"]["median"].as_f64() > Some(0.0));
             assert!(entry["figures"]["cpu_ns_per_echo"]["median"].as_f64() > Some(0.0));
             assert!(entry["latency_by_percentile"].as_array().unwrap().len() > 5);
-            // Of the p99 there is one only if a hundred answers came in each round.
+            // A ratio of the p99 exists only if a hundred answers came in each round.
             let ratios = entry["ratios"].as_array().unwrap();
             let figures: Vec<_> = ratios.iter().map(|ratio| &ratio["figure"]).collect();
             let has = |name: &str| figures.contains(&&json!(name));
@@ -107,7 +108,7 @@ fn three_models_are_measured_in_rounds() {
             assert_eq!(has("cpu_ns_per_echo"), model == 1, "{entry}");
         }
     }
-    // A thread for each connection, and two for itself.
+    // A thread for each connection, and three of the server's own: accept, signals, main.
     let threads = &compared.entry(1, 1)["figures"]["threads"]["median"];
     assert_eq!(
         threads.as_f64(),
@@ -126,7 +127,7 @@ fn three_models_are_measured_in_rounds() {
 }
 
 #[test]
-fn system_calls_are_counted_or_it_is_said_why_not() {
+fn system_calls_are_counted_or_the_reason_is_given() {
     let compared = compare("-c 1 --rounds 1 --window 20ms --warm-up 5ms", &[]);
     let calls = |model| &compared.entry(0, model)["system_calls"];
     if calls(0).is_null() {
@@ -161,7 +162,7 @@ fn every_scenario_runs_on_both_models() {
 }
 
 #[test]
-fn another_command_takes_part_and_ends() {
+fn an_external_command_is_measured_and_ended() {
     if !example("slowed").exists() {
         return crate::support::skip("the example 'slowed' is not built; 'cargo test' builds it");
     }
@@ -173,7 +174,7 @@ fn another_command_takes_part_and_ends() {
     assert_eq!(compared.record["models"][1]["command"], command);
     let entry = compared.entry(0, 1);
     assert_eq!(entry["samples"].as_array().unwrap().len(), 3, "{entry}");
-    // It spends three times as much. How much exactly depends on the minute; that it is more does not.
+    // It uses three times as much CPU. The exact factor varies with the load of the machine; that it is more does not.
     let cpu = entry["ratios"].as_array().unwrap().iter();
     let cpu = cpu.filter(|ratio| ratio["figure"] == "cpu_ns_per_echo");
     assert!(
@@ -183,7 +184,7 @@ fn another_command_takes_part_and_ends() {
 }
 
 #[test]
-fn who_cannot_be_started_is_left_out_with_the_reason() {
+fn a_server_that_cannot_be_started_is_left_out_with_the_reason() {
     let commands = [
         "--against-command",
         "sh -c 'echo no luck today >&2; exit 3' {port}",
@@ -241,7 +242,7 @@ fn who_fails_in_a_later_round_has_no_ratio() {
 }
 
 #[test]
-fn who_echoes_something_else_is_left_out_and_the_exit_code_says_so() {
+fn a_server_that_echoes_something_else_is_left_out_and_the_exit_code_says_so() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     thread::spawn(move || {
@@ -265,7 +266,7 @@ fn who_echoes_something_else_is_left_out_and_the_exit_code_says_so() {
 }
 
 #[test]
-fn an_interruption_ends_it_with_a_report() {
+fn an_interruption_ends_the_comparison_with_a_report() {
     let dir = Dir::new();
     let path = dir.path("record.json");
     let mut command = program();
@@ -292,7 +293,7 @@ fn an_interruption_ends_it_with_a_report() {
 }
 
 #[test]
-fn what_cannot_be_is_refused() {
+fn invalid_arguments_are_refused() {
     let refused = |words: &[&str], said: &str| {
         let ended = ended(program().arg("compare").args(words));
         ended.failed(64, &[said]);
@@ -306,7 +307,7 @@ fn what_cannot_be_is_refused() {
 
 // --- report ------------------------------------------------------------------------------------------------------------
 
-/// The invented record, with the figures of one model multiplied.
+/// The example record, with the figures of one model multiplied.
 fn record_with(dir: &Dir, name: &str, model: usize, figure: &str, factor: f64) -> PathBuf {
     let mut record: Value = serde_json::from_str(FIXTURE).unwrap();
     for cell in record["cells"].as_array_mut().unwrap() {
@@ -346,7 +347,7 @@ fn two_records_are_the_same_better_or_worse() {
 }
 
 #[test]
-fn what_is_no_record_is_refused() {
+fn a_file_that_is_no_record_is_refused() {
     let dir = Dir::new();
     let record = record_with(&dir, "record", 0, "p99_ns", 1.0);
     let file = |name: &str, text: &str| {

@@ -1,7 +1,7 @@
 //! Datagram echo: what comes back, what does not, and that both are counted.
 //!
-//! What may live in this file: UDP and Unix datagrams against the event loop. Where it matters what arrives in one turn,
-//! the test gives the server its turns itself.
+//! What may live in this file: UDP and Unix datagrams against the event loop. Where it matters which datagrams arrive
+//! in one turn, the test runs the turns itself.
 
 use crate::support::{
     DEADLINE, Dir, Running, assert_same, bind, has_ipv6, ip, noise, skip, turn_until, unique_name,
@@ -19,7 +19,7 @@ use std::time::Instant;
 /// Larger than any datagram.
 const ROOM: usize = 70_000;
 
-/// A UDP client that is connected: it hears nothing but what comes from exactly this address.
+/// A connected UDP client: it receives datagrams from exactly this address alone.
 #[track_caller]
 pub(crate) fn udp(from: &str, to: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind(from).unwrap();
@@ -36,14 +36,14 @@ fn is_echoed(socket: &UdpSocket, datagram: &[u8]) {
     assert_same(&answer[..length], datagram);
 }
 
-/// Whether nothing has come. Ask only when the server has said that it is done.
+/// Whether nothing has come. Ask only when the server has finished with all that was sent.
 fn hears_nothing(socket: &UdpSocket) -> bool {
     socket.set_nonblocking(true).unwrap();
     let result = socket.recv(&mut [0; 1]);
     result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// A server at `address`, asked at `asked` (its port is put in), answers `datagrams`.
+/// A server bound to `address`, and asked at `asked` (with the server's port), answers `datagrams`.
 #[track_caller]
 pub(crate) fn check_udp(address: &str, from: &str, asked: &str, datagrams: &[&[u8]]) {
     let server = Running::reactor(&[address], Limits::default());
@@ -159,7 +159,7 @@ fn a_sender_without_a_name_is_counted_and_not_answered() {
     );
     let unnamed = UnixDatagram::unbound().unwrap();
     unnamed
-        .send_to(b"to nobody", directory.path("server"))
+        .send_to(b"no answer", directory.path("server"))
         .unwrap();
     check_unix(
         &server,
@@ -171,7 +171,7 @@ fn a_sender_without_a_name_is_counted_and_not_answered() {
 }
 
 #[test]
-fn a_client_that_is_gone_before_its_answer_hurts_nobody_else() {
+fn a_client_that_closes_before_its_answer_harms_no_other_client() {
     let directory = Dir::new();
     let mut server = bind(
         &[&directory.address("unixgram", "server")],
@@ -180,7 +180,8 @@ fn a_client_that_is_gone_before_its_answer_hurts_nobody_else() {
     let leaver = UnixDatagram::bind(directory.path("leaver")).unwrap();
     leaver.send_to(b"bye", directory.path("server")).unwrap();
     drop(leaver);
-    // The name goes too: another test that starts a child at this moment may hold the socket itself open a little longer.
+    // The name is removed too: another test that starts a child process at this moment may keep the socket itself open
+    // a little longer.
     std::fs::remove_file(directory.path("leaver")).unwrap();
     let client = UnixDatagram::bind(directory.path("client")).unwrap();
     client.send_to(b"hello", directory.path("server")).unwrap();
@@ -192,9 +193,9 @@ fn a_client_that_is_gone_before_its_answer_hurts_nobody_else() {
     assert_eq!(client.recv(&mut answer).unwrap(), 5);
 }
 
-// --- Many, and unwelcome ones ------------------------------------------------------------------------------------------
+// --- Floods and filtered sources ---------------------------------------------------------------------------------------
 
-/// A server that has not turned yet, without caps on rates, and its address.
+/// A server that has run no turn yet, without rate limits, and its address.
 #[track_caller]
 pub(crate) fn waiting(limits: Limits) -> (Server, SocketAddr) {
     let server = bind(&["udp://127.0.0.1:0"], limits);
@@ -202,20 +203,20 @@ pub(crate) fn waiting(limits: Limits) -> (Server, SocketAddr) {
     (server, address)
 }
 
-/// What this client asks for is dropped for this reason, and a stranger is answered all the same.
+/// A datagram of this client is dropped for this reason, and another client is answered all the same.
 #[track_caller]
 fn check_dropped(mut server: Server, client: &UdpSocket, why: DropReason) {
     let address = ip(&server.addresses()[0]);
     client.send(b"answer me").unwrap();
-    let stranger = udp("127.0.0.1:0", address);
-    stranger.send(b"and me").unwrap();
+    let other = udp("127.0.0.1:0", address);
+    other.send(b"and me").unwrap();
     turn_until(&mut server, "both are read", |stats| {
         stats.datagrams_in == 2
     });
     assert_eq!(server.stats().dropped(why), 1, "{}", server.stats());
     assert_eq!(server.stats().datagrams_out, 1);
     assert!(hears_nothing(client));
-    assert_eq!(stranger.recv(&mut [0; 16]).unwrap(), 6);
+    assert_eq!(other.recv(&mut [0; 16]).unwrap(), 6);
 }
 
 #[test]
@@ -249,7 +250,8 @@ fn a_source_with_a_services_port_gets_no_answer() {
     check_dropped(server, &client, DropReason::ServicePort);
 }
 
-/// A hundred datagrams at once, at ten a second: the ten that were saved up, and what time brings, are answered.
+/// A hundred datagrams at once, at ten a second: ten are answered from the bucket, and as many more as tokens come in
+/// meanwhile.
 #[track_caller]
 fn check_rate(limits: Limits, why: DropReason) {
     let began = Instant::now();
@@ -272,7 +274,7 @@ fn check_rate(limits: Limits, why: DropReason) {
 }
 
 #[test]
-fn one_source_draws_no_more_than_its_rate() {
+fn one_source_is_answered_no_faster_than_its_rate() {
     let limits = Limits {
         datagrams_per_source: Some(10),
         ..Limits::default()
@@ -281,7 +283,7 @@ fn one_source_draws_no_more_than_its_rate() {
 }
 
 #[test]
-fn all_sources_together_draw_no_more_than_the_rate_of_all() {
+fn all_sources_together_are_answered_no_faster_than_the_total_rate() {
     let limits = Limits {
         datagrams_total: Some(10),
         ..Limits::default()

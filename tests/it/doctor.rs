@@ -1,5 +1,5 @@
-//! `echo-reactor doctor`, on the machine that runs the tests: what it says depends on the machine, so limits are
-//! lowered for it to find, and its arithmetic is tested on made-up machines beside the code.
+//! `echo-reactor doctor`, on the machine that runs the tests: its answer depends on the machine, so the tests lower
+//! limits for it to find; its arithmetic is tested on made-up machines beside the code.
 
 use crate::support::{Ended, Serve, ended, program, skip};
 use nix::sys::signal::Signal;
@@ -16,7 +16,7 @@ fn json(ended: &Ended) -> Value {
     serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
 }
 
-/// The same with a hard limit of descriptors, which whoever runs the tests may always lower.
+/// The same with a hard limit of descriptors, which every user may lower.
 fn doctor_with(descriptors: u32, arguments: &str) -> Ended {
     let program = env!("CARGO_BIN_EXE_echo-reactor");
     let line = format!("ulimit -n {descriptors} && exec '{program}' doctor {arguments}");
@@ -44,7 +44,7 @@ fn a_few_connections_fit_everywhere() {
 }
 
 #[test]
-fn the_limit_that_is_met_first_is_named_with_its_remedy() {
+fn the_bottleneck_is_named_with_its_remedy() {
     let ended = doctor_with(300, "-c 1k");
     assert_eq!(ended.code, 6, "{ended:?}");
     let first = ended.out.lines().next().unwrap_or_default();
@@ -67,9 +67,9 @@ fn the_limit_that_is_met_first_is_named_with_its_remedy() {
     );
 }
 
-/// `serve --strict` starts with as many as are said to fit, and with no more.
+/// `serve --strict` starts with exactly as many connections as the doctor says fit, and refuses one more.
 #[test]
-fn serve_holds_what_the_doctor_says() {
+fn serve_and_doctor_agree_on_how_many_fit() {
     let report = json(&doctor_with(300, "-c 1 --json"));
     let holds = report["holds_connections"].as_u64().expect("a number");
     assert_eq!(doctor_with(300, &format!("-c {holds}")).code, 0);
@@ -90,14 +90,15 @@ fn serve_holds_what_the_doctor_says() {
 }
 
 #[test]
-fn it_works_without_rights() {
+fn the_doctor_needs_no_privileges() {
     let mut command = program();
     command.args([
         "doctor", "-c", "10", "--role", "both", "--churn", "1", "--json",
     ]);
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     if root {
-        // The user who owns nothing. The program itself may lie where that one cannot read.
+        // User 65534 (nobody, by convention) owns no file. The program itself may lie in a directory that this user
+        // cannot read.
         command.uid(65_534).gid(65_534);
         if let Err(error) = command.spawn().map(|mut child| child.wait()) {
             return skip(&format!(
@@ -113,7 +114,7 @@ fn it_works_without_rights() {
 }
 
 #[test]
-fn nonsense_is_refused() {
+fn invalid_numbers_are_refused() {
     doctor(&["--connections", "0"]).failed(64, &["--connections 0"]);
     doctor(&["--connections", "many"]).failed(64, &["'many'", "500, 10k or 1M"]);
     doctor(&["--role", "judge"]).failed(64, &["'judge'", "client"]);

@@ -1,7 +1,8 @@
-//! What every echo server has to do, over every kind of stream: one expectation, three servers, all their transports.
+//! What every echo server has to do, over every kind of stream: one set of cases for three servers and all their
+//! transports.
 //!
 //! What may live in this file: what is true of all of them. The blocking models are the oracle of the event loop: where
-//! they differ, one of them is wrong.
+//! the results differ, one of the servers is wrong.
 
 use crate::support::{
     Dir, Model, Noise, Running, Talk, assert_same, has_ipv6, ip, noise, sock_addr, try_connect,
@@ -19,63 +20,67 @@ struct Case {
     name: &'static str,
     /// What is said, write by write.
     slices: Vec<Vec<u8>>,
-    manner: Manner,
+    behavior: Behavior,
 }
 
-enum Manner {
-    /// Each slice is heard again before the next is said.
+enum Behavior {
+    /// Each slice is echoed before the next is sent.
     InTurn,
-    /// Everything is said, and FIN, by one thread, while another one listens.
+    /// One thread sends all slices and FIN, while another one reads.
     AtOnce,
-    /// Everything is said, and FIN, before anything is heard: no more than fits into the kernel's buffers.
+    /// All slices and FIN are sent before anything is read: no more than fits into the kernel's buffers.
     Before,
-    /// The same, and what is said travels in one segment with the FIN, if the transport has segments.
+    /// The same, with the bytes and the FIN in one segment, if the transport has segments.
     WithFin,
 }
 
 fn cases() -> Vec<Case> {
-    let case = |name, slices, manner| Case {
+    let case = |name, slices, behavior| Case {
         name,
         slices,
-        manner,
+        behavior,
     };
     vec![
         case(
             "a greeting",
             vec![b"Hello, world!".to_vec()],
-            Manner::InTurn,
+            Behavior::InTurn,
         ),
-        case("nothing but FIN", vec![], Manner::Before),
+        case("nothing but FIN", vec![], Behavior::Before),
         case(
             "byte by byte, awaited",
             bytes_of(&noise(1, 300)),
-            Manner::InTurn,
+            Behavior::InTurn,
         ),
-        case("byte by byte", bytes_of(&noise(2, 3_000)), Manner::AtOnce),
+        case("byte by byte", bytes_of(&noise(2, 3_000)), Behavior::AtOnce),
         case(
             "every byte value",
             vec![(0..=255).collect()],
-            Manner::InTurn,
+            Behavior::InTurn,
         ),
-        case("64 KiB", vec![noise(3, 64 << 10)], Manner::AtOnce),
+        case("64 KiB", vec![noise(3, 64 << 10)], Behavior::AtOnce),
         case(
             "a read buffer and one more",
             vec![noise(4, Limits::default().read_buffer_bytes + 1)],
-            Manner::AtOnce,
+            Behavior::AtOnce,
         ),
-        case("1 MiB", vec![noise(5, 1 << 20)], Manner::AtOnce),
+        case("1 MiB", vec![noise(5, 1 << 20)], Behavior::AtOnce),
         case(
             "slices of any length",
             slices_of(&noise(6, 512 << 10)),
-            Manner::AtOnce,
+            Behavior::AtOnce,
         ),
-        case("pipelined messages", messages(100), Manner::Before),
-        case("a dialogue", messages(100), Manner::InTurn),
-        case("data and FIN in one go", vec![noise(7, 5)], Manner::WithFin),
+        case("pipelined messages", messages(100), Behavior::Before),
+        case("a dialogue", messages(100), Behavior::InTurn),
+        case(
+            "data and FIN in one go",
+            vec![noise(7, 5)],
+            Behavior::WithFin,
+        ),
         case(
             "much data and FIN in one go",
             vec![noise(8, 30_000)],
-            Manner::WithFin,
+            Behavior::WithFin,
         ),
     ]
 }
@@ -112,21 +117,21 @@ fn converse(client: &Socket, case: &Case) {
         case.slices.iter().for_each(|slice| client.say(slice));
         client.finish();
     };
-    match case.manner {
-        Manner::InTurn => {
+    match case.behavior {
+        Behavior::InTurn => {
             case.slices.iter().for_each(|slice| client.is_echoed(slice));
             client.finish();
             assert_same(&client.hear_all(), &[]);
         }
-        Manner::AtOnce => thread::scope(|scope| {
+        Behavior::AtOnce => thread::scope(|scope| {
             scope.spawn(say_all);
             assert_same(&client.hear_all(), &said);
         }),
-        Manner::Before => {
+        Behavior::Before => {
             say_all();
             assert_same(&client.hear_all(), &said);
         }
-        Manner::WithFin => {
+        Behavior::WithFin => {
             let _ = client.set_tcp_cork(true); // no Unix socket has it
             say_all();
             assert_same(&client.hear_all(), &said);
@@ -161,7 +166,7 @@ impl Transport {
         }
     }
 
-    /// Where a client finds it.
+    /// The address at which a client reaches the server.
     fn way(self, endpoint: &Endpoint) -> SockAddr {
         match self {
             Self::DualStack => {
@@ -254,7 +259,7 @@ macro_rules! every_combination {
 
 every_combination!(reactor is Reactor, threads is Threads, iterative is Iterative);
 
-/// The same port is free over IPv4, and nobody listens there.
+/// The same port is free over IPv4, and no socket listens there.
 #[track_caller]
 fn check_ipv6_only(model: Model) {
     if !has_ipv6() {
@@ -270,7 +275,7 @@ fn check_ipv6_only(model: Model) {
         let port = ip(&server.endpoints[0]).port();
         let ipv4 = sock_addr(&Endpoint::Tcp(([127, 0, 0, 1], port).into()));
         let place = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        let is_ours = place.bind(&ipv4).is_ok(); // bound but not listening: whoever comes is refused
+        let is_ours = place.bind(&ipv4).is_ok(); // bound but not listening: a connection is refused
         is_ours
             && try_connect(&ipv4)
                 .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)

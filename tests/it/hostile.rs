@@ -1,8 +1,8 @@
-//! Clients that no server wishes for: what they do hurts themselves and nobody else.
+//! Clients that misbehave: what they do harms their own connection and no other.
 //!
 //! What may live in this file: one behaviour of a peer in each test, named for it, against the event loop (and against
-//! the threads, where the kernel does not make the difference). Bounds are asserted by the counters and by what the system
-//! tells of a child, never by how long something took.
+//! the threads, where the kernel does not make the difference). Bounds are asserted by the counters and by what the
+//! system reports of a child process, never by how long something took.
 
 use crate::support::{Dir, Running, Talk, bind, connect, noise, stuff, turn_until, wait_until};
 use echo_reactor::Limits;
@@ -11,9 +11,9 @@ use socket2::Socket;
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
-/// The server echoes for somebody new, as if nothing had happened.
+/// The server echoes for a new connection, as if nothing had happened.
 #[track_caller]
-fn serves_others(server: &Running) {
+fn serves_a_new_client(server: &Running) {
     let other = server.connect();
     other.is_echoed(b"and me?");
     other.finish();
@@ -28,11 +28,12 @@ fn check_never_reading(address: &str) {
     let server = Running::reactor(&[address], Limits::default());
     let clients: Vec<Socket> = (0..STUFFED).map(|_| server.connect()).collect();
     stuff(&clients);
-    serves_others(&server);
+    serves_a_new_client(&server);
     let unsent_each = Limits::default().read_buffer_bytes as u64;
-    wait_until("they push more than the kernel holds", || {
-        server.stats().unsent_bytes > 0
-    });
+    wait_until(
+        "the clients have sent more than the kernel's buffers hold",
+        || server.stats().unsent_bytes > 0,
+    );
     let stats = server.stats();
     assert!(
         stats.unsent_bytes_peak <= STUFFED as u64 * unsent_each,
@@ -41,7 +42,9 @@ fn check_never_reading(address: &str) {
     assert_eq!(stats.check_invariants(), Ok(()));
 
     drop(clients);
-    wait_until("they are all gone", || server.stats().connections_open == 0);
+    wait_until("all connections are closed", || {
+        server.stats().connections_open == 0
+    });
     let stats = server.drain();
     assert_eq!(stats.accepted, STUFFED as u64 + 1);
     assert_eq!(stats.closed(CloseReason::Reset), STUFFED as u64, "{stats}");
@@ -49,12 +52,12 @@ fn check_never_reading(address: &str) {
 }
 
 #[test]
-fn tcp_clients_that_never_read_are_unsent_a_scratch_each_at_most() {
+fn tcp_clients_that_never_read_leave_one_read_buffer_unsent_each_at_most() {
     check_never_reading(TCP);
 }
 
 #[test]
-fn unix_clients_that_never_read_are_unsent_a_scratch_each_at_most() {
+fn unix_clients_that_never_read_leave_one_read_buffer_unsent_each_at_most() {
     let directory = Dir::new();
     check_never_reading(&directory.address("unix", "echo"));
 }
@@ -70,10 +73,10 @@ fn a_client_that_resets_before_it_is_accepted_is_read_counted_and_forgotten() {
     }
     let client = connect(&endpoint);
     client.say(b"the eleventh");
-    turn_until(&mut server, "all have been let in", |stats| {
+    turn_until(&mut server, "all have been accepted", |stats| {
         stats.accepted == 11
     });
-    turn_until(&mut server, "ten are gone", |stats| {
+    turn_until(&mut server, "ten are closed", |stats| {
         stats.connections_open == 1
     });
     assert_eq!(client.hear(12), b"the eleventh");
@@ -82,7 +85,7 @@ fn a_client_that_resets_before_it_is_accepted_is_read_counted_and_forgotten() {
 }
 
 #[test]
-fn a_client_that_leaves_without_reading_its_echo_is_a_reset_and_no_more() {
+fn a_client_that_closes_without_reading_its_echo_causes_a_reset_and_no_more() {
     let server = Running::reactor(&[TCP], Limits::default());
     for number in 0..50 {
         let client = server.connect();
@@ -92,21 +95,21 @@ fn a_client_that_leaves_without_reading_its_echo_is_a_reset_and_no_more() {
         });
         drop(client);
     }
-    wait_until("they are gone", || server.stats().connections_open == 0);
-    serves_others(&server);
+    wait_until("they are closed", || server.stats().connections_open == 0);
+    serves_a_new_client(&server);
     let stats = server.drain();
     assert_eq!(stats.accepted, 51);
-    // Which of the two it is depends on whether the echo was there before the close.
+    // The reason depends on whether the echo had arrived before the client's close.
     assert_eq!(
         stats.closed(CloseReason::Reset) + stats.closed(CloseReason::PeerClosed),
         51
     );
 }
 
-// --- Peers that send what is no echo's business ------------------------------------------------------------------------
+// --- Unusual input -----------------------------------------------------------------------------------------------------
 
 #[test]
-fn writes_of_nothing_are_no_end() {
+fn writes_of_no_bytes_do_not_end_a_connection() {
     let directory = Dir::new();
     for address in [TCP, &directory.address("unix", "echo")] {
         let server = Running::reactor(&[address], Limits::default());
@@ -120,9 +123,9 @@ fn writes_of_nothing_are_no_end() {
     }
 }
 
-/// A peer that only half closes and keeps its own side open for ever: we are done with it all the same.
+/// A peer that half-closes and keeps its side open for ever: the server sends its FIN and closes all the same.
 #[test]
-fn a_peer_that_says_fin_and_stays_is_let_go() {
+fn a_peer_that_half_closes_and_never_closes_is_closed_by_the_server() {
     let server = Running::reactor(&[TCP], Limits::default());
     let stayers: Vec<Socket> = (0..20).map(|_| server.connect()).collect();
     for stayer in &stayers {
@@ -130,11 +133,11 @@ fn a_peer_that_says_fin_and_stays_is_let_go() {
         stayer.finish();
         assert_eq!(stayer.hear_all(), b"last words");
     }
-    wait_until("they are let go", || server.stats().connections_open == 0);
+    wait_until("they are closed", || server.stats().connections_open == 0);
     assert_eq!(server.drain().closed(CloseReason::PeerClosed), 20);
 }
 
-/// What the server does to its process, seen from outside.
+/// The server process, measured from outside.
 #[cfg(feature = "cli")]
 mod child {
     use super::TCP;
@@ -157,9 +160,9 @@ mod child {
         assert!(server.counter("unsent_bytes") <= 30 * Limits::default().read_buffer_bytes as u64);
     }
 
-    /// SIGSTOP is what a paused machine looks like from outside.
+    /// A process stopped by SIGSTOP looks to its clients like a paused machine.
     #[test]
-    fn clients_who_came_while_the_server_was_stopped_are_served_when_it_goes_on() {
+    fn connections_made_while_the_server_was_stopped_are_served_when_it_continues() {
         let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
         if somaxconn.trim().parse::<u32>().unwrap() < 400 {
             return skip("net.core.somaxconn is too small for 300 clients in the queue");

@@ -1,8 +1,8 @@
-//! What the design takes for granted about the kernel, on mio alone. None of our code is in here.
+//! What the design takes for granted about the kernel, shown with mio alone. None of our code is in here.
 //!
-//! What may live in this file: one fact in each test, with the decision that stands on it. If one of these fails on some
-//! machine, the server is wrong there, and here is where to begin. That something does not happen is only asked where
-//! all of it takes place inside the calls of this thread: over Unix sockets, or when everything has arrived already.
+//! What may live in this file: one fact in each test, with the decision that stands on it. If one of these fails on
+//! some machine, the server is wrong there, and the search begins here. A test asserts that no event comes only where
+//! everything takes place inside the calls of this thread: over Unix sockets, or when all bytes have arrived already.
 
 use crate::support::{DEADLINE, wait_until};
 use mio::event::Source;
@@ -20,13 +20,13 @@ use std::time::Duration;
 
 // --- Tools -------------------------------------------------------------------------------------------------------------
 
-/// A poll with one source in it.
+/// A poll with one source registered.
 struct Watch {
     poll: Poll,
     events: Events,
 }
 
-/// What one event said.
+/// What one event reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Said {
     readable: bool,
@@ -64,7 +64,7 @@ impl Watch {
         self.wait(DEADLINE).expect("an event")
     }
 
-    /// There is nothing to say now.
+    /// No event is pending.
     #[track_caller]
     fn is_quiet(&mut self) {
         assert_eq!(self.wait(Duration::ZERO), None);
@@ -97,7 +97,8 @@ fn unix() -> (UnixStream, Socket) {
     (UnixStream::from_std(ours), peer)
 }
 
-/// Runs a test once more, in a process of its own, since what it does to its process would hurt the others.
+/// Runs a test again in a process of its own, since its changes to the process (limits, descriptors) would break other
+/// tests.
 #[track_caller]
 fn alone(test: &str, body: impl FnOnce()) {
     const ALONE: &str = "ECHO_IT_ALONE";
@@ -115,9 +116,10 @@ fn alone(test: &str, body: impl FnOnce()) {
 
 // --- Edges -------------------------------------------------------------------------------------------------------------
 
-/// Hence decision 4: an edge is drained. Whoever stops half way will not be told again.
+/// Hence decision 4: after an edge, read until it would block. A reader that stops midway gets no further event for
+/// those bytes.
 #[test]
-fn an_edge_is_told_once() {
+fn an_edge_is_reported_once() {
     fn check(mut ours: impl Source, peer: &Socket) {
         let mut watch = Watch::new(&mut ours, Interest::READABLE);
         peer.send(b"bytes").unwrap();
@@ -129,7 +131,7 @@ fn an_edge_is_told_once() {
     check(unix, &unix_peer);
 }
 
-/// Hence decision 6: who has more to accept than one turn allows queues up by itself.
+/// Hence decision 6: a listener with more connections than one turn accepts puts itself into the run queue.
 #[test]
 fn several_connections_may_be_one_edge() {
     let mut listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -145,9 +147,10 @@ fn several_connections_may_be_one_edge() {
     assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 
-/// Hence decision 3: one interest at a time loses nothing, since changing it looks anew.
+/// Hence decision 3: one interest at a time loses nothing, since epoll_ctl(2) with EPOLL_CTL_MOD checks the readiness
+/// again.
 #[test]
-fn changing_the_interest_tells_again_what_is_so() {
+fn changing_the_interest_reports_the_current_readiness_again() {
     fn check(mut ours: impl Source, peer: &Socket) {
         let mut watch = Watch::new(&mut ours, Interest::READABLE);
         peer.send(b"unread").unwrap();
@@ -165,10 +168,10 @@ fn changing_the_interest_tells_again_what_is_so() {
     check(unix, &unix_peer);
 }
 
-/// Hence decision 3 again: asking for both at once would wake us twice for each echo, where messages are not acknowledged
-/// but taken away.
+/// Hence decision 3 again: registering for both at once would wake the loop twice for each echo over transports without
+/// acknowledgements, where the peer's read is what frees the send buffer.
 #[test]
-fn asking_for_both_doubles_the_wakeups_over_unix_and_udp() {
+fn registering_for_both_doubles_the_wakeups_over_unix_and_udp() {
     let both = Interest::READABLE | Interest::WRITABLE;
     for (interest, told_again) in [(Interest::READABLE, false), (both, true)] {
         let (mut ours, peer) = unix();
@@ -200,10 +203,10 @@ fn asking_for_both_doubles_the_wakeups_over_unix_and_udp() {
     }
 }
 
-/// Whoever is unsent bytes is watched for room alone. Nothing is lost by that: what came meanwhile is told when the
-/// interest changes back.
+/// A connection with unsent bytes is registered for writability alone. Nothing is lost by that: bytes that arrive
+/// meanwhile are reported when the interest changes back.
 #[test]
-fn while_waiting_for_room_new_bytes_and_a_half_close_are_not_told_but_kept() {
+fn while_registered_for_writability_new_bytes_and_a_half_close_are_kept_and_not_reported() {
     let (mut ours, peer) = unix();
     let mut watch = Watch::new(&mut ours, Interest::WRITABLE);
     assert!(watch.event().writable);
@@ -211,7 +214,7 @@ fn while_waiting_for_room_new_bytes_and_a_half_close_are_not_told_but_kept() {
     peer.send(b"new bytes").unwrap();
     watch.is_quiet();
     peer.shutdown(Shutdown::Write).unwrap();
-    // A half-close may be told here, as no more than that; it is not told as room.
+    // A half-close may be reported here, but not as writability.
     assert!(watch.wait(Duration::ZERO).is_none_or(|said| !said.writable));
     watch.change(&mut ours, Interest::READABLE);
     let said = watch.event();
@@ -221,7 +224,7 @@ fn while_waiting_for_room_new_bytes_and_a_half_close_are_not_told_but_kept() {
 }
 
 #[test]
-fn while_waiting_for_room_a_broken_connection_is_told() {
+fn while_registered_for_writability_a_reset_is_reported() {
     fn check(mut ours: impl Source + Write, peer: Socket) {
         while ours.write(&[0; 4096]).is_ok() {}
         let mut watch = Watch::new(&mut ours, Interest::WRITABLE);
@@ -255,7 +258,7 @@ fn data_and_fin_may_be_one_edge() {
         let said = watch.event();
         assert!(said.readable && said.read_closed, "{said:?}");
         assert_eq!(ours.read(&mut [0; 64]).unwrap(), 5);
-        watch.is_quiet(); // whoever waits here waits for ever
+        watch.is_quiet(); // a reader that waits here waits for ever
         assert_eq!(ours.read(&mut [0; 64]).unwrap(), 0);
     }
     let ((tcp, tcp_peer), (unix, unix_peer)) = (tcp(), unix());
@@ -263,16 +266,16 @@ fn data_and_fin_may_be_one_edge() {
     check(unix, &unix_peer);
 }
 
-/// Hence: urgent data makes an event special, for which mio is asked to watch (`PRIORITY`).
+/// Hence: urgent data makes an event exceptional; mio is asked to watch for it (`PRIORITY`).
 #[test]
-fn a_read_stops_at_an_urgent_byte_with_more_behind_it() {
+fn a_read_stops_at_an_urgent_byte_with_more_after_it() {
     let (mut ours, peer) = tcp();
     let mut watch = Watch::new(&mut ours, Interest::READABLE | Interest::PRIORITY);
     peer.send(b"before").unwrap();
     peer.send_out_of_band(b"!").unwrap();
     peer.send(b"after").unwrap();
     let mut urgent = false;
-    wait_until("it is told of the urgent byte", || {
+    wait_until("the urgent byte is reported", || {
         watch.poll.poll(&mut watch.events, Some(DEADLINE)).unwrap();
         urgent |= watch.events.iter().any(mio::event::Event::is_priority);
         urgent
@@ -289,7 +292,7 @@ fn a_read_stops_at_an_urgent_byte_with_more_behind_it() {
 
 /// Hence `Stream::short_read_means_empty` is false for Unix.
 #[test]
-fn a_read_ends_early_at_descriptors_with_more_behind_them() {
+fn a_read_ends_early_at_descriptors_with_more_after_them() {
     let (mut ours, peer) = unix();
     let mut watch = Watch::new(&mut ours, Interest::READABLE);
     peer.send(b"plain ").unwrap();
@@ -315,7 +318,7 @@ fn a_read_ends_early_at_descriptors_with_more_behind_them() {
 
 // --- Ends --------------------------------------------------------------------------------------------------------------
 
-/// Hence we linger when it is us who end a connection.
+/// Hence a connection that the server closes lingers.
 #[test]
 fn closing_with_unread_input_is_a_reset() {
     let (ours, peer) = tcp();
@@ -326,7 +329,7 @@ fn closing_with_unread_input_is_a_reset() {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
-/// Hence an accepted connection is read before it is judged.
+/// Hence an accepted connection is read before its state is judged.
 #[test]
 fn a_connection_that_was_reset_in_the_queue_is_still_accepted() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -342,9 +345,9 @@ fn a_connection_that_was_reset_in_the_queue_is_still_accepted() {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
-/// Hence the reactor asks the kernel to forget nothing when it closes a connection.
+/// Hence the reactor does not deregister a connection that it closes: close(2) is enough.
 #[test]
-fn a_closed_descriptor_is_forgotten_with_what_it_had_to_say() {
+fn closing_a_descriptor_removes_its_registration_and_its_pending_event() {
     let (mut ours, peer) = unix();
     let mut watch = Watch::new(&mut ours, Interest::READABLE);
     peer.send(b"too late").unwrap();
@@ -354,7 +357,7 @@ fn a_closed_descriptor_is_forgotten_with_what_it_had_to_say() {
 
 // --- Descriptors and options -------------------------------------------------------------------------------------------
 
-/// Hence decision 8: after a shortage a timer and every close look into the queue, never the hope for an edge.
+/// Hence decision 8: after a shortage of descriptors, a timer and every close retry accept(2); no edge would.
 #[test]
 fn after_emfile_a_descriptor_that_comes_free_raises_no_edge() {
     alone(
@@ -383,7 +386,7 @@ fn after_emfile_a_descriptor_that_comes_free_raises_no_edge() {
     );
 }
 
-/// Hence these are set once, on the listener, and cost a connection nothing.
+/// Hence these options are set once, on the listener, and cost a connection nothing.
 #[test]
 fn accepted_connections_inherit_their_listeners_options() {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -416,13 +419,13 @@ fn accepted_connections_inherit_their_listeners_options() {
     assert_eq!(sizes(&stream).unwrap(), sizes(&listener).unwrap());
     assert!(
         !client.tcp_nodelay().unwrap(),
-        "it is not what everybody has anyway"
+        "the option differs from the system's default"
     );
 }
 
-/// Hence listeners are made with socket2: the queue is as long as we say, and not 128.
+/// Hence listeners are made with socket2: the backlog is what the configuration says, and not 128.
 #[test]
-fn a_listener_keeps_as_many_as_its_backlog_says() {
+fn a_listener_queues_as_many_connections_as_its_backlog_says() {
     let directory = crate::support::Dir::new();
     let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
     let address = SockAddr::unix(directory.path("s")).unwrap();
@@ -438,7 +441,8 @@ fn a_listener_keeps_as_many_as_its_backlog_says() {
     assert_eq!(came.len(), 5, "one more than its backlog, on Linux");
 }
 
-/// Hence a server can live in somebody else's loop: its queue is a descriptor that is ready when something in it is.
+/// Hence a server can run inside a foreign event loop: its epoll instance is a descriptor that is readable when a
+/// source in it is ready.
 #[test]
 fn a_poll_in_a_poll_is_readable_when_something_in_it_is_ready() {
     let (mut ours, peer) = unix();

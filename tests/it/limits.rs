@@ -1,7 +1,7 @@
-//! What happens at each limit: whoever is inside is served on, whoever is outside waits and gets in.
+//! What happens at each limit: open connections are still served; new ones wait, and are accepted later.
 //!
-//! What may live in this file: limits of the server and of the system, reached on purpose. Times are short here so that
-//! the tests are, but what is asserted is who was closed, why, and in which order.
+//! What may live in this file: limits of the server and of the system, reached on purpose. Times are short here to keep
+//! the tests short; what is asserted is which connection was closed, why, and in which order.
 
 use crate::support::{
     Dir, Model, Running, Talk, bind, connect, noise, stuff, turn_until, wait_until,
@@ -25,10 +25,10 @@ fn check_connections_max(model: Model) {
     let (first, second) = (server.connect(), server.connect());
     first.is_echoed(b"first");
     second.is_echoed(b"second");
-    let third = server.connect(); // by the kernel, which does not ask us
+    let third = server.connect(); // by the kernel, which completes the handshake before accept
     third.say(b"third");
     wait_until("new connections wait", || server.stats().accept_pauses > 0);
-    second.is_echoed(b"those inside are served on");
+    second.is_echoed(b"open ones are still served");
     assert!(third.hears_nothing());
     assert_eq!(server.stats().connections_open, 2);
 
@@ -45,7 +45,7 @@ fn check_connections_max(model: Model) {
 }
 
 #[test]
-fn at_the_connection_limit_the_third_waits_until_one_of_two_leaves() {
+fn at_the_connection_limit_the_third_waits_until_one_of_two_closes() {
     check_connections_max(Model::Reactor);
     check_connections_max(Model::Threads);
 }
@@ -63,7 +63,7 @@ fn a_queue_at_the_connection_limit_is_served_to_its_end() {
     clients
         .iter()
         .for_each(|client| client.say(b"served at last"));
-    // Whoever is let in says FIN at once, or nobody would ever make room.
+    // Each client sends FIN at once: otherwise no connection would end, and none of the queued ones could be accepted.
     clients.iter().for_each(Talk::finish);
     for client in clients {
         assert_eq!(client.hear_all(), b"served at last");
@@ -78,7 +78,7 @@ fn a_queue_at_the_connection_limit_is_served_to_its_end() {
 }
 
 #[test]
-fn a_thousand_who_connect_before_the_first_turn_are_all_served() {
+fn a_thousand_connections_before_the_first_turn_are_all_served() {
     let directory = Dir::new();
     let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
     if somaxconn.trim().parse::<u32>().unwrap() < 1_001 {
@@ -98,14 +98,17 @@ fn a_thousand_who_connect_before_the_first_turn_are_all_served() {
         let stats = server.stats();
         assert_eq!((stats.accepted, stats.connections_open), (1_000, 1_000));
         let turns = 1_000 / Limits::default().accept_budget as u64;
-        assert!(stats.budget_yields >= turns, "nobody takes the whole turn");
+        assert!(
+            stats.budget_yields >= turns,
+            "no connection takes the whole turn"
+        );
     }
 }
 
 #[test]
-fn the_idle_are_closed_and_the_active_are_not() {
-    // The turns are given by hand, over Unix sockets, where what is sent is there at once: so the active one has always
-    // spoken before a turn, however long this thread is kept from the processor.
+fn idle_connections_are_closed_and_active_ones_are_not() {
+    // The test runs the turns itself, over Unix sockets, where a sent byte is readable at once: so the active client
+    // has always sent before a turn, however long this thread waits for a processor.
     let directory = Dir::new();
     let limits = Limits {
         idle_timeout: Some(Duration::from_millis(100)),
@@ -115,7 +118,7 @@ fn the_idle_are_closed_and_the_active_are_not() {
     let endpoint = server.addresses()[0].clone();
     let (idle, active) = (connect(&endpoint), connect(&endpoint));
     let mut said = 0;
-    turn_until(&mut server, "the idle one is closed", |stats| {
+    turn_until(&mut server, "the idle connection is closed", |stats| {
         active.say(b"still here");
         said += 10;
         if stats.bytes_out > 0 {
@@ -134,7 +137,7 @@ fn the_idle_are_closed_and_the_active_are_not() {
 }
 
 #[test]
-fn with_threads_the_idle_are_closed_as_idle() {
+fn with_threads_idle_connections_are_closed_as_idle() {
     for model in [Model::Threads, Model::Iterative] {
         let limits = Limits {
             idle_timeout: Some(Duration::from_millis(50)),
@@ -149,8 +152,8 @@ fn with_threads_the_idle_are_closed_as_idle() {
 }
 
 #[test]
-fn nobody_is_idle_who_waits_for_bytes_that_are_unsent() {
-    // By hand again: it has always pushed before a turn, until it is stuck.
+fn a_connection_with_unsent_bytes_is_not_idle() {
+    // The test runs the turns itself: the client has always sent before a turn, until its peer's buffers are full.
     let directory = Dir::new();
     let limits = Limits {
         idle_timeout: Some(Duration::from_millis(20)),
@@ -159,12 +162,12 @@ fn nobody_is_idle_who_waits_for_bytes_that_are_unsent() {
     let mut server = bind(&[&directory.address("unix", "echo")], limits);
     let endpoint = server.addresses()[0].clone();
     let stuck = connect(&endpoint);
-    turn_until(&mut server, "it is unsent bytes", |stats| {
+    turn_until(&mut server, "it has unsent bytes", |stats| {
         stuck.push();
         stats.unsent_bytes > 0
     });
     let idle = connect(&endpoint);
-    turn_until(&mut server, "the idle one is closed", |stats| {
+    turn_until(&mut server, "the idle connection is closed", |stats| {
         stats.closed_total() > 0
     });
     assert_eq!(idle.hear_all(), b"");
@@ -184,12 +187,12 @@ fn check_write_stall(model: Model) {
     };
     let server = Running::start(model, &[TCP], limits);
     let quiet = server.connect();
-    quiet.is_echoed(b"I owe nothing");
+    quiet.is_echoed(b"nothing unsent");
     let stuck = server.connect();
-    // It learns of its end by the first call after that, a write or a read; later ones find nothing but the end.
+    // The first call after the reset, a write or a read, returns the error; later ones find nothing but the end.
     let mut told = None;
     stuck.set_nonblocking(true).unwrap();
-    wait_until("the stuck one is closed", || {
+    wait_until("the stalled connection is closed", || {
         let error = stuck.send(&[b'x'; 16 << 10]).err();
         told = told.or(error
             .map(|error| error.kind())
@@ -201,7 +204,7 @@ fn check_write_stall(model: Model) {
         let end = (&mut &stuck).read_to_end(&mut Vec::new());
         end.err().map(|error| error.kind())
     });
-    assert_eq!(told, Some(ErrorKind::ConnectionReset), "no end in order");
+    assert_eq!(told, Some(ErrorKind::ConnectionReset), "a reset, not a FIN");
     quiet.is_echoed(b"and am served on");
     let stats = server.stop();
     assert_eq!(stats.closed(CloseReason::WriteStall), 1, "{stats}");
@@ -209,7 +212,7 @@ fn check_write_stall(model: Model) {
 }
 
 #[test]
-fn a_peer_that_takes_nothing_is_reset_as_stalled_and_the_others_live() {
+fn a_peer_that_reads_nothing_is_reset_as_stalled_and_other_connections_stay() {
     check_write_stall(Model::Reactor);
     check_write_stall(Model::Threads);
 }
@@ -247,8 +250,9 @@ fn a_peer_that_takes_little_at_a_time_is_not_stalled() {
 
 #[test]
 fn a_stalled_peer_is_reset_even_if_it_has_sent_nothing_more() {
-    // It says little at a time, and only until it is unsent something: so there is nothing unread, for which a close would
-    // be a reset anyway. In good order the kernel would go on offering it the unsent bytes.
+    // The client sends little at a time, and only until the server has unsent bytes for it: so the server leaves no
+    // input unread, for which close(2) would send a reset anyway. After an orderly close the kernel would go on
+    // offering the unsent bytes.
     let limits = Limits {
         write_stall_timeout: Some(Duration::from_millis(50)),
         send_buffer_bytes: Some(4 << 10),
@@ -256,7 +260,7 @@ fn a_stalled_peer_is_reset_even_if_it_has_sent_nothing_more() {
     };
     let mut server = bind(&[TCP], limits);
     let stuck = connect(&server.addresses()[0]);
-    turn_until(&mut server, "it is unsent bytes", |stats| {
+    turn_until(&mut server, "it has unsent bytes", |stats| {
         if stats.bytes_in == stats.bytes_out {
             stuck.say(&[b'x'; 8 << 10]);
         }
@@ -270,8 +274,8 @@ fn a_stalled_peer_is_reset_even_if_it_has_sent_nothing_more() {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
-/// A Unix socket's unsent bytes lie in its peer's queue, as many as its own send buffer allows; and it inherits no buffer
-/// from its listener, as TCP's do.
+/// A Unix socket's unread bytes count against the send buffer of the sender; and an accepted Unix connection inherits
+/// no buffer size from its listener, as a TCP connection does.
 #[test]
 fn a_unix_connection_has_the_buffers_that_were_asked_for() {
     let directory = Dir::new();
@@ -284,7 +288,8 @@ fn a_unix_connection_has_the_buffers_that_were_asked_for() {
             let server = Running::start(model, &[&directory.address("unix", "echo")], limits);
             let client = [server.connect()];
             stuff(&client);
-            // What is there without asking the server for more: a read makes room, so only the first one counts.
+            // Only the first read counts: it takes what the queue held, and frees space for which the server sends
+            // more.
             let mut queue = vec![MaybeUninit::uninit(); 1 << 20];
             let waiting = client[0].peek(&mut queue).unwrap();
             server.stop();
@@ -297,7 +302,7 @@ fn a_unix_connection_has_the_buffers_that_were_asked_for() {
 }
 
 #[test]
-fn one_connection_may_owe_a_scratch_whatever_its_size() {
+fn unsent_bytes_reach_one_read_buffer_whatever_its_size() {
     for read_buffer_bytes in [1, 100, 200_000] {
         let limits = Limits {
             read_buffer_bytes,
@@ -311,7 +316,7 @@ fn one_connection_may_owe_a_scratch_whatever_its_size() {
             stuff(&client);
         }
         drop(client);
-        wait_until("it is gone", || server.stats().connections_open == 0);
+        wait_until("it is closed", || server.stats().connections_open == 0);
         let stats = server.drain();
         assert!(
             stats.unsent_bytes_peak <= read_buffer_bytes as u64,
@@ -351,7 +356,7 @@ fn a_limit_out_of_range_is_refused_by_name_and_nothing_is_bound() {
     assert!(error.to_string().contains("connections of 0"), "{error}");
 }
 
-/// The limit of descriptors of a server that runs, set from outside. What the reactor does then is in the catalogue (A1
+/// The descriptor limit of a running server, lowered from outside. What the reactor does at it is in the catalogue (A1
 /// to A3).
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod descriptors {
@@ -366,7 +371,7 @@ mod descriptors {
         if !has_tool("prlimit") {
             return;
         }
-        // The default pause; a longer one would make the test weaker, since a close has to end it early.
+        // The default pause; a longer one would make the test weaker, since a close has to end the pause early.
         let server = Serve::start(&[TCP], &["--model", "threads"]);
         let (first, second) = (server.connect(), server.connect());
         first.is_echoed(b"one");
@@ -381,15 +386,15 @@ mod descriptors {
                 .any(|name| name == "accept_errors{24}")
         });
         server.says("ulimit -n");
-        second.is_echoed(b"those inside are served on");
-        // A thread that is blocked in accept has its descriptor already, as the kernel takes it before it waits.
+        second.is_echoed(b"open ones are still served");
+        // A thread that is blocked in accept(2) has its descriptor already, as the kernel takes it before it waits.
         let inside = queued
             .iter()
             .filter(|client| !client.hears_nothing())
             .count();
         assert!(inside <= 1, "{inside} got in");
 
-        // One leaves, one gets in, and so on, with no new connection that would raise an edge.
+        // One client closes, one connection is accepted, and so on, with no new connection that would raise an edge.
         drop(first);
         for client in queued {
             assert_eq!(client.hear(9), b"let me in");
@@ -404,9 +409,9 @@ mod descriptors {
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);
     }
 
-    /// Nobody leaves, and nobody comes: only a look now and then can find out.
+    /// No connection closes and none arrives: only the timer of the pause can find the free descriptors.
     #[test]
-    fn descriptors_that_come_free_elsewhere_are_found_by_looking() {
+    fn descriptors_that_come_free_elsewhere_are_found_by_a_timer() {
         if !has_tool("prlimit") {
             return;
         }

@@ -1,8 +1,9 @@
 //! The integration tests: one binary, one file for each kind of behaviour.
 //!
-//! They run beside each other in one process, so each takes port 0 and a directory of its own, and none asks what this
-//! process has open: whoever counts descriptors or signals a server has one as a child. Every wait has a deadline, and
-//! none of them measures speed. What cannot be tested here and now says so on standard error: `skipped: ...`.
+//! They run side by side in one process, so each takes port 0 and a directory of its own, and none counts the
+//! descriptors of this process or signals it: a test that needs to starts the server as a child process. Every wait has
+//! a deadline, and no test measures speed. A test that cannot run on this machine says so on standard error: `skipped:
+//! ...`.
 
 mod support;
 
@@ -54,6 +55,6 @@ mod python;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod catalogue;
 
-// What all of it stands on.
+// The facts about the kernel that the design stands on, and the shape of the sources.
 mod architecture;
 mod kernel;

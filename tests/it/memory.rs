@@ -1,7 +1,7 @@
-//! What connections cost, as the program tells it: rows at powers of ten, and the reserve.
+//! What connections cost, as the program reports it: rows at powers of ten, and preallocation.
 //!
 //! That the figures are small is measured by `scripts/measure.py memory` and `scripts/million`, on the release build;
-//! here it is only asked whether they are told, whether they are consistent, and whether what was reserved is there.
+//! these tests check that the figures are reported, that they are consistent, and that preallocated memory is there.
 
 use crate::support::{Dir, Serve, Talk, ended, program, wait_until};
 use nix::sys::signal::Signal;
@@ -17,7 +17,7 @@ fn connect_many(server: &Serve, count: usize) -> Vec<Socket> {
 }
 
 #[test]
-fn a_row_is_told_at_every_power_of_ten() {
+fn a_row_is_reported_at_every_power_of_ten() {
     let directory = Dir::new();
     let json = directory.path("stats.json");
     let flags = [
@@ -33,7 +33,7 @@ fn a_row_is_told_at_every_power_of_ten() {
     let said = server.err();
     let row = |line: &&str| line.starts_with("memory{");
     let rows: Vec<&str> = said.lines().filter(row).collect();
-    // Many may come in one turn, so a row may be of a few more than its power of ten.
+    // Many connections may arrive in one turn, so a row may count a few more than its power of ten.
     assert_eq!(rows.len(), 3, "{said}");
     for name in [
         "rss_bytes",
@@ -50,12 +50,14 @@ fn a_row_is_told_at_every_power_of_ten() {
         );
     }
     drop(clients);
-    wait_until("they have left", || server.counter("connections_open") == 0);
+    wait_until("they are closed", || {
+        server.counter("connections_open") == 0
+    });
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 
     let report: Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
     let rows = report["memory"].as_array().unwrap();
-    assert_eq!(rows.len(), 2, "what goes down again is no row: {report}");
+    assert_eq!(rows.len(), 2, "no row when the number falls: {report}");
     for (row, least) in rows.iter().zip([10, 100]) {
         let number = |name: &str| row[name].as_u64().unwrap();
         let connections = number("connections");
@@ -65,7 +67,7 @@ fn a_row_is_told_at_every_power_of_ten() {
         assert_eq!(number("slot_bytes"), each * (connections + 1));
         assert!(
             number("slot_bytes_room") >= each * 5_000,
-            "the reserve is there: {row}"
+            "the preallocated slots are there: {row}"
         );
         assert_eq!(number("tail_bytes"), 0);
     }
@@ -76,7 +78,7 @@ fn a_row_is_told_at_every_power_of_ten() {
 }
 
 #[test]
-fn the_reserve_makes_the_kernels_table_too() {
+fn preallocation_grows_the_kernels_descriptor_table_too() {
     let table = |flags: &[&str]| {
         let server = Serve::start(&[TCP], flags);
         let descriptors = server.descriptors().len();
@@ -84,8 +86,9 @@ fn the_reserve_makes_the_kernels_table_too() {
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);
         (descriptors, size)
     };
-    // A child's table begins as large as its parent's must be at that moment, and other tests of this process may hold
-    // thousands of connections: so a table with the reserve counts where those without it, before and after, are small.
+    // A child's descriptor table begins as large as its parent's must be at the fork, and other tests of this process
+    // may hold thousands of connections: so the test counts a table with preallocation only where the tables without
+    // it, before and after, are small.
     let (mut open, mut reserved) = (0, (0, 0));
     wait_until("no table is inherited", || {
         let before = table(&[]);
@@ -97,12 +100,12 @@ fn the_reserve_makes_the_kernels_table_too() {
     assert!(size >= 700, "{size}");
     assert_eq!(
         open, open_reserved,
-        "the descriptor that made room is closed again"
+        "the descriptor that grew the table is closed again"
     );
 }
 
 #[test]
-fn a_reserve_beyond_the_connections_is_no_mistake() {
+fn preallocating_more_than_the_connection_limit_is_no_mistake() {
     let server = Serve::start(&[TCP], &["--max-connections", "20", "--preallocate", "4M"]);
     connect_many(&server, 10);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);

@@ -1,4 +1,4 @@
-//! A third party's client: Python's `socket`, as in the tutorial that everybody starts with.
+//! An independent client: Python's `socket`, with the client of the echo tutorial in Python's documentation.
 //!
 //! What may live in this file: Python programs that talk to `serve`, and what they print.
 
@@ -6,7 +6,7 @@ use crate::support::{DEADLINE, Dir, Serve, ended, has_ipv6, has_tool, unique_nam
 use echo_reactor::net::Endpoint;
 use std::process::{Command, Stdio};
 
-/// The tutorial's client, with the place of the address left open.
+/// The documentation's client, with a placeholder for the address.
 const STREAM: &str = "\
 import socket, sys
 family, address, timeout = FAMILY, ADDRESS, TIMEOUT
@@ -33,7 +33,7 @@ with socket.socket(family, socket.SOCK_DGRAM) as s:
 print('Received', repr(data))
 ";
 
-/// The tutorial's server is strict about one thing: a client that is done sending still gets everything.
+/// What that tutorial's server promises: after a half-close the client still gets every byte.
 const HALF_CLOSE: &str = "\
 import socket, threading
 with socket.create_connection(ADDRESS, timeout=TIMEOUT) as s:
@@ -67,14 +67,14 @@ fn check(program: &str, family: &str, address: &str, arguments: &[&str], printed
 
 const RECEIVED: &str = "Received b'Hello, world!'\n";
 
-/// The address as Python writes it.
+/// The address as a Python tuple.
 fn tuple(server: &Serve) -> String {
     let address = crate::support::ip(&server.endpoints[0]);
     format!("('{}', {})", address.ip(), address.port())
 }
 
 #[test]
-fn the_tutorials_client_is_echoed_over_ipv4_by_every_model() {
+fn pythons_example_client_is_echoed_over_ipv4_by_every_model() {
     if !has_tool("python3") {
         return;
     }
@@ -86,7 +86,7 @@ fn the_tutorials_client_is_echoed_over_ipv4_by_every_model() {
 }
 
 #[test]
-fn the_tutorials_client_is_echoed_over_ipv6() {
+fn pythons_example_client_is_echoed_over_ipv6() {
     if has_tool("python3") && has_ipv6() {
         let server = Serve::start(&["[::1]:0"], &[]);
         check(STREAM, "socket.AF_INET6", &tuple(&server), &[], RECEIVED);
@@ -94,7 +94,7 @@ fn the_tutorials_client_is_echoed_over_ipv6() {
 }
 
 #[test]
-fn the_tutorials_client_is_echoed_over_unix() {
+fn pythons_example_client_is_echoed_over_unix() {
     if has_tool("python3") {
         let directory = Dir::new();
         let name = unique_name();

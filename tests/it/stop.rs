@@ -1,7 +1,7 @@
-//! The end of a server, in order and at once: what clients see of it, what it counts, and that nothing stays behind.
+//! How a server ends, gracefully and at once: what clients see of it, what it counts, and that nothing is left over.
 //!
-//! What may live in this file: drain, stop, signals, and driving the server by hand. Deadlines of the server are made so
-//! long that a test would fail of them, or so short that they are what is tested.
+//! What may live in this file: drain, stop, signals, and turns run by the caller. The server's timeouts are either so
+//! long that a test would fail if it waited for one, or so short that they are what is tested.
 
 use crate::support::{
     Dir, Model, Running, Talk, bind, connect, exists, ip, noise, sock_addr, stick, try_connect,
@@ -22,7 +22,7 @@ use std::time::Duration;
 const TCP: &str = "tcp://127.0.0.1:0";
 const ALL: [Model; 3] = [Model::Reactor, Model::Threads, Model::Iterative];
 
-/// Nothing of the draining ends by itself within the time of a test.
+/// No timeout of the drain expires within the time of a test.
 fn patient() -> Limits {
     Limits {
         drain_idle_timeout: Duration::from_secs(600),
@@ -32,7 +32,7 @@ fn patient() -> Limits {
     }
 }
 
-/// What was unsent to somebody stuck is not waited for.
+/// The drain does not wait for a client that does not read its echo.
 fn impatient() -> Limits {
     Limits {
         drain_idle_timeout: Duration::from_millis(20),
@@ -51,8 +51,9 @@ fn an_idle_server_drains_at_once() {
 }
 
 #[test]
-fn an_idle_client_is_told_goodbye() {
-    // Nothing but our own FIN can end its waiting: the time in which we would close without one is long.
+fn an_idle_client_gets_a_fin() {
+    // Only the server's own FIN can end the client's wait: the timeout after which the server would close without one
+    // is long.
     let limits = Limits {
         drain_idle_timeout: Duration::from_millis(20),
         ..patient()
@@ -62,7 +63,7 @@ fn an_idle_client_is_told_goodbye() {
         let client = server.connect();
         client.is_echoed(b"and then quiet");
         server.order_drain();
-        assert_eq!(client.hear_all(), b"", "an end in order, {model:?}");
+        assert_eq!(client.hear_all(), b"", "a FIN, not a reset, {model:?}");
         drop(client);
         let stats = server.end();
         assert_eq!(stats.closed(CloseReason::ShutDown), 1, "{model:?}: {stats}");
@@ -71,7 +72,7 @@ fn an_idle_client_is_told_goodbye() {
 }
 
 #[test]
-fn a_client_in_the_middle_may_finish_while_we_drain() {
+fn a_client_may_finish_its_conversation_during_a_drain() {
     let server = Running::reactor(&["tcp://127.7.7.6:0"], patient());
     let client = server.connect();
     let (first, second) = (noise(1, 100_000), noise(2, 100_000));
@@ -81,7 +82,7 @@ fn a_client_in_the_middle_may_finish_while_we_drain() {
     });
     let endpoint = server.endpoints[0].clone();
     server.order_drain();
-    wait_until("nobody is let in any more", || {
+    wait_until("no connection is accepted any more", || {
         try_connect(&sock_addr(&endpoint)).is_err()
     });
     std::thread::scope(|scope| {
@@ -92,7 +93,7 @@ fn a_client_in_the_middle_may_finish_while_we_drain() {
         crate::support::assert_same(&client.hear_all(), &second);
     });
     let stats = server.end();
-    // Those who looked whether they were let in finished too.
+    // The connections made by the wait above have ended with their own FIN too.
     assert_eq!(
         stats.closed(CloseReason::PeerClosed),
         stats.accepted,
@@ -125,7 +126,7 @@ fn whatever_was_sent_before_the_drain_is_echoed() {
 }
 
 #[test]
-fn whoever_waits_in_the_queue_when_the_drain_begins_is_served() {
+fn a_connection_in_the_accept_queue_when_the_drain_begins_is_served() {
     let mut server = bind(&[TCP], patient());
     let client = connect(&server.addresses()[0]);
     client.say(b"just in time");
@@ -139,7 +140,7 @@ fn whoever_waits_in_the_queue_when_the_drain_begins_is_served() {
 }
 
 #[test]
-fn a_reader_that_is_stuck_is_cut_when_the_time_to_drain_is_over() {
+fn a_stalled_reader_is_reset_when_the_drain_timeout_expires() {
     for model in ALL {
         let directory = Dir::new();
         let server = Running::start(model, &[&directory.address("unix", "s")], impatient());
@@ -149,13 +150,13 @@ fn a_reader_that_is_stuck_is_cut_when_the_time_to_drain_is_over() {
         assert_eq!(stats.closed(CloseReason::Aborted), 1, "{model:?}: {stats}");
         assert!(
             stats.discarded > 0,
-            "{model:?}: what it was unsent is counted"
+            "{model:?}: its unsent bytes are counted as discarded"
         );
     }
 }
 
 #[test]
-fn stopping_cuts_everybody_at_once() {
+fn a_stop_ends_every_connection_at_once() {
     for model in ALL {
         let server = Running::start(model, &[TCP], patient());
         let mut client = server.connect();
@@ -163,7 +164,10 @@ fn stopping_cuts_everybody_at_once() {
         let stats = server.stop();
         assert_eq!(stats.closed(CloseReason::Aborted), 1, "{model:?}: {stats}");
         let end = client.read(&mut [0; 8]);
-        assert!(matches!(end, Ok(0) | Err(_)), "{model:?}: it is over");
+        assert!(
+            matches!(end, Ok(0) | Err(_)),
+            "{model:?}: the connection has ended"
+        );
     }
 }
 
@@ -190,23 +194,19 @@ fn a_handle_outlives_its_server_and_does_nothing_then() {
     handle.stop();
 }
 
-// --- Driven by hand ----------------------------------------------------------------------------------------------------
+// --- Turns run by the caller -------------------------------------------------------------------------------------------
 
 #[test]
-fn a_server_can_be_given_one_turn_after_the_other() {
+fn a_server_can_be_run_turn_by_turn() {
     let mut server = bind(&[TCP], Limits::default());
     assert_eq!(server.turn(Some(Duration::ZERO)).unwrap(), Turn::Serving);
-    assert_eq!(
-        server.timeout(),
-        None,
-        "there is nothing to wait for but clients"
-    );
+    assert_eq!(server.timeout(), None, "no timer is armed");
     let client = connect(&server.addresses()[0]);
     client.say(b"turn by turn");
     turn_until(&mut server, "it is echoed", |stats| stats.bytes_out == 12);
     assert_eq!(client.hear(12), b"turn by turn");
     drop(client);
-    turn_until(&mut server, "it has left", |stats| {
+    turn_until(&mut server, "the connection is closed", |stats| {
         stats.connections_open == 0
     });
     server.drain();
@@ -215,7 +215,7 @@ fn a_server_can_be_given_one_turn_after_the_other() {
 }
 
 #[test]
-fn a_server_can_live_in_somebody_elses_event_loop() {
+fn a_server_can_run_inside_a_foreign_event_loop() {
     const SERVER: Token = Token(7);
     let mut server = bind(&[TCP], Limits::default());
     let descriptor = server.as_raw_fd();
@@ -240,7 +240,7 @@ fn a_server_can_live_in_somebody_elses_event_loop() {
         });
         let mut woken = 0;
         wait_until("it has all come back", || {
-            // The waiting is done by the foreign loop alone; the server only ever takes what is ready.
+            // Only the foreign loop blocks; a turn of the server serves what is ready and returns at once.
             let wait = server.timeout().unwrap_or(Duration::from_millis(50));
             poll.poll(&mut events, Some(wait)).unwrap();
             woken += events
@@ -250,7 +250,7 @@ fn a_server_can_live_in_somebody_elses_event_loop() {
             assert_eq!(server.turn(Some(Duration::ZERO)).unwrap(), Turn::Serving);
             talker.is_finished()
         });
-        assert!(woken > 0, "the foreign loop was told");
+        assert!(woken > 0, "the foreign loop was woken");
         talker.join().unwrap();
     });
     assert_eq!(server.stats().bytes_out, 1 << 20);
@@ -305,17 +305,18 @@ fn a_server_that_is_told_to_end_between_two_turns_wants_one() {
 #[test]
 fn the_port_is_free_at_the_end_and_the_next_server_has_it_at_once() {
     for model in ALL {
-        // An address of its own, so that no other test can have the port there.
+        // An address of its own, so that no other test can bind the same port there.
         let server = Running::start(model, &["tcp://127.7.7.7:0"], Limits::default());
         let endpoint = server.endpoints[0].clone();
-        // The server says FIN first here, so it is its side that stays in TIME_WAIT.
+        // The server sends its FIN first here, so it is the server's side that stays in TIME_WAIT.
         let client = server.connect();
         client.is_echoed(b"one");
         server.order_drain();
         assert_eq!(client.hear_all(), b"");
         drop(client);
         server.end();
-        // At once, unless another test starts a child just now, which has a copy of the listener for a moment.
+        // At once, unless another test starts a child process at this moment: until its exec, it has a copy of the
+        // listener.
         wait_until("the port is free", || {
             try_connect(&sock_addr(&endpoint))
                 .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
@@ -356,7 +357,7 @@ fn the_socket_file_is_gone_at_the_end() {
 }
 
 #[test]
-fn datagrams_end_with_the_rest() {
+fn datagram_sockets_are_closed_with_the_rest() {
     let directory = Dir::new();
     let file = directory.address("unixgram", "s");
     let server = Running::reactor(&["udp://127.7.7.9:0", &file], patient());
@@ -382,7 +383,7 @@ mod signals {
     const MODELS: [&str; 3] = ["reactor", "threads", "iterative"];
 
     #[test]
-    fn sigterm_lets_a_client_have_its_echo_and_an_end_in_order() {
+    fn after_sigterm_a_client_gets_its_echo_and_a_fin() {
         for model in MODELS {
             let server = Serve::start(&[TCP], &["--model", model]);
             let client = server.connect();
@@ -397,7 +398,7 @@ mod signals {
     }
 
     #[test]
-    fn sigusr1_prints_the_counters_and_the_server_lives_on() {
+    fn sigusr1_prints_the_counters_and_the_server_goes_on() {
         for model in MODELS {
             let server = Serve::start(&[TCP], &["--model", model]);
             let client = server.connect();
@@ -410,19 +411,21 @@ mod signals {
             );
             client.is_echoed(b"and on it goes");
             drop(client);
-            wait_until("it has left", || server.counter("connections_open") == 0);
+            wait_until("the connection is closed", || {
+                server.counter("connections_open") == 0
+            });
             assert_eq!(server.counter("bytes_out"), 21);
         }
     }
 
-    /// The sum over a family such as `closed`.
+    /// The sum over a family of counters, such as `closed`.
     fn sum(report: &Value, family: &str) -> u64 {
         let counts = report[family].as_object().unwrap().values();
         counts.map(|count| count.as_u64().unwrap()).sum()
     }
 
     #[test]
-    fn the_report_is_json_that_balances() {
+    fn the_report_is_json_with_consistent_counters() {
         for model in MODELS {
             let directory = Dir::new();
             let json = directory.path("stats.json");

@@ -1,4 +1,4 @@
-//! What the other files share: servers to test, clients to test them with, and waiting that ends.
+//! What the tests share: servers to test, clients to test them with, and waits that have a deadline.
 //!
 //! What may live in this file: whatever at least two files need. What may not: a test.
 
@@ -29,12 +29,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Far more than anything here takes, even on a machine that is busy with other things.
+/// Far more than any step of a test takes, even on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 // --- Waiting -----------------------------------------------------------------------------------------------------------
 
-/// Looks again and again until it is so. How long that takes is nobody's business, as long as it ends.
+/// Checks the condition again and again until it holds, or fails at the deadline.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
@@ -44,7 +44,7 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Gives the server one turn after the other, in this thread, until it is so.
+/// Runs turns of the server in this thread until the condition holds.
 #[track_caller]
 pub(crate) fn turn_until(server: &mut Server, what: &str, mut is_so: impl FnMut(&Stats) -> bool) {
     let deadline = Instant::now() + DEADLINE;
@@ -60,8 +60,8 @@ pub(crate) fn turn_until(server: &mut Server, what: &str, mut is_so: impl FnMut(
 
 // --- Skipping ----------------------------------------------------------------------------------------------------------
 
-/// Says why a test is not made here, past the harness, which shows nobody what a passing test has printed; and, for
-/// `scripts/catalogue`, which test that was, into the file that `ECHO_SKIPS` names.
+/// Prints why a test is skipped, straight to standard error, since the harness captures the output of a passing test;
+/// and, for `scripts/catalogue`, appends the test's name to the file that `ECHO_SKIPS` names.
 pub(crate) fn skip(reason: &str) {
     let _ = writeln!(io::stderr(), "skipped: {reason}");
     let thread = thread::current();
@@ -81,7 +81,7 @@ pub(crate) fn has_ipv6() -> bool {
     has
 }
 
-/// Whether a program can be started; it is asked for its version.
+/// Whether a program can be started: it is run with `--version`.
 #[cfg(feature = "cli")]
 pub(crate) fn has_tool(name: &str) -> bool {
     let has = std::process::Command::new(name)
@@ -102,12 +102,12 @@ pub(crate) fn unique() -> String {
     format!("echo-it-{}-{number}", std::process::id())
 }
 
-/// An abstract name for a Unix socket that nobody else has.
+/// An abstract name for a Unix socket that no other test uses.
 pub(crate) fn unique_name() -> UnixName {
     UnixName::Abstract(unique())
 }
 
-/// A directory of one's own, gone with everything in it at the end of the test.
+/// A temporary directory of the test, removed with its content at the end.
 pub(crate) struct Dir(PathBuf);
 
 impl Dir {
@@ -133,7 +133,7 @@ impl Drop for Dir {
     }
 }
 
-/// Bytes in which no place looks like another, the same for the same seed.
+/// Bytes without a repeating pattern, the same for the same seed.
 pub(crate) struct Noise(u64);
 
 impl Noise {
@@ -161,7 +161,7 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Compares without printing a megabyte if it fails.
+/// Compares long byte strings; a failure prints the first difference, not a megabyte.
 #[track_caller]
 pub(crate) fn assert_same(echoed: &[u8], sent: &[u8]) {
     let differs = echoed
@@ -174,7 +174,7 @@ pub(crate) fn assert_same(echoed: &[u8], sent: &[u8]) {
 
 // --- Clients -----------------------------------------------------------------------------------------------------------
 
-/// The address of a socket, as socket2 wants it; a wildcard is asked by its loopback address.
+/// The address of a server's socket for connect(2): the loopback address in place of a wildcard.
 pub(crate) fn sock_addr(endpoint: &Endpoint) -> SockAddr {
     match endpoint {
         Endpoint::Tcp(address) | Endpoint::Udp(address) => {
@@ -225,8 +225,8 @@ pub(crate) fn connect(endpoint: &Endpoint) -> Socket {
     }
 }
 
-/// What came of connecting to a server that may send us away: `None` if its reset was here before connect(2) returned,
-/// which then says so, as happens where we are kept from the processor for a moment.
+/// The result of connecting to a server that may reset the connection at once: `None` if the reset arrived before
+/// connect(2) returned, which then reports it. That happens where this thread has to wait for a processor.
 #[track_caller]
 pub(crate) fn unless_reset(connected: io::Result<Socket>) -> Option<Socket> {
     match connected {
@@ -240,19 +240,19 @@ pub(crate) fn unless_reset(connected: io::Result<Socket>) -> Option<Socket> {
 pub(crate) trait Talk {
     /// Writes all of it.
     fn say(&self, bytes: &[u8]);
-    /// Reads so many bytes.
+    /// Reads this many bytes.
     fn hear(&self, length: usize) -> Vec<u8>;
-    /// Reads until the server has said FIN.
+    /// Reads until the server's FIN.
     fn hear_all(&self) -> Vec<u8>;
-    /// Writes it and reads it back.
+    /// Writes the bytes and reads them back.
     fn is_echoed(&self, bytes: &[u8]);
-    /// Says FIN.
+    /// Sends FIN.
     fn finish(&self);
-    /// Goes, with a reset.
+    /// Closes with a reset.
     fn reset(self);
-    /// Writes without waiting for room, until there is none; how many bytes went.
+    /// Writes without blocking until the send buffer is full, and returns the number of bytes written.
     fn push(&self) -> usize;
-    /// Whether there is nothing to read now, not even an end.
+    /// Whether nothing can be read now, neither bytes nor FIN.
     fn hears_nothing(&self) -> bool;
 }
 
@@ -320,29 +320,30 @@ impl Talk for Socket {
     }
 }
 
-/// Makes a client of a Unix socket one who is unsent bytes and takes none: more is under way than the server and the way
-/// back can hold, so that the server is stuck with it, or will be as soon as it looks. How many bytes that were.
+/// Makes a client of a Unix socket a stalled reader: sends more than the server and the way back can hold, and reads
+/// nothing, so that the server has unsent bytes now or after its next turn. Returns the number of bytes sent.
 ///
-/// Over TCP nobody could tell: a full window drops the acknowledgements of the other direction too, and both sides stand
-/// still until a timer of the kernel's goes off, though neither is full.
+/// Over TCP this cannot be told from outside: a full window also drops the acknowledgements of the other direction, and
+/// both sides stand still until a timer of the kernel goes off, though neither buffer is full.
 #[track_caller]
 pub(crate) fn stick(client: &Socket) -> usize {
-    let way_back = client.send_buffer_size().unwrap(); // the server's has the same
+    let way_back = client.send_buffer_size().unwrap(); // the server's has the same size
     let enough = way_back + Limits::default().read_buffer_bytes;
     let mut pushed = 0;
-    wait_until("enough is under way", || {
+    wait_until("enough bytes are under way", || {
         pushed += client.push();
         pushed > enough
     });
     pushed
 }
 
-/// Lets clients that never read push until nothing moves any more.
+/// Lets clients that never read send until no byte moves any more.
 #[track_caller]
 pub(crate) fn stuff(clients: &[Socket]) {
     let mut quiet = 0;
-    // That nothing moved for twenty looks is no proof. Whoever calls this asserts bounds that hold at any time.
-    wait_until("nobody can push any more", || {
+    // Twenty checks without progress are no proof that all is full, so the bounds that a caller asserts must hold at
+    // any time.
+    wait_until("no client can send any more", || {
         let pushed: usize = clients.iter().map(Talk::push).sum();
         quiet = if pushed == 0 { quiet + 1 } else { 0 };
         quiet == 20
@@ -376,7 +377,7 @@ pub(crate) fn parse(addresses: &[&str]) -> Vec<Address> {
     addresses.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// An event loop that has not turned yet.
+/// An event loop that has run no turn yet.
 #[track_caller]
 pub(crate) fn bind(addresses: &[&str], config: impl Into<Config>) -> Server {
     Server::bind(&parse(addresses), config).unwrap_or_else(|error| panic!("{error}"))
@@ -416,7 +417,7 @@ impl Running {
                     Err(error) => break Err(error),
                 }
             };
-            drop(server); // whoever hears of the end finds everything closed
+            drop(server); // before the result is sent: its receiver finds everything closed
             let _ = sender.send(result);
         });
         running
@@ -440,7 +441,7 @@ impl Running {
         running
     }
 
-    /// A client of its first address.
+    /// A client connected to the server's first address.
     #[track_caller]
     pub(crate) fn connect(&self) -> Socket {
         connect(&self.endpoints[0])
@@ -468,7 +469,7 @@ impl Running {
         }
     }
 
-    /// Waits for its end; the counters, which balances, with nobody live.
+    /// Waits for the server's end and returns its counters, which are consistent and show no open connection.
     #[track_caller]
     pub(crate) fn end(self) -> Stats {
         let result = self.end.recv_timeout(DEADLINE);
@@ -491,7 +492,7 @@ impl Running {
     }
 }
 
-/// A test that fails leaves no server behind.
+/// A failing test leaves no server running.
 impl Drop for Running {
     fn drop(&mut self) {
         self.order_stop();
@@ -504,7 +505,7 @@ fn lock(stats: &Mutex<Stats>) -> std::sync::MutexGuard<'_, Stats> {
 
 // --- Files of the system -----------------------------------------------------------------------------------------------
 
-/// Datagrams that the kernel threw away at this IPv4 address, from `/proc/net/udp`.
+/// Datagrams that the kernel dropped at this IPv4 address, from `/proc/net/udp`.
 #[track_caller]
 pub(crate) fn kernel_drops(address: SocketAddr) -> u64 {
     let IpAddr::V4(ip) = address.ip() else {
@@ -523,7 +524,7 @@ pub(crate) fn kernel_drops(address: SocketAddr) -> u64 {
     drops.expect("the address is bound")
 }
 
-/// Whether something is at this path.
+/// Whether a file is at this path.
 pub(crate) fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }

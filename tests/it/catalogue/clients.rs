@@ -1,4 +1,4 @@
-//! K: the load generator, when its own machine is the one that runs short, and when the server is wrong.
+//! K: the load generator on a machine that reaches its own limits, and against a server that is wrong.
 //!
 //! The servers are std sockets that break the echo in one way each; see `tests/it/bench.rs`, where the program is run.
 
@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 #[test]
-fn k1_nobody_listens_there() {
+fn k1_a_refused_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -20,8 +20,8 @@ fn k1_nobody_listens_there() {
     assert_eq!(ended.report["valid"], false);
 }
 
-/// A hundred ports, each of which rests for a while after its connection: that is the generator's want, and is told as
-/// such. No answer waits for it, so no latency is made of it.
+/// A hundred local ports, each of which stays in TIME_WAIT after its connection: that limit is the generator's own, and
+/// is reported as such. No answer is delayed by it, so no latency is recorded for it.
 #[test]
 fn k1_too_few_ports() {
     if !can(&["ip"]) {
@@ -52,13 +52,13 @@ fn k1_too_few_ports() {
             ended.report["valid"], false,
             "that is the generator's limit"
         );
-        ended.balances();
+        ended.is_accounted_for();
     });
 }
 
-/// A server whose queue is full, and that accepts nobody, does not even answer a SYN.
+/// A server with a full accept queue that never calls accept(2) does not even answer a SYN.
 #[test]
-fn k1_nobody_answers_the_first_packet() {
+fn k1_a_syn_without_an_answer() {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     listener.bind(&any.into()).unwrap();
@@ -75,7 +75,7 @@ fn k1_nobody_answers_the_first_packet() {
     );
     assert_eq!(ended.number("/faults/timeout/count"), 3);
     assert_eq!(ended.report["valid"], false);
-    ended.balances();
+    ended.is_accounted_for();
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn k2_a_lost_byte() {
     });
     let ended = bench(&format!("{server} {SHORT}"));
     ended.was_caught(65, "mismatch");
-    // The last byte of all is missed by nobody but time.
+    // No later byte shows that the very last one is missing; only the timeout does.
     let server = tcp(|turn, bytes| {
         if turn == 20 {
             bytes.pop();
@@ -143,15 +143,15 @@ fn k2_an_early_end() {
                 stream.read_exact(&mut buffer).unwrap();
                 stream.write_all(&buffer).unwrap();
             }
-            close_in_order(stream);
+            close_by_fin(stream);
         }
     });
     let ended = bench(&format!("tcp://{address} -c 1 -d 300ms --warm-up 0"));
     assert_eq!(ended.code, 74, "{}", ended.err);
-    ended.balances();
+    ended.is_accounted_for();
 }
 
-fn close_in_order(stream: TcpStream) {
+fn close_by_fin(stream: TcpStream) {
     let _ = stream.shutdown(std::net::Shutdown::Write);
     drop(stream);
 }
@@ -167,7 +167,7 @@ fn k2_lost_datagrams() {
     ));
     assert_eq!(ended.code, 75, "{}", ended.err);
     assert!(ended.number("/requests/lost") > 2);
-    ended.balances();
+    ended.is_accounted_for();
     let ended = bench(&format!(
         "{server} -c 2 --pipeline 4 -d 300ms --warm-up 0 --timeout 100ms --allow-loss"
     ));
@@ -187,7 +187,7 @@ fn k2_doubled_datagrams() {
         doubles + 10 >= echoed && doubles <= echoed,
         "{echoed} {doubles}"
     );
-    ended.balances();
+    ended.is_accounted_for();
 }
 
 #[test]
@@ -206,5 +206,5 @@ fn k2_a_changed_order_of_datagrams() {
     ));
     assert_eq!(ended.code, 65, "{}", ended.err);
     assert!(ended.number("/requests/reordered") > 10);
-    ended.balances();
+    ended.is_accounted_for();
 }

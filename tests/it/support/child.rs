@@ -1,4 +1,4 @@
-//! `echo-reactor serve` as a child process, and what the system tells of it.
+//! `echo-reactor serve` as a child process, and what the system reports of it.
 
 use super::{DEADLINE, connect, wait_until};
 use echo_reactor::net::{Address, Endpoint};
@@ -18,7 +18,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// The program, with nothing on standard input, and its output for us to read.
+/// The program, with an empty standard input and its output in pipes.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_echo-reactor"));
     command
@@ -29,8 +29,9 @@ pub(crate) fn program() -> Command {
     command
 }
 
-/// The program with one system call answered by strace instead of the kernel (`inject` of strace(1)); `None`, and said,
-/// where there is no strace. The tracer is a grandchild (`-D`), so that the process that is started is the program itself.
+/// The program with one system call answered by strace instead of the kernel (`inject` of strace(1)); `None`, and a
+/// line that says so, where there is no strace. The tracer is a grandchild (`-D`), so that the process that is started
+/// is the program itself.
 #[track_caller]
 pub(crate) fn strace(call: &str, answer: &str) -> Option<Command> {
     if !super::has_tool("strace") {
@@ -51,7 +52,7 @@ pub(crate) fn strace(call: &str, answer: &str) -> Option<Command> {
     Some(wrapped("strace", &options))
 }
 
-/// The program behind another one that sets something up and becomes it, or watches it.
+/// The program started through a tool that sets something up and then execs it, or watches it.
 pub(crate) fn wrapped(tool: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(tool);
     command
@@ -106,7 +107,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Failed, with one line on standard error that says this.
+    /// The exit code is `code`, and standard error is one line with these words.
     #[track_caller]
     pub(crate) fn failed(&self, code: i32, words: &[&str]) {
         let err = &self.err;
@@ -123,19 +124,19 @@ impl Ended {
     }
 }
 
-/// Runs the program to its end, in time.
+/// Runs the program to its end, before the deadline.
 #[track_caller]
 pub(crate) fn ended(command: &mut Command) -> Ended {
     Serve::spawn(command).wait()
 }
 
-/// A child that serves. Dropping it kills it.
+/// A child process that serves. Dropping it kills it.
 pub(crate) struct Serve {
     child: Child,
     pub(crate) endpoints: Vec<Endpoint>,
     out: Option<Receiver<String>>,
     err: Text,
-    /// Whether standard error leads here.
+    /// Whether standard error is a pipe to this process.
     has_err: bool,
 }
 
@@ -148,7 +149,7 @@ impl Serve {
         Self::start_command(&mut command, addresses.len().max(1))
     }
 
-    /// The same for a command of one's own that will tell of so many addresses.
+    /// The same for a command of the caller's, which will print this many addresses.
     #[track_caller]
     pub(crate) fn start_command(command: &mut Command, addresses: usize) -> Self {
         if std::env::var_os("ECHO_SANDBOX").is_some() {
@@ -164,10 +165,10 @@ impl Serve {
         serve
     }
 
-    /// Whether a command that was spawned comes to tell of so many addresses, rather than to its end.
+    /// Whether a spawned command prints this many addresses, rather than end.
     pub(crate) fn comes_to_listen(&mut self, addresses: usize) -> bool {
         let mut lines = self.out.iter();
-        let out = lines.next().expect("its output leads here");
+        let out = lines.next().expect("its output is a pipe");
         (0..addresses).all(|_| match out.recv_timeout(DEADLINE) {
             Ok(line) => {
                 let address = line.strip_prefix("listening ").expect("an address");
@@ -208,7 +209,7 @@ impl Serve {
         })
     }
 
-    /// A client of its first address.
+    /// A client connected to the server's first address.
     #[track_caller]
     pub(crate) fn connect(&self) -> Socket {
         connect(&self.endpoints[0])
@@ -223,18 +224,18 @@ impl Serve {
         kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
     }
 
-    /// What it has written to standard error so far.
+    /// What the server has written to standard error so far.
     pub(crate) fn err(&self) -> String {
         self.err.get()
     }
 
-    /// Waits until standard error has a line with this in it.
+    /// Waits until standard error has a line with these words.
     #[track_caller]
     pub(crate) fn says(&self, words: &str) {
         wait_until(&format!("it says {words:?}"), || self.err().contains(words));
     }
 
-    /// Its counters, by SIGUSR1.
+    /// The server's counters, printed on SIGUSR1.
     #[track_caller]
     pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
         let counters = |err: &str| -> Vec<String> {
@@ -299,7 +300,7 @@ impl Serve {
         }
     }
 
-    /// Waits for the end by a signal, and says which it was.
+    /// Waits for the end by a signal, and returns its number.
     #[track_caller]
     pub(crate) fn killed_by(mut self) -> Option<i32> {
         let mut status = None;
@@ -310,7 +311,7 @@ impl Serve {
         status.and_then(|status| status.signal())
     }
 
-    /// Whether it comes to listen, or ends before.
+    /// Whether the server starts to listen, or ends before.
     pub(crate) fn listens(&self) -> bool {
         let line = self
             .out
@@ -319,10 +320,10 @@ impl Serve {
         line.is_some_and(|line| line.starts_with("listening "))
     }
 
-    // --- What the system tells of it ---
+    // --- What the system reports of it ---
 
-    /// The numbers of its open descriptors, sorted. Without the files of `/proc` that it reads for a moment, when it is asked
-    /// for its counters and tells its memory with it.
+    /// The numbers of the server's open descriptors, sorted. Files of `/proc` are left out: the server opens them for a
+    /// moment when it is asked for its counters, among which is its memory.
     pub(crate) fn descriptors(&self) -> Vec<u32> {
         let folder = format!("/proc/{}/fd", self.pid());
         let number = |entry: std::io::Result<fs::DirEntry>| {
@@ -337,7 +338,7 @@ impl Serve {
         numbers
     }
 
-    /// A number out of `/proc/PID/status`, such as `VmRSS` (in KiB) or `Threads`.
+    /// A number from `/proc/PID/status`, such as `VmRSS` (in KiB) or `Threads`.
     #[track_caller]
     pub(crate) fn status(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
@@ -345,10 +346,10 @@ impl Serve {
             let value = line.strip_prefix(name)?.strip_prefix(':')?;
             value.split_whitespace().next()?.parse().ok()
         };
-        status.lines().find_map(value).expect("the system tells it")
+        status.lines().find_map(value).expect("the file has it")
     }
 
-    /// The time that it has used, user and system, in ticks of which a second has 100.
+    /// The CPU time used, user and system, in ticks of 10 ms.
     #[track_caller]
     pub(crate) fn cpu_ticks(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
@@ -358,8 +359,8 @@ impl Serve {
     }
 }
 
-/// Adds `--sandbox`, which `ECHO_SANDBOX=1` asks for in every server that can have one: whatever the tests ask of it, it
-/// must be able to do inside.
+/// Adds `--sandbox`, which `ECHO_SANDBOX=1` asks for in every server that supports it: all that the tests do with a
+/// server must work inside the sandbox.
 fn confine(command: &mut Command) {
     let line: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
     let serves = line.first().is_some_and(|first| first == "serve");
@@ -390,7 +391,7 @@ fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-/// What a stream has said so far, and whether that was everything.
+/// What a stream has printed so far, and whether it has ended.
 #[derive(Clone, Default)]
 struct Text(Arc<Mutex<(Vec<u8>, bool)>>);
 

@@ -1,7 +1,7 @@
-//! How the fault catalogue brings faults about on the real kernel: as root, with the tools that every Linux has.
+//! How the fault catalogue brings faults about on the real kernel: as root, with tools that every Linux has.
 //!
-//! What may live in this file: the tools, each with what it stands for. What may not: a test. Whoever needs root or a
-//! program asks for it first ([`can`]), and is skipped with one line where it is missing.
+//! What may live in this file: the tools, each with the fault that it stands for. What may not: a test. A test that
+//! needs root or a program asks for it first ([`can`]), and is skipped with one line where it is missing.
 
 use super::{Serve, has_tool, program, skip};
 use echo_reactor::net::Endpoint;
@@ -19,14 +19,14 @@ use std::process::Command;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Whether we are root and have these programs.
+/// Whether the tests run as root and these programs are installed.
 pub(crate) fn can(programs: &[&str]) -> bool {
     if !nix::unistd::geteuid().is_root() {
         skip("this takes root");
         return false;
     }
     programs.iter().all(|program| match *program {
-        // They have no long names for their versions.
+        // Asked for their version by `-V`, the one form that all three know.
         "ss" | "ip" | "tc" => is_in_path(program),
         program => has_tool(program),
     })
@@ -40,12 +40,13 @@ fn is_in_path(name: &str) -> bool {
     has
 }
 
-/// Prints a figure that a row asks for, past the harness, which shows nobody what a passing test has printed.
+/// Prints a figure that a row asks for, straight to standard error, since the harness captures the output of a passing
+/// test.
 pub(crate) fn figure(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Runs a command that must succeed; what it printed.
+/// Runs a command that must succeed, and returns its output.
 #[track_caller]
 pub(crate) fn sh(line: &str) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
@@ -57,14 +58,14 @@ pub(crate) fn sh(line: &str) -> String {
 
 // --- Descriptors -------------------------------------------------------------------------------------------------------
 
-/// Leaves the server no descriptor beyond those that it has.
+/// Leaves the server no free descriptor.
 #[track_caller]
 pub(crate) fn exhaust(server: &Serve) {
     leave(server, 0);
 }
 
-/// Leaves the server so many descriptors beyond those that it has. (The limit is not a count: it is the first number that
-/// may not be given out, and those in use below it are not taken away.)
+/// Leaves the server this many free descriptors. (RLIMIT_NOFILE is not a count: it is the lowest number that may not be
+/// given out; descriptors in use below it are not counted against it.)
 #[track_caller]
 pub(crate) fn leave(server: &Serve, free: usize) {
     let open = server.descriptors();
@@ -72,7 +73,7 @@ pub(crate) fn leave(server: &Serve, free: usize) {
     allow(server, number.unwrap());
 }
 
-/// Sets the limit of descriptors of a server that runs.
+/// Sets the limit of descriptors of a running server.
 #[track_caller]
 pub(crate) fn allow(server: &Serve, descriptors: u32) {
     sh(&format!(
@@ -83,8 +84,8 @@ pub(crate) fn allow(server: &Serve, descriptors: u32) {
 
 // --- Networks ----------------------------------------------------------------------------------------------------------
 
-/// Runs a test in a network of its own, in which nothing is but a loopback interface with these addresses (CIDR). It is
-/// that thread's alone, and of the processes that it starts, and gone at the end: nothing to clean up.
+/// Runs a test in a network namespace that has a loopback interface with these addresses (CIDR) and nothing else. It
+/// belongs to that thread and the processes that it starts, and ends with them: nothing to clean up.
 #[track_caller]
 pub(crate) fn in_own_network(addresses: &[&str], test: impl FnOnce() + Send) {
     let body = || {
@@ -104,7 +105,7 @@ pub(crate) fn in_own_network(addresses: &[&str], test: impl FnOnce() + Send) {
     });
 }
 
-/// From now on the socket hears nothing, not even an acknowledgement: a filter throws everything away on its way in. To
+/// From now on the socket receives nothing, not even an acknowledgement: a filter drops every packet on its way in. To
 /// the peer it is as if the cable were cut.
 pub(crate) fn cut_off(socket: &Socket) {
     const RETURN: u16 = 0x06; // BPF_RET | BPF_K
@@ -112,7 +113,7 @@ pub(crate) fn cut_off(socket: &Socket) {
     socket.attach_filter(&nothing).unwrap();
 }
 
-/// From now on one in so many packets is lost on its way to the socket, data and acknowledgements alike.
+/// From now on this percentage of packets is dropped on its way to the socket, data and acknowledgements alike.
 pub(crate) fn lose(socket: &Socket, percent: u32) {
     const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
     const RANDOM: u32 = 0xffff_f000 + 56; // SKF_AD_OFF + SKF_AD_RANDOM
@@ -128,7 +129,7 @@ pub(crate) fn lose(socket: &Socket, percent: u32) {
     socket.attach_filter(&filter).unwrap();
 }
 
-/// The socket is gone without FIN or reset, as if the power had failed. (In repair mode a close says nothing.)
+/// The socket vanishes without FIN or RST, as in a power failure. (In repair mode a close sends nothing.)
 pub(crate) fn vanish(socket: Socket) {
     nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::TcpRepair, &1).unwrap();
     drop(socket);
@@ -136,11 +137,11 @@ pub(crate) fn vanish(socket: Socket) {
 
 // --- Memory ------------------------------------------------------------------------------------------------------------
 
-/// A control group whose sockets may take only so much memory of the kernel's for TCP, gone at the end.
+/// A control group whose sockets may take only so much kernel memory for TCP, removed at the end.
 pub(crate) struct LittleMemory(PathBuf);
 
 impl LittleMemory {
-    /// A group with so many bytes, or `None` with the reason printed.
+    /// A group with this many bytes, or `None` with the reason printed.
     pub(crate) fn new(bytes: u64) -> Option<Self> {
         let group = Path::new("/sys/fs/cgroup/memory").join(super::unique());
         let limit = group.join("memory.kmem.tcp.limit_in_bytes");
@@ -157,7 +158,7 @@ impl LittleMemory {
         }
     }
 
-    /// A server in it.
+    /// A server in this group.
     #[track_caller]
     pub(crate) fn serve(&self, addresses: &[&str], flags: &[&str]) -> Serve {
         let server = program();
@@ -172,8 +173,8 @@ impl LittleMemory {
         Serve::start_command(&mut command, addresses.len())
     }
 
-    /// The most that its sockets had at a time, in bytes. It may be more than the limit, beyond which the kernel grants
-    /// each socket the least that it needs, and no more.
+    /// The peak of the memory of the group's sockets, in bytes. It may exceed the limit, beyond which the kernel still
+    /// grants each socket the minimum that it needs.
     pub(crate) fn most_used(&self) -> u64 {
         let text = fs::read_to_string(self.0.join("memory.kmem.tcp.max_usage_in_bytes"));
         text.unwrap_or_default().trim().parse().unwrap_or(0)
@@ -186,25 +187,25 @@ impl Drop for LittleMemory {
     }
 }
 
-// --- What the kernel says of connections -------------------------------------------------------------------------------
+// --- Connections as the kernel reports them ----------------------------------------------------------------------------
 
-/// One connection of a local port, as `ss` tells it.
+/// One connection of a local port, as `ss` reports it.
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) state: String,
-    /// Bytes of memory that it pins: received and unread (`r`), sent and unacknowledged or unsent (`w`), and what was set
-    /// aside for more (`f`).
+    /// Bytes of kernel memory of the connection: received and unread (`r`), sent and unacknowledged or unsent (`w`),
+    /// and allocated in advance (`f`).
     pub(crate) memory: u64,
 }
 
-/// Every connection that the kernel keeps for a local TCP port, without its listener.
+/// Every connection that the kernel has for a local TCP port, without its listener.
 #[track_caller]
 pub(crate) fn kept(endpoint: &Endpoint) -> Vec<Kept> {
     let port = super::ip(endpoint).port();
     let text = sh(&format!("ss -Htanm sport = :{port}"));
     let mut all: Vec<Kept> = Vec::new();
     for line in text.lines() {
-        // `ss` puts the memory on a line of its own behind each socket, or at its end.
+        // `ss` prints the memory on a line of its own after each socket, or at the end of the line.
         if !line.starts_with(char::is_whitespace) {
             let state = line.split_whitespace().next().unwrap().to_owned();
             all.push(Kept { state, memory: 0 });
@@ -223,7 +224,7 @@ pub(crate) fn kept(endpoint: &Endpoint) -> Vec<Kept> {
     all
 }
 
-/// Whether the peer has ended this connection, in order or not. Nothing is read, and nobody waits.
+/// Whether the peer has ended this connection, by FIN or RST. Reads nothing and does not block.
 pub(crate) fn is_over(socket: &Socket) -> bool {
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     match recv(socket.as_raw_fd(), &mut [0], flags) {
@@ -234,13 +235,13 @@ pub(crate) fn is_over(socket: &Socket) -> bool {
 
 // --- System calls ------------------------------------------------------------------------------------------------------
 
-/// A server under strace, which writes down the calls that it was asked for, and makes some of them fail.
+/// A server under strace, which records the calls that it was asked for, and makes some of them fail.
 pub(crate) struct Traced {
     pub(crate) serve: Serve,
     log: PathBuf,
 }
 
-/// One call that strace saw.
+/// One call that strace recorded.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     /// When it was made; see [`seconds_now`].
@@ -249,7 +250,7 @@ pub(crate) struct Call {
     pub(crate) text: String,
 }
 
-/// Starts `serve` under `strace -e trace=CALLS`, with more of strace's options such as `-e inject=...`.
+/// Starts `serve` under `strace -e trace=CALLS`, with further options of strace such as `-e inject=...`.
 #[track_caller]
 pub(crate) fn traced(
     log: &Path,
@@ -260,7 +261,7 @@ pub(crate) fn traced(
 ) -> Traced {
     let server = program();
     let mut command = Command::new("strace");
-    // With -D strace is the one that goes aside, so that the child that we have is the server itself.
+    // With -D strace runs in the background, so that the child process is the server itself.
     command.args(["-D", "-f", "-ttt", "-o"]).arg(log);
     command
         .args(["-e", &format!("trace={calls}")])
@@ -277,7 +278,7 @@ pub(crate) fn traced(
     }
 }
 
-/// A server one of whose calls fails, told in strace's words: `sendto:error=EPERM:when=1..3`.
+/// A server with one failing call, in strace's syntax: `sendto:error=EPERM:when=1..3`.
 #[track_caller]
 pub(crate) fn failing(fault: &str, addresses: &[&str], flags: &[&str]) -> Serve {
     let (call, _) = fault.split_once(':').unwrap();
@@ -286,14 +287,14 @@ pub(crate) fn failing(fault: &str, addresses: &[&str], flags: &[&str]) -> Serve 
     traced(Path::new("/dev/null"), call, &options, addresses, flags).serve
 }
 
-/// The time of the clock that strace writes down.
+/// The time by the clock that strace records.
 pub(crate) fn seconds_now() -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.unwrap().as_secs_f64()
 }
 
 impl Traced {
-    /// What has been written down so far.
+    /// The calls recorded so far.
     pub(crate) fn calls(&self) -> Vec<Call> {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let call = |line: &str| {
@@ -311,16 +312,16 @@ impl Traced {
 
 // --- Datagrams ---------------------------------------------------------------------------------------------------------
 
-/// Sends UDP datagrams in anybody's name.
+/// Sends UDP datagrams with a forged source address.
 pub(crate) struct Forger(Socket);
 
 impl Forger {
     pub(crate) fn new() -> Self {
-        const RAW: i32 = 255; // IPPROTO_RAW: we write the header of IP as well
+        const RAW: i32 = 255; // IPPROTO_RAW: the IP header is ours, too
         Self(Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(RAW))).unwrap())
     }
 
-    /// Whether the kernel let it go; it refuses some sources itself.
+    /// Whether the kernel sent it; it refuses some sources itself.
     pub(crate) fn send(&self, source: SocketAddrV4, to: SocketAddrV4, bytes: &[u8]) -> bool {
         const UDP: u8 = 17;
         let udp_length = u16::try_from(8 + bytes.len()).unwrap();
@@ -330,7 +331,7 @@ impl Forger {
         packet.extend(source.port().to_be_bytes());
         packet.extend(to.port().to_be_bytes());
         packet.extend(udp_length.to_be_bytes());
-        packet.extend([0, 0]); // no checksum; that of IP, its length and its number are the kernel's
+        packet.extend([0, 0]); // no checksum; the kernel fills in that of IP, its length and its identification
         packet.extend(bytes);
         self.0.send_to(&packet, &SockAddr::from(to)).is_ok()
     }

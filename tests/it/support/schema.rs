@@ -9,7 +9,7 @@ pub(crate) fn fits_schema(report: &Value, schema: &str) {
     check(&schema, &schema, report, "");
 }
 
-/// As much of JSON Schema as that schema uses.
+/// Checks a value, with as much of JSON Schema as the schemas use.
 fn check(root: &Value, schema: &Value, value: &Value, at: &str) {
     if let Some(reference) = schema["$ref"].as_str() {
         let target = root.pointer(reference.trim_start_matches('#')).unwrap();
