@@ -28,12 +28,12 @@ use std::time::{Duration, Instant};
 const TCP: &str = "tcp://127.0.0.1:0";
 const MODELS: [&str; 3] = ["reactor", "threads", "iterative"];
 
-/// How long something took; no test fails by it.
+/// Prints how long something took; no test fails by it.
 fn print_time(what: &str, took: Duration) {
     println!("{what}: {:.1} ms", took.as_secs_f64() * 1e3);
 }
 
-// --- Signals that end it -----------------------------------------------------------------------------------------------
+// --- Signals that end the server ---------------------------------------------------------------------------------------
 
 #[test]
 fn s1_sigterm_and_sigint_end_an_idle_server_with_0() {
@@ -56,7 +56,7 @@ fn s1_sigterm_and_sigint_end_an_idle_server_with_0() {
     }
 }
 
-/// Clients that say and hear without a pause, until they are told to finish. How many bytes came back to them.
+/// Clients that write and read without a pause, until `finish` is set. Returns how many bytes came back.
 fn stream(clients: &[Socket], seed: u64, finish: &AtomicBool) -> u64 {
     let bytes = noise(seed, 4 << 10);
     let mut echoed = 0;
@@ -81,7 +81,7 @@ fn stream(clients: &[Socket], seed: u64, finish: &AtomicBool) -> u64 {
 }
 
 #[test]
-fn s2_a_thousand_who_stream_have_every_byte_and_nobody_new_comes_in() {
+fn s2_a_thousand_streams_get_every_byte_and_no_connection_is_accepted() {
     const THREADS: usize = 4;
     let directory = Dir::new();
     let json = directory.path("stats.json");
@@ -96,7 +96,7 @@ fn s2_a_thousand_who_stream_have_every_byte_and_nobody_new_comes_in() {
     let server = Serve::start(&[TCP], &flags);
     let address = sock_addr(&server.endpoints[0]);
     let clients: Vec<Socket> = (0..1_000).map(|_| server.connect()).collect();
-    wait_until("all are inside", || {
+    wait_until("all are accepted", || {
         server.counter("connections_open") == 1_000
     });
     let finish = AtomicBool::new(false);
@@ -109,7 +109,7 @@ fn s2_a_thousand_who_stream_have_every_byte_and_nobody_new_comes_in() {
             })
         };
         let streams: Vec<_> = groups.map(stream).collect();
-        wait_until("they stream", || server.counter("bytes_out") > 8 << 20);
+        wait_until("bytes flow", || server.counter("bytes_out") > 8 << 20);
         server.signal(Signal::SIGTERM);
         let begun = Instant::now();
         while begun.elapsed() < DEADLINE && try_connect(&address).is_ok() {}
@@ -117,7 +117,10 @@ fn s2_a_thousand_who_stream_have_every_byte_and_nobody_new_comes_in() {
             "s2: SIGTERM to the first connect refused, beside 1,000 streams",
             begun.elapsed(),
         );
-        assert!(begun.elapsed() < DEADLINE, "nobody is let in any more");
+        assert!(
+            begun.elapsed() < DEADLINE,
+            "no connection is accepted any more"
+        );
         finish.store(true, Ordering::Relaxed);
         streams
             .into_iter()
@@ -140,16 +143,17 @@ fn s2_a_thousand_who_stream_have_every_byte_and_nobody_new_comes_in() {
     );
 }
 
-/// However many are ready, and however long they would take: first nobody new comes in, and then they are served.
+/// However many connections are ready, and however long they would take: the listeners are closed first, then the
+/// connections are served.
 #[test]
-fn s2_an_order_comes_before_those_who_are_ready() {
-    const CLIENTS: usize = 300; // more than the kernel speaks of at once, so that the waker stands behind them
+fn s2_a_command_comes_before_ready_connections() {
+    const CLIENTS: usize = 300; // more than one wait reports, so that the waker comes after them in the ready list
     let mut server = bind(&["tcp://127.7.7.4:0"], Limits::default());
     let address = sock_addr(&server.addresses()[0]);
     let clients: Vec<Socket> = (0..CLIENTS)
         .map(|_| try_connect(&address).unwrap())
         .collect();
-    turn_until(&mut server, "all are inside", |stats| {
+    turn_until(&mut server, "all are accepted", |stats| {
         stats.connections_open == CLIENTS as u64
     });
     clients.iter().for_each(|client| client.say(b"ready"));
@@ -158,10 +162,10 @@ fn s2_an_order_comes_before_those_who_are_ready() {
     assert_eq!(
         server.stats().bytes_out,
         0,
-        "they have their turn after that"
+        "connections are served after that"
     );
-    // At once, unless another test starts a child just now, which has a copy of the listener until it runs its program.
-    wait_until("nobody new comes in, without a turn", || {
+    // At once, unless another test starts a child process just now, which has a copy of the listener until its exec.
+    wait_until("no connection is accepted, without a turn", || {
         try_connect(&address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
     assert_eq!(
@@ -178,7 +182,7 @@ fn s2_an_order_comes_before_those_who_are_ready() {
 }
 
 #[test]
-fn s3_at_the_deadline_who_is_stuck_is_cut_and_told_of() {
+fn s3_at_the_deadline_stalled_connections_are_reset_and_reported() {
     const STUCK: usize = 20;
     let flags = [
         "--stats-json",
@@ -200,7 +204,7 @@ fn s3_at_the_deadline_who_is_stuck_is_cut_and_told_of() {
     print_time("s3: SIGTERM to the end, with a deadline of 500 ms", took);
     assert!(
         took >= Duration::from_millis(490),
-        "they had their time: {took:?}"
+        "the deadline was kept: {took:?}"
     );
     assert!(took < Duration::from_secs(10), "and no more: {took:?}");
     assert_eq!(ended.code, 3, "{}", ended.err);
@@ -216,7 +220,7 @@ fn s3_at_the_deadline_who_is_stuck_is_cut_and_told_of() {
     assert_eq!(count("bytes_in"), count("bytes_out") + count("discarded"));
 }
 
-/// Ended with a client cut, and says so.
+/// The server ended after aborting one connection, and its exit code and message say so.
 #[track_caller]
 fn was_cut(ended: &Ended) {
     assert_eq!(ended.code, 3, "{}", ended.err);
@@ -225,7 +229,7 @@ fn was_cut(ended: &Ended) {
 }
 
 #[test]
-fn s3_every_model_cuts_who_is_stuck_and_the_exit_code_says_so() {
+fn s3_every_model_resets_a_stalled_connection_and_the_exit_code_says_so() {
     for model in MODELS {
         let flags = [
             "--model",
@@ -271,7 +275,7 @@ fn s4_a_second_signal_stops_at_once() {
 }
 
 #[test]
-fn s4_two_signals_right_behind_each_other_are_two() {
+fn s4_two_signals_right_after_each_other_count_as_two() {
     let flags = ["--drain-timeout", "1h", "--drain-idle-timeout", "1h"];
     let directory = Dir::new();
     let server = Serve::start(&[&directory.address("unix", "s")], &flags);
@@ -283,7 +287,7 @@ fn s4_two_signals_right_behind_each_other_are_two() {
 }
 
 #[test]
-fn s5_sighup_sigpipe_and_sigusr1_harm_nobody() {
+fn s5_sighup_sigpipe_and_sigusr1_end_no_connection() {
     for model in MODELS {
         let server = Serve::start(&[TCP], &["--model", model]);
         let client = server.connect();
@@ -299,7 +303,7 @@ fn s5_sighup_sigpipe_and_sigusr1_harm_nobody() {
 }
 
 #[test]
-fn s5_the_twins_ignore_sigusr2_and_say_so() {
+fn s5_the_blocking_models_ignore_sigusr2_and_say_so() {
     for model in ["threads", "iterative"] {
         let server = Serve::start(&[TCP], &["--model", model]);
         server.signal(Signal::SIGUSR2);
@@ -308,17 +312,17 @@ fn s5_the_twins_ignore_sigusr2_and_say_so() {
     }
 }
 
-// --- Another process in its place --------------------------------------------------------------------------------------
+// --- Hand-over to another process --------------------------------------------------------------------------------------
 
-/// A server and all its successors: a process group, of which nobody is left at the end of the test.
-struct Dynasty {
+/// A server and all its successors: one process group, all of which is killed at the end of the test.
+struct Generations {
     first: Serve,
     directory: Dir,
-    /// The program, as it lies on disk: a link, so that another one can be put in its place.
+    /// The program's path on disk: a link, so that another program can be put in its place.
     program: PathBuf,
 }
 
-impl Dynasty {
+impl Generations {
     #[track_caller]
     fn found(addresses: &[&str], flags: &[&str]) -> Self {
         let directory = Dir::new();
@@ -349,23 +353,24 @@ impl Dynasty {
         }
     }
 
-    /// Who serves.
-    fn reigning(&self) -> Option<i32> {
+    /// The process that serves.
+    fn serving_process(&self) -> Option<i32> {
         let file = fs::read_to_string(self.directory.path("pid")).ok()?;
         file.trim().parse().ok()
     }
 
     fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.reigning().unwrap()), signal).unwrap();
+        kill(Pid::from_raw(self.serving_process().unwrap()), signal).unwrap();
     }
 
-    /// Has the next one serve.
+    /// Hands over to a successor, and waits until it serves.
     #[track_caller]
     fn hand_over(&self) {
-        let before = self.reigning();
+        let before = self.serving_process();
         self.signal(Signal::SIGUSR2);
         wait_until("the successor serves", || {
-            self.reigning().is_some_and(|now| Some(now) != before)
+            self.serving_process()
+                .is_some_and(|now| Some(now) != before)
         });
     }
 
@@ -379,12 +384,12 @@ impl Dynasty {
         fs::rename(other, &self.program).unwrap();
     }
 
-    /// SIGUSR2, to no effect but a line that says why, and nobody notices.
+    /// SIGUSR2 has no effect but a line that gives the reason, and no client notices.
     #[track_caller]
     fn cannot_hand_over(&self, why: &str) {
         let client = self.first.connect();
         client.is_echoed(b"before");
-        let served = self.reigning();
+        let served = self.serving_process();
         let lines = |text: &str| text.matches("the hand-over failed").count();
         let before = lines(&self.first.err());
         self.signal(Signal::SIGUSR2);
@@ -394,13 +399,13 @@ impl Dynasty {
             .lines()
             .rfind(|line| line.contains("the hand-over failed"));
         assert!(last.unwrap().contains(why), "{last:?} does not say {why:?}");
-        assert_eq!(self.reigning(), served);
+        assert_eq!(self.serving_process(), served);
         client.is_echoed(b"after");
-        self.first.connect().is_echoed(b"and somebody new");
+        self.first.connect().is_echoed(b"and a new client");
     }
 }
 
-impl Drop for Dynasty {
+impl Drop for Generations {
     fn drop(&mut self) {
         let _ = killpg(
             Pid::from_raw(i32::try_from(self.first.pid()).unwrap()),
@@ -411,20 +416,20 @@ impl Drop for Dynasty {
 
 fn is_running(process: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // A zombie has ended, whoever has to say goodbye to it.
+    // A zombie has ended, too: it only waits for its parent to read its exit status.
     stat.rsplit_once(") ")
         .is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 #[test]
-fn s6_every_kind_of_socket_goes_over_and_those_inside_stay() {
-    let dynasty = Dynasty::found(&[TCP, "unix", "udp://127.0.0.1:0"], &[]);
-    let endpoints = &dynasty.first.endpoints;
+fn s6_every_kind_of_socket_is_handed_over_and_open_connections_stay() {
+    let generations = Generations::found(&[TCP, "unix", "udp://127.0.0.1:0"], &[]);
+    let endpoints = &generations.first.endpoints;
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     udp.set_read_timeout(Some(DEADLINE)).unwrap();
     udp.connect(ip(&endpoints[2])).unwrap();
     let inside: Vec<Socket> = endpoints[..2].iter().map(connect).collect();
-    let founder = dynasty.reigning().unwrap();
+    let first_process = generations.serving_process().unwrap();
     for generation in 0..3 {
         for client in &inside {
             client.is_echoed(b"in it from the beginning");
@@ -437,34 +442,34 @@ fn s6_every_kind_of_socket_goes_over_and_those_inside_stay() {
             8,
             "generation {generation}"
         );
-        dynasty.hand_over();
+        generations.hand_over();
     }
-    assert!(is_running(founder), "for the sake of those inside");
-    assert!(exists(&dynasty.directory.path("s")));
-    dynasty.first.says("handed over to process");
-    kill(Pid::from_raw(founder), Signal::SIGUSR2).unwrap();
-    dynasty
+    assert!(is_running(first_process), "its connections are still open");
+    assert!(exists(&generations.directory.path("s")));
+    generations.first.says("handed over to process");
+    kill(Pid::from_raw(first_process), Signal::SIGUSR2).unwrap();
+    generations
         .first
         .says("SIGUSR2: another process has taken over already");
     inside
         .iter()
         .for_each(|client| client.is_echoed(b"still inside"));
     drop(inside);
-    wait_until("the founder has ended", || !is_running(founder));
+    wait_until("the first process has ended", || !is_running(first_process));
 
-    let last = dynasty.reigning().unwrap();
-    dynasty.signal(Signal::SIGTERM);
+    let last = generations.serving_process().unwrap();
+    generations.signal(Signal::SIGTERM);
     wait_until("the last one has ended", || !is_running(last));
     assert!(
-        !exists(&dynasty.directory.path("s")),
+        !exists(&generations.directory.path("s")),
         "it was the last one's"
     );
-    assert!(!exists(&dynasty.directory.path("pid")));
+    assert!(!exists(&generations.directory.path("pid")));
 }
 
-/// Five of the hundred that the script makes by default, with churn on every kind of socket.
+/// Five of the hundred hand-overs that the script makes by default, with churn on every kind of socket.
 #[test]
-fn s6_five_hand_overs_under_churn_harm_nobody() {
+fn s6_five_hand_overs_under_churn_lose_no_connection() {
     if !has_tool("python3") {
         return;
     }
@@ -485,8 +490,8 @@ fn s6_five_hand_overs_under_churn_harm_nobody() {
 }
 
 #[test]
-fn s6_those_who_stay_too_long_are_asked_to_go() {
-    let dynasty = Dynasty::found(
+fn s6_connections_open_too_long_after_a_hand_over_get_a_fin() {
+    let generations = Generations::found(
         &[TCP],
         &[
             "--handover-drain-timeout",
@@ -495,52 +500,60 @@ fn s6_those_who_stay_too_long_are_asked_to_go() {
             "1ms",
         ],
     );
-    let founder = dynasty.reigning().unwrap();
-    let inside = dynasty.first.connect();
+    let first_process = generations.serving_process().unwrap();
+    let inside = generations.first.connect();
     inside.is_echoed(b"in");
-    dynasty.hand_over();
-    assert_eq!(inside.hear_all(), b"", "in good order");
+    generations.hand_over();
+    assert_eq!(inside.hear_all(), b"", "a FIN, not a reset");
     drop(inside);
-    wait_until("the founder has ended", || !is_running(founder));
-    dynasty.first.connect().is_echoed(b"the next one serves");
+    wait_until("the first process has ended", || !is_running(first_process));
+    generations
+        .first
+        .connect()
+        .is_echoed(b"the next one serves");
 }
 
 #[test]
 fn s7_a_successor_that_fails_changes_nothing() {
-    let dynasty = Dynasty::found(&[TCP], &["--handover-timeout", "300ms"]);
-    dynasty.replace_by("exit 7");
-    dynasty.cannot_hand_over("ended before it was ready: exit status: 7");
-    dynasty.replace_by("kill -SEGV $$");
-    dynasty.cannot_hand_over("ended before it was ready: signal: 11");
-    dynasty.replace_by("exec sleep 1000");
-    dynasty.cannot_hand_over("was not ready in time, and was killed");
-    dynasty.replace_by("exec /nowhere/at/all");
-    dynasty.cannot_hand_over("ended before it was ready: exit status: 127");
-    fs::remove_file(&dynasty.program).unwrap();
-    dynasty.cannot_hand_over("cannot be started: No such file or directory");
+    let generations = Generations::found(&[TCP], &["--handover-timeout", "300ms"]);
+    generations.replace_by("exit 7");
+    generations.cannot_hand_over("ended before it was ready: exit status: 7");
+    generations.replace_by("kill -SEGV $$");
+    generations.cannot_hand_over("ended before it was ready: signal: 11");
+    generations.replace_by("exec sleep 1000");
+    generations.cannot_hand_over("was not ready in time, and was killed");
+    generations.replace_by("exec /nowhere/at/all");
+    generations.cannot_hand_over("ended before it was ready: exit status: 127");
+    fs::remove_file(&generations.program).unwrap();
+    generations.cannot_hand_over("cannot be started: No such file or directory");
 
-    // And when there is a good one again, it takes over.
-    symlink(env!("CARGO_BIN_EXE_echo-reactor"), &dynasty.program).unwrap();
-    dynasty.hand_over();
-    dynasty.first.connect().is_echoed(b"at last");
+    // When there is a working program again, it takes over.
+    symlink(env!("CARGO_BIN_EXE_echo-reactor"), &generations.program).unwrap();
+    generations.hand_over();
+    generations.first.connect().is_echoed(b"at last");
 }
 
 #[test]
-fn s7_one_successor_at_a_time_and_none_for_who_is_stopping() {
-    let dynasty = Dynasty::found(&[TCP], &["--handover-timeout", "1h"]);
-    dynasty.replace_by("exec sleep 1000");
-    dynasty.signal(Signal::SIGUSR2);
-    dynasty.first.says("handing over to process");
-    dynasty.signal(Signal::SIGUSR2);
-    dynasty.first.says("is taking over already; wait for it");
-    dynasty.first.connect().is_echoed(b"served meanwhile");
-    dynasty.signal(Signal::SIGTERM);
-    dynasty.first.says("the hand-over failed");
-    wait_until("it has ended", || !exists(&dynasty.directory.path("pid")));
+fn s7_one_successor_at_a_time_and_none_for_a_stopping_server() {
+    let generations = Generations::found(&[TCP], &["--handover-timeout", "1h"]);
+    generations.replace_by("exec sleep 1000");
+    generations.signal(Signal::SIGUSR2);
+    generations.first.says("handing over to process");
+    generations.signal(Signal::SIGUSR2);
+    generations
+        .first
+        .says("is taking over already; wait for it");
+    generations.first.connect().is_echoed(b"served meanwhile");
+    generations.signal(Signal::SIGTERM);
+    generations.first.says("the hand-over failed");
+    wait_until("it has ended", || {
+        !exists(&generations.directory.path("pid"))
+    });
 }
 
-/// Passes these descriptors by the convention of sd_listen_fds(3), but for the process, which only the child knows.
-fn born_with(descriptors: Vec<OwnedFd>, arguments: &[&str]) -> Command {
+/// Passes these descriptors by the convention of sd_listen_fds(3), but without LISTEN_PID, which only the child could
+/// set.
+fn with_inherited(descriptors: Vec<OwnedFd>, arguments: &[&str]) -> Command {
     let mut command = program();
     let count = descriptors.len().to_string();
     let numbers = descriptors.into_iter().zip(3..);
@@ -558,7 +571,7 @@ fn born_with(descriptors: Vec<OwnedFd>, arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn s8_sockets_that_it_is_born_with_are_served_and_left() {
+fn s8_inherited_sockets_are_served_and_their_files_stay() {
     let directory = Dir::new();
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let unix = UnixListener::bind(directory.path("s")).unwrap();
@@ -568,13 +581,13 @@ fn s8_sockets_that_it_is_born_with_are_served_and_left() {
         directory.address("unix", "s"),
         format!("udp://{}", udp.local_addr().unwrap()),
     ];
-    // One address is among them already, and one comes beside them.
-    let mut command = born_with(
+    // One of the addresses belongs to an inherited socket, and one is new.
+    let mut command = with_inherited(
         vec![tcp.into(), unix.into(), udp.into()],
         &[&expected[0], "127.0.0.1:0"],
     );
     let server = Serve::start_command(&mut command, 4);
-    drop(command); // and with it our copies
+    drop(command); // and with it this process's copies
     let told: Vec<String> = server.endpoints.iter().map(ToString::to_string).collect();
     assert_eq!(told[..3], expected);
     for endpoint in [
@@ -591,14 +604,17 @@ fn s8_sockets_that_it_is_born_with_are_served_and_left() {
         .unwrap();
     assert_eq!(client.recv(&mut [0; 16]).unwrap(), 8);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
-    assert!(exists(&directory.path("s")), "somebody else's file");
+    assert!(
+        exists(&directory.path("s")),
+        "the file belongs to the parent process"
+    );
 }
 
 #[test]
 fn s8_without_an_address_the_inherited_socket_is_the_only_one() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("tcp://{}", tcp.local_addr().unwrap());
-    let server = Serve::start_command(&mut born_with(vec![tcp.into()], &[]), 1);
+    let server = Serve::start_command(&mut with_inherited(vec![tcp.into()], &[]), 1);
     assert_eq!(server.endpoints[0].to_string(), address);
     server.connect().is_echoed(b"served");
     let ended = server.stop(Signal::SIGTERM);
@@ -606,10 +622,10 @@ fn s8_without_an_address_the_inherited_socket_is_the_only_one() {
 }
 
 #[test]
-fn s8_what_is_no_listener_is_refused_by_what_it_is() {
+fn s8_a_descriptor_that_is_no_listener_is_refused_with_the_reason() {
     let directory = Dir::new();
     let refused = |descriptor: OwnedFd, words: &[&str]| {
-        let mut command = born_with(vec![descriptor], &[]);
+        let mut command = with_inherited(vec![descriptor], &[]);
         ended(&mut command).failed(64, &[&["LISTEN_FDS: descriptor 3"], words].concat());
     };
     refused(
@@ -632,23 +648,23 @@ fn s8_what_is_no_listener_is_refused_by_what_it_is() {
         &["LISTEN_PID is '1'", "unset"],
     );
     variables(&[("LISTEN_FDS", "many")], &["LISTEN_FDS is 'many'"]);
-    // More than this test has open at that number, which none of its neighbours comes near to.
-    let mut command = born_with(vec![listener.into()], &[]);
+    // More descriptors than this process has open from that number on.
+    let mut command = with_inherited(vec![listener.into()], &[]);
     ended(command.env("LISTEN_FDS", "1000"))
         .failed(64, &["LISTEN_FDS is 1000, but descriptor", "is not open"]);
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut command = born_with(vec![tcp.into()], &["--model", "threads"]);
+    let mut command = with_inherited(vec![tcp.into()], &["--model", "threads"]);
     ended(&mut command).failed(64, &["LISTEN_FDS", "--model reactor"]);
 }
 
 #[test]
-fn s8_a_service_manager_is_told() {
+fn s8_a_service_manager_is_notified() {
     let directory = Dir::new();
     let manager = UnixDatagram::bind(directory.path("notify")).unwrap();
     manager.set_read_timeout(Some(DEADLINE)).unwrap();
     let told = || {
         let mut bytes = [0; 256];
-        let length = manager.recv(&mut bytes).expect("something is told");
+        let length = manager.recv(&mut bytes).expect("a message");
         String::from_utf8_lossy(&bytes[..length]).into_owned()
     };
     let mut command = program();
@@ -684,7 +700,7 @@ fn s9_killed_and_started_again_it_has_its_port_at_once() {
     for round in 0..10 {
         let client = server.connect();
         client.is_echoed(b"in");
-        drop(server); // by SIGKILL: its side says FIN first, and stays in TIME_WAIT
+        drop(server); // by SIGKILL: its side sends FIN first, and stays in TIME_WAIT
         let gone = try_connect(&sock_addr(
             &address
                 .parse::<echo_reactor::net::Address>()
