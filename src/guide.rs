@@ -157,7 +157,7 @@
 //! epoll watches the open file, not the number that we know it by. While anybody has a copy, a child between fork and exec
 //! or a successor, closing ours takes nothing out of the event queue, and it goes on telling of a token that is nobody's
 //! (epoll(7), the sixth question). So what is handed over is taken out by hand
-//! ([`Reactor::release`](crate::reactor::Reactor::release)). *Test:* `e4_a_socket_that_lives_on_elsewhere_raises_no_event_here`.
+//! ([`Reactor::release`](crate::reactor::Reactor::release)). *Test:* `e4_a_socket_still_open_in_another_process_raises_no_event_here`.
 //!
 //! ## Closing the listener to open it again
 //! A server that is stopped and started anew refuses everybody in between, and resets those who stood in the accept queue.

@@ -1,4 +1,4 @@
-//! A: accepting, when there are too few descriptors, too many clients, or errors of every kind.
+//! A: accepting, with too few descriptors, too many clients, or errors of every kind.
 
 use crate::support::fault::{
     allow, can, exhaust, figure, in_own_network, leave, seconds_now, traced,
@@ -15,15 +15,16 @@ use std::time::{Duration, Instant};
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
-/// The middle and the hundredth-largest of some times, in milliseconds.
+/// The median and the 99th percentile of some times, in milliseconds.
 fn middle_and_99th(mut times: Vec<Duration>) -> (f64, f64) {
     times.sort_unstable();
     let at = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1e3;
     (at(50), at(99))
 }
 
-/// Room for eight, and a hundred come. Those inside are served as ever; the rest wait, which costs ten calls a second and
-/// one line; and each who leaves lets the next one in, though nothing new arrives that would raise an edge.
+/// Descriptors for eight connections, and a hundred arrive. The open ones are served as before; the rest wait, which
+/// costs ten calls a second and one line; and each connection that closes lets the next one be accepted, though no
+/// arrival raises an edge.
 #[test]
 fn a1_real_emfile() {
     if !can(&["strace", "prlimit"]) {
@@ -84,8 +85,8 @@ fn a1_real_emfile() {
     let paused = server.counter("accept_paused_ms");
     let lines = server.err().matches("cannot accept").count();
     figure(&format!(
-        "a1: the next is echoed {middle:.2} ms after one leaves, 99 % within {worst:.2} ms; paused for {paused} ms in all, \
-         told in {lines} line(s)"
+        "a1: the next is echoed {middle:.2} ms after one closes, 99 % within {worst:.2} ms; paused for {paused} ms in all, \
+         logged in {lines} line(s)"
     ));
     assert!(
         middle < 50.0,
@@ -97,7 +98,7 @@ fn a1_real_emfile() {
         "{lines} lines"
     );
     drop((inside, pinger));
-    wait_until("all are gone", || server.counter("connections_open") == 0);
+    wait_until("all are closed", || server.counter("connections_open") == 0);
     assert_eq!(server.counters()["accepted"], 101);
     assert_eq!(
         server.descriptors().len(),
@@ -107,7 +108,7 @@ fn a1_real_emfile() {
     assert_eq!(traced.serve.stop(Signal::SIGTERM).code, 0);
 }
 
-/// With nobody at the listener the shortage is nobody's business.
+/// With an empty accept queue a shortage of descriptors costs nothing and is not logged.
 #[test]
 fn a2_emfile_with_an_empty_queue() {
     if !has_tool("prlimit") {
@@ -115,7 +116,7 @@ fn a2_emfile_with_an_empty_queue() {
     }
     let server = Serve::start(&[TCP], &[]);
     server.connect().is_echoed(b"warm");
-    wait_until("it is gone", || server.counter("connections_open") == 0);
+    wait_until("it is closed", || server.counter("connections_open") == 0);
     exhaust(&server);
     let ticks = server.cpu_ticks();
     thread::sleep(Duration::from_secs(1));
@@ -129,7 +130,7 @@ fn a2_emfile_with_an_empty_queue() {
     );
     assert!(
         !server.err().contains("cannot accept"),
-        "nobody was refused"
+        "no connection was refused"
     );
 
     let late = server.connect();
@@ -141,7 +142,8 @@ fn a2_emfile_with_an_empty_queue() {
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// The edge that told of the queue is long past, nobody leaves, and nobody comes: only a look now and then finds out.
+/// The edge for the queue was consumed long ago, no connection closes, and none arrives: only the timer of the pause
+/// retries accept(2).
 #[test]
 fn a3_descriptors_come_free_and_nothing_new_arrives() {
     if !can(&["strace"]) {
@@ -168,7 +170,7 @@ fn a3_descriptors_come_free_and_nothing_new_arrives() {
         first_good.at - failed[2].at,
     ];
     figure(&format!(
-        "a3: looked again after {:.1?} ms",
+        "a3: tried again after {:.1?} ms",
         gaps.map(|gap| gap * 1e3)
     ));
     assert!(
@@ -180,7 +182,7 @@ fn a3_descriptors_come_free_and_nothing_new_arrives() {
     assert_eq!(traced.serve.stop(Signal::SIGTERM).code, 0);
 }
 
-/// Whether the server has reset this connection, or else echoes it.
+/// Whether the server has reset this connection; otherwise it echoes.
 #[track_caller]
 fn is_rejected(client: &Socket) -> bool {
     use std::io::Write;
@@ -207,14 +209,16 @@ fn a8_at_the_limit_they_wait_or_are_rejected() {
     clients
         .iter()
         .for_each(|client| assert_eq!(client.hear(2), b"hi"));
-    wait_until("the limit is met", || server.counter("accept_pauses") > 0);
+    wait_until("the limit is reached", || {
+        server.counter("accept_pauses") > 0
+    });
     assert_eq!(server.counter("connections_open"), 100);
     assert!(queued.iter().all(Talk::hears_nothing));
     for (inside, waiting) in clients.into_iter().zip(&queued) {
         drop(inside);
         assert_eq!(waiting.hear(2), b"hi");
     }
-    wait_until("the others are gone", || {
+    wait_until("the first hundred are closed", || {
         server.counter("connections_open") == 50
     });
     let counters = server.counters();
@@ -247,13 +251,13 @@ fn a8_at_the_limit_they_wait_or_are_rejected() {
         "one line is enough"
     );
     drop(clients);
-    wait_until("all are gone", || server.counter("connections_open") == 0);
+    wait_until("all are closed", || server.counter("connections_open") == 0);
     assert_eq!(server.descriptors(), before);
-    server.connect().is_echoed(b"there is room again");
+    server.connect().is_echoed(b"accepted again");
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// A client with a source address of its own choice, unless it is sent away at once.
+/// A client with a source address of its own choice, unless the server resets the connection at once.
 #[track_caller]
 fn connect_from(source: &str, server: SocketAddr) -> Option<Socket> {
     let source: IpAddr = source.parse().unwrap();
@@ -265,7 +269,7 @@ fn connect_from(source: &str, server: SocketAddr) -> Option<Socket> {
     unless_reset(socket.connect(&SockAddr::from(server)).map(|()| socket))
 }
 
-/// How many of these sources' connections are rejected, which stay open until the end if they are not.
+/// Counts how many of these sources' connections are rejected; the accepted ones stay open until the end.
 #[track_caller]
 fn rejected_from(sources: &[&str], server: SocketAddr, open: &mut Vec<Socket>) -> usize {
     let clients = sources.iter().map(|source| connect_from(source, server));
@@ -284,7 +288,7 @@ fn a14_prefix_cap_and_lists() {
         return;
     }
     let addresses = [
-        "10.0.0.1/24", // on the loopback interface all of it is ours
+        "10.0.0.1/24", // on the loopback interface every address of 10.0.0.0/24 is local
         "2001:db8:0:1::1/64",
         "2001:db8:0:1::2/64",
         "2001:db8:0:2::1/64",
@@ -309,7 +313,7 @@ fn a14_prefix_cap_and_lists() {
         assert_eq!(
             rejected_from(&["10.0.0.3"; 3], v4, &mut open),
             0,
-            "others are not troubled"
+            "another source is not limited"
         );
         let neighbours = ["2001:db8:0:1::1", "2001:db8:0:1::2"].repeat(2);
         assert_eq!(rejected_from(&neighbours, v6, &mut open), 1, "a /64 is one");
@@ -331,26 +335,26 @@ fn a14_prefix_cap_and_lists() {
         .map(|name| counters[name]);
         assert_eq!(counts, [3, 1, 10, 10]);
         drop(open.remove(0));
-        wait_until("it is gone", || server.counter("connections_open") == 9);
+        wait_until("it is closed", || server.counter("connections_open") == 9);
         assert_eq!(
             rejected_from(&["10.0.0.2"; 2], v4, &mut open),
             1,
-            "one left, one comes"
+            "one has closed, one is accepted"
         );
         drop(open);
-        wait_until("all are gone", || server.counter("connections_open") == 0);
+        wait_until("all are closed", || server.counter("connections_open") == 0);
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);
     });
 }
 
-/// Errors that no man page's name is needed for: their Linux numbers, as the counters counts them.
+/// The count of an accept error by its Linux number, as the counters name errors without a name of their own.
 fn counted(server: &Serve, errno: i32) -> u64 {
     let counters = server.counters();
     let name = format!("accept_errors{{{errno}}}");
     counters.get(&name).copied().unwrap_or(0)
 }
 
-/// A server of which these calls fail in this way, for example `accept4:error=EPROTO:when=1..5`.
+/// A server in which these calls fail, for example `accept4:error=EPROTO:when=1..5`.
 #[track_caller]
 fn with_fault(directory: &Dir, inject: &str, addresses: &[&str], flags: &[&str]) -> Serve {
     let call = inject.split(':').next().unwrap();
@@ -360,7 +364,7 @@ fn with_fault(directory: &Dir, inject: &str, addresses: &[&str], flags: &[&str])
 }
 
 #[test]
-fn a4_each_shortage_pauses_and_is_told_by_its_own_text() {
+fn a4_each_shortage_pauses_and_is_logged_by_its_own_text() {
     if !can(&["strace"]) {
         return;
     }
@@ -388,7 +392,7 @@ fn a4_each_shortage_pauses_and_is_told_by_its_own_text() {
     }
 }
 
-/// The new connection's own misfortune: the next one is let in at once, and nobody is told.
+/// An error of the one new connection: the next connection is accepted at once, and nothing is logged.
 #[test]
 fn a5_errors_of_one_new_connection_do_not_hold_up_the_next() {
     if !can(&["strace"]) {
@@ -421,7 +425,7 @@ fn a5_errors_of_one_new_connection_do_not_hold_up_the_next() {
 }
 
 #[test]
-fn a6_an_interrupted_accept_is_made_again() {
+fn a6_an_interrupted_accept_is_retried() {
     if !can(&["strace"]) {
         return;
     }
@@ -432,7 +436,8 @@ fn a6_an_interrupted_accept_is_made_again() {
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// One broken listener is closed, and the other serves on; without any it is over, and said so, at once.
+/// One broken listener is closed, and the other one goes on; when the last one breaks, the server ends at once and says
+/// why.
 #[test]
 fn a7_a_broken_listener_is_closed_and_the_last_one_ends_the_server() {
     if !can(&["strace"]) {
@@ -460,9 +465,9 @@ fn a7_a_broken_listener_is_closed_and_the_last_one_ends_the_server() {
     }
 }
 
-/// New connections have a budget, so that whoever is connected has a turn between them.
+/// A turn accepts at most a budget of connections, so that open connections are served in between.
 #[test]
-fn a9_thousands_connect_beside_one_who_is_served() {
+fn a9_thousands_connect_beside_a_connection_that_is_served() {
     let server = Serve::start(&[TCP], &[]);
     let pinger = server.connect();
     pinger.is_echoed(b"in");
@@ -485,17 +490,19 @@ fn a9_thousands_connect_beside_one_who_is_served() {
     }
     let (count, (middle, worst)) = (pings.len(), middle_and_99th(pings));
     figure(&format!(
-        "a9: {count} pings beside 5,000 who connect: {middle:.3} ms, 99 % within {worst:.3} ms"
+        "a9: {count} pings beside 5,000 new connections: {middle:.3} ms, 99 % within {worst:.3} ms"
     ));
     assert!(worst < 1_000.0, "{worst} ms");
     assert_eq!(server.counter("connections_open"), 5_001);
     drop(clients);
-    wait_until("they are gone", || server.counter("connections_open") == 1);
+    wait_until("they are closed", || {
+        server.counter("connections_open") == 1
+    });
     drop(pinger);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// What the kernel counts in the network of this thread.
+/// The kernel's count of accept queue overflows (`ListenOverflows`) in the network namespace of this thread.
 fn listen_overflows() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
     let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
@@ -509,16 +516,17 @@ fn listen_overflows() -> u64 {
         .unwrap()
 }
 
-/// Seventeen find a place; the others believe that they are connected, or knock again, in steps that only their kernel
-/// decides. The server is away for two seconds, and in the end it has served everybody. They come one after the other, as
-/// clients do: in step, five hundred would overflow a queue of seventeen again each time that they try.
+/// Seventeen connections fit into the accept queue. The other clients either believe that they are connected or send
+/// their SYN again, at intervals that their kernel decides. The server is stopped for two seconds, and in the end it
+/// has served every client. The clients connect one after the other: all at the same time, five hundred would overflow
+/// a queue of seventeen again at each retry.
 #[test]
-fn a10_whoever_found_the_queue_full_is_served_in_the_end() {
+fn a10_clients_that_found_the_queue_full_are_served_in_the_end() {
     if !can(&["ip"]) {
         return;
     }
     in_own_network(&[], || {
-        // Of the thread's network, as it is the thread that opens it.
+        // The value of the thread's network namespace, as it is the thread that opens the file.
         std::fs::write("/proc/sys/net/core/somaxconn", "16").unwrap();
         let server = Serve::start(&[TCP], &[]);
         let address = sock_addr(&server.endpoints[0]);
@@ -554,7 +562,7 @@ fn a10_whoever_found_the_queue_full_is_served_in_the_end() {
 fn a11_a_reset_before_the_accept_is_a_connection_like_any_other() {
     let server = Serve::start(&[TCP], &[]);
     server.connect().is_echoed(b"warm");
-    wait_until("it is gone", || server.counter("connections_open") == 0);
+    wait_until("it is closed", || server.counter("connections_open") == 0);
     let before = server.descriptors();
     server.signal(Signal::SIGSTOP);
     for _ in 0..50 {
@@ -563,8 +571,8 @@ fn a11_a_reset_before_the_accept_is_a_connection_like_any_other() {
         client.reset();
     }
     server.signal(Signal::SIGCONT);
-    wait_until("all are seen", || server.counter("accepted") == 51);
-    wait_until("all are gone", || server.counter("connections_open") == 0);
+    wait_until("all are accepted", || server.counter("accepted") == 51);
+    wait_until("all are closed", || server.counter("connections_open") == 0);
     let counters = server.counters();
     assert_eq!(counters["closed{reset}"], 50, "{counters:?}");
     let said = server.err();
@@ -574,13 +582,13 @@ fn a11_a_reset_before_the_accept_is_a_connection_like_any_other() {
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// Who cannot be waited for is let go, and counted.
+/// A connection that epoll cannot take is closed and counted.
 #[test]
-fn a12_epoll_does_not_take_a_new_connection() {
+fn a12_a_connection_that_epoll_refuses_is_closed_and_counted() {
     if !can(&["strace"]) {
         return;
     }
-    // How many are registered before anybody comes: listeners, signals, the waker.
+    // The sources registered before the first client: listeners, signals, the waker.
     let directory = Dir::new();
     let plain = traced(&directory.path("calls"), "epoll_ctl", &[], &[TCP], &[]);
     plain.serve.counters(); // it is in its loop
@@ -589,7 +597,7 @@ fn a12_epoll_does_not_take_a_new_connection() {
         .iter()
         .filter(|call| call.text.starts_with("epoll_ctl("));
     let first = made.count() + 1;
-    assert!(first > 1, "strace has seen nothing");
+    assert!(first > 1, "strace has recorded nothing");
     assert_eq!(plain.serve.stop(Signal::SIGTERM).code, 0);
     for name in ["ENOSPC", "ENOMEM", "EEXIST"] {
         let directory = Dir::new();
@@ -600,7 +608,7 @@ fn a12_epoll_does_not_take_a_new_connection() {
             assert_eq!(client.hear_all(), b"", "{name}");
         }
         server.connect().is_echoed(b"the next one is fine");
-        wait_until("all are gone", || server.counter("connections_open") == 0);
+        wait_until("all are closed", || server.counter("connections_open") == 0);
         let counters = server.counters();
         assert_eq!(
             counters["closed{register_failed}"], 2,
@@ -616,20 +624,20 @@ fn a12_epoll_does_not_take_a_new_connection() {
     }
 }
 
-/// Nagle's delay or a timeout that cannot be switched is no reason to serve nobody.
+/// Nagle's delay or a timeout that cannot be set is no reason to refuse service.
 #[test]
-fn a13_an_option_that_is_refused_is_counted_and_no_more() {
+fn a13_a_refused_socket_option_is_counted_and_the_connection_served() {
     if !can(&["strace"]) {
         return;
     }
     let flags = ["--user-timeout", "10s", "--keepalive", "60s"];
     for name in ["EINVAL", "ENOPROTOOPT"] {
         let directory = Dir::new();
-        // The first is SO_REUSEADDR, without which a port is not worth having; all others are for comfort.
+        // The first call sets SO_REUSEADDR, without which a port in TIME_WAIT cannot be bound; every later option is optional.
         let fault = format!("setsockopt:error={name}:when=2+");
         let server = with_fault(&directory, &fault, &[TCP], &flags);
         server.connect().is_echoed(b"none the worse");
-        wait_until("it is gone", || server.counter("connections_open") == 0);
+        wait_until("it is closed", || server.counter("connections_open") == 0);
         let refused = server.counter("option_errors");
         assert!(refused >= 2, "{name}: {refused}");
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);

@@ -1,4 +1,4 @@
-//! B: clients that send and do not read, memory that runs short, sizes of every kind.
+//! B: clients that send and do not read, shortage of memory, messages of every size.
 
 use crate::support::fault::{LittleMemory, can, figure, kept, sh, traced};
 use crate::support::{
@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
-/// What one client that pushes and never reads makes the server's side pin: bytes of the kernel's, and of ours.
+/// Memory that one client that sends and never reads makes the server's side hold, in bytes: the kernel's, and the
+/// server's.
 #[track_caller]
 fn pinned_by_a_client_that_never_reads(flags: &[&str]) -> (u64, u64) {
     let server = Serve::start(&[TCP], flags);
     let other = server.connect();
     let never_reads = [server.connect()];
-    // It would push a gigabyte, if it were let. Nothing moves any more long before that.
+    // Such a client would send a gigabyte if it could; the buffers are full long before.
     stuff(&never_reads);
     let sockets = kept(&server.endpoints[0]);
     let kernel = sockets.iter().map(|kept| kept.memory).max().unwrap();
@@ -48,10 +49,10 @@ fn b1_client_that_never_reads() {
     assert!(kernel <= 80_000, "{kernel}");
 }
 
-/// A hundred who never read, under a limit of 4 MB for TCP; five thousand under 64 MB with `ECHO_FULL=1`. Whoever reads
-/// is served meanwhile, and the others are cut when they have taken nothing for a second.
+/// A hundred clients that never read, under a limit of 4 MB for TCP; five thousand under 64 MB with `ECHO_FULL=1`. A
+/// client that reads is served meanwhile, and the stalled ones are reset when they have taken nothing for a second.
 #[test]
-fn b2_many_who_do_not_read_under_a_limit_of_memory() {
+fn b2_many_stalled_clients_under_a_limit_of_memory() {
     if !can(&[]) {
         return;
     }
@@ -70,7 +71,7 @@ fn b2_many_who_do_not_read_under_a_limit_of_memory() {
         client.set_nonblocking(true).unwrap();
     }
     let mut pings = Vec::new();
-    wait_until("all of them are cut", || {
+    wait_until("all of them are reset", || {
         for client in &never_reads {
             while client.send(&[b'x'; 16 << 10]).is_ok() {}
         }
@@ -81,7 +82,7 @@ fn b2_many_who_do_not_read_under_a_limit_of_memory() {
     });
     pings.sort_unstable();
     figure(&format!(
-        "b2: {count} who never read are cut; {} pings meanwhile, the slowest {:.1} ms; {} bytes in use at most",
+        "b2: {count} that never read are reset; {} pings meanwhile, the slowest {:.1} ms; {} bytes in use at most",
         pings.len(),
         pings.last().unwrap().as_secs_f64() * 1e3,
         group.most_used()
@@ -91,8 +92,8 @@ fn b2_many_who_do_not_read_under_a_limit_of_memory() {
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// A hundred thousand writes of one byte (a million with `ECHO_FULL=1`), without Nagle's delay. While they are echoed the
-/// server asks the system for no memory at all: not once.
+/// A hundred thousand writes of one byte (a million with `ECHO_FULL=1`), without Nagle's delay. While they are echoed
+/// the server makes no system call for memory: not once.
 #[test]
 fn b3_very_many_writes_of_one_byte() {
     if !can(&["strace"]) {
@@ -110,7 +111,7 @@ fn b3_very_many_writes_of_one_byte() {
     client.is_echoed(b"warm");
     traced.serve.counters(); // the counters are printed once before, too
     let before = traced.calls().len();
-    assert!(before > 0, "strace has seen nothing");
+    assert!(before > 0, "strace has recorded nothing");
     let sent = noise(3, count);
     thread::scope(|scope| {
         scope.spawn(|| sent.chunks(1).for_each(|byte| client.say(byte)));
@@ -129,7 +130,7 @@ fn b3_very_many_writes_of_one_byte() {
 // --- Sizes -------------------------------------------------------------------------------------------------------------
 
 /// Messages of no byte, one, and one less, exactly and one more than every power of two up to a mebibyte, each cut into
-/// pieces of random size. The seed is fixed, so that whoever fails fails again.
+/// pieces of random size. The seed is fixed, so that a failure can be repeated.
 #[test]
 fn b4_every_size_in_slices_of_every_size() {
     let server = Running::reactor(&[TCP], Limits::default());
@@ -194,10 +195,10 @@ fn b4_sixty_four_mib_come_back_byte_for_byte() {
     check_much(Model::Threads);
 }
 
-// --- Our own memory ----------------------------------------------------------------------------------------------------
+// --- The server's memory -----------------------------------------------------------------------------------------------
 
-/// The server may have no more memory than it has. Some of those whose bytes it has to remember are closed for that; the
-/// process lives, and so do those who ask for nothing.
+/// The server may allocate no more memory. Some connections with unsent bytes are closed for that; the process lives,
+/// and so do the connections that need no memory.
 #[test]
 fn b5_no_memory_for_what_is_unsent() {
     if !can(&["prlimit"]) {
@@ -226,17 +227,17 @@ fn b5_no_memory_for_what_is_unsent() {
     other.is_echoed(b"served on");
     let counters = server.counters();
     figure(&format!(
-        "b5: of 30 who never read {} were closed for want of memory",
+        "b5: of 30 that never read {} were closed for want of memory",
         counters["closed{out_of_memory}"]
     ));
     drop((never_read, other));
-    wait_until("all are gone", || server.counter("connections_open") == 0);
+    wait_until("all are closed", || server.counter("connections_open") == 0);
     server.connect().is_echoed(b"and anew");
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// A thousand owe up to 64 KiB each at once; then everybody reads, and the memory goes back, though
-/// the server has asked its allocator for other things meanwhile.
+/// A thousand connections have up to 64 KiB of unsent bytes each; then every client reads, and the memory is given back
+/// to the system, though the server has allocated other things meanwhile.
 #[test]
 fn b6_memory_after_a_burst() {
     let many = 1_000;
@@ -267,9 +268,9 @@ fn b6_memory_after_a_burst() {
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// The budget of bytes for all is the connections that may be times the read buffer: here 16 times 16 KiB, and 48 come who
-/// read slowly. Each has a share of its own, so that those who do not read can never use up what the others need; a
-/// single pot for all would let them.
+/// The budget of unsent bytes of all connections is their maximum number times the read buffer: here 16 times 16 KiB,
+/// and 48 clients connect that read slowly. Each connection has a share of its own, so that clients that do not read
+/// never use up what the rest needs; with one shared pool they could.
 #[test]
 fn b7_as_much_is_unsent_as_may_be() {
     const LENGTH: usize = 1 << 20;
@@ -298,7 +299,7 @@ fn b7_as_much_is_unsent_as_may_be() {
     });
     let stats = server.drain();
     figure(&format!(
-        "b7: {} bytes unsent at most, of {budget} that may be; all 48 have everything",
+        "b7: {} bytes unsent at most, at most {budget} allowed; all 48 have everything",
         stats.unsent_bytes_peak
     ));
     assert_eq!(stats.bytes_out, 48 * LENGTH as u64);

@@ -1,4 +1,4 @@
-//! C: every way in which a connection ends, ours and theirs.
+//! C: every way in which a connection ends, on the server's side and on the peer's.
 
 use crate::support::fault::{can, figure, is_over, sh, traced};
 use crate::support::{Dir, Model, Running, Serve, Talk, assert_same, ip, noise, skip, wait_until};
@@ -14,16 +14,16 @@ use std::time::Duration;
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
-/// The server echoes for somebody new, as if nothing had happened.
+/// The server echoes for a new connection, as if nothing had happened.
 #[track_caller]
-fn serves_others(server: &Running) {
+fn serves_a_new_client(server: &Running) {
     let other = server.connect();
     other.is_echoed(b"and me?");
     other.finish();
     assert_eq!(other.hear_all(), b"");
 }
 
-/// The report of a server that has ended, which balances.
+/// The report of a server that has ended, checked for consistency.
 #[track_caller]
 fn report(path: &std::path::Path) -> Value {
     let report: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
@@ -84,12 +84,13 @@ fn check_slow_reader(model: Model, address: &str) {
             client.say(&sent);
             client.finish();
         });
-        // It reads when the server has got stuck with it, or (with threads, who tell nothing before the end) at once.
+        // The client reads once the server has unsent bytes for it, or at once with threads, which count nothing before
+        // the end.
         if model == Model::Reactor {
-            wait_until("the server owes it bytes", || {
+            wait_until("the server has unsent bytes", || {
                 server.stats().unsent_bytes > 0
             });
-            serves_others(&server);
+            serves_a_new_client(&server);
         }
         assert_same(&client.hear_all(), &sent);
     });
@@ -119,8 +120,12 @@ fn check_reset_mid_stream(model: Model) {
     client.push();
     client.reset();
     wait_until("the reset is seen", || server.stats().connections_open == 0);
-    assert_eq!(server.stats().unsent_bytes, 0, "its tail goes with it");
-    serves_others(&server);
+    assert_eq!(
+        server.stats().unsent_bytes,
+        0,
+        "its write buffer is dropped"
+    );
+    serves_a_new_client(&server);
     let stats = server.drain();
     assert_eq!(stats.closed(CloseReason::Reset), 1, "{stats}");
     assert_eq!(stats.closed(CloseReason::PeerClosed), 1);
@@ -133,14 +138,14 @@ fn c3_reset_mid_stream() {
     check_reset_mid_stream(Model::Iterative);
 }
 
-/// The client is in the middle of an upload when the time to drain is over. A close now would be a reset, since there is
-/// always unread input, and could destroy what the client has not read yet. So our FIN comes first, and what still
-/// arrives is thrown away: the client gets every byte that was echoed, and then an end.
+/// The client is in the middle of an upload when the drain timeout expires. A close now would send a reset, since there
+/// is always unread input, and could destroy what the client has not read yet. So the server sends its FIN first, and
+/// discards what still arrives: the client gets every byte that was echoed, and then an end.
 #[test]
 fn c4_close_with_unread_input() {
     let limits = Limits {
         drain_timeout: Duration::from_secs(20),
-        fin_timeout: Duration::from_millis(19_900), // so that goodbye is said after 100 ms
+        fin_timeout: Duration::from_millis(19_900), // so that the FIN is sent after 100 ms
         drain_idle_timeout: Duration::from_secs(20),
         ..Limits::default()
     };
@@ -159,7 +164,7 @@ fn c4_close_with_unread_input() {
         server.order_drain();
         let (mut heard, mut buffer) = (sent.len(), vec![0; 64 << 10]);
         loop {
-            let count = (&client).read(&mut buffer).expect("an end, and no reset");
+            let count = (&client).read(&mut buffer).expect("a FIN, and no reset");
             if count == 0 {
                 break;
             }
@@ -178,13 +183,13 @@ fn c4_close_with_unread_input() {
     assert_eq!(stats.closed(CloseReason::ShutDown), 1, "{stats}");
     assert_eq!(heard, stats.bytes_out, "every byte that was echoed");
     figure(&format!(
-        "c4: {heard} bytes echoed, all of them heard; {} more thrown away after our FIN",
+        "c4: {heard} bytes echoed, all of them received; {} more discarded after our FIN",
         stats.discarded
     ));
 }
 
 #[test]
-fn c5_the_peer_is_gone_when_we_write() {
+fn c5_the_peer_has_closed_before_the_write() {
     if !can(&["strace"]) {
         return;
     }
@@ -202,11 +207,12 @@ fn c5_the_peer_is_gone_when_we_write() {
         let (first, second) = (server.connect(), server.connect());
         first.is_echoed(b"well");
         second.say(b"this write fails");
-        // Not by asking the server: its signal handler writes to itself by sendto as well.
+        // Not by its counters: a server asked for them gets a signal, and its signal handler calls sendto as well,
+        // which would be the call that fails.
         wait_until("it is closed", || is_over(&second));
-        first.is_echoed(b"the others live on");
+        first.is_echoed(b"still served");
         drop(first);
-        wait_until("the other is gone too", || {
+        wait_until("the other one is closed, too", || {
             server.counter("connections_open") == 0
         });
         assert_eq!(traced.serve.stop(Signal::SIGTERM).code, 0);
@@ -236,7 +242,7 @@ fn c6_connect_and_leave() {
             }
         };
         let seen = |count: u64| {
-            wait_until("all were seen and are gone", || {
+            wait_until("all were accepted and are closed", || {
                 let counters = server.counters();
                 counters["accepted"] == count && counters["connections_open"] == 0
             });
@@ -246,7 +252,7 @@ fn c6_connect_and_leave() {
         let resident = server.status("VmRSS");
         scan(EACH);
         seen(2 * EACH as u64);
-        // Not at once: telling its memory, which comes with the counters, it reads files of the kernel.
+        // Not at once: with its counters the server reports its memory, for which it opens files of /proc for a moment.
         wait_until(&format!("{model} has the descriptors that it had"), || {
             server.descriptors() == descriptors
         });
@@ -254,14 +260,15 @@ fn c6_connect_and_leave() {
         figure(&format!(
             "c6: {EACH} came and went: {grown} KiB more with {model}"
         ));
-        // A leak of 256 bytes each would show. (Threads come and go with stacks of their own, at the allocator's leisure.)
+        // A leak of 256 bytes each would show. (Not with threads: their stacks are given back whenever the allocator
+        // likes.)
         assert!(model == "threads" || grown < EACH as u64 / 4, "{grown} KiB");
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);
         report(&json);
     }
 }
 
-/// Somebody on this machine kills one connection.
+/// A tool on this machine destroys one connection (`ss -K`).
 #[test]
 fn c7_ss_kills_a_connection() {
     if !can(&["ss"]) {
@@ -277,7 +284,7 @@ fn c7_ss_kills_a_connection() {
     if server.counter("connections_open") == 2 && !is_over(&victim) {
         return skip("this kernel does not let ss kill sockets (CONFIG_INET_DIAG_DESTROY)");
     }
-    wait_until("it is gone", || server.counter("connections_open") == 1);
+    wait_until("it is closed", || server.counter("connections_open") == 1);
     assert_eq!(
         server.counter("closed{aborted}"),
         1,
@@ -307,11 +314,11 @@ fn c8_errors_of_reading() {
         let server = &traced.serve;
         let (first, second) = (server.connect(), server.connect());
         first.is_echoed(b"well");
-        second.say(b"nobody can read this");
+        second.say(b"this is not read");
         wait_until("it is closed", || is_over(&second));
-        first.is_echoed(b"the others live on");
+        first.is_echoed(b"still served");
         drop(first);
-        wait_until("the other is gone too", || {
+        wait_until("the other one is closed, too", || {
             server.counter("connections_open") == 0
         });
         let ended = traced.serve.stop(Signal::SIGTERM);
@@ -325,9 +332,9 @@ fn c8_errors_of_reading() {
     }
 }
 
-/// Linux has closed the descriptor whatever close(2) returned (its page: "do not retry"), and another thread may have the
-/// number by then. Injecting an error keeps the call from being made at all, so the descriptor stays open here; what is
-/// asked is that it is closed once, and never again.
+/// Linux has closed the descriptor whatever close(2) returned (its page: "do not retry"), and another thread may have
+/// the number by then. An injected error keeps the call from being made at all, so the descriptor stays open here; what
+/// the test asserts is that each is closed once, and never again.
 #[test]
 fn c9_errors_of_close_and_shutdown() {
     if !can(&["strace"]) {
@@ -341,7 +348,7 @@ fn c9_errors_of_close_and_shutdown() {
         for _ in 0..60 {
             traced.serve.connect().is_echoed(b"come and go");
         }
-        wait_until("all are gone", || {
+        wait_until("all are closed", || {
             traced.serve.counter("connections_open") == 0
         });
         let failed: Vec<String> = traced

@@ -1,4 +1,4 @@
-//! G: what the machine or the command line cannot grant, and how that is said.
+//! G: what the machine or the command line cannot grant, and how the error says so.
 
 use crate::support::{
     DEADLINE, Dir, Serve, Talk, ended, has_ipv6, has_tool, ip, noise, program, skip, strace,
@@ -38,7 +38,7 @@ fn g1_a_port_in_use_is_refused_with_the_address_and_a_remedy() {
 }
 
 #[test]
-fn g1_an_address_of_another_machine_and_a_name_of_none_are_refused() {
+fn g1_an_address_of_another_machine_and_an_unknown_name_are_refused() {
     let elsewhere = ended(program().args(["serve", "192.0.2.1:0"]));
     elsewhere.failed(69, &["tcp://192.0.2.1:0", "not an address of this machine"]);
     let nowhere = ended(program().args(["serve", "no.such.host.invalid:7"]));
@@ -48,9 +48,9 @@ fn g1_an_address_of_another_machine_and_a_name_of_none_are_refused() {
     );
 }
 
-/// What could be bound before the address that could not is let go: no port is kept, and no file is left.
+/// Addresses bound before the one that failed are released: no port stays bound, and no file is left.
 #[test]
-fn g1_a_server_that_cannot_have_all_its_addresses_has_none() {
+fn g1_a_server_that_cannot_bind_all_its_addresses_binds_none() {
     let living = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = format!("tcp://{}", living.local_addr().unwrap());
     let free = TcpListener::bind("127.0.0.1:0")
@@ -65,9 +65,9 @@ fn g1_a_server_that_cannot_have_all_its_addresses_has_none() {
     assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 0);
 }
 
-/// Even root has no port below 1024 without the capability, which a bounding set takes from it.
+/// Even root may not bind a port below 1024 without the capability, which a bounding set takes from it.
 #[test]
-fn g1_a_port_of_roots_is_refused_with_the_capability_that_it_takes() {
+fn g1_a_privileged_port_is_refused_with_the_capability_it_needs() {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         let refused = ended(program().args(["serve", "127.0.0.1:7"]));
         return refused.failed(77, &["tcp://127.0.0.1:7", "cap_net_bind_service"]);
@@ -80,10 +80,11 @@ fn g1_a_port_of_roots_is_refused_with_the_capability_that_it_takes() {
     ended(&mut command).failed(77, &["tcp://127.0.0.1:7", "cap_net_bind_service"]);
 }
 
-/// On a machine without IPv6 its addresses are refused, and all interfaces are those of IPv4.
+/// On a machine without IPv6 its addresses are refused, and a wildcard means all interfaces over IPv4.
 #[test]
-fn g1_without_ipv6_its_addresses_are_refused_and_a_wildcard_is_ipv4s() {
-    // The kernel of this machine has IPv6, so the one call that finds out is given the answer of one that has not.
+fn g1_without_ipv6_its_addresses_are_refused_and_a_wildcard_means_ipv4() {
+    // The kernel of this machine has IPv6, so strace gives the one call that finds out the answer of a kernel without
+    // it.
     let Some(mut command) = strace("socket", "error=EAFNOSUPPORT:when=1") else {
         return;
     };
@@ -121,7 +122,7 @@ fn g2_more_connections_than_fit_are_a_warning_or_with_strict_a_refusal() {
     server.says("holds up to 100 connections (as --max-connections says)");
 }
 
-/// With a hard limit that is known the numbers are, too.
+/// With a known hard limit, the test can assert the numbers in the messages.
 #[test]
 fn g2_the_refusal_states_what_was_asked_and_what_there_is() {
     if !has_tool("prlimit") {
@@ -143,7 +144,7 @@ fn g2_the_refusal_states_what_was_asked_and_what_there_is() {
 
 // --- G3: the sandbox ---------------------------------------------------------------------------------------------------
 
-/// All that a server does it can do inside: every transport, the log, the counters, the report, the end.
+/// All that a server does works inside the sandbox: every transport, the log, the counters, the report, the end.
 #[test]
 fn g3_a_sandboxed_server_can_do_all_that_it_needs() {
     if !has_sandbox() {
@@ -188,7 +189,7 @@ fn g3_a_sandboxed_server_can_do_all_that_it_needs() {
     client.send(b"by datagram").unwrap();
     let mut back = [0; 16];
     assert_eq!(client.recv(&mut back).unwrap(), 11);
-    // Senders of Unix datagrams have names outside the fence, in the file system or beside it.
+    // Senders of Unix datagrams have names outside the sandbox's directories, or abstract ones.
     for name in [Some(directory.path("c")), None] {
         let client = match &name {
             Some(path) => UnixDatagram::bind(path).unwrap(),
@@ -216,8 +217,8 @@ fn g3_a_sandboxed_server_can_do_all_that_it_needs() {
     }
 }
 
-/// A service manager is told of the end, too, by the socket that was opened before the fences were; and a successor is
-/// refused, since no process can be started.
+/// A service manager is told of the end, too, by the socket that was opened before the sandbox was entered; and SIGUSR2
+/// is refused, since no process can be started.
 #[test]
 fn g3_a_sandboxed_server_tells_its_manager_and_refuses_to_hand_over() {
     if !has_sandbox() {
@@ -251,10 +252,10 @@ fn g3_a_sandboxed_server_tells_its_manager_and_refuses_to_hand_over() {
     }
 }
 
-/// The call comes from outside, since the program has no way to make one that is not its own: the tracer puts another
-/// number in place of the server's first `sendto`, as somebody would who had taken the process over.
+/// The call is injected from outside, since the program has no way to make a call that is not its own: the tracer puts
+/// another number in place of the server's first `sendto`, as an attacker in control of the process would.
 #[test]
-fn g3_a_call_that_is_not_on_the_list_is_the_end() {
+fn g3_a_call_that_is_not_on_the_list_kills_the_process() {
     if !has_sandbox() {
         return;
     }
@@ -266,7 +267,7 @@ fn g3_a_call_that_is_not_on_the_list_is_the_end() {
         let client = server.connect();
         client.say(b"x");
         if flags.is_empty() {
-            // Without the fence that byte is lost, and the server goes on: so it is the fence that kills.
+            // Without the sandbox that byte is lost, and the server goes on: so it is the sandbox that kills.
             let another = server.connect();
             another.is_echoed(b"alive");
         } else {
@@ -316,18 +317,18 @@ fn g3_a_kernel_that_is_too_old_is_a_warning_or_with_require_a_refusal() {
 }
 
 #[test]
-fn g3_the_twins_have_no_sandbox() {
+fn g3_the_blocking_models_have_no_sandbox() {
     for model in ["threads", "iterative"] {
         let refused = ended(program().args(["serve", TCP, "--sandbox", "--model", model]));
         refused.failed(64, &["--sandbox needs --model reactor", model]);
     }
 }
 
-// --- G4: who could reach it --------------------------------------------------------------------------------------------
+// --- G4: exposure to the network ---------------------------------------------------------------------------------------
 
-/// UDP is served only where it is named, and beyond this machine only by a flag of its own: a datagram's source is a mere
-/// claim, so an open echo server can be turned against others. TCP proves its sources, so there naming the address will
-/// do, and one line tells of it.
+/// UDP is served only where it is named, and beyond this machine only with a flag of its own: the source of a datagram
+/// can be forged, so an open echo server can be turned against a third party. TCP verifies its sources by the
+/// handshake, so there naming the address is enough, and one line in the log mentions it.
 #[test]
 fn g4_exposure_has_to_be_asked_for() {
     if !has_ipv6() {
@@ -352,7 +353,10 @@ fn g4_exposure_has_to_be_asked_for() {
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 
     let server = Serve::start(&[":0", "udp://:0"], &["--allow-public-udp"]);
-    assert!(!server.err().contains("other machines"), "it is meant");
+    assert!(
+        !server.err().contains("other machines"),
+        "the flag says that it is intended"
+    );
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 
     let server = Serve::start(&[":0"], &[]);
@@ -368,10 +372,11 @@ fn g4_exposure_has_to_be_asked_for() {
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// Whether this build and this machine have all of the sandbox.
+/// Whether this build and this machine have the whole sandbox.
 fn has_sandbox() -> bool {
     let mut tried = program();
-    // An address that cannot be had ends the start after the command line is read; what is asked is the sandbox alone.
+    // The address cannot be bound, so the start ends after the command line is read; only the message about the sandbox
+    // is checked.
     let server = Serve::spawn(tried.args(["serve", TCP, "--sandbox=require"]));
     let has = server.listens();
     if !has {

@@ -1,5 +1,5 @@
-//! E: what the kernel says is ready, and what it turns out to be. What no kernel does on demand (events for nothing, for
-//! those who have left, twice in one batch) is in `src/simulation/catalogue.rs`.
+//! E: readiness as the kernel reports it, and what the calls find. What no kernel does on demand (spurious events,
+//! stale events, two for one source in a batch) is in `src/simulation/catalogue.rs`.
 
 use crate::support::fault::{can, figure, is_over, traced};
 use crate::support::{
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
-/// Two bytes to and fro, by turns that are given by hand.
+/// Two bytes to the server and back, with turns run by the test.
 #[track_caller]
 fn is_echoed_by(server: &mut Server, client: &Socket) {
     client.say(b"in");
@@ -25,7 +25,7 @@ fn is_echoed_by(server: &mut Server, client: &Socket) {
     assert_eq!(client.hear(2), b"in");
 }
 
-/// Data and FIN in one edge: the read is short, and the end is still to be seen.
+/// Data and FIN in one edge: the read is short, and the end of the stream is still to be read.
 #[test]
 fn e5_data_and_fin_in_one_edge() {
     let directory = Dir::new();
@@ -35,7 +35,7 @@ fn e5_data_and_fin_in_one_edge() {
         let inside = connect(&endpoint);
         is_echoed_by(&mut server, &inside);
         let new_connection = connect(&endpoint);
-        // Both before the server's next turn: one who is inside, and one who is not yet accepted.
+        // Both before the server's next turn: an open connection, and one that is not yet accepted.
         for client in [&inside, &new_connection] {
             client.say(&noise(5, 100));
             client.finish();
@@ -53,10 +53,11 @@ fn e5_data_and_fin_in_one_edge() {
     }
 }
 
-/// epoll knows an open socket and not a descriptor: while anybody has a copy, closing ours takes nothing out of our event
-/// queue, and events go on coming under a key that is nobody's. So a listener that is handed over is taken out by hand.
+/// epoll registers an open file description, not a descriptor: while another process has a duplicate, closing ours
+/// removes nothing from the interest list, and events go on arriving under a key that is free. So a listener that is
+/// handed over is deregistered first.
 #[test]
-fn e4_a_socket_that_lives_on_elsewhere_raises_no_event_here() {
+fn e4_a_socket_still_open_in_another_process_raises_no_event_here() {
     let mut server = bind(
         &["tcp://127.0.0.1:0", "udp://127.0.0.1:0"],
         Limits::default(),
@@ -64,7 +65,7 @@ fn e4_a_socket_that_lives_on_elsewhere_raises_no_event_here() {
     let endpoints = server.addresses().to_vec();
     let inside = connect(&endpoints[0]);
     inside.say(b"in");
-    turn_until(&mut server, "it is inside", |stats| stats.bytes_out == 2);
+    turn_until(&mut server, "it is accepted", |stats| stats.bytes_out == 2);
     let copies = server.try_clone_listeners().unwrap();
     assert_eq!(copies.len(), 2);
     server.detach_listeners();
@@ -74,7 +75,7 @@ fn e4_a_socket_that_lives_on_elsewhere_raises_no_event_here() {
     udp.send_to(b"to the other", crate::support::ip(&endpoints[1]))
         .unwrap();
     inside.say(b"and still here");
-    turn_until(&mut server, "it is served on", |stats| {
+    turn_until(&mut server, "it is still served", |stats| {
         stats.bytes_out == 16
     });
     let _ = server.turn(Some(Duration::ZERO)).unwrap();
@@ -84,7 +85,7 @@ fn e4_a_socket_that_lives_on_elsewhere_raises_no_event_here() {
     drop((outside, copies));
 }
 
-/// A signal every millisecond: each interrupts the wait, and neither echoes nor deadlines suffer.
+/// A signal every millisecond: each interrupts the wait, and neither echoes nor timeouts suffer.
 #[test]
 fn e7_a_storm_of_signals() {
     let server = Serve::start(&[TCP], &["--idle-timeout", "1s"]);
@@ -109,18 +110,20 @@ fn e7_a_storm_of_signals() {
         }
         let (signals, lasted) = storm.join().unwrap();
         figure(&format!(
-            "e7: {signals} signals; who was silent for 1 s was closed after {lasted:.2?} (at most a sixteenth late)"
+            "e7: {signals} signals; a connection silent for 1 s was closed after {lasted:.2?} (at most a sixteenth late)"
         ));
         assert!(
             signals > 20 && lasted >= Duration::from_millis(990),
             "{lasted:?}"
         );
     });
-    wait_until("both are gone", || server.counter("connections_open") == 0);
+    wait_until("both are closed", || {
+        server.counter("connections_open") == 0
+    });
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// Every second wait is interrupted, and says nothing else.
+/// Every second wait returns EINTR, and no event.
 #[test]
 fn e7_epoll_wait_is_interrupted() {
     if !can(&["strace"]) {
@@ -143,7 +146,7 @@ fn e7_epoll_wait_is_interrupted() {
     assert_eq!(traced.serve.stop(Signal::SIGTERM).code, 0);
 }
 
-/// Nothing can be served without the event queue: so say which call failed, and end; never spin.
+/// Nothing can be served without epoll: the server says which call failed, and ends; it never spins.
 #[test]
 fn e8_the_event_queue_breaks() {
     if !can(&["strace"]) {
@@ -156,7 +159,7 @@ fn e8_the_event_queue_breaks() {
         let traced = traced(&log, "epoll_wait", &["-e", &inject], &[TCP], &[]);
         let clients: Vec<Socket> = (0..3).map(|_| traced.serve.connect()).collect();
         clients.iter().for_each(|client| {
-            let _ = client.send(b"is anybody there?");
+            let _ = client.send(b"hello?");
         });
         let ended = traced.serve.wait();
         assert_eq!(ended.code, 71, "{}", ended.err);
@@ -169,12 +172,12 @@ fn e8_the_event_queue_breaks() {
     }
 }
 
-/// More connections are ready than one wait can tell of (1,024), in every turn. Each turn serves others, in the order of
-/// the kernel's list, so that nobody falls behind.
+/// More connections are ready than one wait can report (128), in every turn. Each turn serves different ones, in the
+/// order of the ready list, so that none falls behind.
 #[test]
-fn e9_more_are_ready_than_a_wait_can_tell() {
+fn e9_more_are_ready_than_a_wait_can_report() {
     const CLIENTS: usize = 3_000;
-    const BATCH: usize = 128; // as many as a wait tells of
+    const BATCH: usize = 128; // as many as one wait reports
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     if hard < 3 * CLIENTS as u64 {
         return crate::support::skip("the hard limit of descriptors is below 9,000");
@@ -187,7 +190,7 @@ fn e9_more_are_ready_than_a_wait_can_tell() {
     while clients.len() < CLIENTS {
         clients.extend((0..100).map(|_| connect(&endpoint)));
         let inside = clients.len() as u64;
-        turn_until(&mut server, "they are inside", |stats| {
+        turn_until(&mut server, "they are accepted", |stats| {
             stats.accepted == inside
         });
     }
@@ -215,7 +218,7 @@ fn e9_more_are_ready_than_a_wait_can_tell() {
     assert!(*least > 0 && *most <= 2 * least, "{least} to {most}");
 }
 
-/// What came before the reset is read, and counted; its echo is not unsent to anybody any more.
+/// Bytes that came before the reset are read, and counted; their echo counts as discarded, not as unsent.
 #[test]
 fn e10_bytes_and_then_a_reset() {
     let mut server = bind(&[TCP], Limits::default());
@@ -224,7 +227,7 @@ fn e10_bytes_and_then_a_reset() {
     is_echoed_by(&mut server, &client);
     client.say(&noise(1, 500));
     client.reset();
-    turn_until(&mut server, "it is gone", |stats| {
+    turn_until(&mut server, "it is closed", |stats| {
         stats.connections_open == 0
     });
     let stats = server.stats();
@@ -236,7 +239,7 @@ fn e10_bytes_and_then_a_reset() {
     assert_eq!(stats.check_invariants(), Ok(()));
 }
 
-/// The smallest send buffer there is, and a reader that comes late: every write is a partial one.
+/// The smallest send buffer there is, and a reader that starts late: every write is a short one.
 #[test]
 fn e11_partial_writes_into_a_small_buffer() {
     let limits = Limits {
@@ -249,7 +252,7 @@ fn e11_partial_writes_into_a_small_buffer() {
     let sent = noise(11, 1 << 20);
     thread::scope(|scope| {
         scope.spawn(|| client.say(&sent));
-        wait_until("the server owes it bytes", || {
+        wait_until("the server has unsent bytes", || {
             server.stats().unsent_bytes > 0
         });
         assert_same(&client.hear(sent.len()), &sent);

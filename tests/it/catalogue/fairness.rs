@@ -1,6 +1,6 @@
-//! F: nobody takes the whole turn. That each turn serves everybody is counted in the simulated network
-//! (`src/simulation/catalogue.rs`); how long a ping takes beside those who push is `scripts/fairness`'s to measure. Here the
-//! kernel is the point.
+//! F: no connection takes the whole turn. That each turn serves every ready connection is counted in the simulated
+//! network (`src/simulation/catalogue.rs`); how long a ping takes beside busy connections is measured by
+//! `scripts/fairness`. Here are the rows that need the real kernel.
 
 use crate::support::fault::figure;
 use crate::support::{Noise, Serve, Talk, assert_same, noise, wait_until};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const TCP: &str = "tcp://127.0.0.1:0";
 
 #[test]
-fn f1_a_ping_beside_eight_who_push() {
+fn f1_a_ping_beside_eight_busy_connections() {
     let server = Serve::start(&[TCP], &[]);
     let (pushed, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let clients: Vec<Socket> = (0..8).map(|_| server.connect()).collect();
@@ -40,7 +40,9 @@ fn f1_a_ping_beside_eight_who_push() {
                 }
             });
         }
-        wait_until("they push", || pushed.load(Ordering::Relaxed) > 16 << 20);
+        wait_until("they are busy", || {
+            pushed.load(Ordering::Relaxed) > 16 << 20
+        });
         let pinger = server.connect();
         let mut times = Vec::new();
         for number in 0..200 {
@@ -52,19 +54,21 @@ fn f1_a_ping_beside_eight_who_push() {
         done.store(true, Ordering::Relaxed);
         times.sort_unstable();
         figure(&format!(
-            "f1: beside eight who push, 200 pings in {:.2?}, 99 % in {:.2?}, the longest {:.2?}",
+            "f1: beside eight busy connections, 200 pings in {:.2?}, 99 % in {:.2?}, the longest {:.2?}",
             times[100], times[198], times[199]
         ));
-        // Seventeen threads of this test share the processors with the server, so this says only: nobody starves.
+        // Seventeen threads of this test share the processors with the server, so the bound shows no more than that no
+        // connection starves.
         assert!(times[198] < Duration::from_secs(2), "{:?}", times[198]);
     });
     drop(clients);
-    wait_until("all are gone", || server.counter("connections_open") == 0);
+    wait_until("all are closed", || server.counter("connections_open") == 0);
     assert!(server.counter("budget_yields") > 0);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// The process is stopped for longer than its idle timeout. When it goes on, everybody who spoke meanwhile is heard first.
+/// The process is stopped for longer than its idle timeout. When it continues, the bytes that arrived meanwhile are
+/// read before any timeout is judged.
 #[test]
 fn f4_a_process_that_was_stopped() {
     const CLIENTS: usize = 50;
@@ -82,7 +86,7 @@ fn f4_a_process_that_was_stopped() {
     }
     let counters = server.counters();
     assert_eq!(counters["bytes_out"], (CLIENTS * 1_002) as u64);
-    wait_until("and only then they are idle", || {
+    wait_until("they are closed as idle afterwards", || {
         server.counter("closed{idle}") == CLIENTS as u64
     });
 }

@@ -1,4 +1,4 @@
-//! L: the log, whatever is thrown at it and whoever does not read it.
+//! L: the log, with hostile input, floods of lines, and readers that do not read.
 
 use crate::support::{
     Dir, Serve, Talk, ended, exists, noise, pipe, program, strace, try_connect, wait_until,
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
-// --- L1: what was received stays in its line ---------------------------------------------------------------------------
+// --- L1: received bytes stay on their line -----------------------------------------------------------------------------
 
 #[test]
 fn l1_what_was_received_cannot_break_out_of_its_line() {
@@ -32,14 +32,14 @@ fn l1_what_was_received_cannot_break_out_of_its_line() {
                 line.starts_with("20") && !line.starts_with("2026-01-01 ERROR"),
                 "{line:?}"
             );
-            assert!(line.len() < 600, "a preview is cut: {line:?}");
+            assert!(line.len() < 600, "a preview is cut short: {line:?}");
         }
     }
 }
 
 // --- L2: a flood is a line now and then, and a count -------------------------------------------------------------------
 
-/// Two thousand who are sent away make a line every five seconds, whose count is right.
+/// Two thousand rejected connections make one line every five seconds, with the right count.
 #[test]
 fn l2_a_flood_of_the_rejected_is_a_line_in_five_seconds_and_the_rest_counted() {
     let server = Serve::start(&[TCP], &["--deny", "127.0.0.0/8"]);
@@ -51,7 +51,7 @@ fn l2_a_flood_of_the_rejected_is_a_line_in_five_seconds_and_the_rest_counted() {
             let _ = client.read(&mut [0]);
         }
     }
-    wait_until("all are sent away", || {
+    wait_until("all are rejected", || {
         server.counter("rejected{denied}") == 2_000
     });
     let suppressed = server.counter("log_suppressed");
@@ -65,7 +65,7 @@ fn l2_a_flood_of_the_rejected_is_a_line_in_five_seconds_and_the_rest_counted() {
     assert_eq!(lines + suppressed, 2_000);
 }
 
-/// Errors of accept that concern nobody but the one who has left are counted, and not a word is said.
+/// Errors of accept that concern the one new connection alone are counted, and nothing is logged.
 #[test]
 fn l2_a_flood_of_errors_of_accept_is_silent() {
     let Some(mut command) = strace("accept4", "error=ECONNABORTED:when=1..20000") else {
@@ -81,17 +81,18 @@ fn l2_a_flood_of_errors_of_accept_is_silent() {
     assert_eq!(said.count(), 0, "{err}");
 }
 
-// --- L3: a standard error that nobody reads ----------------------------------------------------------------------------
+// --- L3: a standard error without a reader -----------------------------------------------------------------------------
 
 #[test]
-fn l3_a_standard_error_that_nobody_reads_does_not_hold_up_an_echo() {
+fn l3_an_unread_standard_error_does_not_delay_an_echo() {
     for model in ["reactor", "threads"] {
         let mut command = program();
         command.args(["serve", TCP, "-vv", "--model", model]);
         command.stderr(unread());
         let server = Serve::start_command(&mut command, 1);
         let client = server.connect();
-        // Each makes a line at least, and a pipe holds some hundred of them: it is full long before the end.
+        // Each connection makes at least one line, and a pipe holds some hundred of them: it is full long before the
+        // end.
         for number in 0..5_000_u64 {
             client.is_echoed(&noise(number, 64));
         }
@@ -100,7 +101,7 @@ fn l3_a_standard_error_that_nobody_reads_does_not_hold_up_an_echo() {
     }
 }
 
-/// The writing end of a pipe that nobody reads, though somebody could.
+/// The writing end of a pipe with an open reading end from which nothing is read.
 fn unread() -> Stdio {
     let (reader, writer) = pipe();
     // It lives as long as this process, which is what a reader who never reads is.
@@ -108,9 +109,9 @@ fn unread() -> Stdio {
     writer.into()
 }
 
-// --- L4: standard streams that are gone --------------------------------------------------------------------------------
+// --- L4: closed standard streams ---------------------------------------------------------------------------------------
 
-/// A program started by the shell with a stream closed: `Command` itself always gives one.
+/// A program started by the shell with a stream closed: `Command` itself always opens one.
 fn with_closed(redirection: &str, arguments: &str) -> Command {
     let mut command = Command::new("sh");
     let program = env!("CARGO_BIN_EXE_echo-reactor");
@@ -124,7 +125,7 @@ fn with_closed(redirection: &str, arguments: &str) -> Command {
 }
 
 #[test]
-fn l4_without_standard_error_it_serves_and_ends_in_order() {
+fn l4_without_standard_error_the_server_serves_and_exits_normally() {
     for redirection in ["2>&-", "2>/dev/full"] {
         for model in ["reactor", "threads"] {
             let arguments = format!("{TCP} -vv --model {model}");
@@ -145,7 +146,7 @@ fn l4_without_standard_error_it_serves_and_ends_in_order() {
 }
 
 #[test]
-fn l4_without_standard_output_it_serves_and_ends_in_order() {
+fn l4_without_standard_output_the_server_serves_and_exits_normally() {
     for redirection in [">&-", ">/dev/full"] {
         let directory = Dir::new();
         let address = directory.address("unix", "s");
@@ -158,9 +159,9 @@ fn l4_without_standard_output_it_serves_and_ends_in_order() {
     }
 }
 
-/// A reader of the log that has gone (EPIPE) is no reason to stop.
+/// A log whose reader has closed the pipe (EPIPE) is no reason to stop.
 #[test]
-fn l4_a_reader_of_the_log_that_has_gone_hurts_nobody() {
+fn l4_a_log_without_a_reader_does_not_stop_the_server() {
     for model in ["reactor", "threads"] {
         let (reader, writer) = pipe();
         let mut command = program();
@@ -178,10 +179,10 @@ fn l4_a_reader_of_the_log_that_has_gone_hurts_nobody() {
     }
 }
 
-// --- L5: what is typed or set wrong ------------------------------------------------------------------------------------
+// --- L5: wrong flags and variables -------------------------------------------------------------------------------------
 
 #[test]
-fn l5_mistakes_are_named_on_one_line_with_the_value() {
+fn l5_mistakes_are_reported_on_one_line_with_the_value() {
     let refused = |arguments: &[&str], words: &[&str]| {
         ended(program().arg("serve").args(arguments)).failed(64, words);
     };
@@ -219,7 +220,7 @@ fn l5_mistakes_are_named_on_one_line_with_the_value() {
 }
 
 #[test]
-fn l5_rust_log_is_followed_and_nonsense_in_it_is_told_once() {
+fn l5_rust_log_is_followed_and_nonsense_in_it_is_reported_once() {
     let with = |value: &str| {
         let mut command = program();
         command.args(["serve", TCP]).env("RUST_LOG", value);

@@ -1,4 +1,4 @@
-//! N: peers that vanish, stop reading, lose packets or push urgent ones.
+//! N: peers that vanish, stop reading, lose packets or send urgent ones.
 
 use crate::support::fault::{
     LittleMemory, can, cut_off, figure, in_own_network, kept, lose, sh, vanish,
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
-/// A peer whose power failed answers nothing; one that has started again answers with a reset, since it knows of no
-/// connection. Keepalive finds out about both, with the values of the hardened profile.
+/// A peer without power answers nothing; one that has restarted answers with a reset, since it knows of no connection.
+/// Keepalive detects both, with the values of the hardened profile.
 #[test]
 fn n1_peer_vanishes_while_idle() {
     if !can(&["ss"]) {
@@ -30,8 +30,8 @@ fn n1_peer_vanishes_while_idle() {
     let began = Instant::now();
     cut_off(&silent);
     vanish(restarted);
-    // The first probe goes out after ten seconds. Who does not answer is given up at 16.
-    wait_until("both are gone", || kept(&server.endpoints[0]).is_empty());
+    // The first probe is sent after ten seconds. A peer that does not answer is given up after 16.
+    wait_until("both are closed", || kept(&server.endpoints[0]).is_empty());
     let passed = began.elapsed();
     wait_until("both are counted", || {
         server.counter("connections_open") == 0
@@ -43,12 +43,12 @@ fn n1_peer_vanishes_while_idle() {
         "{counters:?}"
     );
     assert_eq!(counters.get("closed{reset}"), Some(&1), "{counters:?}");
-    figure(&format!("n1: gone after {:.1} s", passed.as_secs_f64()));
+    figure(&format!("n1: closed after {:.1} s", passed.as_secs_f64()));
     assert!(passed < Duration::from_secs(20 + 10), "{passed:?}");
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// The peer can be heard and hears nothing, so what it is unsent stays unacknowledged, and keepalive does not run.
+/// The peer can send but receives nothing, so the echo stays unacknowledged, and keepalive does not run.
 #[test]
 fn n2_black_hole_while_writing() {
     if !can(&["ss"]) {
@@ -66,13 +66,17 @@ fn n2_black_hole_while_writing() {
     assert!(passed >= Duration::from_millis(1_400), "{passed:?}");
     assert!(passed < Duration::from_millis(2_500 + 10_000), "{passed:?}");
     assert_eq!(server.counter("closed{peer_timeout}"), 1);
-    assert_eq!(kept(&server.endpoints[0]).len(), 1, "the other one alone");
+    assert_eq!(
+        kept(&server.endpoints[0]).len(),
+        1,
+        "the other connection alone"
+    );
     other.is_echoed(b"served on");
     drop(other);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// The peer lives, and acknowledges every probe of its window, which stays shut. No timer of TCP's ends that.
+/// The peer lives, and acknowledges every window probe, but its window stays zero. No timer of TCP ends that.
 #[test]
 fn n3_zero_window_for_ever() {
     if !can(&["ss"]) {
@@ -82,7 +86,7 @@ fn n3_zero_window_for_ever() {
     let (other, stuck) = (server.connect(), server.connect());
     stuck.set_nonblocking(true).unwrap();
     let mut pinned = 0;
-    wait_until("it is cut", || {
+    wait_until("it is reset", || {
         while stuck.send(&[b'x'; 16 << 10]).is_ok() {}
         let most = kept(&server.endpoints[0])
             .iter()
@@ -91,20 +95,20 @@ fn n3_zero_window_for_ever() {
         pinned = pinned.max(most.unwrap_or(0));
         server.counter("closed{write_stall}") == 1
     });
-    // An orderly close would leave the unsent megabytes in the kernel, for as long as the peer likes.
+    // After an orderly close the kernel would keep the unsent megabytes for as long as the peer's window stays zero.
     let left = kept(&server.endpoints[0]);
     figure(&format!(
         "n3: {} KB pinned before, nothing after",
         pinned / 1_000
     ));
     assert_eq!(left.len(), 1, "{left:?}");
-    assert!(pinned > 100_000, "it was really stuck: {pinned}");
+    assert!(pinned > 100_000, "it was really stalled: {pinned}");
     other.is_echoed(b"served on");
     drop(other);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// Writes all of it and reads all of it at once, as a client must; and says FIN.
+/// Writes and reads at the same time, as a client with much to send must; then sends FIN.
 #[track_caller]
 fn converse(client: &Socket, sent: &[u8]) {
     thread::scope(|scope| {
@@ -116,14 +120,15 @@ fn converse(client: &Socket, sent: &[u8]) {
     });
 }
 
-/// What is lost on its way to the client, echoes and acknowledgements alike, TCP sends again. It takes time, and no more.
+/// TCP retransmits what is lost on its way to the client, echoes and acknowledgements alike. That costs time, and
+/// nothing else.
 #[test]
 fn n4_lost_packets() {
     if !can(&["ip"]) {
         return;
     }
     in_own_network(&[], || {
-        // Otherwise the loopback interface carries 64 KiB in one packet, and few packets are seldom lost.
+        // Otherwise the loopback interface carries 64 KiB in one packet, and of few packets hardly one is lost.
         sh("ip link set lo mtu 1500 gso_max_segs 1");
         let server = Serve::start(&[TCP], &[]);
         thread::scope(|scope| {
@@ -143,13 +148,13 @@ fn n4_lost_packets() {
         let again = sent_again();
         figure(&format!("n4: {again} packets were sent again"));
         assert!(again > 10, "{again}");
-        wait_until("all are gone", || server.counter("connections_open") == 0);
+        wait_until("all are closed", || server.counter("connections_open") == 0);
         assert_eq!(server.counter("closed{peer_closed}"), 3);
         assert_eq!(server.stop(Signal::SIGTERM).code, 0);
     });
 }
 
-/// Segments that TCP has sent more than once, in the network of this thread (`RetransSegs` of RFC 4022).
+/// Segments that TCP has retransmitted in the network namespace of this thread (`RetransSegs` of RFC 4022).
 fn sent_again() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
     let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
@@ -159,7 +164,7 @@ fn sent_again() -> u64 {
     count.parse().unwrap()
 }
 
-/// A megabit a second for both directions together, and a queue of 50 ms: what does not fit in is lost.
+/// A megabit a second for both directions together, and a queue of 50 ms: what does not fit is dropped.
 #[test]
 fn n5_a_slow_link_with_a_short_queue() {
     const LENGTH: usize = 40_000;
@@ -189,7 +194,8 @@ fn n5_a_slow_link_with_a_short_queue() {
     });
 }
 
-/// The row's thirty seconds are three here: the kernel's timers double with the time, and show nothing new.
+/// The row's thirty seconds are three here: the kernel's retransmission timeouts double each time, and show nothing
+/// new.
 #[test]
 fn n6_the_link_goes_down_and_comes_back() {
     if !can(&["ip"]) {
@@ -204,7 +210,7 @@ fn n6_the_link_goes_down_and_comes_back() {
         sh("ip link set lo down");
         let began = Instant::now();
         kept.say(b"said while it is down");
-        wait_until("the strict one gives up", || {
+        wait_until("the one with a timeout gives up", || {
             strict.counter("connections_open") == 0
         });
         let down = began.elapsed().as_secs_f64();
@@ -224,17 +230,18 @@ fn n6_the_link_goes_down_and_comes_back() {
     });
 }
 
-/// A thousand who are there and say a byte each in 29 seconds; ten thousand with `ECHO_FULL=1`. The plain server lets
-/// them: it costs next to nothing. The hardened one bounds how many come from one place and how long they may be silent.
+/// A thousand connections that send a byte each in 29 seconds; ten thousand with `ECHO_FULL=1`. The plain server serves
+/// them: they cost next to nothing. The hardened one limits the connections per prefix and the time that they may be
+/// silent.
 #[test]
-fn n7_thousands_who_say_next_to_nothing() {
+fn n7_thousands_of_nearly_silent_connections() {
     let count = match std::env::var_os("ECHO_FULL") {
         Some(_) => 10_000,
         None => 1_000,
     };
     let server = Serve::start(&[TCP], &[]);
     let clients: Vec<Socket> = (0..count).map(|_| server.connect()).collect();
-    wait_until("all are in", || server.counter("accepted") == count);
+    wait_until("all are accepted", || server.counter("accepted") == count);
     let (began, before) = (Instant::now(), server.cpu_ticks());
     for client in clients.iter().step_by(29).cycle() {
         client.say(b".");
@@ -251,7 +258,7 @@ fn n7_thousands_who_say_next_to_nothing() {
     assert!(percent < 5.0, "{ticks} ticks in {passed} s");
     assert_eq!(server.counter("connections_open"), count);
     drop(clients);
-    wait_until("all are gone", || server.counter("connections_open") == 0);
+    wait_until("all are closed", || server.counter("connections_open") == 0);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 
     let flags = [
@@ -268,15 +275,15 @@ fn n7_thousands_who_say_next_to_nothing() {
     wait_until("thirty are rejected", || {
         server.counter("rejected{prefix}") == 30
     });
-    wait_until("the silent are let go", || {
+    wait_until("the silent ones are closed", || {
         server.counter("closed{idle}") == 50
     });
     drop(clients);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
 }
 
-/// All of the server's sockets together may take 512 KB of the kernel's memory, which sixteen of its clients want for
-/// themselves. Nothing of it is an error; who asks for little still gets it, and afterwards everything is as before.
+/// All of the server's sockets together may take 512 KB of kernel memory, which sixteen of its clients alone would
+/// fill. That is no error; a connection that needs little still gets it, and afterwards everything is as before.
 #[test]
 fn n8_no_memory_for_tcp() {
     if !can(&[]) {
@@ -286,8 +293,9 @@ fn n8_no_memory_for_tcp() {
     let Some(group) = LittleMemory::new(LIMIT) else {
         return;
     };
-    // When they go, the kernel may have no room for their last segments either, or no window in which their reset would
-    // lie: it is dropped, nobody repeats it, and they look as if they were there. A probe is answered by another reset.
+    // When these clients close, the kernel may have no memory for their last segments either, or the reset may lie
+    // outside the window: it is dropped and not repeated, and the connection looks open. A keepalive probe is answered
+    // by another reset.
     let server = group.serve(&[TCP], &["--keepalive", "1s"]);
     let pinger = server.connect();
     pinger.is_echoed(b"plenty");
@@ -295,7 +303,7 @@ fn n8_no_memory_for_tcp() {
     for client in &greedy {
         client.set_nonblocking(true).unwrap();
     }
-    wait_until("the kernel has no more to give", || {
+    wait_until("the limit of memory is reached", || {
         for client in &greedy {
             while client.send(&[b'x'; 16 << 10]).is_ok() {}
         }
@@ -303,9 +311,11 @@ fn n8_no_memory_for_tcp() {
     });
     pinger.is_echoed(b"a little");
     drop(greedy);
-    wait_until("they are gone", || server.counter("connections_open") == 1);
+    wait_until("they are closed", || {
+        server.counter("connections_open") == 1
+    });
     figure(&format!(
-        "n8: at most {} bytes in use under a limit of {LIMIT}, and who asks for little is served",
+        "n8: at most {} bytes in use under a limit of {LIMIT}, and a connection that needs little is served",
         group.most_used()
     ));
     converse(&pinger, &noise(8, 200_000));
@@ -347,7 +357,7 @@ fn n9_bytes_around_an_urgent_one_come_back() {
     }
 }
 
-/// The way of a connection's first read is another one than that of the later ones.
+/// The first read of a connection takes another path than the later ones: it is made right after the accept.
 #[test]
 fn n9_an_urgent_byte_before_the_accept() {
     let mut server = bind(&[TCP], Limits::default());

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// On the loopback interface, all of 10/8 is ours: whoever is named as a source can be answered.
+/// On the loopback interface, all of 10/8 is local: every forged source can be answered.
 const NETWORK: [&str; 1] = ["10.0.0.1/8"];
 
 /// The address of the server's datagram socket.
@@ -38,7 +38,7 @@ fn source(text: &str) -> SocketAddrV4 {
     text.parse().unwrap()
 }
 
-/// An honest client is answered; so everything that was sent before has been seen.
+/// A client with an unforged source is answered; so every datagram sent before has been read.
 #[track_caller]
 fn is_answered(server: SocketAddrV4) {
     let client = UdpSocket::bind("10.0.0.200:0").unwrap();
@@ -47,9 +47,10 @@ fn is_answered(server: SocketAddrV4) {
     assert_eq!(client.recv(&mut [0; 16]).unwrap(), 6);
 }
 
-/// A datagram in the server's own name would be answered to itself, and that answer again, for ever.
+/// A datagram with the server's own address as source would be answered to the server itself, and that answer again,
+/// for ever.
 #[test]
-fn u5_loop_with_oneself() {
+fn u5_loop_with_itself() {
     if !can(&["ip"]) {
         return;
     }
@@ -57,7 +58,7 @@ fn u5_loop_with_oneself() {
         let (server, forger) = (serve(&[]), Forger::new());
         let own = v4(&server);
         assert!(forger.send(own, own, b"to myself"));
-        // Any address of ours has our port, and so may somebody else's who is set on us.
+        // Every local address has the server's port, and may belong to a second server that answers this one.
         assert!(forger.send(
             SocketAddrV4::new(Ipv4Addr::new(10, 7, 7, 7), own.port()),
             own,
@@ -74,9 +75,9 @@ fn u5_loop_with_oneself() {
     });
 }
 
-/// What two servers did in a loop that nobody stops: it ends when one of them has had its share.
+/// Two servers that answer each other without end: the loop ends when one of them reaches its rate limit.
 #[test]
-fn u6_loop_between_two_of_us() {
+fn u6_loop_between_two_servers() {
     if !can(&["ip"]) {
         return;
     }
@@ -102,7 +103,8 @@ fn u6_loop_between_two_of_us() {
     });
 }
 
-/// A stranger's echo server on a high port cannot be told from a client. What it draws is capped all the same.
+/// A foreign echo server on a high port cannot be told from a client. The rate of answers to it is limited all the
+/// same.
 #[test]
 fn u7_loop_with_a_reflector() {
     if !can(&["ip"]) {
@@ -127,7 +129,7 @@ fn u7_loop_with_a_reflector() {
                 }
                 count
             });
-            // A loop that the cap has ended is started anew, again and again.
+            // The rate limit has ended a loop; it is started anew, again and again.
             while began.elapsed() < Duration::from_secs(3) {
                 assert!(forger.send(source("10.0.0.9:40000"), v4(&server), b"ping"));
                 thread::sleep(Duration::from_millis(1));
@@ -152,7 +154,7 @@ fn u7_loop_with_a_reflector() {
     });
 }
 
-/// Services that answer by themselves, and sources that are no host: not one of them gets an answer.
+/// Services that answer by themselves, and source addresses of no host: none of them gets an answer.
 #[test]
 fn u8_sources_that_are_refused() {
     if !can(&["ip"]) {
@@ -177,7 +179,7 @@ fn u8_sources_that_are_refused() {
             forger.send(source(no_host), own, b"answer me");
         }
         is_answered(own);
-        // In the capture there is what was sent to the server, and what it answered: to the honest one alone.
+        // The capture has the datagrams sent to the server and its answers: to the unforged source alone.
         let mut answers = 0;
         let mut packet = [0; 256];
         while answers == 0 || !capture.nothing_more() {
@@ -204,7 +206,7 @@ fn u8_sources_that_are_refused() {
 }
 
 trait Capture {
-    /// Whether it has nothing to read now.
+    /// Whether nothing can be read now.
     fn nothing_more(&self) -> bool;
 }
 
@@ -215,7 +217,7 @@ impl Capture for Socket {
     }
 }
 
-/// Every datagram in the name of another victim: no cap of a source ever holds, and that of all of them does.
+/// Each datagram carries another forged source: the limit per source never applies, the total one does.
 #[test]
 fn u9_flood_from_forged_sources() {
     if !can(&["ip"]) {
@@ -231,7 +233,7 @@ fn u9_flood_from_forged_sources() {
             let port = 3_000 + (bits >> 40) as u16 % 20_000;
             forger.send(SocketAddrV4::new(victim, port), own, b"pour this over them");
         }
-        wait_until("all are seen", || {
+        wait_until("all are read", || {
             let before = server.counter("datagrams_in");
             thread::sleep(Duration::from_millis(20));
             server.counter("datagrams_in") == before
@@ -254,7 +256,7 @@ fn u9_flood_from_forged_sources() {
 
 // --- Answers that cannot be sent ---------------------------------------------------------------------------------------
 
-/// The first three answers fail in this way. They are dropped and counted with this reason, and the fourth is sent.
+/// The first three answers fail with this error. They are dropped and counted with this reason, and the fourth is sent.
 #[track_caller]
 fn check_failing(call: &str, errno: &str, reason: &str, address: &str) {
     let fault = format!("{call}:error={errno}:when=1..3");
@@ -275,7 +277,7 @@ fn check_failing(call: &str, errno: &str, reason: &str, address: &str) {
 }
 
 #[test]
-fn u3_no_room_for_an_answer() {
+fn u3_an_answer_without_buffer_space_is_dropped() {
     if can(&["strace"]) {
         for errno in ["EAGAIN", "ENOBUFS"] {
             check_failing("sendto", errno, "dropped{would_block}", "udp://127.0.0.1:0");
@@ -306,7 +308,8 @@ fn u4_an_answer_that_cannot_be_sent() {
     ] {
         check_failing("sendto", errno, "dropped{error}", "udp://127.0.0.1:0");
     }
-    // What became of an earlier answer is told by a later receive, and is not the end of the socket either.
+    // A later receive reports the failure of an earlier answer (an ICMP error), and that does not end the socket
+    // either.
     let fault = "recvfrom:error=ECONNREFUSED:when=1..3";
     let server = failing(fault, &["udp://127.0.0.1:0"], &[]);
     let client = udp("127.0.0.1:0", ip(&server.endpoints[0]));
@@ -353,7 +356,7 @@ fn u10_a_wildcard_answers_from_the_address_that_was_asked() {
             "udp://0.0.0.0:0",
             "127.0.0.1:0",
             asked,
-            &[b"who are you?", b""],
+            &[b"which one?", b""],
         );
     }
 }
@@ -372,7 +375,8 @@ fn u10_a_dual_stack_wildcard_answers_both_families() {
     }
 }
 
-/// Without the address that was asked, the kernel would answer from the one that leads to the client: here its own.
+/// Without IP_PKTINFO (the address that was asked), the kernel would answer from the address that leads to the client:
+/// here the client's own.
 #[cfg(feature = "pktinfo")]
 #[test]
 fn u10_a_machine_with_two_addresses() {
@@ -386,7 +390,7 @@ fn u10_a_machine_with_two_addresses() {
         client.set_read_timeout(Some(DEADLINE)).unwrap();
         for asked in ["10.2.0.1", "10.1.0.1", "127.0.0.1"] {
             let asked = SocketAddr::new(asked.parse().unwrap(), port);
-            client.send_to(b"who are you?", asked).unwrap();
+            client.send_to(b"which one?", asked).unwrap();
             let (length, answered) = client.recv_from(&mut [0; 64]).unwrap();
             assert_eq!((length, answered), (12, asked));
         }
@@ -395,7 +399,7 @@ fn u10_a_machine_with_two_addresses() {
 }
 
 #[test]
-fn u11_a_burst_and_then_silence() {
+fn u11_a_burst_and_then_no_more_edge() {
     let (mut server, address) = waiting(Limits {
         datagrams_per_source: None,
         datagrams_total: None,
@@ -405,7 +409,7 @@ fn u11_a_burst_and_then_silence() {
     for number in 0..10_000_u32 {
         client.send(&number.to_be_bytes()).unwrap();
     }
-    // As many of them as the kernel had room for are one edge, and nothing comes that would make another.
+    // The datagrams that fit into the receive buffer are one edge, and nothing arrives that would raise another.
     let read_all = |in_: u64| in_ + kernel_drops(address) == 10_000;
     turn_until(&mut server, "all are read", |stats| {
         read_all(stats.datagrams_in)
@@ -417,7 +421,7 @@ fn u11_a_burst_and_then_silence() {
     assert!(stats.datagrams_in > per_turn, "more than one turn's worth");
     assert!(stats.budget_yields >= stats.datagrams_in / per_turn);
     figure(&format!(
-        "u11: of 10,000 in one edge {} are answered, and the kernel had no room for the others",
+        "u11: of 10,000 in one edge {} are answered, and the kernel dropped the rest",
         stats.datagrams_out
     ));
 }

@@ -1,4 +1,4 @@
-//! X: the file of a Unix socket, and what comes over one.
+//! X: the file of a Unix socket, and what arrives over one.
 
 use crate::support::{
     DEADLINE, Dir, Running, Serve, Talk, connect, ended, exists, program, skip, try_connect,
@@ -31,7 +31,7 @@ fn x1_the_socket_of_a_server_that_was_killed_is_replaced() {
 }
 
 #[test]
-fn x2_the_socket_of_a_living_server_is_left_to_it() {
+fn x2_the_socket_of_a_running_server_is_not_replaced() {
     let directory = Dir::new();
     let address = directory.address("unix", "s");
     let first = Serve::start(&[&address], &[]);
@@ -70,17 +70,17 @@ fn x3_what_is_no_socket_is_refused_and_stays() {
 
 #[test]
 fn x3_the_stale_socket_of_another_user_is_refused_and_stays() {
-    const SOMEBODY: u32 = 12_345;
+    const ANOTHER_USER: u32 = 12_345;
     let directory = Dir::new();
     let path = directory.path("s");
     drop(UnixListener::bind(&path).unwrap());
-    if chown(&path, Some(SOMEBODY), None).is_err() {
+    if chown(&path, Some(ANOTHER_USER), None).is_err() {
         return skip("only root can make a file of another user");
     }
     let address = directory.address("unix", "s");
     let refused = ended(program().args(["serve", &address]));
     refused.failed(73, &[&address, "belongs to user 12345", "remove it"]);
-    assert_eq!(fs::metadata(&path).unwrap().uid(), SOMEBODY);
+    assert_eq!(fs::metadata(&path).unwrap().uid(), ANOTHER_USER);
     assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 1);
 }
 
@@ -103,7 +103,7 @@ fn x4_a_socket_file_has_the_mode_that_was_asked_for() {
     assert_eq!((mode("s"), mode("d")), (Some(0o662), Some(0o662)));
 }
 
-/// With a umask that lets everybody in, looked at as fast as can be, while a server starts again and again.
+/// With a umask that allows every user, checked as often as possible, while a server starts again and again.
 #[test]
 fn x4_the_mode_is_never_wider_not_even_while_it_starts() {
     let directory = Dir::new();
@@ -124,7 +124,7 @@ fn x4_the_mode_is_never_wider_not_even_while_it_starts() {
         let server = Serve::spawn(&mut command);
         wait_until("the new file is there", || {
             for entry in fs::read_dir(directory.path("")).unwrap().flatten() {
-                // The socket's file, or the directory in which it is made, of which nothing can be reached then.
+                // The socket's file, or the directory in which it is staged, where nothing can be reached meanwhile.
                 let mode = mode(&entry.path()).unwrap_or(0);
                 assert_eq!(mode & 0o077, 0, "{:?} has mode {mode:o}", entry.path());
                 seen += 1;
@@ -134,16 +134,16 @@ fn x4_the_mode_is_never_wider_not_even_while_it_starts() {
         });
         drop(server); // by SIGKILL, so that the next one finds a stale file
     }
-    println!("x4: looked at {seen} files while ten servers started");
+    println!("x4: checked {seen} files while ten servers started");
 }
 
 #[test]
-fn x5_a_path_that_cannot_be_is_refused() {
+fn x5_an_impossible_path_is_refused() {
     let missing = ended(program().args(["serve", "unix:///nowhere/at/all"]));
     missing.failed(73, &["unix:///nowhere/at/all", "no directory /nowhere/at"]);
     let long = format!("unix:///{}", "x".repeat(120));
     ended(program().args(["serve", &long])).failed(64, &["121 bytes", "107"]);
-    // Nobody makes files there, not even root.
+    // No process can make files there, not even root's.
     let closed = ended(program().args(["serve", "unix:///proc/self/s"]));
     closed.failed(73, &["unix:///proc/self/s", "may make files"]);
 }
@@ -161,9 +161,9 @@ fn x6_the_socket_file_of_a_successor_stays() {
     assert_eq!(successor.drain().accepted, 1);
 }
 
-/// What the one who leaves by SIGUSR2 does, without a process for it.
+/// What the old process does after SIGUSR2, within one process.
 #[test]
-fn x6_a_server_that_leaves_its_listeners_leaves_the_file_to_the_next_one() {
+fn x6_a_server_that_hands_its_listeners_over_keeps_the_file_for_the_next_one() {
     use crate::support::{bind, sock_addr, turn_until};
     use echo_reactor::echo::{Server, Turn};
     use echo_reactor::net::{BoundSocket, SocketFile};
@@ -177,9 +177,13 @@ fn x6_a_server_that_leaves_its_listeners_leaves_the_file_to_the_next_one() {
     let listeners = listeners.map(|(listener, _)| BoundSocket::from_fd(listener).unwrap());
     let mut new = Server::with_sockets(listeners.collect(), Limits::default()).unwrap();
     old.detach_listeners();
-    assert_eq!(old.turn(None).unwrap(), Turn::Finished, "nobody was inside");
+    assert_eq!(
+        old.turn(None).unwrap(),
+        Turn::Finished,
+        "no connection was open"
+    );
     drop(old);
-    assert!(exists(&path), "it was left");
+    assert!(exists(&path), "the file was kept");
 
     for file in files {
         new.adopt_socket_file(SocketFile::from_identity(file));
@@ -194,7 +198,7 @@ fn x6_a_server_that_leaves_its_listeners_leaves_the_file_to_the_next_one() {
     assert!(!exists(&path), "the last one has removed it");
 }
 
-/// Sends bytes with descriptors beside them, and more bytes behind.
+/// Sends bytes with descriptors attached (SCM_RIGHTS), and more bytes after them.
 #[track_caller]
 fn send_descriptors(client: &UnixStream, count: usize) {
     let descriptors = vec![client.as_raw_fd(); count];
@@ -211,7 +215,7 @@ fn send_descriptors(client: &UnixStream, count: usize) {
 }
 
 #[test]
-fn x7_descriptors_sent_to_us_are_closed_and_the_bytes_behind_them_come_back() {
+fn x7_received_descriptors_are_closed_and_the_bytes_after_them_come_back() {
     for model in ["reactor", "threads"] {
         let directory = Dir::new();
         let address = directory.address("unix", "echo");

@@ -1,5 +1,5 @@
-//! T: the whole of it, under tools that see what no test asks. T1's matrix over the simulated network is
-//! `src/simulation/torture.rs`, T2 is `src/simulation/seeds.rs`; here are those of the program on the real kernel.
+//! T: the whole program, under tools that see what no single test checks. T1's matrix over the simulated network is
+//! `src/simulation/torture.rs`, T2 is `src/simulation/seeds.rs`; here are the tests of the program on the real kernel.
 
 use crate::support::fault::{can, figure};
 use crate::support::{DEADLINE, Dir, Serve, Talk, connect, has_tool, ip, noise, program, wrapped};
@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Every system call that the server makes on its sockets, queues and files, from its start to its end, and the errnos
-/// that their pages name and that can come to pass. (EFAULT would be a bug of the kernel's or of std's; writing to standard output and error is
-/// L's business.)
+/// Every system call that the server makes on its sockets, epoll instances and files, from its start to its end, with
+/// the errnos that its man page names and that can occur. (EFAULT would be a bug of the kernel or of std; writes to
+/// standard output and error are in the L rows.)
 const CALLS: [(&str, &str); 21] = [
     ("socket", "EMFILE ENFILE ENOBUFS ENOMEM EACCES EAFNOSUPPORT"),
     ("setsockopt", "EINVAL ENOPROTOOPT ENOMEM EPERM"),
@@ -50,13 +50,13 @@ const CALLS: [(&str, &str); 21] = [
     ("unlink", "ENOENT EPERM EROFS"),
     ("rename", "EACCES ENOSPC EROFS"),
 ];
-/// The so-many-th call that fails. The first few are those of the start; later ones meet clients.
+/// Which call fails, counted from the first. Low numbers are calls of the start; high ones are made for clients.
 const PLACES: [u32; 3] = [1, 3, 8];
-/// The program's loader comes first, and opens and closes files of its own.
+/// The dynamic loader runs first, and opens and closes files of its own.
 const LOADER: u32 = 7;
 
-/// Each call fails once, in each way, at each place, in a process of its own: it never panics, never hangs, and never
-/// loses count; what it cannot do without, it names and ends.
+/// Each call fails once, in each way, at each place, in a process of its own: the server never panics, never hangs, and
+/// never loses count; where it cannot go on without the call, it names the call and ends.
 #[test]
 fn t1_every_system_call_fails_on_the_real_kernel() {
     if !can(&["strace"]) {
@@ -90,7 +90,7 @@ fn t1_every_system_call_fails_on_the_real_kernel() {
     });
     let (struck, served) = (struck.into_inner(), served.into_inner());
     figure(&format!(
-        "t1: {struck} faults in {} system calls of the program; it served and ended in order {served} times",
+        "t1: {struck} faults in {} system calls of the program; it served and exited normally {served} times",
         CALLS.len()
     ));
     assert!(struck > 150, "only {struck} faults");
@@ -134,7 +134,8 @@ fn torture(call: &str, errno: &str, place: u32) -> Fate {
         use_it(&serve, &directory);
         serve.signal(Signal::SIGTERM);
         if call == "sendto" {
-            // The handler of signals writes to itself by sendto too, so it may have been this signal that was lost.
+            // The signal handler calls sendto on its own socket too, so the injected fault may have hit this signal's
+            // byte.
             thread::sleep(Duration::from_millis(500));
             serve.signal(Signal::SIGTERM);
         }
@@ -157,7 +158,7 @@ fn torture(call: &str, errno: &str, place: u32) -> Fate {
     }
     let report = fs::read_to_string(&json).unwrap_or_default();
     if let Ok(report) = serde_json::from_str::<Value>(&report) {
-        assert_balanced(&report, &what);
+        assert_consistent(&report, &what);
     }
     let log = fs::read_to_string(&log).unwrap_or_default();
     Fate {
@@ -166,8 +167,8 @@ fn torture(call: &str, errno: &str, place: u32) -> Fate {
     }
 }
 
-/// What clients do. Whether they get what they ask for depends on what fails; that they get it in time or not at all does
-/// not.
+/// What clients do. Whether they are served depends on what fails; that they are served before the deadline or not at
+/// all does not.
 fn use_it(serve: &Serve, directory: &Dir) {
     let patience = Some(Duration::from_secs(1));
     let talk = |stream: &mut dyn ReadWrite| {
@@ -197,9 +198,9 @@ fn use_it(serve: &Serve, directory: &Dir) {
 trait ReadWrite: Read + Write {}
 impl<T: Read + Write> ReadWrite for T {}
 
-/// The three equations of the counters.
+/// Checks the three equations of the counters.
 #[track_caller]
-fn assert_balanced(report: &Value, what: &str) {
+fn assert_consistent(report: &Value, what: &str) {
     let number = |name: &str| report[name].as_u64().unwrap();
     let sum = |family: &str| {
         let counts = report[family].as_object().unwrap().values();
@@ -223,8 +224,8 @@ fn assert_balanced(report: &Value, what: &str) {
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
-/// valgrind sees every allocation of the server and who still points to it at the end: nothing may be lost, and no byte
-/// be read that was never written.
+/// valgrind tracks every allocation of the server and the pointers to it at the end: nothing may be lost, and no byte
+/// that was never written may be read.
 #[test]
 fn t3_valgrind_finds_no_leak_and_no_error() {
     if !has_tool("valgrind") {
@@ -248,7 +249,7 @@ fn t3_valgrind_finds_no_leak_and_no_error() {
         for (number, client) in (0..).zip(&clients) {
             client.is_echoed(&noise(number, 1_000));
         }
-        // One is unsent bytes, one resets, and the others leave as they like.
+        // One client has unsent bytes, one resets, and the rest close with a FIN.
         clients[0].push();
         clients.into_iter().skip(1).step_by(2).for_each(Talk::reset);
     }
@@ -271,7 +272,7 @@ fn t3_valgrind_finds_no_leak_and_no_error() {
     told.for_each(|line| println!("{line}"));
 }
 
-/// The real soak takes half an hour and more; this one shows that it works, and that six seconds are good.
+/// The full soak takes half an hour or more; this one shows that the script works, and that six seconds pass.
 #[test]
 fn t4_a_short_soak() {
     if !has_tool("python3") {
