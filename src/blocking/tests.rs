@@ -1,6 +1,6 @@
 //! Both models over both families, with real sockets; and the loop of one connection against a scripted one.
 //!
-//! Nothing here sleeps to be in time: every wait is for an event, with a deadline that only a failure reaches. Every
+//! No test sleeps for synchronisation: every wait is for an event, with a deadline that only a failure reaches. Every
 //! server is ended by [`Running::end`], which checks the counters.
 
 use super::*;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// What only a failure waits for.
+/// A deadline that only a failing test reaches.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 const MODELS: [Model; 2] = [Model::Iterative, Model::ThreadPerConnection];
@@ -50,7 +50,7 @@ impl Running {
         Client::connect(&self.endpoints[0])
     }
 
-    /// Waits for something that only the counters tells.
+    /// Waits for a state that only the counters show.
     #[track_caller]
     fn waits_until(&self, condition: impl Fn(&Stats) -> bool) {
         let begin = Instant::now();
@@ -60,7 +60,7 @@ impl Running {
         }
     }
 
-    /// Waits for the end, and checks that the counters balances and that nothing is left in it.
+    /// Waits for the end, and checks that the counters are consistent and no connection is open.
     #[track_caller]
     fn end(self) -> Stats {
         let stats = self.result.recv_timeout(DEADLINE).unwrap().unwrap();
@@ -75,7 +75,7 @@ impl Running {
     }
 }
 
-/// A client whose every wait has a deadline.
+/// A client with a deadline on every read and write.
 struct Client(Socket);
 
 impl Client {
@@ -108,7 +108,7 @@ impl Client {
         assert_eq!(self.0.read(&mut [0; 16]).unwrap(), 0);
     }
 
-    /// Sends and never reads, until nothing more goes: the server's thread is then stuck in a write.
+    /// Sends and never reads, until no write succeeds: the server's thread is then blocked in a write.
     fn clogs(&mut self) {
         self.0
             .set_write_timeout(Some(Duration::from_millis(200)))
@@ -122,7 +122,7 @@ impl Client {
     }
 }
 
-/// An address of each family. Abstract names need no cleaning up; a file has a test of its own.
+/// An address of each family. An abstract name leaves no file; a socket file has a test of its own.
 fn families() -> [String; 2] {
     static SERIAL: AtomicU32 = AtomicU32::new(0);
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
@@ -181,7 +181,7 @@ fn clients_are_echoed_one_after_the_other() {
 }
 
 #[test]
-fn a_half_close_gets_everything_and_then_the_end() {
+fn after_a_half_close_the_client_gets_every_byte_and_fin() {
     everywhere(|model, address| {
         let server = Running::start(model, &[address], Limits::default());
         let mut client = server.client();
@@ -206,13 +206,13 @@ fn a_half_close_gets_everything_and_then_the_end() {
 }
 
 #[test]
-fn draining_wakes_those_who_wait_for_somebody() {
+fn draining_wakes_threads_blocked_in_accept() {
     everywhere(|model, address| {
         let server = Running::start(model, &[address], Limits::default());
         server.handle.drain();
         assert_eq!(server.end(), Stats::default());
     });
-    // And every one of several, on the way to accept or in it.
+    // With several listeners, every thread: blocked in accept(2), or on its way there.
     let [_, unix] = families();
     let addresses = ["127.0.0.1:0", "127.0.0.1:0", "0.0.0.0:0", &unix];
     let server = Running::start(Model::ThreadPerConnection, &addresses, Limits::default());
@@ -224,7 +224,7 @@ fn draining_wakes_those_who_wait_for_somebody() {
 }
 
 #[test]
-fn draining_says_goodbye_to_the_quiet() {
+fn draining_sends_fin_to_idle_clients() {
     everywhere(|model, address| {
         let server = Running::start(model, &[address], Limits::default());
         let mut client = server.client();
@@ -270,7 +270,7 @@ fn draining_ends_a_stream_in_full_flow() {
         drop(client);
         let stats = server.end();
         writing.join().unwrap();
-        // In order if its queue was empty for a moment, else when the time was over.
+        // Shut down if its queue was empty for a moment, else aborted at the drain timeout.
         let ours = stats.closed(CloseReason::ShutDown) + stats.closed(CloseReason::Aborted);
         assert_eq!((stats.accepted, ours), (1, 1), "{stats}");
         assert!(stats.bytes_out >= echo as u64);
@@ -278,7 +278,7 @@ fn draining_ends_a_stream_in_full_flow() {
 }
 
 #[test]
-fn stopping_cuts_who_never_reads() {
+fn a_stop_aborts_a_client_that_never_reads() {
     everywhere(|model, address| {
         let server = Running::start_with(model, &[address], Limits::default(), &small_buffers());
         let mut client = server.client();
@@ -291,7 +291,7 @@ fn stopping_cuts_who_never_reads() {
 }
 
 #[test]
-fn draining_cuts_who_never_reads_when_its_time_is_over() {
+fn draining_aborts_a_client_that_never_reads_at_the_timeout() {
     everywhere(|model, address| {
         let limits = Limits {
             drain_timeout: Duration::from_millis(100),
@@ -348,7 +348,7 @@ fn a_stalled_write_ends_in_a_reset() {
 }
 
 #[test]
-fn the_idle_leave_and_the_next_is_served() {
+fn idle_connections_are_closed_and_the_next_is_served() {
     everywhere(|model, address| {
         let limits = Limits {
             idle_timeout: Some(Duration::from_millis(50)),
@@ -370,7 +370,7 @@ fn the_idle_leave_and_the_next_is_served() {
 }
 
 #[test]
-fn the_second_of_one_waits_in_the_queue() {
+fn at_a_limit_of_one_the_second_waits_in_the_queue() {
     for address in families() {
         let limits = Limits {
             connections_max: 1,
@@ -380,7 +380,7 @@ fn the_second_of_one_waits_in_the_queue() {
         let (mut first, mut second) = (server.client(), server.client());
         first.asks(b"first");
         second.0.write_all(b"second").unwrap();
-        // That nothing comes can only be told by waiting for it.
+        // That nothing comes can only be shown by a timeout.
         second
             .0
             .set_read_timeout(Some(Duration::from_millis(100)))
@@ -417,7 +417,7 @@ fn the_limit_holds_across_listeners() {
     for turn in 0..50 {
         let mut first = Client::connect(&server.endpoints[turn % 2]);
         let mut second = Client::connect(&server.endpoints[1 - turn % 2]);
-        // Whichever came in first, the other is served when it has left.
+        // Whichever was accepted first, the other one is served when the first has closed.
         second.0.write_all(b"second").unwrap();
         first.0.write_all(b"first").unwrap();
         second.0.shutdown(Shutdown::Write).unwrap();
@@ -471,7 +471,7 @@ fn a_reset_ends_one_connection_and_no_other() {
         polite.asks(b"y");
         drop(polite);
         server.waits_until(|stats| stats.closed_total() == 2);
-        // Unix sockets know no reset: who leaves with nothing unread has finished.
+        // Unix sockets have no reset: closing with nothing unread is an orderly end.
         let expected = match server.endpoints[0] {
             Endpoint::Tcp(_) => (1, 1),
             _ => (0, 2),
@@ -492,13 +492,13 @@ fn a_reset_ends_one_connection_and_no_other() {
 }
 
 #[test]
-fn without_a_thread_the_client_goes_and_the_server_stays() {
+fn without_a_thread_the_connection_is_closed_and_the_server_stays() {
     let address = "127.0.0.1:0".parse().unwrap();
     let mut limits = Limits {
         accept_retry: Duration::from_millis(1),
         ..Limits::default()
     };
-    // More than a process can address, which `Limits::check` would not let through.
+    // More than a process can address, which `Limits::check` would refuse.
     limits.thread_stack_bytes = 1 << 48;
     let model = Model::ThreadPerConnection;
     let mut server = Server::bind(
@@ -522,7 +522,7 @@ fn without_a_thread_the_client_goes_and_the_server_stays() {
 }
 
 #[test]
-fn a_listener_that_breaks_ends_the_server_only_if_it_was_the_last() {
+fn a_broken_listener_ends_the_server_only_if_it_was_the_last() {
     for model in MODELS {
         let server = Server::bind(
             model,
@@ -554,7 +554,7 @@ fn a_listener_that_breaks_ends_the_server_only_if_it_was_the_last() {
 }
 
 #[test]
-fn a_shortage_pauses_until_somebody_leaves() {
+fn a_shortage_pauses_accepting_until_a_connection_closes() {
     let limits = Limits {
         accept_retry: 10 * DEADLINE,
         ..Limits::default()
@@ -577,7 +577,7 @@ fn a_shortage_pauses_until_somebody_leaves() {
 }
 
 #[test]
-fn a_socket_file_goes_with_the_server_and_not_with_its_handles() {
+fn a_socket_file_is_removed_with_the_server_and_not_with_its_handles() {
     for model in MODELS {
         let name = format!("echo-reactor-blocking-{}-{model:?}", std::process::id());
         let path = std::env::temp_dir().join(name);
@@ -593,7 +593,7 @@ fn a_socket_file_goes_with_the_server_and_not_with_its_handles() {
 }
 
 #[test]
-fn ipv6_is_served_where_there_is_any() {
+fn ipv6_is_served_where_the_machine_has_it() {
     let Ok(_) = std::net::TcpListener::bind("[::1]:0") else {
         return;
     };
@@ -606,7 +606,7 @@ fn ipv6_is_served_where_there_is_any() {
 }
 
 #[test]
-fn what_cannot_start_says_why_and_what_to_do() {
+fn a_server_that_cannot_start_says_why_and_what_to_do() {
     #[track_caller]
     fn check(model: Model, addresses: &[&str], limits: Limits, expected: &[&str]) {
         let addresses: Vec<Address> = addresses.iter().map(|text| text.parse().unwrap()).collect();
@@ -678,7 +678,7 @@ enum Step {
     Fail(io::ErrorKind),
 }
 
-/// A socket that follows a script, and remembers what was written to it.
+/// A socket that follows a script, and records what was written to it.
 #[derive(Debug)]
 struct Scripted {
     steps: VecDeque<Step>,
@@ -715,7 +715,7 @@ impl Write for &mut Scripted {
 }
 
 #[test]
-fn one_connection_follows_its_socket() {
+fn one_connection_handles_every_result_of_its_socket() {
     use Step::{Fail, Read, Write};
     use io::ErrorKind::{BrokenPipe, ConnectionReset, Interrupted, TimedOut, WouldBlock};
 
@@ -742,7 +742,7 @@ fn one_connection_follows_its_socket() {
         b"abc",
         0,
     );
-    // Interrupted calls are made again; short writes go on where they ended.
+    // Interrupted calls are repeated; short writes continue where they ended.
     check(
         vec![
             Fail(Interrupted),
@@ -792,13 +792,13 @@ fn one_connection_follows_its_socket() {
 }
 
 #[test]
-fn the_kernel_wakes_every_accept_when_its_listener_is_shut() {
+fn the_kernel_wakes_every_accept_when_its_listener_is_shut_down() {
     for address in families() {
         let address: Address = address.parse().unwrap();
         let endpoint = address.resolve().unwrap().remove(0);
         let bound = BoundSocket::new(&endpoint, &BindOptions::default()).unwrap();
         let (sender, results) = mpsc::channel();
-        // Three are in the call by the time of the shutdown, or on their way to it; the fourth surely comes after it.
+        // Three threads are in the call at the shutdown, or on their way to it; the fourth surely calls after it.
         thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {

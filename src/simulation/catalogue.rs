@@ -1,7 +1,7 @@
-//! Rows of the fault catalogue whose faithful place is the simulated network: each test is named after its row.
+//! Rows of the fault catalogue that are tested in the simulated network: each test is named after its row.
 //!
-//! They need what no real kernel does on demand: events for nothing, for those who have left, twice in one batch, more at
-//! once than there is room for; or turns that can be counted. What the kernel itself is the point of is in
+//! They need what no real kernel does on demand: spurious events, stale events, two events for one source in a batch,
+//! more events than a batch holds; or turns that can be counted. Rows that need the real kernel are in
 //! `tests/it/catalogue`.
 
 use super::network::{Kind, Knobs};
@@ -11,8 +11,8 @@ use crate::reactor::Interest;
 use crate::stats::CloseReason;
 use std::time::Duration;
 
-/// A kind world with room for everything, to be made unkind in one way.
-fn roomy() -> Knobs {
+/// A fault-free network without tight limits, to which a test adds one fault.
+fn unlimited() -> Knobs {
     Knobs {
         events_max: 1_024,
         window_bytes: 16 << 20,
@@ -28,10 +28,10 @@ fn pattern(client: usize, place: usize) -> u8 {
 // --- E: edges ----------------------------------------------------------------------------------------------------------
 
 #[test]
-fn e1_events_for_nothing_change_nothing() {
+fn e1_spurious_events_change_nothing() {
     let knobs = Knobs {
         spurious_event: 1_000, // one in every wait
-        ..roomy()
+        ..unlimited()
     };
     let mut stage = Stage::in_world(Limits::default(), knobs);
     let sockets = stage.connect(3);
@@ -40,7 +40,7 @@ fn e1_events_for_nothing_change_nothing() {
         stage.turn();
     }
     let after = stage.server.stats();
-    // One of four sockets is the listener, whose accept finds nobody.
+    // One of four sockets is the listener; its accept would block.
     assert!(after.spurious_events > before.spurious_events + 20);
     assert_eq!((after.connections_open, after.bytes_in), (3, 0));
     assert_eq!(after.check_invariants(), Ok(()));
@@ -50,17 +50,17 @@ fn e1_events_for_nothing_change_nothing() {
 }
 
 #[test]
-fn e2_events_for_somebody_who_has_left_are_nobodys() {
+fn e2_stale_events_of_a_closed_connection_wake_none() {
     let knobs = Knobs {
-        stale_event: 1_000, // one in every wait, as soon as anybody has left
-        ..roomy()
+        stale_event: 1_000, // one in every wait, as soon as a connection has closed
+        ..unlimited()
     };
     let mut stage = Stage::in_world(Limits::default(), knobs);
     let sockets = stage.connect(2);
     stage.finish(sockets[0]);
     stage.settle();
     assert_eq!(stage.closed(CloseReason::PeerClosed), 1);
-    let new_connection = stage.connect(1)[1]; // it lives in the slot that has come free
+    let new_connection = stage.connect(1)[1]; // it lives in the slot that has become free
     let before = stage.server.stats().clone();
     for _ in 0..100 {
         stage.turn();
@@ -69,26 +69,26 @@ fn e2_events_for_somebody_who_has_left_are_nobodys() {
     assert_eq!(after.stale_events, before.stale_events + 100);
     assert_eq!(
         after.spurious_events, before.spurious_events,
-        "nobody was woken in another's place"
+        "no connection was woken by a stale event"
     );
     assert_eq!(after.connections_open, 2);
     stage.is_echoed(new_connection, 10);
     stage.is_echoed(sockets[1], 10);
 }
 
-/// One source may be reported twice in a batch. If the first report ends it, and a new connection in the same batch gets its
-/// slot (slab gives out the one freed last), the second report names the new connection's slot.
+/// One source may be reported twice in a batch. If the first event ends it, and a new connection in the same batch gets
+/// its slot (the slab reuses the slot that was freed last), the second event names the new connection's slot.
 #[test]
 fn e3_slot_reuse_in_one_batch() {
     const ROUNDS: usize = 20_000;
     let knobs = Knobs {
-        spurious_event: 1_000, // a second report of somebody, at the end of the batch
-        ..roomy()
+        spurious_event: 1_000, // a second event of one source, at the end of the batch
+        ..unlimited()
     };
     let mut stage = Stage::in_world(Limits::default(), knobs);
     let mut value = stage.connect(1)[0];
     for round in 0..ROUNDS {
-        // In one batch: the value leaves, somebody comes, and there may be a second event for the one who has left.
+        // In one batch: the connection ends, a new one is accepted, and there may be a second event for the closed one.
         stage.finish(value);
         stage.arrive(1);
         stage.turn();
@@ -106,9 +106,9 @@ fn e3_slot_reuse_in_one_batch() {
 }
 
 #[test]
-fn e6_what_the_budget_left_comes_back_without_another_edge() {
+fn e6_data_left_by_the_budget_is_read_without_another_edge() {
     const BURST: usize = 10 << 20;
-    let mut stage = Stage::in_world(Limits::default(), roomy());
+    let mut stage = Stage::in_world(Limits::default(), unlimited());
     let socket = stage.connect(1)[0];
     let turns = stage.server.stats().turns;
     stage.send_pattern(socket, 0, BURST);
@@ -121,27 +121,30 @@ fn e6_what_the_budget_left_comes_back_without_another_edge() {
     stage.has_echo(socket, 0, BURST);
 }
 
-/// The loop must not wait for the kernel while somebody is queued: it may have nothing more to say.
+/// The loop must not block while a source is queued: no further event may come.
 #[test]
-fn e6_nobody_sleeps_while_somebody_is_queued() {
-    let mut stage = Stage::in_world(Limits::default(), roomy());
+fn e6_the_loop_does_not_block_while_a_source_is_queued() {
+    let mut stage = Stage::in_world(Limits::default(), unlimited());
     let socket = stage.connect(1)[0];
     let before = stage.network.kernel().now;
     stage.send_pattern(socket, 0, 2 << 20);
     while stage.server.stats().bytes_out < 2 << 20 {
-        assert!(stage.server.stats().turns < 1_000, "nobody is served");
+        assert!(
+            stage.server.stats().turns < 1_000,
+            "the queued source is not served"
+        );
         let wait = Some(Duration::from_secs(3_600));
         let _ = stage.server.turn(wait).expect("the loop goes on");
     }
-    assert_eq!(stage.network.kernel().now, before, "not a moment");
+    assert_eq!(stage.network.kernel().now, before, "no time has passed");
 }
 
 #[test]
-fn e9_more_events_than_there_is_room_for() {
+fn e9_more_events_than_a_batch_holds() {
     const CLIENTS: usize = 5_000;
     let knobs = Knobs {
         events_max: 64,
-        ..roomy()
+        ..unlimited()
     };
     let mut stage = Stage::in_world(Limits::default(), knobs);
     let sockets = stage.connect(CLIENTS);
@@ -158,15 +161,15 @@ fn e9_more_events_than_there_is_room_for() {
     assert!(stats.turns - turns >= (CLIENTS / 64) as u64);
 }
 
-/// However many have more than their budget, a turn takes in only so many of them; and all have their turn.
+/// However many sources have more than their budget, a turn serves only so many of them; and all are served in the end.
 #[test]
-fn e9_a_turn_has_an_end_however_many_queue_up() {
+fn e9_a_turn_is_bounded_however_many_sources_are_queued() {
     const CLIENTS: usize = 1_000;
     const EACH: usize = 20;
-    const PER_TURN: u64 = 2 * 128; // of those who queued up, and of those of whom the kernel speaks
+    const PER_TURN: u64 = 2 * 128; // requeued sources, and events of the kernel
     let knobs = Knobs {
         events_max: 128,
-        ..roomy()
+        ..unlimited()
     };
     let limits = Limits {
         read_buffer_bytes: 8, // so that three reads, and three turns, are needed
@@ -185,7 +188,7 @@ fn e9_a_turn_has_an_end_however_many_queue_up() {
         let read = stage.server.stats().bytes_in - before;
         assert!(read <= PER_TURN * 8, "{read} bytes in a turn");
         turns += 1;
-        assert!(turns < 100, "somebody waits for ever");
+        assert!(turns < 100, "a connection waits for ever");
     }
     for &socket in &sockets {
         stage.has_echo(socket, 0, EACH);
@@ -198,16 +201,16 @@ fn e11_a_partial_write_goes_on_at_the_right_place() {
     let knobs = Knobs {
         window_bytes: 100,
         short_write: 500,
-        ..roomy()
+        ..unlimited()
     };
     let mut stage = Stage::in_world(Limits::default(), knobs);
     let socket = stage.connect(1)[0];
     stage.send_pattern(socket, 0, MESSAGE);
     stage.settle();
-    assert!(stage.server.stats().unsent_bytes > 0, "it is stuck");
+    assert!(stage.server.stats().unsent_bytes > 0, "it has unsent bytes");
     let mut place = 0;
     while place < MESSAGE {
-        // Only room is told of from here on: nothing arrives.
+        // Only writability is reported from here on: nothing arrives.
         let step = stage.read(socket, 37);
         assert!(!step.is_empty(), "nothing after {place} bytes");
         for byte in step {
@@ -224,7 +227,7 @@ fn e11_a_partial_write_goes_on_at_the_right_place() {
 fn e12_would_block_where_an_event_promised_bytes() {
     let knobs = Knobs {
         would_block_for_nothing: 500,
-        ..roomy()
+        ..unlimited()
     };
     let mut stage = Stage::in_world(Limits::default(), knobs);
     let socket = stage.connect(1)[0];
@@ -236,17 +239,17 @@ fn e12_would_block_where_an_event_promised_bytes() {
     stage.has_echo(socket, 0, 200 * 100);
     let stats = stage.server.stats();
     assert!(stats.spurious_events > 50, "{stats}");
-    // Five or so in each round are `settle`'s own, and the more often nothing comes, the more it takes.
+    // Some five turns in each round are `settle`'s own, and reads that find nothing add more.
     assert!(stats.turns - turns < 200 * 20, "no busy loop: {stats}");
 }
 
-// --- A: what the counters of a turn shows better than any clock ------------------------------------------------------------
+// --- A: accepting, counted in turns ----------------------------------------------------------------------------------------
 
 #[test]
-fn a1_without_descriptors_accept_rests_until_its_time_or_a_close() {
+fn a1_without_descriptors_accept_pauses_until_its_timer_or_a_close() {
     let knobs = Knobs {
         descriptors: 2,
-        ..roomy()
+        ..unlimited()
     };
     let mut stage = Stage::in_world(Limits::default(), knobs);
     stage.arrive(5);
@@ -254,14 +257,14 @@ fn a1_without_descriptors_accept_rests_until_its_time_or_a_close() {
         stage.turn(); // no time passes
     }
     let failed = |stage: &Stage| stage.server.stats().accept_errors[&24];
-    assert_eq!(failed(&stage), 1, "one attempt, and then rest");
+    assert_eq!(failed(&stage), 1, "one attempt, and then a pause");
     let retry = Limits::default().accept_retry;
     for round in 1..=20 {
         stage.pass(retry);
         stage.settle();
         assert_eq!(failed(&stage), 1 + round, "one attempt each time");
     }
-    // A close lets one in at once, with no new connection to help.
+    // A close lets one connection be accepted at once, with no new arrival to help.
     let first = stage.sockets()[0];
     stage.finish(first);
     stage.settle();
@@ -271,36 +274,39 @@ fn a1_without_descriptors_accept_rests_until_its_time_or_a_close() {
 // --- F: fairness, counted in turns ---------------------------------------------------------------------------------------
 
 #[test]
-fn f1_a_mouse_is_served_in_every_turn_beside_eight_elephants() {
-    let mut stage = Stage::in_world(Limits::default(), roomy());
+fn f1_a_small_stream_is_served_in_every_turn_beside_eight_large_ones() {
+    let mut stage = Stage::in_world(Limits::default(), unlimited());
     let sockets = stage.connect(9);
-    let (mouse, elephants) = (sockets[0], &sockets[1..]);
+    let (small, large) = (sockets[0], &sockets[1..]);
     let budget = Limits::default().read_budget_bytes as u64;
     for _ in 0..50 {
-        for &elephant in elephants {
-            stage.read(elephant, usize::MAX);
-            stage.send(elephant, 2 << 20); // more than a budget, always
+        for &large_one in large {
+            stage.read(large_one, usize::MAX);
+            stage.send(large_one, 2 << 20); // more than a budget, always
         }
-        stage.send(mouse, 1);
+        stage.send(small, 1);
         let before = stage.server.stats().bytes_in;
         stage.turn();
         let read = stage.server.stats().bytes_in - before;
-        assert_eq!(stage.read(mouse, 9).len(), 1, "in the same turn");
+        assert_eq!(stage.read(small, 9).len(), 1, "in the same turn");
         assert!(read <= 8 * budget + 1, "{read} bytes in a turn");
-        assert!(read > 7 * budget, "and the elephants are served as well");
-        stage.drop_input(elephants);
+        assert!(
+            read > 7 * budget,
+            "and the large streams are served as well"
+        );
+        stage.drop_input(large);
     }
 }
 
 #[test]
-fn f1_who_queued_up_has_one_turn_and_not_two() {
-    let mut stage = Stage::in_world(Limits::default(), roomy());
-    let elephant = stage.connect(1)[0];
+fn f1_a_queued_source_is_served_once_a_turn_and_not_twice() {
+    let mut stage = Stage::in_world(Limits::default(), unlimited());
+    let large_one = stage.connect(1)[0];
     let budget = Limits::default().read_budget_bytes;
-    stage.send(elephant, 8 * budget);
+    stage.send(large_one, 8 * budget);
     stage.turn();
     for _ in 0..5 {
-        stage.send(elephant, 1); // a new edge, while it is queued already
+        stage.send(large_one, 1); // a new edge, while it is queued already
         let before = stage.server.stats().bytes_in;
         stage.turn();
         assert_eq!(stage.server.stats().bytes_in - before, budget as u64);
@@ -315,7 +321,7 @@ fn f2_a_flood_of_datagrams_leaves_a_turn_to_the_streams() {
             datagrams_total: None,
             ..Limits::default()
         },
-        roomy(),
+        unlimited(),
     );
     let socket = stage.connect(1)[0];
     let flood = stage.flood(10_000);
@@ -336,8 +342,8 @@ fn f2_a_flood_of_datagrams_leaves_a_turn_to_the_streams() {
 }
 
 #[test]
-fn f3_a_hot_listener_leaves_a_turn_to_the_cold_one() {
-    let mut stage = Stage::in_world(Limits::default(), roomy());
+fn f3_a_busy_listener_does_not_starve_a_quiet_one() {
+    let mut stage = Stage::in_world(Limits::default(), unlimited());
     let cold = stage.another_listener();
     let budget = Limits::default().accept_budget as u64;
     stage.arrive(2_000);
@@ -350,11 +356,11 @@ fn f3_a_hot_listener_leaves_a_turn_to_the_cold_one() {
 }
 
 #[test]
-fn f4_nobody_is_called_idle_before_they_are_heard() {
-    // More connections have something to say than one wait can tell of, and all of their time is over.
+fn f4_no_connection_is_closed_as_idle_before_its_input_is_read() {
+    // More connections are readable than one wait can report, and the timeout of all has expired.
     let knobs = Knobs {
         events_max: 2,
-        ..roomy()
+        ..unlimited()
     };
     let limits = Limits {
         idle_timeout: Some(Duration::from_secs(30)),
@@ -371,16 +377,16 @@ fn f4_nobody_is_called_idle_before_they_are_heard() {
     assert_eq!(
         stage.closed(CloseReason::Idle),
         1,
-        "only the one who had said nothing"
+        "only the one that had sent nothing"
     );
 }
 
 #[test]
-fn f4_who_is_idle_is_known_beside_more_who_are_ready_than_one_wait_tells_of() {
+fn f4_an_idle_connection_is_found_beside_more_ready_ones_than_a_wait_reports() {
     const BUSY: usize = 100;
     let knobs = Knobs {
         events_max: 8,
-        ..roomy()
+        ..unlimited()
     };
     let limits = Limits {
         idle_timeout: Some(Duration::from_secs(30)),
@@ -391,7 +397,7 @@ fn f4_who_is_idle_is_known_beside_more_who_are_ready_than_one_wait_tells_of() {
     let (idle, busy) = sockets.split_first().unwrap();
     let step = Duration::from_millis(100);
     for turn in 0..400 {
-        // Every wait is cut short, so that there is never a moment at which everybody is known to be heard.
+        // Every batch is full, so at no moment is it known that every ready source has been reported.
         for &socket in busy {
             stage.send(socket, 1);
         }
@@ -403,16 +409,20 @@ fn f4_who_is_idle_is_known_beside_more_who_are_ready_than_one_wait_tells_of() {
             is_open || silent >= Duration::from_secs(30),
             "early: {silent:?}"
         );
-        // A sixteenth late, as ever, and two rounds of a hundred, eight a turn.
+        // Timeouts are up to a sixteenth late; to that come two sweeps over a hundred sources, eight a turn.
         assert!(
             !is_open || silent < Duration::from_secs(37),
             "never: {silent:?}"
         );
     }
-    assert_eq!(stage.closed(CloseReason::Idle), 1, "the busy are not idle");
+    assert_eq!(
+        stage.closed(CloseReason::Idle),
+        1,
+        "the busy ones are not idle"
+    );
 }
 
-// --- What the stage needs for these ---------------------------------------------------------------------------------------
+// --- Helpers of the stage -------------------------------------------------------------------------------------------------
 
 impl Stage {
     /// One turn, without waiting.
@@ -438,7 +448,7 @@ impl Stage {
         kernel.touch(socket, Interest::Read);
     }
 
-    /// A client sends; its bytes tell their place.
+    /// A client sends bytes of which each depends on its position.
     fn send_pattern(&self, socket: usize, start: usize, count: usize) {
         let mut kernel = self.network.kernel();
         let bytes = (start..start + count).map(|place| pattern(0, place));
@@ -446,7 +456,7 @@ impl Stage {
         kernel.touch(socket, Interest::Read);
     }
 
-    /// A client reads what is there, at most so much.
+    /// A client reads what is there, at most `most` bytes.
     fn read(&self, socket: usize, most: usize) -> Vec<u8> {
         let mut kernel = self.network.kernel();
         let queue = &mut kernel.wire(socket).to_client;
@@ -471,7 +481,7 @@ impl Stage {
         self.has_echo(socket, 0, count);
     }
 
-    /// Takes back what nobody has read, so that the worlds of long tests stay small.
+    /// Drops input that the server has not read, so that the memory of long tests stays small.
     fn drop_input(&self, sockets: &[usize]) {
         let mut kernel = self.network.kernel();
         for &socket in sockets {

@@ -1,13 +1,14 @@
 //! Every sequence of decisions, one after the other.
 //!
-//! A test asks `choose(n)` wherever something could go one of n ways, and is run again and again; each run takes the
-//! next path through the tree of decisions, until all have been taken. No list of cases to write, and none forgotten.
+//! A test calls `choose(n)` wherever something can happen in n ways, and is run again and again; each run takes the
+//! next path through the tree of decisions, until all have been taken. There is no list of cases to write, and none is
+//! forgotten.
 
-/// Walks the tree of decisions down to a depth; below it, every decision is the first.
+/// Walks the tree of decisions down to a depth; below it, every decision is the first way.
 #[derive(Debug)]
 pub(crate) struct Choices {
     depth: usize,
-    /// The path of this run: what was taken, out of how many.
+    /// The path of this run: the way taken at each decision, and the number of ways.
     path: Vec<(usize, usize)>,
     asked: usize,
 }
@@ -21,7 +22,7 @@ impl Choices {
         }
     }
 
-    /// One path alone: each byte is a decision, as far as it fits.
+    /// One path alone: each byte is a decision, modulo the number of ways.
     pub(crate) fn given(bytes: &[u8]) -> Self {
         Self {
             depth: bytes.len(),
@@ -43,7 +44,7 @@ impl Choices {
         taken % ways
     }
 
-    /// Whether this run has come to where every decision is the first.
+    /// Whether this run has come to the depth where every decision is the first way.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.asked == self.depth
     }

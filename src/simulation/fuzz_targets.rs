@@ -1,8 +1,8 @@
-//! Laws that must hold of any bytes at all: one function for each target of the fuzzer, which is in `fuzz/`.
+//! Properties that must hold for any input bytes: one function for each target of the fuzzer, which is in `fuzz/`.
 //!
-//! A target there is one line, which calls one of these; so what is fuzzed is compiled, linted and tested like
-//! everything else. Whatever the fuzzer has found worth keeping is in `tests/corpus`, a folder for each target, and the
-//! ordinary tests go through it. What may live in this file: such functions, and that test.
+//! A target there is one line, which calls one of these functions; so the fuzzed code is compiled, linted and tested
+//! like everything else. Inputs that the fuzzer found worth keeping are in `tests/corpus`, a folder for each target,
+//! and the ordinary tests run them all. What may live in this file: such functions, and that test.
 //!
 //! ```sh
 //! cargo install cargo-fuzz && cargo +nightly fuzz run address -- -max_total_time=60
@@ -64,8 +64,8 @@ pub fn units(bytes: &[u8]) {
     reads_and_prints::<Or<Time, Off>>(text);
 }
 
-/// One connection over a scripted socket: the first byte is what kind of socket it is, every other one what a call comes
-/// to. The laws are those of [`script`], which goes through all scripts of six calls; these may be longer.
+/// One connection over a scripted socket: the first byte chooses the kind of socket, every other one the result of a
+/// call. The properties are those of [`script`], which tries all scripts of six calls; these may be longer.
 pub fn connection(bytes: &[u8]) {
     let Some((kind, calls)) = bytes.split_first() else {
         return;
@@ -82,7 +82,7 @@ pub fn connection(bytes: &[u8]) {
     );
 }
 
-/// A token from the kernel becomes a key and a key a token, and nothing is lost on the way, whatever it was.
+/// A token of the kernel becomes a key and a key a token, and no bit is lost on the way, whatever it was.
 pub fn key(bytes: &[u8]) {
     let Ok(number) = bytes.try_into().map(usize::from_le_bytes) else {
         return;
@@ -91,7 +91,7 @@ pub fn key(bytes: &[u8]) {
     assert_eq!(key.token(), Token(number));
 }
 
-/// A line that a worker of `bench` has written: what reads as a message writes as a line that reads as the same.
+/// A line from a worker of `bench`: a line that parses as a message prints as a line that parses as the same message.
 #[cfg(all(feature = "cli", feature = "bench"))]
 pub fn wire(bytes: &[u8]) {
     use crate::cli::bench::ipc::{message_from, message_to_json};
@@ -110,7 +110,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    /// Everything that the fuzzer has kept for one target.
+    /// Runs every input that was kept for one target.
     fn replay(target: &str, law: fn(&[u8])) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/corpus")
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_fuzzer_has_found_holds() {
+    fn every_kept_input_holds() {
         replay("address", address);
         replay("connection", connection);
         replay("key", key);

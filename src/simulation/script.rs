@@ -1,4 +1,4 @@
-//! A socket that does what it is told, and what a connection makes of it: every script up to a length of six.
+//! A scripted socket, and what a connection makes of it: every script of up to six calls.
 
 use super::choices::Choices;
 use crate::echo::connection::{Connection, Outcome, Wait};
@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::rc::Rc;
 
-/// What a call may come to.
+/// The result of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
     /// As many bytes as fit.
@@ -22,7 +22,7 @@ enum Act {
 }
 
 const READS: [Act; 6] = [
-    Act::End, // the first: what follows when the script is over
+    Act::End, // the first choice: it follows when the script is over
     Act::All,
     Act::One,
     Act::Fail(ErrorKind::WouldBlock),
@@ -37,13 +37,13 @@ const WRITES: [Act; 5] = [
     Act::Fail(ErrorKind::BrokenPipe),
 ];
 
-/// The scripted socket: it asks the choices what to do at each call, and remembers what passed through it.
+/// The scripted socket: it asks the choices for the result of each call, and records what passed through it.
 #[derive(Debug)]
 struct Script {
     choices: Choices,
     /// How many bytes were read from it. The i-th byte is `i % 251`.
     received: usize,
-    /// Those that were written to it.
+    /// The bytes that were written to it.
     echoed: Vec<u8>,
     last_read: Option<Act>,
     finished: bool,
@@ -111,12 +111,12 @@ impl Stream for Socket {
 
 const READ_BUFFER_BYTES: usize = 3;
 
-/// Takes one connection along one path, from its first event to its end, and checks the laws after every step.
+/// Drives one connection along one script, from its first event to its end, and checks the invariants after every step.
 pub(super) fn run(
     choices: Choices,
     readiness: Readiness,
     short_read_means_empty: bool,
-    goodbye: bool,
+    server_closes: bool,
 ) -> Choices {
     let socket = Socket(Rc::new(RefCell::new(Script {
         choices,
@@ -146,7 +146,7 @@ pub(super) fn run(
         assert!(prefix, "echoed is a prefix of received: {script:?}");
         assert!(
             connection.unsent_bytes() <= READ_BUFFER_BYTES,
-            "a tail is no longer than the read_buffer"
+            "no more than a read buffer is unsent"
         );
         assert_eq!(stats.bytes_in, script.received as u64);
         assert_eq!(stats.bytes_out, script.echoed.len() as u64);
@@ -156,12 +156,13 @@ pub(super) fn run(
             Outcome::Yield => assert_eq!(
                 connection.unsent_bytes(),
                 0,
-                "nothing is read while something is unsent"
+                "no read follows while bytes are unsent"
             ),
             Outcome::Wait(wait) => assert_eq!(wait, connection.waits_for()),
             Outcome::KeepReading => {
                 assert_eq!(connection.waits_for(), Wait::Reading);
-                // Whoever stops reading must know that nothing is left: nobody will tell it again.
+                // A connection may stop reading only when the socket is known to be empty: no further event would
+                // report left bytes.
                 let empty = script.last_read == Some(Act::Fail(ErrorKind::WouldBlock))
                     || readiness == Readiness::Normal
                         && short_read_means_empty
@@ -169,7 +170,7 @@ pub(super) fn run(
                 assert!(empty, "stopped before the socket was empty: {script:?}");
             }
         }
-        if goodbye && script.choices.is_exhausted() {
+        if server_closes && script.choices.is_exhausted() {
             drop(script);
             connection.begin_close();
         }
@@ -178,7 +179,7 @@ pub(super) fn run(
     assert_eq!(stats.check_invariants(), Ok(()));
     drop(connection);
     let script = Rc::into_inner(socket.0)
-        .expect("the connection is gone")
+        .expect("the connection is dropped")
         .into_inner();
     check_end(reason, &script, &stats);
     script.choices
@@ -200,11 +201,11 @@ fn check_end(reason: CloseReason, script: &Script, stats: &Stats) {
 }
 
 #[track_caller]
-fn run_all(readiness: Readiness, short_read_means_empty: bool, goodbye: bool) {
+fn run_all(readiness: Readiness, short_read_means_empty: bool, server_closes: bool) {
     let mut choices = Choices::new(6);
     let mut scripts = 1;
     loop {
-        choices = run(choices, readiness, short_read_means_empty, goodbye);
+        choices = run(choices, readiness, short_read_means_empty, server_closes);
         if !choices.next_path() {
             break;
         }
@@ -214,12 +215,12 @@ fn run_all(readiness: Readiness, short_read_means_empty: bool, goodbye: bool) {
 }
 
 #[test]
-fn all_scripts_of_a_socket_that_a_short_read_empties() {
+fn all_scripts_of_a_socket_where_a_short_read_means_empty() {
     run_all(Readiness::Normal, true, false);
 }
 
 #[test]
-fn all_scripts_of_a_socket_that_has_more_behind_a_short_read() {
+fn all_scripts_of_a_socket_with_more_bytes_after_a_short_read() {
     run_all(Readiness::Normal, false, false);
 }
 
@@ -229,6 +230,6 @@ fn all_scripts_of_a_socket_that_is_ending() {
 }
 
 #[test]
-fn all_scripts_of_a_socket_that_is_told_goodbye() {
+fn all_scripts_of_a_socket_that_the_server_closes() {
     run_all(Readiness::Normal, true, true);
 }
