@@ -6,8 +6,8 @@
 //! codes ([`exit`]). What may live in this file: the top of the command line, and the one place where a failure is printed.
 //! What may not: anything that one subcommand alone needs.
 //!
-//! Nothing here uses `println!` or `eprintln!`: they panic when the stream is gone, and a closed terminal is no reason
-//! for a server to die.
+//! Nothing here uses `println!` or `eprintln!`: they panic when the stream is closed, and a closed terminal is no
+//! reason for a server to end.
 
 #[cfg(feature = "bench")]
 pub(crate) mod bench;
@@ -38,7 +38,8 @@ use std::io::{self, IsTerminal};
 use std::panic;
 use std::process::ExitCode;
 
-/// Where `serve` listens and `send` connects if nobody says otherwise: this machine alone, at the tutorial's port.
+/// The address where `serve` listens and `send` connects by default: this machine alone, at port 50007, which the echo
+/// example in the documentation of Python's `socket` uses.
 const DEFAULT_ADDRESS: &str = "tcp://127.0.0.1:50007";
 
 const EXAMPLES: &str = "\
@@ -82,7 +83,7 @@ enum Command {
     Resolve(names::ResolveArgs),
 }
 
-/// Runs the program on its own command line, and says how it should exit.
+/// Runs the program on its own command line, and returns its exit code.
 pub fn main() -> ExitCode {
     process::prepare();
     // A panic is a mistake of ours, and its message has been printed by the time it arrives here.
@@ -117,7 +118,7 @@ fn run() -> Exit {
     })
 }
 
-/// What clap has to say: help and version as they are, mistakes on one line.
+/// Prints what clap returns: help and version as they are, errors on one line.
 fn answer(error: &clap::Error) -> Exit {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {

@@ -1,9 +1,9 @@
-//! `echo-reactor doctor`: can this machine hold so many connections, and which limit is met first?
+//! `echo-reactor doctor`: can this machine hold a number of connections, and which limit is reached first?
 //!
-//! Many connections fail for reasons that have nothing to do with the server: a limit of descriptors that somebody
-//! chose in 1991, a range of ports, a table of a firewall. Each shows as a different error at a different moment, most
-//! of them at the client. So this looks at all of them beforehand, changes nothing, needs no rights, and says for each
-//! how many connections it lets through and which command widens it.
+//! Many connections fail for reasons that have nothing to do with the server: an old default of the descriptor limit, a
+//! range of ports, a table of a firewall. Each shows as a different error at a different moment, most of them at the
+//! client. So `doctor` reads all of these limits beforehand, changes nothing, needs no privileges, and says for each
+//! limit how many connections it lets through and which command raises it.
 //!
 //! What may live in this file: the order of the steps, and the exit code. What was asked is in [`typed`]; what the
 //! machine says of itself in [`machine`]; what that means for so many connections in [`limits`]; the forms of the

@@ -1,13 +1,13 @@
-//! How the program ends: exit codes, the classes of failure, and the line that tells what went wrong.
+//! How the program ends: exit codes, kinds of errors, and the line that reports one.
 //!
-//! What may live in this file: the one table of exit codes, the one-word classes that scripts match on, and the type
-//! that carries a failure to the only place that prints it. What may not: deciding that something has failed.
+//! What may live in this file: the one table of exit codes, the one-word kinds that scripts match on, and the type that
+//! carries an error to the only place that prints it. What may not: deciding that something has failed.
 
 use crate::net::Escaped;
 use std::fmt;
 use std::process::ExitCode;
 
-/// What the program tells its caller. The numbers are those of sysexits.h where that has one that fits.
+/// The result of the program. The numbers are those of sysexits.h where that has one that fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Ok,
@@ -27,7 +27,7 @@ pub(crate) enum Exit {
     Permission,
 }
 
-/// The table of exit codes: code, name, meaning. The help prints it, and nothing else knows the numbers.
+/// The table of exit codes: code, name, meaning. The help prints it; the numbers stand nowhere else.
 const TABLE: [(Exit, u8, &str, &str); 15] = [
     (
         Exit::Ok,
@@ -59,12 +59,7 @@ const TABLE: [(Exit, u8, &str, &str); 15] = [
         "short",
         "what was asked for is out of reach (connections of doctor, a rate of --find-max, a load of compare); the report says why",
     ),
-    (
-        Exit::Usage,
-        64,
-        "usage",
-        "the command line asks for what cannot be",
-    ),
+    (Exit::Usage, 64, "usage", "invalid command line"),
     (
         Exit::Mismatch,
         65,
@@ -81,7 +76,7 @@ const TABLE: [(Exit, u8, &str, &str); 15] = [
         Exit::Unavailable,
         69,
         "unavailable",
-        "nobody answers there, or somebody else has the address",
+        "no server answers there, or the address cannot be bound",
     ),
     (
         Exit::Internal,
@@ -89,12 +84,7 @@ const TABLE: [(Exit, u8, &str, &str); 15] = [
         "internal",
         "a mistake in this program; please report it",
     ),
-    (
-        Exit::System,
-        71,
-        "system",
-        "the operating system refused what it usually grants",
-    ),
+    (Exit::System, 71, "system", "a system call failed"),
     (
         Exit::Create,
         73,
@@ -118,12 +108,12 @@ const TABLE: [(Exit, u8, &str, &str); 15] = [
 
 impl Exit {
     fn row(self) -> (u8, &'static str, &'static str) {
-        // The test below sees to it that every variant is at its place.
+        // A test below checks that every variant is at its place in the table.
         let (_, code, name, meaning) = TABLE[self as usize];
         (code, name, meaning)
     }
 
-    /// The number that the caller sees.
+    /// The number that the calling process sees.
     pub(crate) fn code(self) -> u8 {
         self.row().0
     }
@@ -143,41 +133,41 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What kind of failure it was, in one word that stays the same from version to version.
+/// The kind of an error, in one word that stays the same from version to version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CliErrorKind {
-    /// Nobody listens there.
+    /// No socket listens at the address.
     Refused,
-    /// Nobody answered in time.
+    /// No answer came in time.
     Timeout,
     /// The peer reset the connection.
     Reset,
     /// The peer closed the connection before everything had come back.
     Closed,
-    /// Something else came back than what was sent.
+    /// The bytes that came back differ from those that were sent.
     Mismatch,
     /// A name has no address.
     Resolve,
-    /// No way leads there.
+    /// No route leads to the address.
     Unreachable,
-    /// An address cannot be bound, since somebody has it or this machine has not.
+    /// An address cannot be bound: it is in use, or it is no address of this machine.
     Unavailable,
-    /// Not allowed.
+    /// The user lacks a permission.
     Permission,
-    /// The command line.
+    /// The command line is invalid.
     Usage,
     /// A file cannot be made.
     Create,
-    /// The operating system refused.
+    /// A system call failed.
     System,
-    /// A mistake of ours.
+    /// A bug in this program.
     Internal,
     /// Any other failure of reading or writing.
     Io,
 }
 
 impl CliErrorKind {
-    /// Its word and its exit code.
+    /// The word of this kind and its exit code.
     fn row(self) -> (&'static str, Exit) {
         match self {
             Self::Refused => ("refused", Exit::Unavailable),
@@ -198,7 +188,7 @@ impl CliErrorKind {
     }
 }
 
-/// A failure on its way to the user.
+/// An error on its way to the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CliError {
     pub(crate) class: CliErrorKind,
@@ -218,7 +208,7 @@ impl CliError {
     }
 }
 
-/// One line, whatever the text has in it: a name with a newline in it must not forge a second line.
+/// One line, whatever the text contains: a name with a newline in it must not forge a second line.
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "echo-reactor: error: {}: ", self.class.row().0)?;
@@ -231,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_exit_is_at_its_place_in_the_table_and_no_code_is_used_twice() {
+    fn every_exit_is_at_its_place_and_no_code_is_used_twice() {
         for (place, (exit, code, name, _)) in TABLE.into_iter().enumerate() {
             assert_eq!(exit as usize, place, "{name}");
             let users = TABLE.iter().filter(|row| row.1 == code || row.2 == name);
@@ -265,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_one_line_whatever_is_in_it() {
+    fn an_error_is_one_line_whatever_it_contains() {
         let failure = CliError::new(CliErrorKind::Refused, "no 'a\nb\u{1b}[31m' é");
         assert_eq!(
             failure.to_string(),

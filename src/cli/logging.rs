@@ -1,9 +1,9 @@
-//! The log: which lines are written, and that writing them can hurt nobody.
+//! The log: which lines are written, and why writing them cannot block the server.
 //!
 //! A terminal with its output stopped, or a pipe that is not read, blocks a write: the event loop would stand still. So lines
 //! go out by a [`LineWriter`], which takes what there is room for, and counts what it has to drop.
 //!
-//! The road not taken is a thread that writes, behind a queue. It is the usual one, and it costs more than it looks: as
+//! The road not taken is a queue and a thread that writes. It is the usual way, and it costs more than it seems: as
 //! soon as a process has a second thread, the C library guards every `recv` and `send` of the first one with the
 //! bookkeeping of thread cancellation, some ninety instructions an echo, whether or not a line is ever logged.
 //!
@@ -26,7 +26,7 @@ pub(crate) enum Verbosity {
 }
 
 impl Verbosity {
-    /// `-q` wins, since it is the safer mistake of the two.
+    /// `-q` wins over `-v`: too few lines do less harm than too many.
     pub(crate) fn from_flags(quiet: bool, verbose: u8) -> Self {
         match (quiet, verbose) {
             (true, _) => Self::Quiet,
@@ -36,7 +36,7 @@ impl Verbosity {
         }
     }
 
-    /// The same as env_logger writes it. What is on the wire is logged at `trace`, and wanted from `-v` on.
+    /// The filters in env_logger's syntax. Received bytes are logged at `trace`, and shown from `-v` on.
     fn filters(self) -> &'static str {
         match self {
             Self::Quiet => "error",
@@ -47,8 +47,8 @@ impl Verbosity {
     }
 }
 
-/// The filters to use, and what is wrong with `RUST_LOG` if something is. A flag on the command line is nearer to the
-/// user than the environment, so it wins.
+/// The filters to use, and what is wrong with `RUST_LOG` if something is. A flag wins over the environment, since it
+/// was given for this one run.
 fn choose(verbosity: Verbosity, environment: Option<&str>) -> (String, Option<String>) {
     let usual = verbosity.filters().to_owned();
     let Some(wanted) = environment.filter(|text| !text.is_empty()) else {
@@ -57,7 +57,7 @@ fn choose(verbosity: Verbosity, environment: Option<&str>) -> (String, Option<St
     if verbosity != Verbosity::Usual {
         return (usual, None);
     }
-    // env_logger itself would complain by `eprintln!`, which panics where standard error is gone.
+    // env_logger itself would complain by `eprintln!`, which panics where standard error is closed.
     match env_filter::Builder::new().try_parse(wanted) {
         Ok(_) => (wanted.to_owned(), None),
         Err(error) => {
@@ -71,7 +71,7 @@ fn choose(verbosity: Verbosity, environment: Option<&str>) -> (String, Option<St
 
 static LOG: OnceLock<Mutex<LineWriter>> = OnceLock::new();
 
-/// Starts the log. Before this, and in programs that never do, [`say`] writes to standard error itself.
+/// Starts the log. Before this, and in programs that never call it, [`print_line`] writes to standard error itself.
 pub(crate) fn start(verbosity: Verbosity) {
     let environment = std::env::var_os("RUST_LOG").map(|text| text.to_string_lossy().into_owned());
     let (filters, warning) = choose(verbosity, environment.as_deref());
@@ -97,7 +97,7 @@ pub(crate) fn start(verbosity: Verbosity) {
     }
 }
 
-/// Writes a line to standard error whatever the level of the log: for failures, and for what the user asked for.
+/// Writes a line to standard error whatever the level of the log: for errors, and for what the user asked for.
 pub(crate) fn print_line(line: &str) {
     put(format!("{}\n", Escaped::new(line)).as_bytes());
 }
@@ -127,7 +127,7 @@ fn put(line: &[u8]) {
     }
 }
 
-/// What env_logger writes into: it hands over every record by one `write_all`, so each write is a line.
+/// The writer for env_logger: it passes every record by one `write_all`, so each write is a line.
 #[derive(Debug)]
 struct Line;
 
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_win_over_the_environment_and_nonsense_is_told_once() {
+    fn flags_win_over_the_environment_and_an_invalid_filter_is_reported_once() {
         let (usual, verbose) = (Verbosity::Usual, Verbosity::Verbose);
         assert_eq!(choose(usual, None), ("info".to_owned(), None));
         assert_eq!(choose(usual, Some("")), ("info".to_owned(), None));

@@ -1,4 +1,4 @@
-//! What connections cost in memory, ours and the kernel's apart, at every power of ten.
+//! What connections cost in memory, the program's and the kernel's apart, at every power of ten.
 //!
 //! ```text
 //!   user     resident memory of the server's processes (/proc/PID/status); slots and tails, where it is the event loop
@@ -6,11 +6,11 @@
 //!            the TCP sockets among the objects: /proc/slabinfo, where one may read it (root)
 //! ```
 //!
-//! Memory of the process is its own. What the kernel tells of itself is of the whole machine: of both ends of a
-//! connection where both are here, and of whatever else happens meanwhile. Everything is therefore told as growth since
-//! the start, and is worth something where the machine is quiet and the connections are many; both grow a page at a
-//! time, so below a thousand connections the figures of one are an anecdote. What may live in this file: taking these
-//! figures, and their forms. What may not: judging them.
+//! Memory of the process is its own. The kernel's figures are of the whole machine: of both ends of a connection where
+//! both are here, and of whatever else happens meanwhile. Every figure is therefore growth since the start, and means
+//! something where the machine is quiet and the connections are many; both kinds grow a page at a time, so below a
+//! thousand connections the cost of one is mostly rounding. What may live in this file: taking these figures, and their
+//! forms. What may not: judging them.
 
 use nix::unistd::{SysconfVar, sysconf};
 use serde_json::{Value, json};
@@ -23,16 +23,17 @@ use std::time::Instant;
 struct Memory {
     /// Resident memory of the server.
     rss: u64,
-    /// Objects of the kernel: sockets, files, inodes, the event queue's entries; stacks of threads, page tables.
+    /// Objects of the kernel: sockets, files, inodes, items of epoll's interest list; stacks of threads, page tables.
     objects: u64,
-    /// What TCP's queues hold.
+    /// Memory in TCP's buffers.
     tcp_buffers: u64,
     /// Sockets among the objects.
     tcp_sockets: Option<u64>,
 }
 
 impl Memory {
-    /// Looks. What cannot be read is zero. The slab is read by whoever can wait: it takes the kernel milliseconds.
+    /// Reads the figures now; one that cannot be read is zero. `with_slab` reads /proc/slabinfo too, which takes the
+    /// kernel milliseconds: not for a running event loop.
     fn take(pids: &[u32], with_slab: bool) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let rss = pids
@@ -71,7 +72,7 @@ impl Memory {
     }
 }
 
-/// The bytes behind a name in a table of kilobytes.
+/// The bytes after a name in a table of kilobytes.
 fn kilobytes(text: &str, name: &str) -> u64 {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
@@ -89,7 +90,7 @@ fn tcp_pages(sockstat: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// Objects times their size, in slabinfo(5): `name active_objs num_objs objsize ...`.
+/// Number of objects times their size, in slabinfo(5): `name active_objs num_objs objsize ...`.
 fn tcp_sockets(slabinfo: &str) -> u64 {
     let bytes = |line: &str| {
         let mut words = line.split_whitespace();
@@ -101,25 +102,25 @@ fn tcp_sockets(slabinfo: &str) -> u64 {
     slabinfo.lines().filter_map(bytes).sum()
 }
 
-/// What a server knows of itself.
+/// What a server knows about its own memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) connections: u64,
-    /// Bytes of the slots that are taken, and of those that there is room for.
+    /// Bytes of the slots in use, and of all allocated slots.
     pub(super) slots: (u64, u64),
-    /// Bytes unsent.
+    /// Bytes in write buffers.
     pub(super) tails: u64,
     /// The longest turn so far, in microseconds.
     pub(super) turn_us_max: u64,
 }
 
-/// A line of the table.
+/// One row of the table.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
     pub(super) connections: u64,
     /// Seconds since the start.
     pub(super) at: f64,
-    /// What the server says of itself, if it is we who serve.
+    /// The server's own figures, if the server is this process.
     held: Option<Held>,
     grown: Memory,
 }
@@ -133,7 +134,7 @@ impl Row {
         self.grown.rss
     }
 
-    /// Of one connection, in bytes: ours, and the kernel's objects and buffers.
+    /// Memory per connection, in bytes: of the process, of the kernel's objects, of TCP's buffers.
     pub(super) fn of_one(&self) -> (f64, f64, f64) {
         let Memory {
             rss,
@@ -166,7 +167,7 @@ impl Row {
     }
 }
 
-/// As the counters is told: `name=count`, all of it growth since the start.
+/// In the form of the counters: `name=count`, each as growth since the start.
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (rss, objects, _) = self.of_one();
@@ -197,7 +198,7 @@ impl fmt::Display for Row {
     }
 }
 
-/// Takes a row whenever there are ten times as many connections as at the last.
+/// Takes a row whenever the number of connections is ten times that of the last row.
 #[derive(Debug)]
 pub(super) struct Ladder {
     pids: Vec<u32>,
@@ -208,7 +209,7 @@ pub(super) struct Ladder {
 }
 
 impl Ladder {
-    /// From now on; of these processes.
+    /// Starts now, for these processes.
     pub(super) fn new(pids: &[u32]) -> Self {
         Self {
             pids: pids.to_vec(),
@@ -219,19 +220,19 @@ impl Ladder {
         }
     }
 
-    /// Whether there are enough for the next row: asked in every turn of the loop.
+    /// Whether there are enough connections for the next row: called in every turn of the loop.
     #[inline]
     pub(super) fn is_due(&self, connections: u64) -> bool {
         connections >= self.next
     }
 
-    /// Takes the next row of a server that we are.
+    /// Takes the next row of a server in this process.
     pub(super) fn climb(&mut self, held: Held) {
         let row = self.row(held.connections, Some(held), false);
         self.push(row);
     }
 
-    /// Takes the next row of a server that we look at.
+    /// Takes the next row of a server in another process.
     #[cfg(feature = "bench")]
     pub(super) fn climb_beside(&mut self, connections: u64) {
         let row = self.row(connections, None, true);
@@ -245,7 +246,7 @@ impl Ladder {
         self.rows.push(row);
     }
 
-    /// Whether the last row is of so many.
+    /// Whether the last row has this number of connections.
     #[cfg(feature = "bench")]
     pub(super) fn ends_at(&self, connections: u64) -> bool {
         self.rows
@@ -253,7 +254,7 @@ impl Ladder {
             .is_some_and(|row| row.connections == connections)
     }
 
-    /// How it is now.
+    /// The row at this moment.
     pub(super) fn row(&self, connections: u64, held: Option<Held>, with_slab: bool) -> Row {
         Row {
             connections,
@@ -273,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_tables_are_read() {
+    fn the_kernels_tables_are_parsed() {
         assert_eq!(kilobytes("MemFree: 7 kB\nSlab:   12 kB\n", "Slab"), 12_288);
         let sockstat =
             "sockets: used 9\nTCP: inuse 5 orphan 0 tw 0 alloc 9 mem 2\nUDP: inuse 1 mem 3\n";
@@ -297,7 +298,7 @@ mod tests {
         }
         let rows: Vec<u64> = ladder.rows().iter().map(|row| row.connections).collect();
         assert_eq!(rows, [10, 100, 1_000, 10_000]);
-        // Many may come in one turn.
+        // Many connections may arrive in one turn.
         assert!(ladder.is_due(2_000_000));
         ladder.climb(Held {
             connections: 2_000_000,
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_is_touched_is_seen() {
+    fn touched_memory_is_counted() {
         let ladder = Ladder::new(&[std::process::id()]);
         let touched = vec![1_u8; 64 << 20];
         let row = ladder.row(1 << 20, None, true);

@@ -33,7 +33,7 @@ pub(crate) struct Count(pub(crate) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bytes(pub(crate) usize);
 
-/// A time.
+/// A duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Time(pub(crate) Duration);
 
@@ -119,7 +119,7 @@ enum Problem {
     Share(f64),
 }
 
-/// What kind of value was wanted.
+/// The kind of value that was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Count,
@@ -179,7 +179,7 @@ impl Kind {
         }
     }
 
-    /// How many of the smallest things a unit has. For times that is the nanosecond.
+    /// How many of the smallest unit a unit has. For times the smallest is the nanosecond.
     fn scale(self, unit: &str) -> Result<u128, Problem> {
         const KI: u128 = 1024;
         Ok(match (self, unit) {
@@ -203,7 +203,7 @@ impl Kind {
         })
     }
 
-    /// Reads a whole text: one number with its unit, or, for times, several in a row.
+    /// Parses a whole text: one number with its unit, or, for times, several in a row.
     fn read(self, text: &str) -> Result<u128, UnitError> {
         self.read_parts(text).map_err(|problem| self.error(problem))
     }
@@ -315,7 +315,7 @@ impl FromStr for Time {
         if nanoseconds % 1_000 != 0 {
             return Err(Kind::Time.error(Problem::NotWhole)); // in microseconds, the smallest unit that can be written
         }
-        // 584 years are in 64 bits of nanoseconds; nobody waits longer.
+        // 64 bits of nanoseconds are 584 years, longer than any timeout.
         u64::try_from(nanoseconds)
             .map(|nanoseconds| Self(Duration::from_nanos(nanoseconds)))
             .map_err(|_| Kind::Time.error(Problem::TooLarge))
@@ -376,7 +376,7 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// As a row of units: `1m30s`. What is less than a microsecond cannot be written, and cannot be read either.
+/// As a sequence of units: `1m30s`. Less than a microsecond can be neither written nor parsed.
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = self.0.as_nanos();
@@ -410,7 +410,7 @@ impl<T: fmt::Display, W: Word> fmt::Display for Or<T, W> {
     }
 }
 
-/// A number with its thousands apart, for sentences: 19,968.
+/// A number with its thousands separated, for sentences: 19,968.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

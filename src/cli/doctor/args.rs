@@ -18,7 +18,7 @@ Nothing is changed, and no rights are needed; what only root can read is estimat
 Exit code 0: all of them fit; 6: they do not. 'echo-reactor --help' lists all exit codes.
 ";
 
-/// Say whether this machine can hold so many connections, which limit is met first, and what widens it
+/// Say whether this machine can hold so many connections, which limit is reached first, and what raises it
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct DoctorArgs {
@@ -87,13 +87,13 @@ impl Role {
         self != Self::Server
     }
 
-    /// Ends of each connection that are here: sockets, descriptors, memory.
+    /// Ends of each connection on this machine: sockets, descriptors, memory.
     pub(super) fn ends(self) -> u64 {
         u64::from(self.serves()) + u64::from(self.connects())
     }
 }
 
-/// What is asked.
+/// The question that the command line asks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Question {
     pub(super) connections: u64,
@@ -102,7 +102,7 @@ pub(super) struct Question {
     pub(super) sources: u64,
     pub(super) targets: u64,
     pub(super) burst: u64,
-    /// A second.
+    /// Per second.
     pub(super) churn: u64,
     /// In a hundred.
     pub(super) active_percent: u64,

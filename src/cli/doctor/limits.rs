@@ -1,37 +1,37 @@
 //! The limits that very many connections meet, and what each means for a number of them.
 //!
-//! One function a limit: what there is, what is needed, how many connections it lets through, and the command that widens
-//! it. What may live in this file: that arithmetic and those texts. What may not: reading ([`Machine`] has been looked at
-//! already) and printing.
+//! One function a limit: its value, what is needed, how many connections it lets through, and the command that raises
+//! it. What may live in this file: that arithmetic and those texts. What may not: reading (the values are in
+//! [`Machine`] already) and printing.
 
 use super::args::Question;
 use super::system::Machine;
 use crate::cli::units::grouped;
 
-/// Descriptors that a process needs beside its connections; the server keeps as many in reserve.
+/// Descriptors that a process needs besides its connections; the server keeps as many in reserve.
 const DESCRIPTORS_RESERVED: u64 = 32;
-/// Kernel memory of one end of an idle TCP connection, in bytes, where it cannot be counted: five objects of Linux 6
-/// on 64 bits (socket, inode, file, directory entry, epoll's item), with the room lost between them.
+/// Kernel memory of one end of an idle TCP connection, in bytes, where it cannot be counted: five objects of Linux 6 on
+/// 64 bits (socket, inode, file, directory entry, epoll's item), with the padding between them.
 const KERNEL_BYTES: u64 = 4_000;
-/// What this program itself needs for an idle connection, in bytes: `serve` a slot of 48 and its share of the tables, `bench`
-/// the state of a client. Both were measured as RSS over 15,000 connections.
+/// Memory of this program for an idle connection, in bytes: for `serve` a slot of 48 and a share of the tables, for
+/// `bench` the state of a client. Both were measured as RSS over 15,000 connections.
 const SERVER_BYTES: u64 = 64;
 const CLIENT_BYTES: u64 = 220;
-/// The unit of socket buffers, in bytes: data on its way takes at least one of these at either end.
+/// The unit of socket buffers, in bytes: data on its way takes at least one page at either end.
 const PAGE: u64 = 4096;
-/// How long an address and port that have closed first stay taken, in seconds (tcp(7), TIME_WAIT).
+/// How long the address and port of the side that closed first stay in use, in seconds (tcp(7), TIME_WAIT).
 const TIME_WAIT: u64 = 60;
 
-/// How a limit stands to what is asked.
+/// How a limit compares with what is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is wide enough.
+    /// It is high enough.
     Fits,
-    /// It is too narrow, and the program widens it by itself.
+    /// It is too low, and the program raises it by itself.
     Raised,
-    /// It ends the run.
+    /// It is too low, and fails the run.
     Short,
-    /// Everybody is served in the end, some later than they could be.
+    /// It is too low, and delays some connections; all are served in the end.
     Slows,
     /// It could not be read.
     Unknown,
@@ -49,7 +49,7 @@ impl Verdict {
     }
 }
 
-/// What a number of a row counts.
+/// The unit of a row's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     Descriptors,
@@ -79,28 +79,28 @@ impl Unit {
     }
 }
 
-/// One limit, judged.
+/// One limit and its verdict.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
-    /// Its name for scripts.
+    /// The name of the limit in JSON.
     pub(super) id: &'static str,
-    /// Its name for people.
+    /// The name of the limit in the table.
     pub(super) limit: &'static str,
     pub(super) unit: Unit,
     pub(super) found: Option<u64>,
     pub(super) needed: u64,
-    /// Connections that it lets through; `None` if it does not bound their number.
+    /// Connections that the limit lets through; `None` if it does not bound their number.
     pub(super) holds: Option<u64>,
     pub(super) verdict: Verdict,
-    /// What else there is to say.
+    /// Further facts about the limit.
     pub(super) note: String,
-    /// The command that widens it now, and the way to make that last. Empty where nothing need be done.
+    /// The command that raises the limit now, and the way to make that permanent. Empty where nothing need be done.
     pub(super) mend: String,
     pub(super) lasting: String,
 }
 
 impl Row {
-    /// A row that only tells so far.
+    /// A row without a verdict yet.
     fn new(
         id: &'static str,
         limit: &'static str,
@@ -131,7 +131,7 @@ impl Row {
         self
     }
 
-    /// How many connections it lets through; fewer than are asked for end the run.
+    /// Sets how many connections the limit lets through; fewer than are asked for fail the run.
     fn holds(mut self, holds: Option<u64>, asked: u64) -> Self {
         self.holds = holds;
         if holds.is_some_and(|holds| holds < asked) {
@@ -140,7 +140,7 @@ impl Row {
         self
     }
 
-    /// What happens if it is too narrow.
+    /// Sets the verdict if the limit is too low.
     fn unless(mut self, enough: bool, verdict: Verdict) -> Self {
         if self.found.is_some() && !enough {
             self.verdict = verdict;
@@ -148,7 +148,7 @@ impl Row {
         self
     }
 
-    /// What to do about it, which is dropped where there is nothing to be done.
+    /// Sets what to do about it; dropped where nothing need be done.
     fn mend(mut self, now: impl Into<String>, lasting: impl Into<String>) -> Self {
         if matches!(self.verdict, Verdict::Short | Verdict::Slows) {
             (self.mend, self.lasting) = (now.into(), lasting.into());
@@ -156,7 +156,7 @@ impl Row {
         self
     }
 
-    /// A limit that is one number of the kernel's.
+    /// Sets the commands for a limit that is one sysctl.
     fn sysctl(self, name: &str, value: impl std::fmt::Display) -> Self {
         let lasting =
             format!("echo '{name} = {value}' | sudo tee -a /etc/sysctl.d/90-echo-reactor.conf");
@@ -164,7 +164,7 @@ impl Row {
     }
 }
 
-/// All limits, the one that is met first at the top; those that bound no number come last.
+/// All limits, the one that is reached first at the top; those that do not bound the number come last.
 pub(super) fn judge(machine: &Machine, asked: &Question) -> Vec<Row> {
     let mut rows = vec![
         descriptors_hard(machine, asked),
@@ -190,19 +190,20 @@ pub(super) fn judge(machine: &Machine, asked: &Question) -> Vec<Row> {
         rows.extend(time_wait_ports(machine, asked));
         rows.push(time_wait_buckets(machine, asked));
     }
-    // The sort is stable: of limits that are met together, the one that is named first is the one to widen first.
+    // The sort is stable: of limits that are reached together, the one that is pushed first above is the one to raise
+    // first.
     rows.sort_by_key(|row| (row.verdict != Verdict::Short, row.holds.unwrap_or(u64::MAX)));
     rows
 }
 
-/// Connections that the machine holds as it is, and the row that sets the bound.
+/// The row that bounds how many connections the machine holds as it is.
 pub(super) fn first_met(rows: &[Row]) -> Option<&Row> {
     rows.iter()
         .filter(|row| row.holds.is_some())
         .min_by_key(|row| row.holds)
 }
 
-/// Processes among which the connections of the tighter end are shared: a server is one.
+/// Processes that share the connections of the tighter end: a server is one process.
 fn processes(asked: &Question) -> u64 {
     match asked.role.serves() {
         true => 1,
@@ -224,8 +225,8 @@ fn descriptors_hard(machine: &Machine, asked: &Question) -> Row {
     let (found, needed) = (machine.descriptors_hard, descriptors_needed(asked));
     let note = match machine.may_raise {
         Some(false) => {
-            "this process may not raise it (no CAP_SYS_RESOURCE); whoever starts the container, the service or the \
-             session can"
+            "this process may not raise it (no CAP_SYS_RESOURCE); it is raised where the container, the service or the \
+             session is started"
         }
         _ => "only root may raise it (CAP_SYS_RESOURCE)",
     };
@@ -253,7 +254,7 @@ fn descriptors_hard(machine: &Machine, asked: &Question) -> Row {
     )
 }
 
-/// Never short: the program raises it by itself, as far as the hard limit lets it.
+/// Never too low: the program raises the soft limit by itself, up to the hard limit.
 fn descriptors_soft(machine: &Machine, asked: &Question) -> Row {
     let needed = descriptors_needed(asked);
     let enough = machine
@@ -323,7 +324,7 @@ fn epoll_watches(machine: &Machine, asked: &Question) -> Row {
     .sysctl("fs.epoll.max_user_watches", needed.next_power_of_two())
 }
 
-/// A connection is named by two addresses and two ports, and the client may vary its own two.
+/// Two addresses and two ports identify a connection, and the client may vary its own two.
 fn tuples(machine: &Machine, asked: &Question) -> Row {
     let pairs = machine.ports.map(|ports| {
         ports
@@ -355,19 +356,19 @@ fn tuples(machine: &Machine, asked: &Question) -> Row {
     )
 }
 
-/// What an idle connection takes of memory, of the kernel's and of this program's, at all ends that are here.
+/// Memory of an idle connection, the kernel's and this program's, at all ends on this machine.
 fn bytes_each(machine: &Machine, asked: &Question) -> u64 {
     let kernel = machine.kernel_bytes.unwrap_or(KERNEL_BYTES);
     u64::from(asked.role.serves()) * (kernel + SERVER_BYTES)
         + u64::from(asked.role.connects()) * (kernel + CLIENT_BYTES)
 }
 
-/// Pages of buffers for the connections that have something on its way.
+/// Pages of buffers for the connections with data on the way.
 fn pages(asked: &Question, connections: u64) -> u64 {
     (connections * asked.active_percent).div_ceil(100) * asked.role.ends()
 }
 
-/// How many connections fit into so many bytes, idle ones and busy ones.
+/// How many connections, idle and busy ones, fit into a number of bytes.
 fn bytes_hold(machine: &Machine, asked: &Question, bytes: u64) -> u64 {
     let hundred =
         100 * bytes_each(machine, asked) + asked.active_percent * asked.role.ends() * PAGE;
@@ -436,7 +437,7 @@ fn socket_memory(machine: &Machine, asked: &Question) -> Row {
     .sysctl("net.ipv4.tcp_mem", format!("{low} {high} {}", 2 * high))
 }
 
-/// Tracking has a table of all connections of the machine, and drops packets when it is full.
+/// Connection tracking has a table of all connections of the machine, and drops packets when it is full.
 fn conntrack(machine: &Machine, asked: &Question) -> Row {
     let used = machine.conntrack_used.unwrap_or(0);
     let needed = used + asked.connections + asked.churn * TIME_WAIT;
@@ -453,7 +454,7 @@ fn conntrack(machine: &Machine, asked: &Question) -> Row {
             ..row
         }
         .note("no connection tracking here"),
-        // Loaded, and yet nothing is tracked: no rule has asked for it, and it stays out of the way.
+        // Loaded, and yet tracking nothing: no rule of the firewall asks for it.
         Some(_) if used == 0 => row.note("loaded, but tracks nothing now: no rule asks for it"),
         Some(most) => row
             .holds(
@@ -519,8 +520,8 @@ fn accept_queue(machine: &Machine, asked: &Question) -> Row {
         .somaxconn
         .is_some_and(|places| places >= asked.burst);
     let note = match machine.abort_on_overflow {
-        Some(1) => "who finds it full is reset (tcp_abort_on_overflow)",
-        _ => "who finds it full tries again after 1 s",
+        Some(1) => "a client that finds it full is reset (tcp_abort_on_overflow)",
+        _ => "a client that finds it full tries again after 1 s",
     };
     Row::new(
         "somaxconn",
@@ -536,12 +537,12 @@ fn accept_queue(machine: &Machine, asked: &Question) -> Row {
 
 fn handshakes(machine: &Machine, asked: &Question) -> Row {
     let cookies = machine.syn_cookies.unwrap_or(0) > 0;
-    // Without cookies the kernel keeps the last quarter for peers that it knows.
+    // Without SYN cookies the kernel keeps the last quarter for peers that it knows.
     let places = machine.syn_backlog.map(|places| places - places / 4);
     let enough = cookies || places.is_some_and(|places| places >= asked.burst);
     let note = match cookies {
         true => "SYN cookies take over when it is full",
-        false => "no SYN cookies: who finds it full tries again after 1 s",
+        false => "no SYN cookies: a client that finds it full tries again after 1 s",
     };
     Row::new(
         "syn_backlog",
@@ -558,7 +559,8 @@ fn handshakes(machine: &Machine, asked: &Question) -> Row {
     )
 }
 
-/// A pair of address and port that has closed first is taken for a minute; where it may be taken again, for a second.
+/// The pair of address and port of the side that closed first stays in use for a minute; where the kernel may reuse it,
+/// for a second.
 fn time_wait_ports(machine: &Machine, asked: &Question) -> Option<Row> {
     if !asked.role.connects() {
         return None;
@@ -620,7 +622,7 @@ pub(super) mod tests {
     use super::super::args::Role;
     use super::*;
 
-    /// A machine of some years' standing with everything as its distribution left it.
+    /// A typical machine some years old, with the defaults of its distribution.
     pub(in crate::cli::doctor) fn usual() -> Machine {
         Machine {
             descriptors_soft: Some(1024),
@@ -661,7 +663,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_limit_that_is_met_first_comes_first() {
+    fn the_bottleneck_comes_first() {
         let rows = judge(&usual(), &asked(1_000_000, Role::Server));
         assert_eq!(
             (rows[0].id, rows[0].holds),
@@ -676,7 +678,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_fits_needs_no_mending() {
+    fn a_limit_that_is_high_enough_needs_no_command() {
         let rows = judge(&usual(), &asked(10_000, Role::Server));
         for row in rows {
             let wanted = match row.id {
@@ -739,7 +741,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_full_table_of_the_firewall_is_a_limit_and_an_unused_one_is_none() {
+    fn a_full_conntrack_table_is_a_limit_and_an_unused_one_is_none() {
         let machine = |used| Machine {
             conntrack_max: Some(15_000),
             conntrack_used: Some(used),
@@ -753,7 +755,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_burst_or_a_churn_beyond_the_queues_is_told() {
+    fn a_burst_or_a_churn_beyond_the_queues_is_reported() {
         let machine = Machine {
             syn_cookies: Some(0),
             ..usual()
@@ -776,7 +778,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_unknown_and_never_a_no() {
+    fn a_limit_that_cannot_be_read_is_unknown_and_never_a_no() {
         for row in judge(&Machine::default(), &asked(1_000_000, Role::Both)) {
             assert_ne!(row.verdict, Verdict::Short, "{row:?}");
         }

@@ -1,4 +1,4 @@
-//! The answer, as a table for people and as JSON for scripts.
+//! The answer of `doctor`, as a table and as JSON.
 //!
 //! What may live in this file: words and columns. What may not: judging.
 
@@ -9,7 +9,7 @@ use crate::cli::units::{grouped, plural};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
-/// A sentence, a table, and what to do.
+/// The answer as text: a sentence, a table, and what to do.
 pub(super) fn text(machine: &Machine, asked: &Question, rows: &[Row]) -> String {
     let mut out = answer(asked, rows);
     let _ = table(&mut out, rows);
@@ -67,7 +67,7 @@ fn table(out: &mut String, rows: &[Row]) -> std::fmt::Result {
     Ok(())
 }
 
-/// What to do, in the order in which the limits are met; and what is to be known of the others.
+/// What to do, in the order in which the limits are reached; and notes on the rest.
 fn remedies(out: &mut String, rows: &[Row]) -> std::fmt::Result {
     let mend = |row: &&Row| !row.mend.is_empty();
     for (place, row) in rows.iter().filter(mend).enumerate() {
@@ -85,14 +85,14 @@ fn remedies(out: &mut String, rows: &[Row]) -> std::fmt::Result {
     Ok(())
 }
 
-/// A number of that unit, short enough for a column.
+/// A number with its unit, short enough for a column.
 fn short_form(unit: Unit, number: Option<u64>) -> String {
     match (unit, number) {
         (_, None) => "?".to_owned(),
         (Unit::Bytes, Some(bytes)) if bytes >= 10 << 30 => format!("{} GiB", bytes >> 30),
         (Unit::Bytes, Some(bytes)) => format!("{} MiB", grouped(bytes.div_ceil(1 << 20))),
         (Unit::PerSecond, Some(count)) => format!("{}/s", grouped(count)),
-        // A limit that is as good as none, such as file-max where systemd has lifted it.
+        // A limit so high that it is none, such as file-max where systemd has raised it.
         (_, Some(count)) if count > 1 << 40 => "no limit".to_owned(),
         (_, Some(count)) => grouped(count),
     }
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_is_said_first_and_with_the_way_out() {
+    fn a_no_comes_first_and_with_its_remedy() {
         let asked = asked(1_000_000, Role::Server);
         let text = text(&usual(), &asked, &judge(&usual(), &asked));
         let first = text.lines().next().unwrap();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn yes_is_said_with_the_next_limit() {
+    fn a_yes_names_the_next_limit() {
         let asked = asked(10_000, Role::Both);
         let text = text(&usual(), &asked, &judge(&usual(), &asked));
         assert!(

@@ -1,38 +1,38 @@
-//! What the machine says of itself, as far as connections depend on it.
+//! The limits of the machine, as far as connections depend on them.
 //!
-//! All of it is text in /proc and /sys (proc(5), tcp(7), cgroups(7)), and this process's own limit of descriptors.
-//! What may live in this file: reading. What may not: judging. Everything is an `Option`, since every file may be
-//! missing: in a container, on another kernel, for another user. The tree to read from is an argument, so that a test
-//! can make up a machine.
+//! All of it is text in /proc and /sys (proc(5), tcp(7), cgroups(7)), and this process's own limit of descriptors. What
+//! may live in this file: reading. What may not: judging. Every value is an `Option`, since every file may be missing:
+//! in a container, on another kernel, for another user. The root of the tree to read is an argument, so that a test can
+//! make up a machine.
 
 use crate::cli::descriptors;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// The kernel objects of one TCP connection's end that is waited for by epoll, as slabinfo(5) calls them.
+/// The kernel objects of one end of a TCP connection in an epoll interest list, as slabinfo(5) calls them.
 const OBJECTS: [&str; 5] = ["TCP", "sock_inode_cache", "filp", "dentry", "eventpoll_epi"];
 /// CAP_SYS_RESOURCE of capabilities(7): may raise a hard limit.
 const CAP_SYS_RESOURCE: u32 = 24;
 
-/// See the page above.
+/// What was read of a machine; `None` for a value that could not be read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Machine {
     pub(super) name: Option<String>,
     pub(super) kernel: Option<String>,
-    /// Descriptors of a process: what it may have, and what it may raise that to (getrlimit(2)).
+    /// The soft and the hard limit of descriptors of this process (getrlimit(2)).
     pub(super) descriptors_soft: Option<u64>,
     pub(super) descriptors_hard: Option<u64>,
     /// Whether this process may raise its own hard limit.
     pub(super) may_raise: Option<bool>,
-    /// What a hard limit may be raised to.
+    /// The highest hard limit that can be set (fs.nr_open).
     pub(super) nr_open: Option<u64>,
     /// Files that are open on the whole machine, and how many may be.
     pub(super) files_open: Option<u64>,
     pub(super) files_max: Option<u64>,
-    /// What one user may have epoll wait for.
+    /// Sources that one user's epoll instances may have in their interest lists.
     pub(super) epoll_watches: Option<u64>,
-    /// Ports that the kernel chooses from, without those that are reserved.
+    /// Ports that the kernel chooses from, without the reserved ones.
     pub(super) ports: Option<u64>,
     pub(super) somaxconn: Option<u64>,
     pub(super) syn_backlog: Option<u64>,
@@ -41,14 +41,15 @@ pub(super) struct Machine {
     pub(super) time_wait_buckets: Option<u64>,
     /// 0: never, 1: wherever the protocol allows, 2: on loopback.
     pub(super) time_wait_reuse: Option<u64>,
-    /// Pages of socket buffers: below the first nobody is asked to save, from the second everybody is.
+    /// Pages of socket buffers: no pressure below the first, pressure from the second on, and a hard limit at the
+    /// third.
     pub(super) tcp_mem: Option<[u64; 3]>,
     pub(super) tcp_mem_used: Option<u64>,
     /// Bytes that one socket's buffers may grow to.
     pub(super) receive_max: Option<u64>,
     pub(super) send_max: Option<u64>,
     pub(super) memory_available: Option<u64>,
-    /// Of all control groups that this process is in, the least that is left of a limit, in bytes.
+    /// The least memory left of a limit, in bytes, among all control groups of this process.
     pub(super) group_memory_left: Option<u64>,
     /// The same for the buffers of TCP alone (control groups of version 1).
     pub(super) group_tcp_left: Option<u64>,
@@ -59,7 +60,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Looks at the tree below a root, and at this process.
+    /// Reads the tree below a root, and the limits of this process.
     pub(super) fn look(root: &Path) -> Self {
         let limit = descriptors::limits().ok();
         let tree = Tree(root);
@@ -102,7 +103,7 @@ impl Machine {
     }
 }
 
-/// A file system as it is seen from some root.
+/// A file system below some root.
 struct Tree<'a>(&'a Path);
 
 impl Tree<'_> {
@@ -127,7 +128,7 @@ impl Tree<'_> {
         self.numbers(path).first().copied()
     }
 
-    /// The number behind a name, in the first line that begins with `line` and has the name.
+    /// The number after `name`, in the first line that begins with `line` and has that name.
     fn field(&self, path: &str, line: &str, name: &str) -> Option<u64> {
         let text = self.text(path)?;
         text.lines()
@@ -148,7 +149,7 @@ impl Tree<'_> {
         Some(mask >> CAP_SYS_RESOURCE & 1 == 1)
     }
 
-    /// How many ports there are to choose from.
+    /// How many ports the kernel can choose from.
     fn ports(&self) -> Option<u64> {
         let range = self.numbers("proc/sys/net/ipv4/ip_local_port_range");
         let &[first, last] = range.as_slice() else {
@@ -168,7 +169,7 @@ impl Tree<'_> {
         Some((last + 1).saturating_sub(first + reserved))
     }
 
-    /// Objects come in slabs of some pages each, and an end of a connection needs one of every kind.
+    /// Objects are allocated in slabs of some pages each, and an end of a connection needs one of every kind.
     fn kernel_bytes(&self) -> Option<u64> {
         const PAGE: f64 = 4096.0;
         let text = self.text("proc/slabinfo")?;
@@ -180,7 +181,7 @@ impl Tree<'_> {
             let (per_slab, pages) = (number(4)?, number(5)?);
             (per_slab > 0.0).then(|| pages * PAGE / per_slab)
         });
-        // A kernel may merge kinds of about one size under another name; what is missing then is left to the estimate.
+        // A kernel may merge caches of about one size under another name; where one is missing, the estimate is used.
         let sum = bytes.into_iter().sum::<Option<f64>>()?;
         Some(sum.ceil() as u64)
     }
@@ -191,8 +192,8 @@ impl Tree<'_> {
         [old, new].into_iter().flatten().min()
     }
 
-    /// The least that is left of a limit in this process's control group and all groups around it. The controller is
-    /// empty for the one hierarchy of version 2. `None`: there is no such limit, or it cannot be read.
+    /// The least that is left of a limit in this process's control group and all groups above it. The controller is
+    /// empty for the single hierarchy of version 2. `None`: no such limit, or it cannot be read.
     fn left_in_groups(&self, controller: &str, limit: &str, used: &str) -> Option<u64> {
         /// Version 1 writes "no limit" as the largest number of whole pages.
         const NO_LIMIT: u64 = 1 << 60;
@@ -233,7 +234,7 @@ impl Tree<'_> {
 pub(super) mod tests {
     use super::*;
 
-    /// A machine of files, gone when the test is over.
+    /// A machine made of files, removed at the end of the test.
     pub(in crate::cli::doctor) struct Made(PathBuf);
 
     impl Made {
