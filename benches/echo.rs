@@ -1,8 +1,8 @@
 //! The event loop against its blocking models, in a minute: `echo-reactor compare`, for `cargo bench`.
 //!
-//! `cargo bench --bench echo` runs `compare --quick`, with whatever stands behind `--` as its further arguments; run as a
-//! test (`cargo test --benches`, CI) it measures each load once, for a moment, to see that it can. Everything that there is
-//! to say of the measurement is said there, `echo-reactor compare --help`.
+//! `cargo bench --bench echo` runs `compare --quick`, with the words after `--` as further arguments; run as a test
+//! (`cargo test --benches`, CI) it measures each load once, for a moment, to show that it can. The measurement is
+//! described in `echo-reactor compare --help`.
 
 use std::process::{Command, ExitCode};
 
@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     let typed: Vec<String> = std::env::args().skip(1).collect();
     let mut compare = Command::new(env!("CARGO_BIN_EXE_echo-reactor"));
     compare.arg("compare");
-    // cargo says `--bench` for itself where it is to be measured.
+    // cargo adds `--bench` where the benchmark is to measure.
     if typed.iter().any(|word| word == "--bench") {
         compare.arg("--quick");
     } else {
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
             "5ms",
         ]);
     }
-    // What it says to libtest's harness is not for us.
+    // Flags for libtest's harness are not passed on.
     let ours = |word: &&String| !["--bench", "--test"].contains(&word.as_str());
     match compare.args(typed.iter().filter(ours)).status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,

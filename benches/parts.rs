@@ -1,7 +1,7 @@
-//! The parts of an echo that are ours, each by itself: what they cost without a kernel.
+//! Parts of the path of an echo, each by itself: what they cost without a kernel.
 //!
 //! `cargo bench --bench parts` measures; `cargo test --benches` and CI run each once. What may live here: one part at a
-//! time, over sockets that are memory. The whole server against its blocking models is in `echo`.
+//! time, over sockets in memory. The whole server against its blocking models is in `echo`.
 
 use divan::{Bencher, black_box, counter::BytesCount};
 use echo_reactor::Stats;
@@ -72,9 +72,10 @@ fn connection_echoes(bencher: Bencher<'_, '_>, message_bytes: usize) {
     connection(bencher, message_bytes, usize::MAX);
 }
 
-/// The same with a peer that takes half at a time: the rest becomes a tail, and is paid in the next turn.
+/// The same with a peer that takes half at a time: the rest goes into the write buffer, and is flushed in the next
+/// turn.
 #[divan::bench(args = [64, 4096, 65_536])]
-fn connection_keeps_a_tail(bencher: Bencher<'_, '_>, message_bytes: usize) {
+fn connection_keeps_unsent_bytes(bencher: Bencher<'_, '_>, message_bytes: usize) {
     connection(bencher, message_bytes, message_bytes / 2);
 }
 
@@ -103,9 +104,9 @@ fn connection(bencher: Bencher<'_, '_>, message_bytes: usize, takes_bytes: usize
         });
 }
 
-/// A tail is kept and paid in four parts.
+/// A write buffer is filled and consumed in four parts.
 #[divan::bench(args = [64, 4096, 65_536])]
-fn tail_is_kept_and_paid(bencher: Bencher<'_, '_>, bytes: usize) {
+fn write_buffer_is_stored_and_consumed(bencher: Bencher<'_, '_>, bytes: usize) {
     let unsent = vec![b'x'; bytes];
     bencher.counter(BytesCount::new(bytes)).bench_local(|| {
         let mut buffer = WriteBuffer::default();
@@ -117,17 +118,17 @@ fn tail_is_kept_and_paid(bencher: Bencher<'_, '_>, bytes: usize) {
     });
 }
 
-/// A kernel that says of everybody that they are ready; or, if it is silent, nothing at all.
+/// A selector that reports every source as ready; or, if it is silent, none.
 #[derive(Debug)]
-struct Everybody {
+struct AllReady {
     tokens: RefCell<Vec<Token>>,
     now: Instant,
     silent: bool,
 }
 
-struct Anybody;
+struct NullSource;
 
-impl Source<RefCell<Vec<Token>>> for Anybody {
+impl Source<RefCell<Vec<Token>>> for NullSource {
     fn register(
         &mut self,
         tokens: &RefCell<Vec<Token>>,
@@ -147,7 +148,7 @@ impl Source<RefCell<Vec<Token>>> for Anybody {
     }
 }
 
-impl Selector for Everybody {
+impl Selector for AllReady {
     type Registry = RefCell<Vec<Token>>;
 
     fn registry(&self) -> &RefCell<Vec<Token>> {
@@ -173,8 +174,8 @@ impl Selector for Everybody {
     }
 }
 
-fn reactor(sources: usize, silent: bool) -> Reactor<Anybody, Everybody> {
-    let mut reactor = Reactor::new(Everybody {
+fn reactor(sources: usize, silent: bool) -> Reactor<NullSource, AllReady> {
+    let mut reactor = Reactor::new(AllReady {
         tokens: RefCell::default(),
         now: Instant::now(),
         silent,
@@ -185,12 +186,12 @@ fn reactor(sources: usize, silent: bool) -> Reactor<Anybody, Everybody> {
             interest: Interest::Read,
             class,
         };
-        assert!(reactor.add(Anybody, want).is_ok());
+        assert!(reactor.add(NullSource, want).is_ok());
     }
     reactor
 }
 
-/// A turn in which everybody is ready: keys, the run queue and the deadlines, without bytes.
+/// A turn with every source ready: keys, the run queue and the deadlines, without bytes.
 #[divan::bench(args = [1, 50, 1_000])]
 fn turn_of_the_reactor(bencher: Bencher<'_, '_>, sources: usize) {
     let mut reactor = reactor(sources, false);
@@ -206,9 +207,9 @@ fn turn_of_the_reactor(bencher: Bencher<'_, '_>, sources: usize) {
         });
 }
 
-/// Everybody has spent their budget and queues up again: keys and the run queue, with a kernel that has nothing to say.
+/// Every source has spent its budget and is requeued: keys and the run queue, with a selector that reports nothing.
 #[divan::bench(args = [1, 50, 1_000])]
-fn run_queue_goes_round(bencher: Bencher<'_, '_>, sources: usize) {
+fn run_queue_is_swept(bencher: Bencher<'_, '_>, sources: usize) {
     let mut reactor = reactor(sources, true);
     for key in reactor.keys() {
         reactor.requeue(key, Readiness::Normal);
@@ -225,7 +226,7 @@ fn run_queue_goes_round(bencher: Bencher<'_, '_>, sources: usize) {
         });
 }
 
-/// A key is looked up among a thousand: its slot, and whether its serial is that of the value.
+/// A key is looked up among a thousand: its slot, and whether its generation is that of the value.
 #[divan::bench]
 fn key_is_looked_up(bencher: Bencher<'_, '_>) {
     let mut reactor = reactor(1_000, true);
@@ -239,7 +240,7 @@ fn key_is_looked_up(bencher: Bencher<'_, '_>) {
         });
 }
 
-/// A source comes and goes: slot, serial, deadline.
+/// A source is added and closed: slot, generation, deadline.
 #[divan::bench]
 fn slot_is_taken_and_freed(bencher: Bencher<'_, '_>) {
     let mut reactor = reactor(1_000, true);
@@ -248,13 +249,13 @@ fn slot_is_taken_and_freed(bencher: Bencher<'_, '_>) {
             interest: Interest::Read,
             class: TimeoutClass::NEVER,
         };
-        if let Ok(key) = reactor.add(Anybody, want) {
+        if let Ok(key) = reactor.add(NullSource, want) {
             black_box(reactor.close(key));
         }
     });
 }
 
-/// Latencies are recorded, as the load generator does it for every answer.
+/// Latencies are recorded, as the load generator does for every answer.
 #[cfg(feature = "bench")]
 #[divan::bench]
 fn latency_is_recorded(bencher: Bencher<'_, '_>) {
@@ -270,7 +271,7 @@ fn latency_is_recorded(bencher: Bencher<'_, '_>) {
         });
 }
 
-/// A percentile is read, as a report does it for each that it prints.
+/// A percentile is read, as a report does for each that it prints.
 #[cfg(feature = "bench")]
 #[divan::bench]
 fn percentile_is_read(bencher: Bencher<'_, '_>) {

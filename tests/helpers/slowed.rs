@@ -1,8 +1,8 @@
 //! The event loop, made slower on purpose: what `compare` must notice, and, with 0 per cent, what it must not.
 //!
-//! `slowed PORT PERCENT` serves TCP on 127.0.0.1:PORT. So many per cent of the processor time that the server uses is
-//! used once more, for nothing, between two turns of the loop. It is the server of the library, unchanged; the clock is
-//! looked at every sixteenth turn, so that looking costs next to nothing. It ends by any signal.
+//! `slowed PORT PERCENT` serves TCP on 127.0.0.1:PORT. Between turns of the loop it burns PERCENT of the processor time
+//! that the server has used. The server is the library's, unchanged; the clock is read every sixteenth turn, so that
+//! reading it costs next to nothing. Any signal ends the program.
 //!
 //! ```sh
 //! echo-reactor compare --quick --models reactor --against-command 'target/release/examples/slowed {port} 10'
@@ -12,7 +12,7 @@ use echo_reactor::{Limits, echo::Server};
 use nix::time::{ClockId, clock_gettime};
 use std::error::Error;
 
-/// Turns between two looks at the clock.
+/// Turns between two readings of the clock.
 const TURNS: u32 = 16;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -23,14 +23,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let share = percent.parse::<f64>()? / 100.0;
     let address = format!("tcp://127.0.0.1:{port}").parse()?;
     let mut server = Server::bind(&[address], Limits::default())?;
-    // What was used so far, what of it was for nothing, both in nanoseconds.
+    // Processor time burned so far, in nanoseconds.
     let mut wasted = 0.0;
     loop {
         for _ in 0..TURNS {
             let _ = server.turn(None)?;
         }
         let used = processor_time()?;
-        // All = useful + wasted, and wasted = share x useful.
+        // used = useful + wasted, and wasted = share x useful.
         let unsent = (used - wasted) * share;
         if unsent > wasted {
             let until = used + (unsent - wasted);
