@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures what this project promises, with counts that do not drift: anybody can repeat them.
+"""Measures the promises of this project, by counts that do not depend on the machine and can be repeated.
 
 usage: scripts/measure.py [--check] [--binary PATH] NAME...
 
@@ -7,14 +7,14 @@ usage: scripts/measure.py [--check] [--binary PATH] NAME...
   instructions  user-space instructions of one echo              (needs valgrind)
   generator     the same of `bench`, which must not be the bottleneck (needs valgrind)
   memory        resident bytes of one idle connection, over many
-  pushers       growth by clients that send and never read
+  pushers       memory for clients that send and never read
   burst         the slowest of 3,000 connects at once
-  descriptors   life without descriptors                         (needs prlimit)
-  idle-cost     what 19,000 idle connections add to an echo of 50 others (wants a quiet machine)
+  descriptors   behavior at the limit of descriptors             (needs prlimit)
+  idle-cost     what 19,000 idle connections add to an echo of 50 active ones (wants a quiet machine)
   all           all of them
 
 Each prints one line with the figure, what was promised, and whether it is kept. With --check the smaller forms are run,
-what needs a tool that is not there is skipped with a reason, and a promise that is broken fails the run.
+a measurement without its tool is skipped with a reason, and a broken promise fails the run.
 Build first: cargo build --release. Everything stays on this machine's loopback, and ends by itself.
 """
 import argparse
@@ -33,7 +33,7 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-DEADLINE = 120  # seconds that anything here may take
+DEADLINE = 120  # seconds that any step may take
 failures = []
 
 
@@ -44,7 +44,7 @@ def verdict(name, kept, figure, promise):
 
 
 class Server:
-    """`serve` as a child, on a port that the system picks."""
+    """`serve` as a child process, on a port that the system picks."""
 
     def __init__(self, *flags, wrapper=()):
         command = [*wrapper, options.binary, "serve", "tcp://127.0.0.1:0", "--idle-timeout", "1h", *flags]
@@ -109,8 +109,8 @@ def syscalls():
             fields = line.split()
             if len(fields) >= 5 and fields[3].isdigit() and fields[-1] != "total":
                 counts[fields[-1]] = int(fields[3])
-    # One client that waits for its answer shares its epoll_wait with nobody: that is one for each echo. strace stops in
-    # the middle of one, and that one is not counted.
+    # A single client that waits for each answer makes one epoll_wait an echo, as no other event shares it. strace detaches
+    # in the middle of one, which is not counted.
     good = (counts.get("recvfrom") == echoes and counts.get("sendto") == echoes
             and set(counts) == {"recvfrom", "sendto", "epoll_wait"} and abs(counts["epoll_wait"] - echoes) <= 2)
     told = ", ".join(f"{count / echoes:.3f} {name}" for name, count in sorted(counts.items()))
@@ -118,16 +118,16 @@ def syscalls():
 
 
 def calls_of(function, profile):
-    """How often callgrind saw a function called. Its name stands once in the file, and its number from then on."""
+    """The number of calls of a function in callgrind's output, which has its name once, and its number from then on."""
     numbers = set(re.findall(rf"^c?fn=(\(\d+\)) {function}(?:@.*)?$", profile, re.M))
     calls = re.findall(r"^cfn=(\(\d+\)).*\n(?:cob=.*\n|cfi=.*\n|cfl=.*\n)*calls=(\d+)", profile, re.M)
     return sum(int(count) for number, count in calls if number in numbers)
 
 
 def instructions():
-    """What an echo costs, and what a turn of the loop costs that all who are ready together share.
+    """The cost of an echo, and the cost of a turn of the loop, which all connections ready in it share.
 
-    How many share one depends on what else this machine is doing, so the two are told apart: a client alone has a turn
+    How many share a turn depends on what else this machine is doing, so the two are computed apart: one client has a turn
     for each echo, eight have fewer, and callgrind counts the turns, which are the calls of epoll_wait. Two equations, two
     unknowns. Each is the difference between a long run and a short one, so that start and end cancel out.
     """
@@ -167,12 +167,12 @@ def instructions():
     a_turn = (echoes_alone * total - echoes * alone) / determinant
     shared = an_echo + a_turn / 8
     verdict("instructions", shared <= 200,
-            f"{an_echo:.0f} user-space instructions an echo, and {a_turn:.0f} a turn, which all share who are ready: {shared:.0f} "
-            f"an echo where eight are ({total / echoes:.0f} here, where {echoes / turns:.1f} were)", "at most 200 where eight are")
+            f"{an_echo:.0f} user-space instructions an echo, and {a_turn:.0f} a turn, shared by all ready connections: {shared:.0f} "
+            f"an echo where eight share it ({total / echoes:.0f} here, where {echoes / turns:.1f} did)", "at most 200 where eight share it")
 
 
 def generator():
-    """What an echo costs `bench`: a short run and a long one, each of so many requests, and the difference."""
+    """The cost of an echo in `bench`: the difference between a long and a short run, over the difference in requests."""
     connections = 50
 
     def counted(server, requests):
@@ -180,7 +180,7 @@ def generator():
             command = ["valgrind", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={folder}/%p",
                        options.binary, "bench", f"tcp://127.0.0.1:{server.address[1]}", "-c", str(connections),
                        "-n", str(requests), "-d", f"{DEADLINE}s", "--warm-up", "0", "-q"]
-            # Under valgrind it is the bottleneck, and says so by its exit code; what it counts is all the same.
+            # Under valgrind `bench` is the bottleneck, and its exit code says so; the count of instructions is valid all the same.
             subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=DEADLINE)
             profiles = [open(os.path.join(folder, name)).read() for name in os.listdir(folder)]
         worker = next(text for text in profiles if re.search(r"^cmd: .*--worker", text, re.M))
@@ -207,9 +207,9 @@ def connect_many(server, count):
 
 
 def memory():
-    room = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    count = min(3_000 if options.check else 15_000, room - 200)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (room, room))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    count = min(3_000 if options.check else 15_000, limit - 200)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     with Server() as server:
         with server.client() as client:
             echo(client, b"warm")
@@ -220,7 +220,7 @@ def memory():
         each = (server.resident_bytes() - before) / count
         for client in clients:
             client.close()
-    # A page more or less is 1.4 bytes at 3,000 connections; the rest of the room is for the run queue, once.
+    # A page more or less is 1.4 bytes at 3,000 connections; the rest of the margin is for the run queue, once.
     most = 90 if options.check else 64
     verdict("memory", each <= most, f"{each:.1f} resident bytes an idle connection, over {count:,}", f"at most {most}")
 
@@ -257,8 +257,8 @@ def pushers():
 
 def burst():
     count = 1_000 if options.check else 3_000
-    room = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (room, room))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     with open("/proc/sys/net/core/somaxconn") as file:
         queue = int(file.read())
     if queue < count:
@@ -284,20 +284,20 @@ def burst():
             client.settimeout(DEADLINE)
             echo(client, b"x")
             client.close()
-    # A dropped SYN is sent again after a second; the rest is how busy this machine is.
+    # A dropped SYN is sent again after a second; all else is the load of this machine.
     verdict("burst", len(done) == count and slowest < 1.0,
             f"{len(done):,} connects at once, the slowest took {slowest * 1e3:.0f} ms", "none waits for a second SYN (1 s)")
 
 
 def descriptors():
-    """All descriptors gone while clients queue up; then they come free, with no new connection to help."""
+    """No descriptors left while clients queue up; then some come free, with no new connection that would raise an edge."""
     with Server() as server:
         held = [server.client() for _ in range(20)]
         for client in held:
             echo(client, b"in")
         used = len(os.listdir(f"/proc/{server.pid}/fd"))
         subprocess.run(["prlimit", f"--nofile={used}:{used}", "--pid", str(server.pid)], check=True)
-        queued = [server.client() for _ in range(10)]  # the kernel connects them; nobody accepts them
+        queued = [server.client() for _ in range(10)]  # the kernel completes the handshakes; accept(2) fails
         for client in queued:
             client.sendall(b"queued")
         cpu, start = server.cpu_seconds(), time.monotonic()
@@ -315,15 +315,15 @@ def descriptors():
             assert client.recv(6) == b"queued"
         served_ms = (time.monotonic() - freed) * 1e3
     verdict("descriptors", load < 0.05 and served_ms < 100,
-            f"{load * 100:.1f} % CPU without descriptors, others wait {slowest * 1e3:.1f} ms at most; "
+            f"{load * 100:.1f} % CPU without descriptors, open connections wait {slowest * 1e3:.1f} ms at most; "
             f"10 queued clients are served {served_ms:.1f} ms after some came free", "under 5 %, within 100 ms")
 
 
 def idle_cost():
-    """Two servers, one of which holds many idle connections as well; the same load on both, in turn, and the medians."""
-    room = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (room, room))
-    idle = min(2_000 if options.check else 19_000, room - 500)
+    """Two servers, one with many idle connections; the same load on both, in turn, and the medians."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    idle = min(2_000 if options.check else 19_000, limit - 500)
     rounds, seconds = (3, 1) if options.check else (11, 3)
     cores = sorted(os.sched_getaffinity(0))
 
@@ -345,7 +345,7 @@ def idle_cost():
             echo(client, b"x")
         cpu_of_an_echo(alone), cpu_of_an_echo(crowded)  # warm
         pairs = []
-        for turn in range(rounds):  # each begins half of the time
+        for turn in range(rounds):  # the order alternates
             if turn % 2:
                 without, beside = cpu_of_an_echo(alone), cpu_of_an_echo(crowded)
             else:
