@@ -1,7 +1,7 @@
 //! What connections cost in memory, the program's and the kernel's apart, at every power of ten.
 //!
 //! ```text
-//!   user     resident memory of the server's processes (/proc/PID/status); slots and tails, where it is the event loop
+//!   user     resident memory of the server's processes (/proc/PID/status); slots and write buffers of the event loop
 //!   kernel   objects: Slab, KernelStack and PageTables of /proc/meminfo; TCP's buffers: /proc/net/sockstat;
 //!            the TCP sockets among the objects: /proc/slabinfo, where one may read it (root)
 //! ```
