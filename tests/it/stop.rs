@@ -62,7 +62,7 @@ fn an_idle_client_gets_a_fin() {
         let server = Running::start(model, &[TCP], limits.clone());
         let client = server.connect();
         client.is_echoed(b"and then quiet");
-        server.order_drain();
+        server.request_drain();
         assert_eq!(client.hear_all(), b"", "a FIN, not a reset, {model:?}");
         drop(client);
         let stats = server.end();
@@ -81,7 +81,7 @@ fn a_client_may_finish_its_conversation_during_a_drain() {
         crate::support::assert_same(&client.hear(first.len()), &first);
     });
     let endpoint = server.endpoints[0].clone();
-    server.order_drain();
+    server.request_drain();
     wait_until("no connection is accepted any more", || {
         try_connect(&sock_addr(&endpoint)).is_err()
     });
@@ -111,7 +111,7 @@ fn whatever_was_sent_before_the_drain_is_echoed() {
             client.is_echoed(b"in");
             client.say(&noise(3, 10_000));
         }
-        server.order_drain();
+        server.request_drain();
         for client in &clients {
             crate::support::assert_same(&client.hear_all(), &noise(3, 10_000));
         }
@@ -178,8 +178,8 @@ fn a_stop_ends_a_drain_that_would_last() {
         let server = Running::start(model, &[&directory.address("unix", "s")], patient());
         let stuck = server.connect();
         stick(&stuck);
-        server.order_drain();
-        server.order_drain();
+        server.request_drain();
+        server.request_drain();
         let stats = server.stop();
         assert_eq!(stats.closed(CloseReason::Aborted), 1, "{model:?}: {stats}");
     }
@@ -311,7 +311,7 @@ fn the_port_is_free_at_the_end_and_the_next_server_has_it_at_once() {
         // The server sends its FIN first here, so it is the server's side that stays in TIME_WAIT.
         let client = server.connect();
         client.is_echoed(b"one");
-        server.order_drain();
+        server.request_drain();
         assert_eq!(client.hear_all(), b"");
         drop(client);
         server.end();

@@ -455,7 +455,7 @@ impl Running {
         }
     }
 
-    pub(crate) fn order_drain(&self) {
+    pub(crate) fn request_drain(&self) {
         match &self.handle {
             Handle::Reactor(handle, _) => handle.drain(),
             Handle::Blocking(handle) => handle.drain(),
@@ -481,7 +481,7 @@ impl Running {
 
     #[track_caller]
     pub(crate) fn drain(self) -> Stats {
-        self.order_drain();
+        self.request_drain();
         self.end()
     }
 

@@ -533,7 +533,7 @@ fn a10_clients_that_found_the_queue_full_are_served_in_the_end() {
         server.signal(Signal::SIGSTOP);
         let before = listen_overflows();
         thread::scope(|scope| {
-            let knock = |number| {
+            let connect_and_echo = |number| {
                 let address = &address;
                 scope.spawn(move || {
                     thread::sleep(number * Duration::from_millis(4));
@@ -541,7 +541,7 @@ fn a10_clients_that_found_the_queue_full_are_served_in_the_end() {
                     client.is_echoed(b"at last");
                 })
             };
-            let clients: Vec<_> = (0..500).map(knock).collect();
+            let clients: Vec<_> = (0..500).map(connect_and_echo).collect();
             wait_until("the queue overflows", || listen_overflows() > before);
             thread::sleep(Duration::from_secs(2));
             server.signal(Signal::SIGCONT);

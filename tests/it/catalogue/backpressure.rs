@@ -38,12 +38,12 @@ fn b1_client_that_never_reads() {
     }
     let (kernel, ours) = pinned_by_a_client_that_never_reads(&[]);
     figure(&format!(
-        "b1: plain: {kernel} bytes of the kernel's and {ours} of ours"
+        "b1: plain: {kernel} bytes in the kernel and {ours} in the server"
     ));
     assert!(ours <= 64 << 10, "{ours}");
     let (kernel, ours) = pinned_by_a_client_that_never_reads(&["--hardened"]);
     figure(&format!(
-        "b1: hardened: {kernel} bytes of the kernel's and {ours} of ours"
+        "b1: hardened: {kernel} bytes in the kernel and {ours} in the server"
     ));
     assert!(ours <= 16 << 10, "{ours}");
     assert!(kernel <= 80_000, "{kernel}");

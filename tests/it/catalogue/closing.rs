@@ -161,7 +161,7 @@ fn c4_close_with_unread_input() {
             client.finish();
         });
         assert_same(&client.hear(sent.len()), &sent);
-        server.order_drain();
+        server.request_drain();
         let (mut heard, mut buffer) = (sent.len(), vec![0; 64 << 10]);
         loop {
             let count = (&client).read(&mut buffer).expect("a FIN, and no reset");

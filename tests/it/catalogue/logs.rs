@@ -201,7 +201,7 @@ fn l5_mistakes_are_reported_on_one_line_with_the_value() {
         &["--idle-timeout", "5"],
         &["'5'", "--idle-timeout", "250ms"],
     );
-    refused(&["--read-buffer", "1GB"], &["scratch"]);
+    refused(&["--read-buffer", "1GB"], &["read buffer of"]);
     refused(&["--unix-mode", "999"], &["'999'", "octal"]);
     refused(&["--model", "fibers"], &["'fibers'", "iterative"]);
     refused(&["--no-such-flag"], &["'--no-such-flag'", "serve --help"]);

@@ -184,7 +184,7 @@ fn n5_a_slow_link_with_a_short_queue() {
         });
         let counters = server.counters();
         figure(&format!(
-            "n5: three times {LENGTH} bytes back over 1 Mbit/s in {:.1} s, at most {} bytes of ours unsent",
+            "n5: three times {LENGTH} bytes back over 1 Mbit/s in {:.1} s, at most {} bytes unsent in the server",
             began.elapsed().as_secs_f64(),
             counters["unsent_bytes_peak"]
         ));

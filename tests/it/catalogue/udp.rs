@@ -231,7 +231,7 @@ fn u9_flood_from_forged_sources() {
             let bits = noise.next();
             let victim = Ipv4Addr::from_bits(0x0a00_0000 | (bits as u32 >> 8));
             let port = 3_000 + (bits >> 40) as u16 % 20_000;
-            forger.send(SocketAddrV4::new(victim, port), own, b"pour this over them");
+            forger.send(SocketAddrV4::new(victim, port), own, b"a forged request");
         }
         wait_until("all are read", || {
             let before = server.counter("datagrams_in");
