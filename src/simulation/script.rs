@@ -128,15 +128,10 @@ pub(super) fn run(
     })));
     let mut connection = Connection::new(socket.clone());
     let mut stats = Stats::default();
-    let mut read_buffer = [0; READ_BUFFER_BYTES];
+    let mut buffer = [0; READ_BUFFER_BYTES];
     stats.open();
     let reason = loop {
-        let outcome = connection.advance(
-            readiness,
-            &mut read_buffer,
-            2 * READ_BUFFER_BYTES,
-            &mut stats,
-        );
+        let outcome = connection.advance(readiness, &mut buffer, 2 * READ_BUFFER_BYTES, &mut stats);
         let script = socket.0.borrow();
         let prefix = script
             .echoed

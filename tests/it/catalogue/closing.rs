@@ -286,7 +286,7 @@ fn c7_ss_kills_a_connection() {
     }
     wait_until("it is closed", || server.counter("connections_open") == 1);
     assert_eq!(
-        server.counter("closed{aborted}"),
+        server.counter("closed{connection_aborted}"),
         1,
         "{:?}",
         server.counters()

@@ -356,7 +356,7 @@ fn u10_a_wildcard_answers_from_the_address_that_was_asked() {
             "udp://0.0.0.0:0",
             "127.0.0.1:0",
             asked,
-            &[b"which one?", b""],
+            &[b"which is it?", b""],
         );
     }
 }
@@ -390,7 +390,7 @@ fn u10_a_machine_with_two_addresses() {
         client.set_read_timeout(Some(DEADLINE)).unwrap();
         for asked in ["10.2.0.1", "10.1.0.1", "127.0.0.1"] {
             let asked = SocketAddr::new(asked.parse().unwrap(), port);
-            client.send_to(b"which one?", asked).unwrap();
+            client.send_to(b"which is it?", asked).unwrap();
             let (length, answered) = client.recv_from(&mut [0; 64]).unwrap();
             assert_eq!((length, answered), (12, asked));
         }
