@@ -97,8 +97,7 @@ fn the_doctor_needs_no_privileges() {
     ]);
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     if root {
-        // User 65534 (nobody, by convention) owns no file. The program itself may lie in a directory that this user
-        // cannot read.
+        // User 65534 owns no file. The program itself may lie in a directory that this user cannot read.
         command.uid(65_534).gid(65_534);
         if let Err(error) = command.spawn().map(|mut child| child.wait()) {
             return skip(&format!(

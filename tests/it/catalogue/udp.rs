@@ -58,7 +58,7 @@ fn u5_loop_with_itself() {
         let (server, forger) = (serve(&[]), Forger::new());
         let own = v4(&server);
         assert!(forger.send(own, own, b"to myself"));
-        // Every local address has the server's port, and may belong to a second server that answers this one.
+        // A source with the server's own port may be a second server, which would answer each answer.
         assert!(forger.send(
             SocketAddrV4::new(Ipv4Addr::new(10, 7, 7, 7), own.port()),
             own,
