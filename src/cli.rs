@@ -48,7 +48,7 @@ Examples:
   echo-reactor send                               say 'Hello, world!' to it
   echo-reactor serve :7777 udp://127.0.0.1:7777   TCP on all interfaces, UDP on this machine
   echo-reactor bench                              ten seconds of load on a server of its own, and a report
-  echo-reactor doctor --connections 100k          can this machine hold so many, and which limit is reached first?
+  echo-reactor doctor --max-connections 100k          can this machine hold so many, and which limit is reached first?
   echo-reactor compare --quick                    the event loop against its blocking models, in less than a minute
   echo-reactor serve --help                       every limit, with its default
 ";
@@ -187,9 +187,9 @@ mod tests {
 
     #[test]
     fn a_mistake_is_one_line_that_names_the_value_and_the_help() {
-        let said = refused(&["serve", "--connections", "10x"]);
+        let said = refused(&["serve", "--max-connections", "10x"]);
         assert!(
-            said.contains("'10x'") && said.contains("--connections"),
+            said.contains("'10x'") && said.contains("--max-connections"),
             "{said}"
         );
         assert!(said.contains("write for example 500, 10k or 1M"), "{said}");

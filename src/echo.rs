@@ -310,7 +310,7 @@ impl<W: Backend> Server<W> {
         };
         match (connection.waits_for(), self.phase) {
             (Wait::Reading, Phase::Serving | Phase::HandedOver) => {
-                self.close_connection(key, CloseReason::Idle)
+                self.close_connection(key, CloseReason::Idle);
             }
             (Wait::Reading, _) => self.begin_close(key),
             (Wait::Writing, _) => {

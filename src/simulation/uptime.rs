@@ -16,7 +16,7 @@ const HALF_HOUR: Duration = Duration::from_secs(1_800);
 const HALF_HOURS_A_DAY: u64 = 48;
 const DAYS: u64 = 2 * 365;
 /// Connections that stay: more than the kernel tells of at once, so that all of them at the same time are an overload.
-const Values: usize = 12;
+const VALUES: usize = 12;
 
 struct Years {
     stage: Stage,
@@ -30,18 +30,18 @@ impl Years {
         let limits = Limits {
             idle_timeout: Some(2 * HALF_HOUR),
             write_stall_timeout: Some(MINUTE),
-            connections_max: Values + 8,
+            connections_max: VALUES + 8,
             accept_retry: MINUTE,
             ..Limits::default()
         };
         let knobs = Knobs {
             events_max: 4,
             window_bytes: 100,
-            descriptors: Values + 6,
+            descriptors: VALUES + 6,
             ..Knobs::default()
         };
         let mut stage = Stage::in_world(limits, knobs);
-        let values = stage.connect(Values);
+        let values = stage.connect(VALUES);
         Self {
             stage,
             values,
@@ -93,12 +93,12 @@ impl Years {
     fn visit(&mut self) {
         self.stage.arrive(8);
         self.stage.settle();
-        let visitors = self.stage.sockets().split_off(Values);
+        let visitors = self.stage.sockets().split_off(VALUES);
         assert_eq!(visitors.len(), 6, "as many as there are descriptors for");
         self.stage.finish(visitors[0]);
         self.stage.finish(visitors[1]);
         self.stage.settle();
-        let visitors = self.stage.sockets().split_off(Values);
+        let visitors = self.stage.sockets().split_off(VALUES);
         assert_eq!(visitors.len(), 6, "the two that waited are in");
         for &visitor in &visitors[1..] {
             self.stage.finish(visitor);
@@ -129,7 +129,7 @@ impl Years {
         assert_eq!(self.stage.closed(CloseReason::WriteStall), self.readers);
         self.readers += 1;
         self.pass_until(|stage| {
-            stage.closed(CloseReason::WriteStall) > 0 && stage.sockets().len() == Values
+            stage.closed(CloseReason::WriteStall) > 0 && stage.sockets().len() == VALUES
         });
         assert_eq!(self.stage.closed(CloseReason::WriteStall), self.readers);
     }
@@ -170,7 +170,7 @@ fn two_years_of_uptime_are_boring() {
         }
         let stats = years.stage.server.stats();
         assert_eq!(stats.check_invariants(), Ok(()), "day {day}: {stats}");
-        assert_eq!(stats.connections_open, Values as u64, "day {day}: {stats}");
+        assert_eq!(stats.connections_open, VALUES as u64, "day {day}: {stats}");
         assert_eq!(stats.unsent_bytes, 0);
     }
     let stats = years.stage.server.stats();

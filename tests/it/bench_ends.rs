@@ -40,7 +40,7 @@ fn a_rate_beyond_everything_ends_in_time_and_tells_the_bound_of_its_queue() {
         "{}",
         ended.err
     );
-    ended.balances();
+    ended.is_accounted_for();
 }
 
 /// Opening them all would take a timeout for every eight of them.
@@ -131,7 +131,7 @@ fn what_is_left_of_the_warm_up_is_no_throughput_of_the_window() {
     assert!(ended.number("/requests/warm_up_dropped") > 0);
     let planned = ended.number("/latency_ns/planned/count");
     assert!(ended.number("/echoes") <= planned && planned <= 3_000);
-    ended.balances();
+    ended.is_accounted_for();
 }
 
 /// A connection that was closed by FIN keeps its port for a minute, and the next step would lack it.

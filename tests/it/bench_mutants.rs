@@ -56,7 +56,7 @@ fn every_mutant_is_named() {
             row.name,
             row.ended.code
         );
-        row.ended.balances();
+        row.ended.is_accounted_for();
     }
 }
 

@@ -64,7 +64,10 @@ fn host() {
         );
         let _ = server.turn(Some(Duration::from_millis(10))).unwrap();
     }
-    let (live, most) = (server.stats().connections_open, server.limits().connections_max);
+    let (live, most) = (
+        server.stats().connections_open,
+        server.limits().connections_max,
+    );
     assert_eq!(live, most as u64, "it is full, by its own limit");
     assert!(
         server.stats().accept_errors.is_empty(),

@@ -189,7 +189,9 @@ fn an_echo_comes_back<H: Host>() {
         assert_eq!(&back, b"hello");
     }
     drop(client);
-    host.until("the end is seen", |host| host.stats(0).connections_open == 0);
+    host.until("the end is seen", |host| {
+        host.stats(0).connections_open == 0
+    });
 }
 
 /// More are ready than one turn serves, and each has more to say than one turn reads. No new byte comes after that.
@@ -204,7 +206,9 @@ fn work_that_is_left_is_told_of_again<H: Host>() {
     let mut host = Loop::<H>::new();
     let address = host.serve(limits);
     let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(address)).collect();
-    host.until("all are in", |host| host.stats(0).connections_open == CLIENTS);
+    host.until("all are in", |host| {
+        host.stats(0).connections_open == CLIENTS
+    });
     for client in &mut clients {
         client.write_all(b"twelve bytes").unwrap();
     }
@@ -245,7 +249,9 @@ fn an_idle_connection_ends_though_the_host_does_nothing_else<H: Host>() {
         host.until("echoed", |host| host.stats(0).bytes_out == round);
         thread::sleep(Duration::from_millis(100));
     }
-    host.until("it is idle", |host| host.stats(0).closed(CloseReason::Idle) == 1);
+    host.until("it is idle", |host| {
+        host.stats(0).closed(CloseReason::Idle) == 1
+    });
 }
 
 /// The clients of the flood send as fast as they can, and the host's own source must be seen all the same.
@@ -276,7 +282,9 @@ fn a_flood_leaves_the_host_its_turns<H: Host>() {
             assert!(between <= 3, "{name}: a ping waited for {between} turns");
         }
         is_over.store(true, Ordering::Relaxed);
-        host.until("the flood is over", |host| host.stats(0).connections_open == 0);
+        host.until("the flood is over", |host| {
+            host.stats(0).connections_open == 0
+        });
     });
 }
 
@@ -331,12 +339,12 @@ fn detached_listeners_end_a_server_without_clients<H: Host>() {
     let address = host.serve(Limits::default());
     let client = connect(address);
     host.until("it is in", |host| host.stats(0).connections_open == 1);
-    host.server(0).leave();
+    host.server(0).detach_listeners();
     client.shutdown(Shutdown::Write).unwrap();
     host.until("finished", |host| host.servers[0].is_none());
 
     host.serve(Limits::default());
-    host.server(1).leave();
+    host.server(1).detach_listeners();
     host.until("finished at once", |host| host.servers[1].is_none());
 }
 
