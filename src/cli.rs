@@ -48,7 +48,7 @@ Examples:
   echo-reactor send                               say 'Hello, world!' to it
   echo-reactor serve :7777 udp://127.0.0.1:7777   TCP on all interfaces, UDP on this machine
   echo-reactor bench                              ten seconds of load on a server of its own, and a report
-  echo-reactor doctor --max-connections 100k          can this machine hold so many, and which limit is reached first?
+  echo-reactor doctor --connections 100k          can this machine hold so many, and which limit is reached first?
   echo-reactor compare --quick                    the event loop against its blocking models, in less than a minute
   echo-reactor serve --help                       every limit, with its default
 ";
