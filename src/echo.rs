@@ -202,7 +202,7 @@ impl<W: Backend> Server<W> {
         self.stats.turns += 1;
         // Control come first, and whoever drives us is told before the others have had their turn: with a thousand who are
         // ready that may take a while, and "nobody new" is meant at once. The next call goes on with them.
-        let has_command = self.control.is_pending() && !planted!("control-stand-in-line");
+        let has_command = self.control.is_pending();
         let end = if is_woken || has_command {
             self.on_woken();
             Turn::Woken
@@ -293,9 +293,7 @@ impl<W: Backend> Server<W> {
             }
             Outcome::Yield => {
                 self.stats.budget_yields += 1;
-                if !planted!("spent-budget-forgotten") {
-                    self.reactor.requeue(key, readiness);
-                }
+                self.reactor.requeue(key, readiness);
             }
             Outcome::Done(reason) => self.close_connection(key, reason),
         }

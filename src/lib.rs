@@ -189,9 +189,6 @@
 //! that have no portable name pause the listener. Other Unixes that mio and std know should compile; none is tested.
 //! Windows is not supported.
 
-#[macro_use]
-mod mutants;
-
 pub mod blocking;
 #[cfg(feature = "cli")]
 pub mod cli;

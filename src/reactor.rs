@@ -184,15 +184,10 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             // before we asked, everything is known.
             Ok(true) => self.expiry_horizon_ms = self.now_ms,
             Ok(false) => self.continue_sweep(self.turn.len() - queued),
-            Err(error)
-                if error.kind() == io::ErrorKind::Interrupted
-                    && !planted!("eintr-ends-the-loop") => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
         self.turn_began = self.read_clock();
-        if planted!("idle-before-heard") {
-            self.expiry_horizon_ms = self.now_ms;
-        }
         Ok(external)
     }
 
@@ -209,7 +204,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             },
         };
         sweep.left = sweep.left.saturating_sub(reported);
-        if sweep.left == 0 && !planted!("rounds-forgotten") {
+        if sweep.left == 0 {
             self.expiry_horizon_ms = sweep.began_ms;
         } else {
             self.sweep = Some(sweep);
@@ -224,11 +219,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         if self.queue.is_empty() {
             return; // nearly always
         }
-        let count = if planted!("turn-without-end") {
-            self.queue.len()
-        } else {
-            self.queue.len().min(SOURCES_PER_TURN)
-        };
+        let count = self.queue.len().min(SOURCES_PER_TURN);
         for key in self.queue.drain(..count) {
             if let Some(slot) = lookup(&mut self.slots, key) {
                 slot.queued = false;
@@ -279,14 +270,13 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             self.stale_events += 1;
             return None;
         };
-        if slot.queued && !planted!("served-twice") {
+        if slot.queued {
             slot.readiness = slot.readiness.max(readiness);
             return None;
         }
         if self
             .timeouts
             .must_touch(&slot.links, slot.registration.class, self.now_ms)
-            && !planted!("deadline-not-moved")
         {
             return self.begin_event_after_pause(key);
         }
@@ -316,7 +306,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// second reading would cost as much as the rest of this.
     fn timeout_of_turn(&self) -> Option<Duration> {
         let has_work = !self.queue.is_empty() || self.served < self.turn.len();
-        if has_work && !planted!("sleeps-over-the-queue") {
+        if has_work {
             return Some(Duration::ZERO);
         }
         let alarm = self
@@ -398,9 +388,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         {
             return Err((source, error));
         }
-        self.generation = self
-            .generation
-            .wrapping_add(u32::from(!planted!("one-generation")));
+        self.generation = self.generation.wrapping_add(1);
         self.slots.insert(Slot {
             source,
             links: Links::UNLINKED,
@@ -431,15 +419,12 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             return Ok(());
         }
         // First what may fail: until it has worked, nothing has changed.
-        if slot.registration.interest != registration.interest && !planted!("interest-not-changed")
-        {
+        if slot.registration.interest != registration.interest {
             slot.source
                 .reregister(self.selector.registry(), key.token(), registration.interest)?;
         }
         let before = std::mem::replace(&mut slot.registration, registration);
-        if planted!("deadline-of-the-old-kind") {
-            slot.registration.class = before.class;
-        } else if before.class != registration.class {
+        if before.class != registration.class {
             self.timeouts.unlink(&mut self.slots, key, before.class);
             self.timeouts
                 .push_back(&mut self.slots, key, registration.class, self.now_ms);
@@ -450,9 +435,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// Queues a source for the next turn, with what is still true of it. With edges nobody else will.
     pub fn requeue(&mut self, key: Key, readiness: Readiness) {
         if let Some(slot) = lookup(&mut self.slots, key) {
-            if !planted!("queued-readiness-forgotten") {
-                slot.readiness = slot.readiness.max(readiness);
-            }
+            slot.readiness = slot.readiness.max(readiness);
             if !slot.queued {
                 slot.queued = true;
                 self.queue.push_back(key);
@@ -475,9 +458,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// None: that the kernel has forgotten it already is what was wanted.
     pub fn release(&mut self, key: Key) -> Option<S> {
         let mut source = self.close(key)?;
-        if !planted!("close-without-deregister") {
-            let _ = source.deregister(self.selector.registry());
-        }
+        let _ = source.deregister(self.selector.registry());
         Some(source)
     }
 
@@ -519,7 +500,7 @@ fn min_timeout(one: Option<Duration>, other: Option<Duration>) -> Option<Duratio
 fn lookup<S>(slots: &mut PagedSlab<Slot<S>>, key: Key) -> Option<&mut Slot<S>> {
     slots
         .get_mut(key.slot as usize)
-        .filter(|slot| slot.generation == key.generation || planted!("no-generation-check"))
+        .filter(|slot| slot.generation == key.generation)
 }
 
 impl<S: Source> Reactor<S> {

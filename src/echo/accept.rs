@@ -18,14 +18,8 @@ impl<W: Backend> Server<W> {
     #[inline(never)]
     pub(super) fn accept(&mut self, key: Key, readiness: Readiness) {
         self.must_time_turn = true;
-        let budget = if planted!("newcomers-without-budget") {
-            usize::MAX
-        } else {
-            self.limits.accept_budget
-        };
-        for _ in 0..budget {
-            let is_full = self.stats.connections_open >= self.limits.connections_max as u64
-                && !planted!("no-connection-limit");
+        for _ in 0..self.limits.accept_budget {
+            let is_full = self.stats.connections_open >= self.limits.connections_max as u64;
             if is_full && self.limits.overload == OverloadPolicy::Wait && !self.is_refusing() {
                 return self.pause_at_limit();
             }
@@ -36,9 +30,6 @@ impl<W: Backend> Server<W> {
                 return;
             };
             match listener.accept() {
-                Ok(accepted) if planted!("accept-once") => {
-                    return self.register_connection(accepted);
-                }
                 Ok(accepted) => {
                     self.backoff.forget(key);
                     self.register_connection(accepted);
@@ -76,9 +67,7 @@ impl<W: Backend> Server<W> {
             Ok(key) => self.admission.enter(&accepted.peer, key.slot()),
             Err((socket, error)) => {
                 log::debug!("{} cannot be watched: {error}", accepted.peer);
-                if !planted!("unregistered-uncounted") {
-                    self.stats.close(CloseReason::RegisterFailed, 0);
-                }
+                self.stats.close(CloseReason::RegisterFailed, 0);
                 drop(socket);
             }
         }
@@ -166,12 +155,6 @@ impl<W: Backend> Server<W> {
     fn pause_on_error(&mut self, error: &io::Error, remedy: &str) {
         self.stats.accept_error(error);
         self.stats.accept_pauses += 1;
-        if planted!("emfile-spins") {
-            return self
-                .listeners
-                .iter()
-                .for_each(|&key| self.reactor.requeue(key, Readiness::Normal));
-        }
         self.accept_gate
             .pause_for(self.reactor.now(), self.limits.accept_retry);
         self.set_alarm();
@@ -191,9 +174,7 @@ impl<W: Backend> Server<W> {
         if self.accept_gate.resume(self.reactor.now()) {
             self.record_pause_time();
             for &key in &self.listeners {
-                if !planted!("hope-for-an-edge") {
-                    self.reactor.requeue(key, Readiness::Normal);
-                }
+                self.reactor.requeue(key, Readiness::Normal);
             }
             self.set_alarm();
         }

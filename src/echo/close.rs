@@ -20,7 +20,7 @@ use crate::net::Stream;
 use crate::reactor::{Key, Readiness};
 use crate::stats::{CloseReason, DropReason, RejectReason};
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// More than a queue can have held when the server began to stop: an accept queue is cut to `net.core.somaxconn` (4,096
 /// by default, 65,535 where it was raised); a datagram takes at least 256 bytes of a receive buffer, so that this many
@@ -38,16 +38,12 @@ impl<W: Backend> Server<W> {
         };
         self.stats.close(reason, connection.unsent_bytes());
         self.admission.leave(key.slot());
-        if matches!(reason, CloseReason::WriteStall | CloseReason::Aborted)
-            && !planted!("stalled-ends-in-order")
-        {
+        if matches!(reason, CloseReason::WriteStall | CloseReason::Aborted) {
             // In good order, the kernel would go on offering the unsent bytes for as long as the peer likes.
             connection.stream().reset_on_close();
         }
         drop(connection); // before the listeners open: the new connection may need its descriptor
-        if !planted!("close-wakes-nobody") {
-            self.resume_accepting();
-        }
+        self.resume_accepting();
     }
 
     /// Tells a connection close_at, in good order.
@@ -93,21 +89,13 @@ impl<W: Backend> Server<W> {
             return;
         }
         let now = self.reactor.read_clock();
-        let abort_at = now
-            + if planted!("drain-without-end") {
-                Duration::from_secs(86_400)
-            } else {
-                self.limits.drain_timeout
-            };
+        let abort_at = now + self.limits.drain_timeout;
         let close_at = now
             + self
                 .limits
                 .drain_timeout
                 .saturating_sub(self.limits.fin_timeout);
         self.phase = Phase::Draining { close_at, abort_at };
-        if planted!("drain-cuts") {
-            return self.stop();
-        }
         for key in self.connections() {
             if let Some(Socket::Connection(connection)) = self.reactor.get_mut(key) {
                 let wait = connection.waits_for();
@@ -172,10 +160,6 @@ impl<W: Backend> Server<W> {
         self.backoff.clear();
         self.record_pause_time();
         for key in self.listeners.clone() {
-            if planted!("drain-forgets-the-queue") {
-                self.close_listener(key);
-                continue;
-            }
             if let Some(Socket::Datagrams(_)) = self.reactor.get_mut(key) {
                 self.drain_datagrams_left.insert(key, QUEUED_MAX);
             }

@@ -103,13 +103,10 @@ impl<S: Stream> Connection<S> {
         stats: &mut Stats,
     ) -> io::Result<Outcome> {
         if !self.write_buffer.is_empty() {
-            if !self.flush(stats)? && !planted!("unbounded-tail") {
+            if !self.flush(stats)? {
                 return Ok(Outcome::Wait(Wait::Writing));
             }
             if self.phase == Phase::Open {
-                if planted!("interest-not-changed-back") {
-                    return Ok(Outcome::KeepReading);
-                }
                 // Only now do we ask for bytes again, and the kernel reports those that are there already, FIN included.
                 return Ok(Outcome::Wait(Wait::Reading));
             }
@@ -138,33 +135,22 @@ impl<S: Stream> Connection<S> {
                     return Ok(Outcome::KeepReading);
                 }
                 Err(error) if interrupted(&error) => continue,
-                Err(error)
-                    if planted!("reset-is-eof") && error.kind() == ErrorKind::ConnectionReset =>
-                {
-                    return Ok(Outcome::Done(CloseReason::PeerClosed));
-                }
                 Err(error) => return Err(error),
             };
             nothing_yet = false;
-            if !self.write_back(&read_buffer[..count], stats)? && !planted!("unbounded-tail") {
-                if planted!("close-with-a-tail-owed") && readiness == Readiness::Exceptional {
-                    return Ok(Outcome::Done(CloseReason::PeerClosed));
-                }
+            if !self.write_back(&read_buffer[..count], stats)? {
                 return Ok(Outcome::Wait(Wait::Writing));
-            }
-            if planted!("read-once") {
-                return Ok(Outcome::KeepReading);
             }
             // A short read has emptied the socket, unless there is more than plain bytes: data and FIN often come as
             // one edge, and whoever stops at the data never hears of the end.
             if count < read_buffer.len()
-                && (readiness == Readiness::Normal || planted!("short-read-hides-fin"))
-                && (self.stream.short_read_means_empty() || planted!("short-read-on-unix"))
+                && readiness == Readiness::Normal
+                && self.stream.short_read_means_empty()
             {
                 return Ok(Outcome::KeepReading);
             }
             budget = budget.saturating_sub(count);
-            if budget == 0 && !planted!("no-budget") {
+            if budget == 0 {
                 return Ok(Outcome::Yield);
             }
         }
@@ -181,18 +167,13 @@ impl<S: Stream> Connection<S> {
         if self.phase == Phase::Closing {
             self.stream.shutdown_write()?;
             self.phase = Phase::Lingering;
-            if planted!("goodbye-without-lingering") {
-                return Ok(Outcome::Done(CloseReason::ShutDown));
-            }
         }
         while budget > 0 {
             match self.stream.read(read_buffer) {
                 Ok(0) => return Ok(Outcome::Done(CloseReason::ShutDown)),
                 Ok(count) => {
                     stats.bytes_in += count as u64;
-                    if !planted!("discarded-uncounted") {
-                        stats.discarded += count as u64;
-                    }
+                    stats.discarded += count as u64;
                     budget = budget.saturating_sub(count);
                 }
                 Err(error) if would_block(&error) => return Ok(Outcome::Wait(Wait::Lingering)),
@@ -209,8 +190,6 @@ impl<S: Stream> Connection<S> {
         trace::log_received(&self.stream, bytes);
         // One attempt: a write that takes less has filled the socket, and trying once more would only be told so.
         let sent = match write_some(&mut self.stream, bytes) {
-            Ok(_) if planted!("short-write-ignored") => bytes.len(),
-            Ok(_) if planted!("unbounded-tail") && !self.write_buffer.is_empty() => 0,
             Ok(sent) => sent,
             Err(error) => {
                 stats.discarded += bytes.len() as u64;
@@ -301,9 +280,7 @@ fn write_some(stream: &mut impl Stream, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match stream.write(bytes) {
             Ok(count) => return Ok(count),
-            Err(error) if would_block(&error) && !planted!("would-block-is-an-error") => {
-                return Ok(0);
-            }
+            Err(error) if would_block(&error) => return Ok(0),
             Err(error) if interrupted(&error) => {}
             Err(error) => return Err(error),
         }
@@ -315,5 +292,5 @@ fn would_block(error: &io::Error) -> bool {
 }
 
 fn interrupted(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::Interrupted && !planted!("eintr-is-an-error")
+    error.kind() == ErrorKind::Interrupted
 }

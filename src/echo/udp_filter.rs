@@ -86,7 +86,7 @@ impl UdpFilter {
     }
 
     fn check_address(&self, source: SocketAddr) -> Result<(), DropReason> {
-        if self.own_ports.contains(&source.port()) && !planted!("udp-answers-itself") {
+        if self.own_ports.contains(&source.port()) {
             return Err(DropReason::OwnPort);
         }
         if source.port() < SYSTEM_PORTS_END || source.port() == NFS_PORT {
@@ -115,7 +115,6 @@ impl UdpFilter {
             .per_source
             .as_mut()
             .is_some_and(|sources| !sources.bucket(source).take(now))
-            && !planted!("udp-rate-uncapped")
         {
             return Err(DropReason::SourceRate);
         }

@@ -81,9 +81,6 @@ impl WriteBuffer {
     #[must_use]
     pub fn remaining(&self) -> &[u8] {
         match &self.0 {
-            Some(unsent) if planted!("write-offset") => {
-                &unsent.bytes[..unsent.bytes.len() - unsent.sent]
-            }
             Some(unsent) => &unsent.bytes[unsent.sent..],
             None => &[],
         }
@@ -94,12 +91,6 @@ impl WriteBuffer {
     /// # Errors
     /// That there is no memory for them, upon which nothing has changed.
     pub fn store(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if planted!("unbounded-tail") {
-            if let Some(unsent) = &mut self.0 {
-                unsent.bytes = Bytes::copy(&[&*unsent.bytes, bytes].concat())?;
-                return Ok(());
-            }
-        }
         debug_assert!(
             self.is_empty(),
             "nothing may be read while something is unsent"

@@ -56,9 +56,6 @@ mod errno {
 pub fn classify(error: &io::Error) -> AcceptError {
     match error.kind() {
         io::ErrorKind::WouldBlock => return AcceptError::WouldBlock,
-        io::ErrorKind::ConnectionAborted if planted!("aborted-client-closes-door") => {
-            return AcceptError::Listener;
-        }
         io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {
             return AcceptError::Connection;
         }
@@ -114,7 +111,6 @@ pub fn judge_receive(error: &io::Error) -> AcceptError {
     };
     match error.kind() {
         WouldBlock => return AcceptError::WouldBlock,
-        ConnectionRefused if planted!("udp-error-closes-door") => return AcceptError::Listener,
         Interrupted | ConnectionRefused | ConnectionReset | HostUnreachable
         | NetworkUnreachable | NetworkDown | PermissionDenied | OutOfMemory | TimedOut => {
             return AcceptError::Connection;

@@ -130,12 +130,7 @@ impl BoundSocket {
             }
         };
         if matches!(endpoint, Endpoint::Tcp(_) | Endpoint::Unix(_)) {
-            let backlog = if planted!("backlog-128") {
-                128
-            } else {
-                options.backlog
-            };
-            bound.socket.listen(backlog)?;
+            bound.socket.listen(options.backlog)?;
         }
         Ok(bound)
     }
@@ -197,7 +192,7 @@ impl StreamOptions {
     /// wait would meet the peer's delayed acknowledgement: 40 ms), and the two ways of finding out that a peer is gone, if
     /// wanted. How many could not be set: a connection can be served without them all.
     pub(super) fn set_tcp(self, socket: &SockRef<'_>) -> u32 {
-        let mut errors = failed("TCP_NODELAY", socket.set_tcp_nodelay(!planted!("nagle")));
+        let mut errors = failed("TCP_NODELAY", socket.set_tcp_nodelay(true));
         if let Some(idle) = self.keepalive {
             let interval = (idle / 3).max(Duration::from_secs(1));
             let probes = TcpKeepalive::new().with_time(idle).with_interval(interval);

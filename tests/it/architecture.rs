@@ -266,27 +266,6 @@ fn nothing_is_unsafe_and_the_compiler_forbids_it() {
     assert_eq!(unsafe_ones.count(), 0);
 }
 
-/// A mistake without a place in the code would survive every test, and a place without a name could not be chosen.
-#[test]
-fn every_mutant_has_a_place_and_every_place_a_name() {
-    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/mutants.rs");
-    let list = fs::read_to_string(list).unwrap();
-    let name = |text: &str| text.split('"').next().unwrap().to_owned();
-    let listed: BTreeSet<String> = list
-        .lines()
-        .filter_map(|line| line.strip_prefix("    (\""))
-        .map(name)
-        .collect();
-    let mut placed = BTreeSet::new();
-    for source in sources() {
-        for (_, line) in source.code.iter().filter(|_| source.module != "mutants") {
-            placed.extend(behind(line, "planted!(\"").map(name));
-        }
-    }
-    assert!(listed.len() > 25, "too few mutants are listed");
-    assert_eq!(listed, placed);
-}
-
 /// These macros panic when the stream is closed.
 #[test]
 fn no_source_prints_by_a_macro() {
