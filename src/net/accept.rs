@@ -164,7 +164,11 @@ impl RetryDelay {
             return None;
         }
         self.errors = 0;
-        self.pause = (self.pause * 2).clamp(first, PAUSE_MAX.max(first));
+        self.pause = if verdict == AcceptError::Connection {
+            first // each of these errors took a connection off the queue: a pause against spinning is enough
+        } else {
+            (self.pause * 2).clamp(first, PAUSE_MAX.max(first))
+        };
         Some(self.pause)
     }
 
@@ -254,7 +258,8 @@ mod tests {
         );
         assert_eq!(
             delay.failed(1, AcceptError::Connection, first),
-            Some(2 * first)
+            Some(first),
+            "and these pauses do not grow: each error took a connection off the queue"
         );
     }
 }

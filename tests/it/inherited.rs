@@ -149,7 +149,7 @@ fn descriptors_in_use_are_counted() {
     }
     let serve = |connections: &str| {
         let mut command = wrapped("prlimit", &["--nofile=100:100"]);
-        command.args(["serve", TCP, "--strict", "--connections", connections]);
+        command.args(["serve", TCP, "--strict", "--max-connections", connections]);
         let null = || fs::File::open("/dev/null").unwrap().into();
         let mappings = (10..50).map(|child_fd| FdMapping {
             parent_fd: null(),

@@ -22,6 +22,9 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 pub struct SenderCheck {
     /// Whether the file's permission bits admit this process's user alone (and root, whom they never keep out).
     only_own_user: bool,
+    /// The user of this process, asked for once: a sandbox takes the call away, and it would be one more for each datagram.
+    #[cfg(feature = "pktinfo")]
+    own_user: u32,
 }
 
 impl SenderCheck {
@@ -29,8 +32,10 @@ impl SenderCheck {
     pub(super) fn new(socket: &Socket, endpoint: &Endpoint) -> io::Result<Self> {
         use nix::sys::socket::{setsockopt, sockopt};
         setsockopt(socket, sockopt::PassCred, &true)?;
+        let own_user = nix::unistd::geteuid().as_raw();
         Ok(Self {
-            only_own_user: admits_only(endpoint, Some(nix::unistd::geteuid().as_raw())),
+            only_own_user: admits_only(endpoint, Some(own_user)),
+            own_user,
         })
     }
 
@@ -76,10 +81,9 @@ impl SenderCheck {
                     ControlMessageOwned::ScmCredentials(credentials) => Some(credentials),
                     _ => None,
                 });
-        let own_user = nix::unistd::geteuid().as_raw();
         let is_trusted = match credentials {
             Some(told) if !tells_nothing(told.pid(), told.uid()) => {
-                told.uid() == 0 || told.uid() == own_user
+                told.uid() == 0 || told.uid() == self.own_user
             }
             _ => self.only_own_user,
         };

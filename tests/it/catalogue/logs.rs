@@ -65,20 +65,23 @@ fn l2_a_flood_of_the_rejected_is_a_line_in_five_seconds_and_the_rest_counted() {
     assert_eq!(lines + suppressed, 2_000);
 }
 
-/// Errors of accept that concern the one new connection alone are counted, and nothing is logged.
+/// Errors of accept that concern the one new connection alone are counted. Where there is nothing else for long, the
+/// listener pauses, so that the loop does not spin, and a line tells so once in a while.
 #[test]
-fn l2_a_flood_of_errors_of_accept_is_silent() {
-    let Some(mut command) = strace("accept4", "error=ECONNABORTED:when=1..20000") else {
+fn l2_a_flood_of_errors_of_accept_makes_one_line_in_a_while() {
+    let Some(mut command) = strace("accept4", "error=ECONNABORTED:when=1..2000") else {
         return;
     };
+    let began = Instant::now();
     let server = Serve::start_command(command.args(["serve", TCP]), 1);
-    server.connect().is_echoed(b"after twenty thousand errors");
-    assert_eq!(server.counter("accept_errors{103}"), 20_000);
+    server.connect().is_echoed(b"after two thousand errors");
+    assert_eq!(server.counter("accept_errors{103}"), 2_000);
     let err = server.stop(Signal::SIGTERM).err;
     let said = err
         .lines()
         .filter(|line| line.contains("WARN") || line.contains("ERROR"));
-    assert_eq!(said.count(), 0, "{err}");
+    let windows = 1 + began.elapsed().as_secs() / 5;
+    assert!((1..=windows).contains(&(said.count() as u64)), "{err}");
 }
 
 // --- L3: a standard error without a reader -----------------------------------------------------------------------------
@@ -188,7 +191,7 @@ fn l5_mistakes_are_reported_on_one_line_with_the_value() {
     };
     refused(
         &["localhost"],
-        &["'localhost'", "no port", "127.0.0.1:50007"],
+        &["'localhost'", "no port", "localhost:50007"],
     );
     refused(&["127.0.0.1:99999"], &["'99999'", "0 to 65535"]);
     refused(&["http://127.0.0.1:80"], &["'http://'", "tcp://"]);
