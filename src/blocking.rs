@@ -102,6 +102,7 @@ pub fn threads_max() -> Option<(usize, &'static str)> {
 
 /// How clients share the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Model {
     /// They take turns: a client is served until it leaves, and the next one waits in the accept queue.
     Iterative,

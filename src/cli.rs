@@ -1,5 +1,7 @@
 //! The command line: what was typed, what it means, and how the program ends.
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! One file for each subcommand, [`serve`], [`send`], [`doctor`] and `bench`; beside them what all need: values as
 //! people write them ([`units`]), names of hosts ([`names`]), the log ([`logging`]), output that does not wait ([`output`])
 //! and output that does ([`stdio`]), what a parent process leaves to this one ([`process`], [`descriptors`]), failures and exit

@@ -9,16 +9,20 @@ mod descriptors;
 use std::fmt;
 use std::time::Duration;
 
-/// The bounds that a server keeps. Start from [`Limits::default`] and change the fields that you care about.
+/// The bounds that a server keeps: connections, memory, work in a turn, times and rates.
+///
+/// Start from [`Limits::default`] or [`Limits::hardened`] and change fields. More fields will come, so a program cannot
+/// name them all in a struct expression; [`Limits::with`] changes some of them in the midst of an expression.
 ///
 /// ```
 /// use echo_reactor::Limits;
 /// use std::time::Duration;
 ///
-/// let limits = Limits { idle_timeout: Some(Duration::from_secs(30)), ..Limits::default() };
+/// let limits = Limits::default().with(|limits| limits.idle_timeout = Some(Duration::from_secs(30)));
 /// limits.check().expect("thirty seconds is a fine timeout");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Connections held at once (count; default 1,000,000). What happens when it is reached is `overload`'s. The
     /// descriptors that the process may have are usually the tighter bound, and a server lowers this to what they allow
@@ -137,6 +141,7 @@ pub struct Limits {
 
 /// What becomes of new connections while as many connections are open as may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OverloadPolicy {
     /// They wait in the kernel's accept queue, and are let in as others leave. A burst costs them time and nothing else.
     #[default]
@@ -232,27 +237,39 @@ const USER_TIMEOUT_CEILING: Duration = Duration::from_secs(24 * DAY.as_secs());
 const READ_BUFFER_CEILING: usize = 16 * 1024 * 1024;
 
 impl Limits {
+    /// These limits, changed by `change`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
     /// Checks every bound against what the server can keep.
     ///
     /// # Errors
-    /// The first limit that is out of range, with its name, its value, and what it may be.
+    /// The first limit that is out of range.
     pub fn check(&self) -> Result<(), LimitError> {
-        in_range("connections", self.connections_max, 1, CONNECTIONS_CEILING)?;
         in_range(
-            "preallocated connections",
+            "connections_max",
+            self.connections_max,
+            1,
+            CONNECTIONS_CEILING,
+        )?;
+        in_range(
+            "preallocate_connections",
             self.preallocate_connections,
             0,
             CONNECTIONS_CEILING,
         )?;
         in_range(
-            "connections per prefix",
+            "connections_per_prefix",
             self.connections_per_prefix.unwrap_or(1),
             1,
             CONNECTIONS_CEILING,
         )?;
         for (name, bits, most) in [
-            ("bits of an IPv4 prefix", self.prefix_bits_ipv4, 32),
-            ("bits of an IPv6 prefix", self.prefix_bits_ipv6, 128),
+            ("prefix_bits_ipv4", self.prefix_bits_ipv4, 32),
+            ("prefix_bits_ipv6", self.prefix_bits_ipv6, 128),
         ] {
             in_range(name, usize::from(bits), 1, most)?;
         }
@@ -262,25 +279,30 @@ impl Limits {
             1,
             i32::MAX as usize,
         )?;
-        in_range("read budget", self.read_budget_bytes, 1, usize::MAX)?;
-        in_range("accept budget", self.accept_budget, 1, usize::MAX)?;
-        in_range("datagram budget", self.datagram_budget, 1, usize::MAX)?;
+        in_range("read_budget_bytes", self.read_budget_bytes, 1, usize::MAX)?;
+        in_range("accept_budget", self.accept_budget, 1, usize::MAX)?;
+        in_range("datagram_budget", self.datagram_budget, 1, usize::MAX)?;
         in_range(
-            "read buffer",
+            "read_buffer_bytes",
             self.read_buffer_bytes,
             1,
             READ_BUFFER_CEILING,
         )?;
-        in_range("thread stack", self.thread_stack_bytes, 16 * 1024, 1 << 30)?;
+        in_range(
+            "thread_stack_bytes",
+            self.thread_stack_bytes,
+            16 * 1024,
+            1 << 30,
+        )?;
         for (name, bytes) in [
-            ("send buffer", self.send_buffer_bytes),
-            ("receive buffer", self.receive_buffer_bytes),
+            ("send_buffer_bytes", self.send_buffer_bytes),
+            ("receive_buffer_bytes", self.receive_buffer_bytes),
         ] {
             in_range(name, bytes.unwrap_or(1), 1, i32::MAX as usize / 2)?;
         }
         for (name, rate) in [
-            ("UDP rate per source", self.datagrams_per_source),
-            ("UDP rate", self.datagrams_total),
+            ("datagrams_per_source", self.datagrams_per_source),
+            ("datagrams_total", self.datagrams_total),
         ] {
             in_range(
                 name,
@@ -290,16 +312,16 @@ impl Limits {
             )?;
         }
         for (name, time) in [
-            ("idle timeout", self.idle_timeout),
-            ("write-stall timeout", self.write_stall_timeout),
-            ("drain idle timeout", Some(self.drain_idle_timeout)),
-            ("FIN timeout", Some(self.fin_timeout)),
-            ("drain timeout", Some(self.drain_timeout)),
-            ("accept retry", Some(self.accept_retry)),
+            ("idle_timeout", self.idle_timeout),
+            ("write_stall_timeout", self.write_stall_timeout),
+            ("drain_idle_timeout", Some(self.drain_idle_timeout)),
+            ("fin_timeout", Some(self.fin_timeout)),
+            ("drain_timeout", Some(self.drain_timeout)),
+            ("accept_retry", Some(self.accept_retry)),
         ] {
             time_in_range(name, time, TIMEOUT_CEILING)?;
         }
-        time_in_range("user timeout", self.user_timeout, USER_TIMEOUT_CEILING)?;
+        time_in_range("user_timeout", self.user_timeout, USER_TIMEOUT_CEILING)?;
         if self
             .keepalive
             .is_some_and(|idle| idle < Duration::from_secs(1) || idle.as_secs() > 32_767)
@@ -332,7 +354,7 @@ impl Limits {
     }
 }
 
-/// A limit outside of what the server can keep.
+/// A limit whose value is out of range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitError {
     name: &'static str,
@@ -347,6 +369,24 @@ impl LimitError {
             value: value.into(),
             range: range.into(),
         }
+    }
+
+    /// The name of the limit: that of the field of [`Limits`].
+    #[must_use]
+    pub fn limit(&self) -> &'static str {
+        self.name
+    }
+
+    /// The value that was asked for, with its unit.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// The values that it can have, in words: `1 to 4000000`, `1ms to 36500 days`.
+    #[must_use]
+    pub fn range(&self) -> &str {
+        &self.range
     }
 }
 
@@ -406,7 +446,7 @@ mod tests {
         let text = limits.check().unwrap_err().to_string();
         assert_eq!(
             text,
-            "connections of 5000000 is out of range: it can be 1 to 4000000"
+            "connections_max of 5000000 is out of range: it can be 1 to 4000000"
         );
 
         let limits = Limits {
@@ -418,7 +458,7 @@ mod tests {
                 .check()
                 .unwrap_err()
                 .to_string()
-                .starts_with("idle timeout of 0ns is out of range")
+                .starts_with("idle_timeout of 0ns is out of range")
         );
     }
 

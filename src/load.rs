@@ -1,5 +1,7 @@
 //! The load generator: it sends requests to an echo server, verifies every byte of what comes back, and measures when.
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! ```text
 //!             ┌────────── worker: one thread, one reactor ──────────┐  seconds, one by one
 //!   Plan ───▶ │ opening ─▶ warm-up ─▶ window ─▶ drain               │ ─────────────────────▶ whoever asked

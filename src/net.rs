@@ -42,6 +42,7 @@ pub mod address;
 pub mod bind;
 #[cfg(feature = "bench")]
 pub mod connect;
+mod convert;
 pub mod datagram;
 mod escape;
 mod inherited;
@@ -54,10 +55,10 @@ pub mod stream;
 pub mod tcp_info;
 pub mod trace;
 
-pub use address::{Address, AddressError, Endpoint, Resolved, UnixName};
+pub use address::{Address, AddressError, Endpoint, HostPort, Resolved, UnixName};
 pub use bind::{BindError, BindOptions, BoundSocket, bind_all, bind_resolved};
 pub use datagram::DatagramSocket;
-pub use escape::Escaped;
+pub(crate) use escape::Escaped;
 pub use inherited::FromFdError;
 pub use ip_net::{IpNet, IpNetError};
 pub use listener::ListenerSocket;
@@ -71,6 +72,8 @@ use std::net::SocketAddr;
 use std::os::unix::net::SocketAddr as UnixAddr;
 
 /// A connected, non-blocking stream of bytes: `read` and `write` do what they can at once or say `WouldBlock`.
+///
+/// Unpromised: it may change in any release.
 pub trait Stream: Read + Write {
     /// Whether a read that fills only part of the buffer has emptied the socket, so that whatever comes later raises a
     /// new edge. epoll(7) says so of streams, and TCP keeps it (but for urgent data, of which the event tells). Unix
@@ -91,6 +94,8 @@ pub trait Stream: Read + Write {
 }
 
 /// A socket at which streams arrive.
+///
+/// Unpromised: it may change in any release.
 pub trait Listener {
     /// What arrives.
     type Stream: Stream;
@@ -103,6 +108,8 @@ pub trait Listener {
 }
 
 /// A stream just accepted.
+///
+/// Unpromised: it may change in any release.
 #[derive(Debug)]
 pub struct Accepted<S> {
     /// The connection.
@@ -114,6 +121,8 @@ pub struct Accepted<S> {
 }
 
 /// A socket at which datagrams arrive.
+///
+/// Unpromised: it may change in any release.
 pub trait Datagrams {
     /// Where a datagram came from, and which address of ours it was sent to: all that an answer needs.
     type ReplyPath: Clone + fmt::Debug;
@@ -143,6 +152,8 @@ pub trait Datagrams {
 }
 
 /// Why the socket itself knows that a datagram cannot be answered.
+///
+/// Unpromised: it may change in any release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unanswerable {
     /// It was sent to a broadcast or multicast address.
@@ -154,7 +165,10 @@ pub enum Unanswerable {
 }
 
 /// Who is at the other end, as far as anybody can tell.
+///
+/// Unpromised: it may change in any release.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Peer {
     /// An address of IPv4 or IPv6; an IPv4 client of a dual-stack socket is shown as IPv4.
     Ip(SocketAddr),

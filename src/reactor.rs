@@ -1,5 +1,7 @@
 //! The reactor: it knows who is ready, in what order they take their turns, and whose time is over.
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! ```text
 //!            add, registration, again, close                      wait                     next_event
 //!   caller ───────────────────────────▶ slots  ◀── epoll ───────▶ run queue ──────────────────────▶ caller

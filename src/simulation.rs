@@ -1,6 +1,8 @@
 //! What the tests stand on: a scripted socket, exhaustive choices, and a simulated network. Only there under `cfg(test)`, and part of
 //! it for the fuzzer (`cfg(fuzzing)`).
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! - [`script`]: a socket that does what a list says: short reads, short writes, `WouldBlock`, a reset. For one
 //!   connection.
 //! - [`choices`]: every sequence of decisions up to a depth, one after the other. With a script that asks it what to do

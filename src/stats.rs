@@ -16,6 +16,7 @@ use std::io;
 
 /// Why a connection ended. Every one ends with exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CloseReason {
     /// The peer said FIN, and everything that it had sent was echoed.
     PeerClosed,
@@ -43,7 +44,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: &'static [Self] = &[
         Self::PeerClosed,
         Self::Reset,
         Self::PeerTimeout,
@@ -92,6 +93,7 @@ impl From<&io::Error> for CloseReason {
 /// Why a connection was taken from the queue and reset at once. Those were never connections of ours: the counters counts
 /// them apart, and they are in neither `accepted` nor `closed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RejectReason {
     /// As many connections are open as may be, and new connections are not to wait.
     Limit,
@@ -105,7 +107,7 @@ pub enum RejectReason {
 
 impl RejectReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 4] = [Self::Limit, Self::Prefix, Self::Denied, Self::Stopping];
+    pub const ALL: &'static [Self] = &[Self::Limit, Self::Prefix, Self::Denied, Self::Stopping];
 
     /// Its name in the counters: stable, for machines too.
     #[must_use]
@@ -118,24 +120,23 @@ impl RejectReason {
         }
     }
 
-    /// The reason in words, with what decides it.
+    /// The reason in words, with the limit or list that decides it.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
-            Self::Limit => {
-                "as many connections are open as may be (see --max-connections and --overload)"
+            Self::Limit => "as many connections are open as the limit connections_max allows",
+            Self::Prefix => {
+                "its network has as many connections open as connections_per_prefix allows"
             }
-            Self::Prefix => "its prefix has as many connections as it may (see --max-per-prefix)",
-            Self::Denied => "its address may not come (see --allow and --deny)",
-            Self::Stopping => {
-                "the server is stopping, and its time for that is over (see --drain-timeout)"
-            }
+            Self::Denied => "its address is on the deny list, or not on the allow list",
+            Self::Stopping => "the server is stopping, and drain_timeout is over",
         }
     }
 }
 
 /// Why a datagram was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DropReason {
     /// Its source port belongs to a service (below 1024, or NFS's 2049) or cannot exist (0): an answer may start a loop.
     ServicePort,
@@ -173,7 +174,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: &'static [Self] = &[
         Self::ServicePort,
         Self::OwnPort,
         Self::NoHost,
@@ -217,6 +218,7 @@ impl DropReason {
 /// What a server has done so far. All are counts since its start, but for `live` and `unsent`, which are of now, and
 /// `turn_us_max`, which is a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Connections accepted.
     pub accepted: u64,
@@ -271,14 +273,14 @@ pub struct Stats {
 
 impl Stats {
     /// A connection was accepted.
-    pub fn open(&mut self) {
+    pub(crate) fn open(&mut self) {
         self.accepted += 1;
         self.connections_open += 1;
         self.connections_open_peak = self.connections_open_peak.max(self.connections_open);
     }
 
     /// A connection ended: `unsent` bytes of what it was unsent go with it.
-    pub fn close(&mut self, reason: CloseReason, unsent: usize) {
+    pub(crate) fn close(&mut self, reason: CloseReason, unsent: usize) {
         self.connections_open -= 1;
         self.closed[reason as usize] += 1;
         self.unsent_bytes -= unsent as u64;
@@ -286,19 +288,19 @@ impl Stats {
     }
 
     /// A connection owes `bytes` more.
-    pub fn store_unsent(&mut self, bytes: usize) {
+    pub(crate) fn store_unsent(&mut self, bytes: usize) {
         self.unsent_bytes += bytes as u64;
         self.unsent_bytes_peak = self.unsent_bytes_peak.max(self.unsent_bytes);
     }
 
     /// A connection paid back `bytes` of what it unsent.
-    pub fn flush_unsent(&mut self, bytes: usize) {
+    pub(crate) fn flush_unsent(&mut self, bytes: usize) {
         self.unsent_bytes -= bytes as u64;
         self.bytes_out += bytes as u64;
     }
 
     /// A call of `accept` failed.
-    pub fn accept_error(&mut self, error: &io::Error) {
+    pub(crate) fn accept_error(&mut self, error: &io::Error) {
         *self
             .accept_errors
             .entry(error.raw_os_error().unwrap_or(0))
@@ -306,7 +308,7 @@ impl Stats {
     }
 
     /// A call that reads a datagram failed.
-    pub fn receive_error(&mut self, error: &io::Error) {
+    pub(crate) fn receive_error(&mut self, error: &io::Error) {
         *self
             .receive_errors
             .entry(error.raw_os_error().unwrap_or(0))
@@ -314,12 +316,12 @@ impl Stats {
     }
 
     /// A new connection was reset at once.
-    pub fn reject(&mut self, why: RejectReason) {
+    pub(crate) fn reject(&mut self, why: RejectReason) {
         self.rejected[why as usize] += 1;
     }
 
     /// A datagram was not answered.
-    pub fn drop_datagram(&mut self, why: DropReason) {
+    pub(crate) fn drop_datagram(&mut self, why: DropReason) {
         self.dropped[why as usize] += 1;
     }
 
@@ -458,7 +460,7 @@ impl Stats {
     /// The plain counters with their stable names, in the order in which people want to read them. The families
     /// `closed`, `rejected`, `dropped`, `accept_errors` and `receive_errors` have their own accessors.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 19] {
+    pub fn counters(&self) -> impl ExactSizeIterator<Item = (&'static str, u64)> + use<> {
         [
             ("accepted", self.accepted),
             ("connections_open", self.connections_open),
@@ -480,29 +482,33 @@ impl Stats {
             ("option_errors", self.option_errors),
             ("log_suppressed", self.log_suppressed),
         ]
+        .into_iter()
     }
 }
 
 /// One line: the counters as `name=count`, the families as `closed{reason}=count`, what is zero left out of the latter.
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (name, count)) in self.counters().iter().enumerate() {
+        for (i, (name, count)) in self.counters().enumerate() {
             write!(f, "{}{name}={count}", if i == 0 { "" } else { " " })?;
         }
         for reason in CloseReason::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .filter(|&reason| self.closed(reason) > 0)
         {
             write!(f, " closed{{{}}}={}", reason.name(), self.closed(reason))?;
         }
         for why in RejectReason::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .filter(|&why| self.rejected(why) > 0)
         {
             write!(f, " rejected{{{}}}={}", why.name(), self.rejected(why))?;
         }
         for why in DropReason::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .filter(|&why| self.dropped(why) > 0)
         {
             write!(f, " dropped{{{}}}={}", why.name(), self.dropped(why))?;
@@ -525,21 +531,21 @@ mod tests {
     fn the_reasons_are_listed_in_the_order_of_their_places() {
         assert!(
             CloseReason::ALL
-                .into_iter()
+                .iter()
                 .enumerate()
-                .all(|(place, reason)| place == reason as usize)
+                .all(|(place, &reason)| place == reason as usize)
         );
         assert!(
             DropReason::ALL
-                .into_iter()
+                .iter()
                 .enumerate()
-                .all(|(place, why)| place == why as usize)
+                .all(|(place, &why)| place == why as usize)
         );
         assert!(
             RejectReason::ALL
-                .into_iter()
+                .iter()
                 .enumerate()
-                .all(|(place, why)| place == why as usize)
+                .all(|(place, &why)| place == why as usize)
         );
     }
 

@@ -3,9 +3,11 @@
 use crate::limits::LimitError;
 use crate::net::{Address, BindError};
 use std::fmt;
+use std::io;
 
 /// Why a server could not start.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum StartError {
     /// A limit is out of range.
     Limit(LimitError),
@@ -17,6 +19,36 @@ pub enum StartError {
     Admission(&'static str),
     /// There was nothing to bind, or it could not be bound.
     Bind(BindError),
+}
+
+impl StartError {
+    /// The limit that is out of range, if that is the reason.
+    #[must_use]
+    pub fn limit(&self) -> Option<&LimitError> {
+        match self {
+            Self::Limit(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The address that is not served or could not be bound, if that is the reason.
+    #[must_use]
+    pub fn address(&self) -> Option<Address> {
+        match self {
+            Self::Datagrams(address) => Some(address.clone()),
+            Self::Bind(error) => error.address(),
+            Self::Limit(_) | Self::OneAddress(_) | Self::Admission(_) => None,
+        }
+    }
+
+    /// The error of the system call that failed, if one did.
+    #[must_use]
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match self {
+            Self::Bind(error) => error.io_error(),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for StartError {

@@ -1,6 +1,8 @@
 //! What an error of accept(2), or of recv(2) at a datagram socket, means: for this one client, for all of them, or for the
 //! socket.
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! Both the event loop and the blocking models ask here. What to do about it is theirs: the loop holds new connections back by a
 //! timer, a thread sleeps.
 //!

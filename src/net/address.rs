@@ -1,5 +1,7 @@
 //! Addresses as people write them, and as sockets are bound to.
 //!
+//! Unpromised as a path: programs take these items from [`net`](super).
+//!
 //! ```text
 //! tcp://host:port     udp://host:port        host: a name, an IPv4 address, an [IPv6 address]; empty: all interfaces
 //! unix:///path        unixgram:///path       a socket file
@@ -28,6 +30,7 @@ use std::str::FromStr;
 /// assert_eq!(address.to_string(), "tcp://localhost:50007");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Address {
     /// `tcp://host:port`
     Tcp(HostPort),
@@ -68,6 +71,7 @@ pub struct Resolved {
 
 /// One address that a socket can be bound to, or connected with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Endpoint {
     /// TCP over IPv4 or IPv6.
     Tcp(SocketAddr),

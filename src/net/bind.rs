@@ -1,5 +1,7 @@
 //! Bind and listen: where both the event loop and the blocking models start from.
 //!
+//! Unpromised as a path: programs take these items from [`net`](super).
+//!
 //! Listeners are made with socket2 rather than by mio's or std's `bind`, which listen with a queue of 128: a burst of a
 //! few hundred clients overflows that, and whoever is dropped tries again after a whole second. Options that a
 //! connection inherits on Linux (TCP_NODELAY, buffer sizes, keepalive) are set once, on the listener.
@@ -10,10 +12,12 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-/// How sockets are bound. [`BindOptions::default`] is what the system does when nobody asks for anything.
+/// How sockets are bound: queue length, permissions and socket options. The default leaves them to the system.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct BindOptions {
     /// Length of the accept queue; the kernel cuts it to `net.core.somaxconn`.
     pub backlog: i32,
@@ -54,8 +58,8 @@ pub struct StreamOptions {
     receive_buffer_bytes: Option<usize>,
 }
 
-impl From<&BindOptions> for StreamOptions {
-    fn from(options: &BindOptions) -> Self {
+impl StreamOptions {
+    pub(super) fn new(options: &BindOptions) -> Self {
         Self {
             keepalive: options.keepalive,
             user_timeout: options.user_timeout,
@@ -70,13 +74,12 @@ impl From<&BindOptions> for StreamOptions {
 pub struct BoundSocket {
     /// Its file, for a Unix socket that has one. It comes first, to be dropped first: a file whose socket is closed looks
     /// like a dead server's, and the next server must not replace it just before it is removed.
-    pub file: Option<SocketFile>,
-    /// The socket.
-    pub socket: Socket,
+    pub(crate) file: Option<SocketFile>,
+    pub(crate) socket: Socket,
     /// Its address, with the port that the system chose.
-    pub endpoint: Endpoint,
+    pub(crate) endpoint: Endpoint,
     /// How many options could not be set that a server can do without.
-    pub option_errors: u32,
+    pub(crate) option_errors: u32,
 }
 
 impl BoundSocket {
@@ -122,7 +125,7 @@ impl BoundSocket {
         }?;
         bound.option_errors += {
             let socket = SockRef::from(&bound.socket);
-            let stream = StreamOptions::from(options);
+            let stream = StreamOptions::new(options);
             match endpoint {
                 Endpoint::Tcp(_) => stream.set_buffers(&socket) + stream.set_tcp(&socket),
                 Endpoint::Unix(_) => stream.set_buffers(&socket),
@@ -427,6 +430,12 @@ fn explain(
 }
 
 impl BoundSocket {
+    /// The address that this socket is bound to, with the port that the system chose.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// Whether this socket is in the way of binding `other`.
     fn occupies(&self, other: &Endpoint) -> bool {
         match (&self.endpoint, other) {
@@ -445,8 +454,16 @@ impl BoundSocket {
     }
 }
 
-/// Why not everything could be bound.
+/// The socket's descriptor, to set options that [`BindOptions`] does not have.
+impl AsFd for BoundSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Why not everything could be bound. Nothing stays bound then.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum BindError {
     /// No address was given.
     NoAddress,
@@ -463,6 +480,39 @@ pub enum BindError {
         /// The socket of the earlier one.
         endpoint: Endpoint,
     },
+}
+
+impl BindError {
+    /// The address that could not be resolved or bound, if there was one. A name that resolves to several endpoints is
+    /// told by the endpoint that failed.
+    #[must_use]
+    pub fn address(&self) -> Option<Address> {
+        match self {
+            Self::NoAddress => None,
+            Self::Resolve(address, _) | Self::Twice { address, .. } => Some(address.clone()),
+            Self::Bind(endpoint, _) => Some(endpoint.clone().into()),
+        }
+    }
+
+    /// The error of the resolver or of the system call, if one failed.
+    #[must_use]
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match self {
+            Self::NoAddress | Self::Twice { .. } => None,
+            Self::Resolve(_, error) | Self::Bind(_, error) => Some(error),
+        }
+    }
+
+    /// The kind of [`io_error`](Self::io_error); `InvalidInput` without an address, `AddrInUse` for an address that was
+    /// given twice.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::NoAddress => io::ErrorKind::InvalidInput,
+            Self::Twice { .. } => io::ErrorKind::AddrInUse,
+            Self::Resolve(_, error) | Self::Bind(_, error) => error.kind(),
+        }
+    }
 }
 
 impl fmt::Display for BindError {

@@ -1,5 +1,7 @@
 //! Sockets that go out to a server, for whoever measures one.
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! The server's own rooms never connect; the load generator does nothing else. What may live in this file: making such
 //! a socket without ever waiting, and registering it together with what its user keeps beside it. What may not: what is
 //! said over it.

@@ -1,5 +1,7 @@
 //! One datagram socket of the operating system, UDP or Unix.
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! # The source address of an answer
 //!
 //! A UDP socket on a wildcard address has a trap: its answers leave with whatever source address the routing table
@@ -39,6 +41,8 @@ mod packet_info;
 mod sender;
 
 /// The datagram sockets of the operating system.
+///
+/// Unpromised: it may change in any release.
 #[derive(Debug)]
 pub enum DatagramSocket {
     /// UDP on one address of ours.

@@ -12,20 +12,13 @@ use std::fmt::{self, Write};
 /// Escaped are controls (C0, DEL, C1), format characters (bidirectional controls, zero-width characters, tags), line and
 /// paragraph separators, blanks other than the space, private and unassigned characters, and combining marks; bytes that
 /// are not UTF-8 appear as `\xff`. Quotes and backslashes stay, so that escaping twice is escaping once.
-///
-/// ```
-/// use echo_reactor::net::Escaped;
-///
-/// assert_eq!(Escaped::new("a\nb \u{1b}[2J é \u{202e}").to_string(), r"a\nb \u{1b}[2J é \u{202e}");
-/// assert_eq!(Escaped::new(b"\xff").to_string(), r"\xff");
-/// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Escaped<'a>(&'a [u8]);
+pub(crate) struct Escaped<'a>(&'a [u8]);
 
 impl<'a> Escaped<'a> {
     /// Wraps a `str`, bytes, or the bytes of an `OsStr`.
     #[must_use]
-    pub fn new(text: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+    pub(crate) fn new(text: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         Self(text.as_ref())
     }
 }

@@ -47,7 +47,7 @@ impl BoundSocket {
     /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     /// let address = listener.local_addr()?;
     /// let bound = BoundSocket::from_fd(listener)?;
-    /// assert_eq!(bound.endpoint, Endpoint::Tcp(address));
+    /// assert_eq!(*bound.endpoint(), Endpoint::Tcp(address));
     ///
     /// let stranger = std::fs::File::open("/dev/null")?;
     /// assert!(BoundSocket::from_fd(stranger).is_err());
@@ -129,6 +129,7 @@ fn endpoint(kind: Type, address: &SockAddr) -> Result<Endpoint, FromFdError> {
 
 /// Why a socket of somebody else's cannot be served.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum FromFdError {
     /// It is a file, a pipe or the like.
     NotASocket,
@@ -142,6 +143,24 @@ pub enum FromFdError {
     NotBound,
     /// What the system said when it was asked.
     System(io::Error),
+}
+
+impl FromFdError {
+    /// The error of the system call that asked for the socket's type or address, if one failed.
+    #[must_use]
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match self {
+            Self::System(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The kind of [`io_error`](Self::io_error), or `InvalidInput`.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        self.io_error()
+            .map_or(io::ErrorKind::InvalidInput, io::Error::kind)
+    }
 }
 
 impl fmt::Display for FromFdError {

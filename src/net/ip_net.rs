@@ -71,6 +71,7 @@ impl fmt::Display for IpNet {
 
 /// Why a text is no prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IpNetError {
     /// What stands before the slash is no IP address.
     Address,

@@ -1,4 +1,6 @@
 //! The listeners of the event loop: accept, without blocking.
+//!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 
 use super::bind::{BindOptions, StreamOptions};
 use super::stream::StreamSocket;
@@ -10,6 +12,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The listeners of the operating system.
+///
+/// Unpromised: it may change in any release.
 #[derive(Debug)]
 pub enum ListenerSocket {
     /// IPv4 or IPv6.
@@ -38,7 +42,7 @@ impl ListenerSocket {
     /// What the system said of `O_NONBLOCK`.
     pub fn new(bound: Socket, endpoint: &Endpoint, options: &BindOptions) -> io::Result<Self> {
         bound.set_nonblocking(true)?;
-        let options = StreamOptions::from(options);
+        let options = StreamOptions::new(options);
         Ok(match endpoint {
             Endpoint::Tcp(_) => Self::Tcp {
                 hands_down: cfg!(target_os = "linux") && options.are_set(&SockRef::from(&bound)),

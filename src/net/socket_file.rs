@@ -49,7 +49,7 @@ impl SocketFile {
     /// # Errors
     /// `AddrInUse` if a server answers at `path`, or another one is starting there; `AlreadyExists` if something is there
     /// that is no socket of ours; else what the system said.
-    pub fn bind(socket: &Socket, path: &Path, mode: u32) -> io::Result<Self> {
+    pub(super) fn bind(socket: &Socket, path: &Path, mode: u32) -> io::Result<Self> {
         check_vacant(path)?; // before anything is written beside it
         let staging = Staging::bind(socket, path)?;
         // Only now will the answer stay true.
@@ -73,7 +73,7 @@ impl SocketFile {
     /// # Errors
     /// `AddrInUse` if the path has been taken since it was found free; `NotFound` if another process took the staging
     /// directory for left over, and this one has to bind again; else those of link(2) and rename(2).
-    pub fn publish(&mut self) -> io::Result<()> {
+    pub(super) fn publish(&mut self) -> io::Result<()> {
         let Some(staging) = &self.staging else {
             return Ok(());
         };

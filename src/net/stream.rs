@@ -1,4 +1,6 @@
 //! One connected stream of the operating system, TCP or Unix.
+//!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 
 use super::{Peer, Stream};
 use mio::event::Source;
@@ -9,6 +11,8 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 /// The streams of the operating system. Eight bytes: a descriptor, and which kind it is.
+///
+/// Unpromised: it may change in any release.
 #[derive(Debug)]
 pub enum StreamSocket {
     /// IPv4 or IPv6.

@@ -1,5 +1,7 @@
 //! What the kernel knows of one TCP connection: `TCP_INFO` (tcp(7)).
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! The counters of /proc/net/snmp are those of the whole machine; these are of one connection, and so tell what happened
 //! to it and not to its neighbours.
 

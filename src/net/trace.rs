@@ -1,5 +1,7 @@
 //! The tutorial's two lines: who connected, and what was received.
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! They have a log target of their own, at trace level, so that they can be switched on alone (`serve -v` does) and cost
 //! one comparison while they are off. What a peer sends is never logged as it is: control characters could forge lines
 //! or take over a terminal, so it is escaped, and cut.

@@ -82,6 +82,7 @@ fn every_kind_of_address_is_served_at_once_and_printed_in_order() {
                 client.send_to(b"datagram", directory.path("d")).unwrap();
                 assert_eq!(client.recv(&mut [0; 16]).unwrap(), 8);
             }
+            other => panic!("{other} is of a family that was not asked for"),
         }
     }
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);

@@ -275,18 +275,12 @@ fn check_rate(limits: Limits, why: DropReason) {
 
 #[test]
 fn one_source_is_answered_no_faster_than_its_rate() {
-    let limits = Limits {
-        datagrams_per_source: Some(10),
-        ..Limits::default()
-    };
+    let limits = Limits::default().with(|limits| limits.datagrams_per_source = Some(10));
     check_rate(limits, DropReason::SourceRate);
 }
 
 #[test]
 fn all_sources_together_are_answered_no_faster_than_the_total_rate() {
-    let limits = Limits {
-        datagrams_total: Some(10),
-        ..Limits::default()
-    };
+    let limits = Limits::default().with(|limits| limits.datagrams_total = Some(10));
     check_rate(limits, DropReason::TotalRate);
 }

@@ -18,12 +18,11 @@ const QUEUED: usize = 300;
 
 /// Nothing of the draining ends by itself within the time of a test, but for clients that are quiet.
 fn limits() -> Limits {
-    Limits {
-        drain_idle_timeout: Duration::from_millis(20),
-        fin_timeout: Duration::from_secs(1),
-        drain_timeout: Duration::from_secs(600),
-        ..Limits::default()
-    }
+    Limits::default().with(|limits| {
+        limits.drain_idle_timeout = Duration::from_millis(20);
+        limits.fin_timeout = Duration::from_secs(1);
+        limits.drain_timeout = Duration::from_secs(600);
+    })
 }
 
 /// Clients that the kernel has connected and the server has not accepted, each with a message under way.
@@ -77,10 +76,7 @@ fn every_client_in_the_accept_queues_is_served() {
 
 #[test]
 fn clients_queued_behind_the_connection_limit_are_served_as_others_leave() {
-    let limits = Limits {
-        connections_max: 7,
-        ..limits()
-    };
+    let limits = limits().with(|limits| limits.connections_max = 7);
     let mut server = bind(&[TCP, TCP], limits);
     let quiet = [
         connect(&server.addresses()[0]),
@@ -146,12 +142,11 @@ fn every_queued_datagram_is_answered() {
 /// The budget of a turn is one datagram, and for each that is read another one is sent: the queue never becomes empty.
 #[test]
 fn a_flood_of_datagrams_does_not_keep_a_drain_from_its_end() {
-    let limits = Limits {
-        datagram_budget: 1_000,
-        datagrams_per_source: None,
-        datagrams_total: None,
-        ..limits()
-    };
+    let limits = limits().with(|limits| {
+        limits.datagram_budget = 1_000;
+        limits.datagrams_per_source = None;
+        limits.datagrams_total = None;
+    });
     let mut server = bind(&["udp://127.0.0.1:0"], limits);
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(ip(&server.addresses()[0])).unwrap();
@@ -174,14 +169,13 @@ fn a_flood_of_datagrams_does_not_keep_a_drain_from_its_end() {
 #[test]
 fn what_is_still_queued_when_the_time_is_over_is_reset_and_counted() {
     let directory = Dir::new();
-    let limits = Limits {
-        connections_max: 1,
-        drain_idle_timeout: Duration::from_secs(600),
-        fin_timeout: Duration::from_millis(50),
-        drain_timeout: Duration::from_millis(200),
-        accept_budget: 2,
-        ..limits()
-    };
+    let limits = limits().with(|limits| {
+        limits.connections_max = 1;
+        limits.drain_idle_timeout = Duration::from_secs(600);
+        limits.fin_timeout = Duration::from_millis(50);
+        limits.drain_timeout = Duration::from_millis(200);
+        limits.accept_budget = 2;
+    });
     let address = directory.address("unix", "s");
     let mut server = bind(&[&address, TCP], limits);
     let quiet = connect(&server.addresses()[0]);

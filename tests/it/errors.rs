@@ -20,10 +20,7 @@ fn errors() -> Vec<Box<dyn Error>> {
             io::Error::other("a text"),
         ]
     };
-    let wrong = Limits {
-        read_budget_bytes: 0,
-        ..Limits::default()
-    };
+    let wrong = Limits::default().with(|limits| limits.read_budget_bytes = 0);
     let mut errors: Vec<Box<dyn Error>> = vec![
         Box::new("nowhere".parse::<Address>().unwrap_err()),
         Box::new("10.0.0.0/99".parse::<IpNet>().unwrap_err()),

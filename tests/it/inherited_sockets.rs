@@ -279,7 +279,7 @@ fn datagrams_of_other_users_are_counted_and_not_answered() {
 fn abstract_names_can_be_inherited() {
     let listener = std::os::unix::net::UnixListener::bind_addr(&abstract_address()).unwrap();
     assert!(matches!(
-        BoundSocket::from_fd(listener).unwrap().endpoint,
+        *BoundSocket::from_fd(listener).unwrap().endpoint(),
         Endpoint::Unix(UnixName::Abstract(_))
     ));
 }

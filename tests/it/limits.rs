@@ -17,10 +17,7 @@ const TCP: &str = "tcp://127.0.0.1:0";
 
 #[track_caller]
 fn check_connections_max(model: Model) {
-    let limits = Limits {
-        connections_max: 2,
-        ..Limits::default()
-    };
+    let limits = Limits::default().with(|limits| limits.connections_max = 2);
     let server = Running::start(model, &[TCP], limits);
     let (first, second) = (server.connect(), server.connect());
     first.is_echoed(b"first");
@@ -52,10 +49,7 @@ fn at_the_connection_limit_the_third_waits_until_one_of_two_closes() {
 
 #[test]
 fn a_queue_at_the_connection_limit_is_served_to_its_end() {
-    let limits = Limits {
-        connections_max: 3,
-        ..Limits::default()
-    };
+    let limits = Limits::default().with(|limits| limits.connections_max = 3);
     let server = Running::reactor(&[TCP, TCP], limits);
     let clients: Vec<Socket> = (0..200)
         .map(|number| connect(&server.endpoints[number % 2]))
@@ -110,10 +104,8 @@ fn idle_connections_are_closed_and_active_ones_are_not() {
     // The test runs the turns itself, over Unix sockets, where a sent byte is readable at once: so the active client
     // has always sent before a turn, however long this thread waits for a processor.
     let directory = Dir::new();
-    let limits = Limits {
-        idle_timeout: Some(Duration::from_millis(100)),
-        ..Limits::default()
-    };
+    let limits =
+        Limits::default().with(|limits| limits.idle_timeout = Some(Duration::from_millis(100)));
     let mut server = bind(&[&directory.address("unix", "echo")], limits);
     let endpoint = server.addresses()[0].clone();
     let (idle, active) = (connect(&endpoint), connect(&endpoint));
@@ -139,10 +131,8 @@ fn idle_connections_are_closed_and_active_ones_are_not() {
 #[test]
 fn with_threads_idle_connections_are_closed_as_idle() {
     for model in [Model::Threads, Model::Iterative] {
-        let limits = Limits {
-            idle_timeout: Some(Duration::from_millis(50)),
-            ..Limits::default()
-        };
+        let limits =
+            Limits::default().with(|limits| limits.idle_timeout = Some(Duration::from_millis(50)));
         let server = Running::start(model, &[TCP], limits);
         let idle = server.connect();
         assert_eq!(idle.hear_all(), b"");
@@ -155,10 +145,8 @@ fn with_threads_idle_connections_are_closed_as_idle() {
 fn a_connection_with_unsent_bytes_is_not_idle() {
     // The test runs the turns itself: the client has always sent before a turn, until its peer's buffers are full.
     let directory = Dir::new();
-    let limits = Limits {
-        idle_timeout: Some(Duration::from_millis(20)),
-        ..Limits::default()
-    };
+    let limits =
+        Limits::default().with(|limits| limits.idle_timeout = Some(Duration::from_millis(20)));
     let mut server = bind(&[&directory.address("unix", "echo")], limits);
     let endpoint = server.addresses()[0].clone();
     let stuck = connect(&endpoint);
@@ -181,10 +169,8 @@ fn a_connection_with_unsent_bytes_is_not_idle() {
 
 #[track_caller]
 fn check_write_stall(model: Model) {
-    let limits = Limits {
-        write_stall_timeout: Some(Duration::from_millis(100)),
-        ..Limits::default()
-    };
+    let limits = Limits::default()
+        .with(|limits| limits.write_stall_timeout = Some(Duration::from_millis(100)));
     let server = Running::start(model, &[TCP], limits);
     let quiet = server.connect();
     quiet.is_echoed(b"nothing unsent");
@@ -225,11 +211,10 @@ fn a_peer_that_takes_little_at_a_time_is_not_stalled() {
     let unix = directory.address("unix", "echo");
     // Less than the kernel wants to be free before it tells of room, and so much that a write finds some.
     for (address, portion) in [(&*unix, 8 << 10), (TCP, 128 << 10)] {
-        let limits = Limits {
-            write_stall_timeout: Some(Duration::from_millis(50)),
-            read_buffer_bytes: 4 << 10,
-            ..Limits::default()
-        };
+        let limits = Limits::default().with(|limits| {
+            limits.write_stall_timeout = Some(Duration::from_millis(50));
+            limits.read_buffer_bytes = 4 << 10;
+        });
         let mut server = bind(&[address], limits);
         let slow = connect(&server.addresses()[0]);
         turn_until(&mut server, "it is unsent bytes", |stats| {
@@ -253,11 +238,10 @@ fn a_stalled_peer_is_reset_even_if_it_has_sent_nothing_more() {
     // The client sends little at a time, and only until the server has unsent bytes for it: so the server leaves no
     // input unread, for which close(2) would send a reset anyway. After an orderly close the kernel would go on
     // offering the unsent bytes.
-    let limits = Limits {
-        write_stall_timeout: Some(Duration::from_millis(50)),
-        send_buffer_bytes: Some(4 << 10),
-        ..Limits::default()
-    };
+    let limits = Limits::default().with(|limits| {
+        limits.write_stall_timeout = Some(Duration::from_millis(50));
+        limits.send_buffer_bytes = Some(4 << 10);
+    });
     let mut server = bind(&[TCP], limits);
     let stuck = connect(&server.addresses()[0]);
     turn_until(&mut server, "it has unsent bytes", |stats| {
@@ -281,10 +265,8 @@ fn a_unix_connection_has_the_buffers_that_were_asked_for() {
     let directory = Dir::new();
     for model in [Model::Reactor, Model::Threads] {
         let waiting = |send_buffer_bytes| {
-            let limits = Limits {
-                send_buffer_bytes,
-                ..Limits::default()
-            };
+            let limits =
+                Limits::default().with(|limits| limits.send_buffer_bytes = send_buffer_bytes);
             let server = Running::start(model, &[&directory.address("unix", "echo")], limits);
             let client = [server.connect()];
             stuff(&client);
@@ -304,10 +286,7 @@ fn a_unix_connection_has_the_buffers_that_were_asked_for() {
 #[test]
 fn unsent_bytes_reach_one_read_buffer_whatever_its_size() {
     for read_buffer_bytes in [1, 100, 200_000] {
-        let limits = Limits {
-            read_buffer_bytes,
-            ..Limits::default()
-        };
+        let limits = Limits::default().with(|limits| limits.read_buffer_bytes = read_buffer_bytes);
         let server = Running::reactor(&[TCP], limits);
         let client = [server.connect()];
         if read_buffer_bytes == 1 {
@@ -327,12 +306,11 @@ fn unsent_bytes_reach_one_read_buffer_whatever_its_size() {
 
 #[test]
 fn a_budget_of_one_byte_still_echoes_everything() {
-    let limits = Limits {
-        read_budget_bytes: 1,
-        accept_budget: 1,
-        read_buffer_bytes: 1_000,
-        ..Limits::default()
-    };
+    let limits = Limits::default().with(|limits| {
+        limits.read_budget_bytes = 1;
+        limits.accept_budget = 1;
+        limits.read_buffer_bytes = 1_000;
+    });
     let server = Running::reactor(&[TCP], limits);
     let clients: Vec<Socket> = (0..20).map(|_| server.connect()).collect();
     let sent = noise(1, 50_000);
@@ -348,10 +326,7 @@ fn a_budget_of_one_byte_still_echoes_everything() {
 #[test]
 fn a_limit_out_of_range_is_refused_by_name_and_nothing_is_bound() {
     let addresses = crate::support::parse(&[TCP]);
-    let limits = Limits {
-        connections_max: 0,
-        ..Limits::default()
-    };
+    let limits = Limits::default().with(|limits| limits.connections_max = 0);
     let error = echo_reactor::echo::Server::bind(&addresses, limits).unwrap_err();
     assert!(error.to_string().contains("connections of 0"), "{error}");
 }

@@ -6,6 +6,7 @@
 use crate::support::{Dir, Model, Running, Talk, connect, exists};
 use echo_reactor::Limits;
 use echo_reactor::net::{BindOptions, BoundSocket, Endpoint, UnixName};
+use socket2::SockRef;
 use std::fs;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -42,7 +43,9 @@ fn of_servers_that_start_at_once_exactly_one_serves() {
         let servers = start_at_once(6, &endpoint(path.clone()));
         assert_eq!(servers.len(), 1, "round {round}");
         let client = UnixStream::connect(&path).expect("its file leads to it");
-        servers[0].socket.accept().expect("and to no other");
+        SockRef::from(&servers[0])
+            .accept()
+            .expect("and to no other");
         drop((client, servers));
         let left = fs::read_dir(directory.path("")).unwrap().count();
         assert_eq!(left, 0, "nothing is left behind in round {round}");

@@ -24,22 +24,20 @@ const ALL: [Model; 3] = [Model::Reactor, Model::Threads, Model::Iterative];
 
 /// No timeout of the drain expires within the time of a test.
 fn patient() -> Limits {
-    Limits {
-        drain_idle_timeout: Duration::from_secs(600),
-        fin_timeout: Duration::from_secs(600),
-        drain_timeout: Duration::from_secs(1200),
-        ..Limits::default()
-    }
+    Limits::default().with(|limits| {
+        limits.drain_idle_timeout = Duration::from_secs(600);
+        limits.fin_timeout = Duration::from_secs(600);
+        limits.drain_timeout = Duration::from_secs(1200);
+    })
 }
 
 /// The drain does not wait for a client that does not read its echo.
 fn impatient() -> Limits {
-    Limits {
-        drain_idle_timeout: Duration::from_millis(20),
-        fin_timeout: Duration::from_millis(50),
-        drain_timeout: Duration::from_millis(200),
-        ..Limits::default()
-    }
+    Limits::default().with(|limits| {
+        limits.drain_idle_timeout = Duration::from_millis(20);
+        limits.fin_timeout = Duration::from_millis(50);
+        limits.drain_timeout = Duration::from_millis(200);
+    })
 }
 
 #[test]
@@ -54,10 +52,7 @@ fn an_idle_server_drains_at_once() {
 fn an_idle_client_gets_a_fin() {
     // Only the server's own FIN can end the client's wait: the timeout after which the server would close without one
     // is long.
-    let limits = Limits {
-        drain_idle_timeout: Duration::from_millis(20),
-        ..patient()
-    };
+    let limits = patient().with(|limits| limits.drain_idle_timeout = Duration::from_millis(20));
     for model in ALL {
         let server = Running::start(model, &[TCP], limits.clone());
         let client = server.connect();
@@ -259,10 +254,8 @@ fn a_server_can_run_inside_a_foreign_event_loop() {
 /// An outer loop may do other things for long, and asks when it is about to wait.
 #[test]
 fn the_timeout_counts_from_now_and_not_from_the_last_turn() {
-    let limits = Limits {
-        idle_timeout: Some(Duration::from_secs(600)),
-        ..Limits::default()
-    };
+    let limits =
+        Limits::default().with(|limits| limits.idle_timeout = Some(Duration::from_secs(600)));
     let mut server = bind(&[TCP], limits);
     let _client = connect(&server.addresses()[0]);
     turn_until(&mut server, "it is in", |stats| stats.connections_open == 1);

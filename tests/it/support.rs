@@ -192,6 +192,7 @@ pub(crate) fn sock_addr(endpoint: &Endpoint) -> SockAddr {
         | Endpoint::UnixDatagram(UnixName::Abstract(name)) => {
             SockAddr::unix(format!("\0{name}")).unwrap()
         }
+        other => panic!("{other} is of a family that the tests do not connect to"),
     }
 }
 

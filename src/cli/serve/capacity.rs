@@ -4,6 +4,7 @@
 //! What may not: the limits that were typed; those are in [`super::typed`].
 
 use super::args::{Model, ServeArgs};
+use super::errors::limit_error;
 use crate::blocking::threads_max;
 use crate::cli::descriptors;
 use crate::cli::error::{CliError, CliErrorKind};
@@ -21,9 +22,7 @@ const DESCRIPTORS_OWN: usize = 16;
 /// descriptors `in_use` are inherited ones and listeners.
 pub(super) fn fit(args: &ServeArgs, in_use: u64) -> Result<(Limits, String), CliError> {
     let mut limits = args.limits();
-    limits
-        .check()
-        .map_err(|error| CliError::new(CliErrorKind::Usage, error.to_string()))?;
+    limits.check().map_err(|error| limit_error(&error))?;
     let asked = limits.connections_max as u64;
     let descriptors = descriptors::raise();
     let slack = limits.descriptors_reserved.saturating_sub(DESCRIPTORS_OWN) as u64;

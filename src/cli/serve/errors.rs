@@ -7,6 +7,7 @@ use crate::blocking;
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::names;
 use crate::echo::StartError;
+use crate::limits::LimitError;
 use crate::net::address::UNIX_PATH_MAX;
 use crate::net::{BindError, Endpoint, UnixName};
 use nix::errno::Errno;
@@ -19,7 +20,7 @@ const PRIVILEGED_PORTS: u16 = 1024;
 
 pub(super) fn start_error(error: &StartError) -> CliError {
     match error {
-        StartError::Limit(limit) => CliError::new(CliErrorKind::Usage, limit.to_string()),
+        StartError::Limit(limit) => limit_error(limit),
         StartError::Bind(error) => bind_error(error),
         StartError::Reactor(error) => system("no event queue (epoll)", error),
     }
@@ -30,10 +31,37 @@ pub(super) fn blocking_error(error: &blocking::StartError) -> CliError {
     use blocking::StartError as Error;
     match error {
         Error::Bind(error) => bind_error(error),
-        Error::Limit(_) | Error::Datagrams(_) | Error::OneAddress(_) | Error::Admission(_) => {
+        Error::Limit(limit) => limit_error(limit),
+        Error::Datagrams(_) | Error::OneAddress(_) | Error::Admission(_) => {
             CliError::new(CliErrorKind::Usage, error.to_string())
         }
     }
+}
+
+/// A limit that is out of range, by the name of its flag.
+pub(super) fn limit_error(error: &LimitError) -> CliError {
+    let text = format!(
+        "{} {} is out of range: it can be {}",
+        flag(error.limit()),
+        error.value(),
+        error.range()
+    );
+    CliError::new(CliErrorKind::Usage, text)
+}
+
+/// The flag that sets this field of [`Limits`](crate::Limits).
+fn flag(limit: &str) -> String {
+    let name = match limit {
+        "connections_max" => "max-connections",
+        "connections_per_prefix" => "max-per-prefix",
+        "prefix_bits_ipv4" => "prefix-ipv4",
+        "prefix_bits_ipv6" => "prefix-ipv6",
+        "preallocate_connections" => "preallocate",
+        "datagrams_per_source" => "udp-rate-per-source",
+        "datagrams_total" => "udp-rate",
+        other => &other.trim_end_matches("_bytes").replace('_', "-"),
+    };
+    format!("--{name}")
 }
 
 fn bind_error(error: &BindError) -> CliError {
@@ -160,6 +188,7 @@ fn abstract_error(endpoint: &Endpoint, error: &io::Error) -> CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Limits;
     use crate::net::Address;
 
     #[track_caller]
@@ -178,6 +207,21 @@ mod tests {
         assert!(
             failure.text.contains(expected),
             "{failure} does not say {expected:?}"
+        );
+    }
+
+    #[test]
+    fn a_limit_out_of_range_is_told_by_the_name_of_its_flag() {
+        let wrong = Limits::default().with(|limits| limits.connections_per_prefix = Some(0));
+        assert_eq!(
+            limit_error(&wrong.check().unwrap_err()).text,
+            "--max-per-prefix 0 is out of range: it can be 1 to 4000000"
+        );
+        let wrong = Limits::default().with(|limits| limits.read_buffer_bytes = 0);
+        assert!(
+            limit_error(&wrong.check().unwrap_err())
+                .text
+                .starts_with("--read-buffer 0 is")
         );
     }
 

@@ -274,11 +274,10 @@ fn b6_memory_after_a_burst() {
 #[test]
 fn b7_as_much_is_unsent_as_may_be() {
     const LENGTH: usize = 1 << 20;
-    let limits = Limits {
-        connections_max: 16,
-        read_buffer_bytes: 16 << 10,
-        ..Limits::default()
-    };
+    let limits = Limits::default().with(|limits| {
+        limits.connections_max = 16;
+        limits.read_buffer_bytes = 16 << 10;
+    });
     let budget = (limits.connections_max * limits.read_buffer_bytes) as u64;
     let directory = Dir::new();
     let server = Running::reactor(&[&directory.address("unix", "echo")], limits);

@@ -72,10 +72,9 @@ fn c1_half_close() {
 
 #[track_caller]
 fn check_slow_reader(model: Model, address: &str) {
-    let limits = Limits {
-        send_buffer_bytes: Some(256 << 10), // far less than is sent
-        ..Limits::default()
-    };
+    let limits = Limits::default().with(|limits| {
+        limits.send_buffer_bytes = Some(256 << 10); // far less than is sent
+    });
     let server = Running::start(model, &[address], limits);
     let sent = noise(2, 8 << 20);
     let client = server.connect();
@@ -143,12 +142,11 @@ fn c3_reset_mid_stream() {
 /// discards what still arrives: the client gets every byte that was echoed, and then an end.
 #[test]
 fn c4_close_with_unread_input() {
-    let limits = Limits {
-        drain_timeout: Duration::from_secs(20),
-        fin_timeout: Duration::from_millis(19_900), // so that the FIN is sent after 100 ms
-        drain_idle_timeout: Duration::from_secs(20),
-        ..Limits::default()
-    };
+    let limits = Limits::default().with(|limits| {
+        limits.drain_timeout = Duration::from_secs(20);
+        limits.fin_timeout = Duration::from_millis(19_900); // so that the FIN is sent after 100 ms
+        limits.drain_idle_timeout = Duration::from_secs(20);
+    });
     let server = Running::reactor(&[TCP], limits);
     let client = server.connect();
     let sent = noise(4, 1 << 20);

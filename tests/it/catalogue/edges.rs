@@ -242,10 +242,7 @@ fn e10_bytes_and_then_a_reset() {
 /// The smallest send buffer there is, and a reader that starts late: every write is a short one.
 #[test]
 fn e11_partial_writes_into_a_small_buffer() {
-    let limits = Limits {
-        send_buffer_bytes: Some(4_096),
-        ..Limits::default()
-    };
+    let limits = Limits::default().with(|limits| limits.send_buffer_bytes = Some(4_096));
     let server = Running::reactor(&[TCP], limits);
     let client = server.connect();
     client.set_recv_buffer_size(4_096).unwrap();

@@ -400,11 +400,10 @@ fn u10_a_machine_with_two_addresses() {
 
 #[test]
 fn u11_a_burst_and_then_no_more_edge() {
-    let (mut server, address) = waiting(Limits {
-        datagrams_per_source: None,
-        datagrams_total: None,
-        ..Limits::default()
-    });
+    let (mut server, address) = waiting(Limits::default().with(|limits| {
+        limits.datagrams_per_source = None;
+        limits.datagrams_total = None;
+    }));
     let client = udp("127.0.0.1:0", address);
     for number in 0..10_000_u32 {
         client.send(&number.to_be_bytes()).unwrap();

@@ -197,12 +197,11 @@ fn an_echo_comes_back<H: Host>() {
 /// More are ready than one turn serves, and each has more to say than one turn reads. No new byte comes after that.
 fn work_that_is_left_is_told_of_again<H: Host>() {
     const CLIENTS: u64 = 300;
-    let limits = Limits {
-        accept_budget: 16,
-        read_budget_bytes: 4,
-        read_buffer_bytes: 4,
-        ..Limits::default()
-    };
+    let limits = Limits::default().with(|limits| {
+        limits.accept_budget = 16;
+        limits.read_budget_bytes = 4;
+        limits.read_buffer_bytes = 4;
+    });
     let mut host = Loop::<H>::new();
     let address = host.serve(limits);
     let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(address)).collect();
@@ -217,10 +216,7 @@ fn work_that_is_left_is_told_of_again<H: Host>() {
 }
 
 fn idle() -> Limits {
-    Limits {
-        idle_timeout: Some(Duration::from_millis(300)),
-        ..Limits::default()
-    }
+    Limits::default().with(|limits| limits.idle_timeout = Some(Duration::from_millis(300)))
 }
 
 fn an_idle_connection_ends_while_the_host_has_timers_of_its_own<H: Host>() {

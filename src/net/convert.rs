@@ -1,0 +1,167 @@
+//! Conversions into addresses and bound sockets, from the types of std and from text.
+//!
+//! A [`SocketAddr`] alone does not say TCP or UDP. It means TCP here, as `host:port` without a scheme does; [`Address::udp`]
+//! says the other.
+
+use super::{Address, AddressError, BoundSocket, Endpoint, FromFdError, HostPort};
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+
+impl Address {
+    /// `tcp://` with this IP address and port.
+    #[must_use]
+    pub fn tcp(address: SocketAddr) -> Self {
+        Self::Tcp(address.into())
+    }
+
+    /// `udp://` with this IP address and port.
+    #[must_use]
+    pub fn udp(address: SocketAddr) -> Self {
+        Self::Udp(address.into())
+    }
+}
+
+/// TCP, as text without a scheme.
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::tcp(address)
+    }
+}
+
+/// The address that resolves to this endpoint and to no other.
+impl From<Endpoint> for Address {
+    fn from(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Tcp(address) => Self::tcp(address),
+            Endpoint::Udp(address) => Self::udp(address),
+            Endpoint::Unix(name) => Self::Unix(name),
+            Endpoint::UnixDatagram(name) => Self::UnixDatagram(name),
+        }
+    }
+}
+
+impl From<&Self> for Address {
+    fn from(address: &Self) -> Self {
+        address.clone()
+    }
+}
+
+/// As [`str::parse`].
+impl TryFrom<&str> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: &str) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+/// As [`str::parse`].
+impl TryFrom<&&str> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: &&str) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+/// As [`str::parse`].
+impl TryFrom<String> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+/// As [`str::parse`].
+impl TryFrom<&String> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: &String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+/// Lets one signature take addresses and texts: an address converts into itself without an error.
+impl From<Infallible> for AddressError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// TCP, as text without a scheme.
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+/// An IPv6 address keeps its zone, as the number of the interface.
+impl From<SocketAddr> for HostPort {
+    fn from(address: SocketAddr) -> Self {
+        let host = match address {
+            SocketAddr::V6(ipv6) if ipv6.scope_id() != 0 => {
+                format!("{}%{}", ipv6.ip(), ipv6.scope_id())
+            }
+            _ => address.ip().to_string(),
+        };
+        Self {
+            host,
+            port: address.port(),
+        }
+    }
+}
+
+macro_rules! bound_socket_from {
+    ($($socket:ty),*) => {$(
+        /// As [`BoundSocket::from_fd`].
+        impl TryFrom<$socket> for BoundSocket {
+            type Error = FromFdError;
+
+            fn try_from(socket: $socket) -> Result<Self, FromFdError> {
+                Self::from_fd(socket)
+            }
+        }
+    )*};
+}
+
+bound_socket_from!(TcpListener, UdpSocket, UnixListener, UnixDatagram);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ip_address_becomes_the_address_that_resolves_to_it_alone() {
+        for text in ["127.0.0.1:7", "[::1]:0", "[fe80::1%1]:50007"] {
+            let ip: SocketAddr = text.parse().unwrap();
+            for (address, endpoint) in [
+                (Address::from(ip), Endpoint::Tcp(ip)),
+                (Address::udp(ip), Endpoint::Udp(ip)),
+                (Endpoint::Udp(ip).into(), Endpoint::Udp(ip)),
+            ] {
+                assert!(!address.needs_resolver(), "{address}");
+                assert_eq!(address.resolve().unwrap(), std::slice::from_ref(&endpoint));
+                assert_eq!(address, endpoint.to_string().parse().unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn sockets_of_std_become_bound_sockets() {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::Tcp(tcp.local_addr().unwrap());
+        assert_eq!(*BoundSocket::try_from(tcp).unwrap().endpoint(), endpoint);
+
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::Udp(udp.local_addr().unwrap());
+        assert_eq!(*BoundSocket::try_from(udp).unwrap().endpoint(), endpoint);
+
+        let (unbound, _) = UnixDatagram::pair().unwrap();
+        assert!(matches!(
+            BoundSocket::try_from(unbound),
+            Err(FromFdError::NotBound)
+        ));
+    }
+}
