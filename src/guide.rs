@@ -20,7 +20,7 @@
 //!    token onto the list of the ready.
 //! 2. [`Reactor::wait`](crate::reactor::Reactor::wait) calls `epoll_wait`, which returns the tokens on that list, and
 //!    writes them into the run queue of this turn.
-//! 3. [`Reactor::next_event`](crate::reactor::Reactor::next_event) names a key; `Server::on_ready` in `echo.rs` asks
+//! 3. [`Reactor::next_event`](crate::reactor::Reactor::next_event) names a key; `Server::on_ready` in `echo/server.rs` asks
 //!    [`Reactor::begin_event`](crate::reactor::Reactor::begin_event) who that is. If it is somebody who has left since, the answer is
 //!    nobody, and that is all.
 //! 4. [`Connection::advance`](crate::echo::connection::Connection::advance) reads the byte into the read buffer, the one
@@ -122,7 +122,7 @@
 //! SIGTERM writes a byte into a pipe, and the pipe becomes readable: an event like any other, at the end of the kernel's
 //! list. Behind a thousand clients with 256 KiB each it waits for 80 ms, however early in a turn it would be looked
 //! for, and new connections are let in all that time. So a turn takes in [at most 128](crate::reactor) of those who are ready,
-//! and an order raises a flag as well, which is looked at between any two turns. *Here:* `Server::turn` in `echo.rs`;
+//! and an order raises a flag as well, which is looked at between any two turns. *Here:* `Server::turn` in `echo/server.rs`;
 //! `serve_by_events` in `cli/serve.rs` for signals.
 //!
 //! ## The thread that only sleeps

@@ -1,191 +1,237 @@
-//! How connections come: accepted, refused, or left to wait.
+//! Accepting: how a new connection is accepted, rejected, or left in the accept queue.
 //!
-//! What may live in this file: what is done with a new connection and with an `accept` that failed. When accepting rests is the
-//! [`accept_gate`](super::accept_gate)'s to say, who may come the [`admission`](super::admission)'s.
+//! [`AcceptGate`] knows when accepting is paused, [`Admission`] which peers are admitted.
 
+use super::accept_gate::AcceptGate;
+use super::admission::Admission;
 use super::backend::{Backend, Socket};
 use super::connection::{Connection, Wait};
-use super::{Phase, Server};
-use crate::limits::OverloadPolicy;
+use super::core::{Alarm, Core};
+use super::listeners::{Listeners, NoListenerLeft};
+use super::log_limit::LogLimit;
+use super::phase::Phase;
+use crate::limits::{Limits, OverloadPolicy};
 use crate::net::accept::{self, AcceptError};
 use crate::net::{Accepted, Listener, Stream, trace};
 use crate::reactor::{Key, Readiness};
 use crate::stats::{CloseReason, RejectReason};
 use std::io;
+use std::time::Duration;
 
-impl<W: Backend> Server<W> {
-    /// Lets new connections in, as many as one turn allows.
+/// The part of the server that accepts connections.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    pub(super) listeners: Listeners,
+    pub(super) admission: Admission,
+    gate: AcceptGate,
+    reject_log: LogLimit,
+}
+
+impl Acceptor {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            listeners: Listeners::new(),
+            admission: Admission::new(limits),
+            gate: AcceptGate::default(),
+            reject_log: LogLimit::new(Duration::from_secs(5)),
+        }
+    }
+
+    // ---- accepting ----
+
+    /// Accepts the connections that are queued at a listener, as many as one turn allows.
+    ///
+    /// # Errors
+    /// The listener is broken for good, it was the last one, and the server is not stopping.
     #[inline(never)]
-    pub(super) fn accept(&mut self, key: Key, readiness: Readiness) {
-        self.must_time_turn = true;
-        for _ in 0..self.limits.accept_budget {
-            let is_full = self.stats.connections_open >= self.limits.connections_max as u64;
-            if is_full && self.limits.overload == OverloadPolicy::Wait && !self.is_refusing() {
-                return self.pause_at_limit();
+    pub(super) fn accept<B: Backend>(
+        &mut self,
+        core: &mut Core<B>,
+        phase: Phase,
+        key: Key,
+        readiness: Readiness,
+    ) -> Result<(), NoListenerLeft> {
+        core.time_this_turn();
+        for _ in 0..core.limits.accept_budget {
+            let is_full = core.stats.connections_open >= core.limits.connections_max as u64;
+            if is_full && core.limits.overload == OverloadPolicy::Wait && !phase.is_refusing() {
+                self.pause_at_limit(core);
+                return Ok(());
             }
-            if self.accept_gate.is_paused() || self.backoff.is_resting(key) {
-                return;
+            if self.gate.is_paused() || self.listeners.is_resting(key) {
+                return Ok(());
             }
-            let Some(Socket::Listener(listener)) = self.reactor.get_mut(key) else {
-                return;
+            let Some(Socket::Listener(listener)) = core.reactor.get_mut(key) else {
+                return Ok(());
             };
             match listener.accept() {
                 Ok(accepted) => {
-                    self.backoff.forget(key);
-                    self.register_connection(accepted);
+                    self.listeners.on_success(key);
+                    self.register_connection(core, phase, accepted);
                 }
                 Err(error) => match accept::classify(&error) {
-                    AcceptError::WouldBlock => return self.on_queue_empty(key),
-                    verdict @ (AcceptError::Connection | AcceptError::Unknown) => {
-                        self.accept_failed(key, &error, verdict);
+                    AcceptError::WouldBlock => {
+                        self.listeners.on_queue_empty(core, phase, key);
+                        return Ok(());
                     }
-                    AcceptError::Resources(remedy) => return self.pause_on_error(&error, remedy),
-                    AcceptError::Listener => return self.close_failed_listener(key, error),
+                    class @ (AcceptError::Connection | AcceptError::Unknown) => {
+                        self.accept_failed(core, phase, key, &error, class);
+                    }
+                    AcceptError::Resources(remedy) => {
+                        self.pause_on_error(core, &error, remedy);
+                        return Ok(());
+                    }
+                    AcceptError::Listener => {
+                        return self.listeners.close_failed(core, phase, key, error);
+                    }
                 },
             }
         }
-        self.stats.budget_yields += 1;
-        self.reactor.requeue(key, readiness);
+        core.stats.budget_yields += 1;
+        core.reactor.requeue(key, readiness);
+        Ok(())
     }
 
-    fn register_connection(&mut self, accepted: Accepted<W::Stream>) {
-        let verdict = match self.is_refusing() {
+    fn register_connection<B: Backend>(
+        &mut self,
+        core: &mut Core<B>,
+        phase: Phase,
+        accepted: Accepted<B::Stream>,
+    ) {
+        let verdict = match phase.is_refusing() {
             true => Err(RejectReason::Stopping),
             false => self
                 .admission
-                .judge(&accepted.peer, self.stats.connections_open),
+                .judge(&accepted.peer, core.stats.connections_open),
         };
-        if let Err(why) = verdict {
-            return self.reject(&accepted, why);
+        if let Err(reason) = verdict {
+            return self.reject(core, &accepted, reason);
         }
-        self.stats.open();
-        self.stats.option_errors += u64::from(accepted.option_errors);
+        core.stats.open();
+        core.stats.option_errors += u64::from(accepted.option_errors);
         trace::log_connected(&accepted.peer);
         let connection = Socket::Connection(Connection::new(accepted.stream));
-        let registration = self.registrations.of(Wait::Reading, self.phase);
-        match self.reactor.add(connection, registration) {
+        let registration = core.registration(Wait::Reading, phase);
+        match core.reactor.add(connection, registration) {
             Ok(key) => self.admission.enter(&accepted.peer, key.slot()),
             Err((socket, error)) => {
                 log::debug!("{} cannot be watched: {error}", accepted.peer);
-                self.stats.close(CloseReason::RegisterFailed, 0);
+                core.stats.close(CloseReason::RegisterFailed, 0);
                 drop(socket);
             }
         }
     }
 
-    /// Sends a new connection away, by a reset: who is told at once can try elsewhere, and nothing of them stays in the kernel.
-    fn reject(&mut self, accepted: &Accepted<W::Stream>, why: RejectReason) {
-        self.stats.reject(why);
+    /// Closes a new connection by a reset: the client learns at once that it has to try elsewhere, and the kernel keeps no
+    /// state of the connection.
+    fn reject<B: Backend>(
+        &mut self,
+        core: &mut Core<B>,
+        accepted: &Accepted<B::Stream>,
+        reason: RejectReason,
+    ) {
+        core.stats.reject(reason);
         accepted.stream.reset_on_close();
-        if self
-            .reject_log
-            .allows(self.reactor.now(), &mut self.stats.log_suppressed)
-        {
-            log::warn!("{} is rejected: {}", accepted.peer, why.text());
+        if core.may_log(&mut self.reject_log) {
+            log::warn!("{} is rejected: {}", accepted.peer, reason.text());
         }
     }
 
-    /// An `accept` failed for a reason that is no shortage. It may have concerned one client; if nothing else comes, this
-    /// listener rests.
+    /// Counts an `accept` that failed for another reason than a shortage. The error may concern one client only; if every
+    /// call fails, this listener rests.
     #[cold]
-    fn accept_failed(&mut self, key: Key, error: &io::Error, verdict: AcceptError) {
-        self.stats.accept_error(error);
-        if self.rest(key, 1, error, verdict) {
-            self.stats.accept_pauses += 1;
-            self.give_up_while_stopping(key);
+    fn accept_failed<B: Backend>(
+        &mut self,
+        core: &mut Core<B>,
+        phase: Phase,
+        key: Key,
+        error: &io::Error,
+        class: AcceptError,
+    ) {
+        core.stats.accept_error(error);
+        if self.listeners.on_failure(core, phase, key, 1, error, class) {
+            core.stats.accept_pauses += 1;
         }
     }
 
-    /// Reading a datagram failed for a reason that is not one datagram's alone.
-    #[cold]
-    pub(super) fn receive_failed(&mut self, key: Key, error: io::Error) {
-        let calls = self.limits.datagram_budget;
-        match accept::judge_receive(&error) {
-            AcceptError::Listener => self.close_failed_listener(key, error),
-            verdict => {
-                if self.rest(key, calls, &error, verdict) {
-                    self.give_up_while_stopping(key);
-                } else {
-                    self.reactor.requeue(key, Readiness::Normal);
-                }
-            }
-        }
-    }
+    // ---- pausing ----
 
-    /// A server that stops does not wait for a queue that it cannot read.
-    fn give_up_while_stopping(&mut self, key: Key) {
-        if self.phase != Phase::Serving {
-            self.close_listener(key);
+    fn pause_at_limit<B: Backend>(&mut self, core: &mut Core<B>) {
+        if !self.gate.is_paused() {
+            core.stats.accept_pauses += 1;
         }
-    }
-
-    /// Lets one socket rest after so many calls that failed, if it has to. Whether it does.
-    fn rest(&mut self, key: Key, calls: usize, error: &io::Error, verdict: AcceptError) -> bool {
-        let (first, now) = (self.limits.accept_retry, self.reactor.now());
-        let Some(pause) = self.backoff.failed(key, calls, verdict, first, now) else {
-            return false;
-        };
-        self.set_alarm();
-        if self.pause_log.allows(now, &mut self.stats.log_suppressed) {
-            let place = self.listeners.iter().position(|&listener| listener == key);
-            match place.and_then(|place| self.endpoints.get(place)) {
-                Some(endpoint) => log::warn!("{endpoint} rests for {pause:?}: {error}"),
-                None => log::warn!("a listening socket rests for {pause:?}: {error}"),
-            }
-        }
-        true
-    }
-
-    fn pause_at_limit(&mut self) {
-        if !self.accept_gate.is_paused() {
-            self.stats.accept_pauses += 1;
-        }
-        self.accept_gate.pause_until_close(self.reactor.now());
-        if self
-            .pause_log
-            .allows(self.reactor.now(), &mut self.stats.log_suppressed)
-        {
+        self.gate.pause_until_close(core.reactor.now());
+        if self.listeners.may_log_pause(core) {
             log::warn!(
                 "{} connections are open, which is the limit; new connections wait until one closes (see --max-connections)",
-                self.limits.connections_max
+                core.limits.connections_max
             );
         }
     }
 
-    fn pause_on_error(&mut self, error: &io::Error, remedy: &str) {
-        self.stats.accept_error(error);
-        self.stats.accept_pauses += 1;
-        self.accept_gate
-            .pause_for(self.reactor.now(), self.limits.accept_retry);
-        self.set_alarm();
-        if self
-            .pause_log
-            .allows(self.reactor.now(), &mut self.stats.log_suppressed)
-        {
+    fn pause_on_error<B: Backend>(&mut self, core: &mut Core<B>, error: &io::Error, remedy: &str) {
+        core.stats.accept_error(error);
+        core.stats.accept_pauses += 1;
+        self.gate
+            .pause_for(core.reactor.now(), core.limits.accept_retry);
+        core.set_alarm(Alarm::RetryAccept, self.gate.retry_at());
+        if self.listeners.may_log_pause(core) {
             log::warn!(
                 "cannot accept beside {} open connections: {error}: {remedy}",
-                self.stats.connections_open
+                core.stats.connections_open
             );
         }
     }
 
-    /// Lets new connections in again. Their edge is long past, so the listeners are queued by hand.
-    pub(super) fn resume_accepting(&mut self) {
-        if self.accept_gate.resume(self.reactor.now()) {
-            self.record_pause_time();
-            for &key in &self.listeners {
-                self.reactor.requeue(key, Readiness::Normal);
-            }
-            self.set_alarm();
+    /// Ends a pause, if there is one. The listeners' edges have been reported before it, so the listeners are queued.
+    pub(super) fn resume_accepting<B: Backend>(&mut self, core: &mut Core<B>) {
+        if self.gate.resume(core.reactor.now()) {
+            core.set_alarm(Alarm::RetryAccept, None);
+            self.record_pause_time(core);
+            self.listeners.requeue_all(core);
         }
+    }
+
+    /// Ends every pause, of all listeners and of single ones, before the queues are served for the last time.
+    pub(super) fn end_pauses<B: Backend>(&mut self, core: &mut Core<B>) {
+        self.gate.resume(core.reactor.now());
+        core.set_alarm(Alarm::RetryAccept, None);
+        self.record_pause_time(core);
+        self.listeners.forget_failures(core);
+    }
+
+    /// Tries again what a pause has put off until now.
+    pub(super) fn on_alarm<B: Backend>(&mut self, core: &mut Core<B>) {
+        let now = core.reactor.now();
+        if self.gate.retry_at().is_some_and(|at| at <= now) {
+            self.resume_accepting(core);
+        }
+        self.listeners.resume_rested(core);
+    }
+
+    /// A connection has closed, and its descriptor is free.
+    pub(super) fn on_closed<B: Backend>(&mut self, core: &mut Core<B>, key: Key) {
+        self.admission.leave(key.slot());
+        self.resume_accepting(core);
+    }
+
+    #[inline]
+    pub(super) fn is_paused(&self) -> bool {
+        self.gate.is_paused()
     }
 
     #[cold]
-    pub(super) fn record_pause_time(&mut self) {
-        let waited = self
-            .accept_gate
-            .paused_total(self.reactor.now())
-            .as_millis();
-        self.stats.accept_paused_ms = u64::try_from(waited).unwrap_or(u64::MAX);
+    pub(super) fn record_pause_time<B: Backend>(&self, core: &mut Core<B>) {
+        let paused = self.gate.paused_total(core.reactor.now()).as_millis();
+        core.stats.accept_paused_ms = u64::try_from(paused).unwrap_or(u64::MAX);
+    }
+
+    // ---- handing over ----
+
+    /// Gives the listeners up to another server that has copies of them. What is queued there is the other server's, so
+    /// nothing more is accepted here.
+    pub(super) fn detach<B: Backend>(&mut self, core: &mut Core<B>) {
+        self.listeners.detach(core);
+        self.end_pauses(core);
     }
 }

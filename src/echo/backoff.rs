@@ -1,16 +1,14 @@
 //! Listeners and datagram sockets whose calls fail: which of them rest, and until when.
 //!
-//! A shortage of descriptors concerns all listeners, and is the [`accept_gate`](super::accept_gate)'s; here is what concerns one
-//! socket alone, such as a security module that forbids `accept` on it. The others are served as ever meanwhile. While a
-//! socket rests its events are left alone, since the end of the pause queues it again; so no edge is lost.
-//!
-//! What may live in this file: keys and moments. No sockets, no errors.
+//! A shortage of descriptors concerns all listeners, and pauses the [`accept_gate`](super::accept_gate). This file is about
+//! an error of one socket alone, such as a security module that forbids `accept` on it: the other sockets are served
+//! meanwhile. While a socket rests its events are ignored. The end of the pause queues it again, so no edge is lost.
 
 use crate::net::accept::{AcceptError, RetryDelay};
 use crate::reactor::Key;
 use std::time::{Duration, Instant};
 
-/// The sockets whose last call failed. Nearly always there are none.
+/// The sockets whose last call failed. Usually there are none.
 #[derive(Debug, Default)]
 pub struct Backoff {
     failing: Vec<Failing>,
@@ -24,12 +22,12 @@ struct Failing {
 }
 
 impl Backoff {
-    /// So many calls on this socket failed. How long it rests, if it has to.
+    /// Counts `calls` failed calls on this socket. Returns how long it rests, if it has to.
     pub fn failed(
         &mut self,
         key: Key,
         calls: usize,
-        verdict: AcceptError,
+        class: AcceptError,
         first: Duration,
         now: Instant,
     ) -> Option<Duration> {
@@ -43,36 +41,36 @@ impl Backoff {
             self.failing.len() - 1
         });
         let failing = &mut self.failing[place];
-        let pause = failing.delay.failed(calls, verdict, first);
+        let pause = failing.delay.failed(calls, class, first);
         failing.resume_at = pause.map(|pause| now + pause);
         pause
     }
 
-    /// A call on this socket went well, or the socket is gone.
+    /// Forgets the failures of a socket: a call on it succeeded, or it is closed.
     pub fn forget(&mut self, key: Key) {
         if !self.failing.is_empty() {
             self.failing.retain(|failing| failing.key != key);
         }
     }
 
-    /// No socket rests any more.
+    /// Forgets all failures: no socket rests any more.
     pub fn clear(&mut self) {
         self.failing.clear();
     }
 
-    /// Whether this socket is left alone for now.
+    /// Whether the events of this socket are ignored for now.
     pub fn is_resting(&self, key: Key) -> bool {
         let rests = |failing: &Failing| failing.key == key && failing.resume_at.is_some();
         self.failing.iter().any(rests)
     }
 
-    /// The next moment at which a socket is to be tried again.
+    /// When the next socket is to be tried again.
     pub fn resume_at(&self) -> Option<Instant> {
         let moments = self.failing.iter();
         moments.filter_map(|failing| failing.resume_at).min()
     }
 
-    /// The sockets whose pause is over.
+    /// Returns the sockets whose pause is over, and ends it.
     pub fn take_due(&mut self, now: Instant) -> Vec<Key> {
         let due = |failing: &&mut Failing| failing.resume_at.is_some_and(|at| at <= now);
         let due = self.failing.iter_mut().filter(due);

@@ -1,24 +1,135 @@
-//! Datagram echo: one in, one out, nothing kept.
+//! Datagram echo: each datagram is answered at once, or dropped and counted with a reason.
 //!
-//! There is no connection, so there is no state machine: each datagram is answered whole at once, or dropped and counted
-//! with a reason. A datagram of no bytes is a datagram, not an end. Nothing is ever queued: if the socket has no room for
-//! an answer, waiting would only mean to answer later what the sender has given up on.
+//! A datagram socket has no connections, so there is no state machine, and a datagram of no bytes is a datagram, not an end.
+//! Nothing is ever stored: if the send buffer has no room for a reply, a reply sent later would reach a sender that has
+//! given up on it.
 
+use super::backend::{Backend, Socket};
+use super::core::Core;
+use super::listeners::{Listeners, NoListenerLeft};
+use super::phase::Phase;
 use super::udp_filter::UdpFilter;
 use crate::net::accept::{self, AcceptError};
 use crate::net::{Datagrams, Unanswerable, trace};
+use crate::reactor::{Key, Readiness};
 use crate::stats::{DropReason, Stats};
+use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::time::Instant;
 
-/// The largest datagram, in bytes: UDP counts it in 16 bits; a Unix datagram may be as long as the sender's buffer
-/// (`net.core.wmem_max`, 208 KiB where nobody changed it).
+/// The size of the receive buffer, in bytes: no datagram is larger. UDP has 16 bits for the length; a Unix datagram may be
+/// as long as the sender's send buffer (`net.core.wmem_max`, 208 KiB by default).
 pub const DATAGRAM_BYTES_MAX: usize = 256 * 1024;
 
-/// Answers what is there, at most `budget` datagrams. Whether the socket is drained.
+/// The part of the server that answers datagrams.
+#[derive(Debug)]
+pub(super) struct DatagramEcho {
+    pub(super) filter: UdpFilter,
+    /// The buffer that every datagram is read into; empty until there is a datagram socket.
+    buffer: Box<[u8]>,
+    /// While the server drains: how many datagrams each socket may still answer.
+    drain_left: HashMap<Key, u64>,
+}
+
+impl DatagramEcho {
+    pub(super) fn new(filter: UdpFilter) -> Self {
+        Self {
+            filter,
+            buffer: Box::default(),
+            drain_left: HashMap::new(),
+        }
+    }
+
+    /// Makes the buffer, if there is none yet: a server without a datagram socket needs none.
+    pub(super) fn allocate_buffer(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; DATAGRAM_BYTES_MAX].into_boxed_slice();
+        }
+    }
+
+    /// Answers the datagrams that are queued at a socket, as many as one turn allows; drops them once the time for
+    /// answering is over.
+    ///
+    /// # Errors
+    /// The socket is broken for good, it was the last one, and the server is not stopping.
+    #[inline(never)]
+    pub(super) fn answer<B: Backend>(
+        &mut self,
+        core: &mut Core<B>,
+        listeners: &mut Listeners,
+        phase: Phase,
+        key: Key,
+        readiness: Readiness,
+    ) -> Result<(), NoListenerLeft> {
+        let (now, budget) = (core.reactor.now(), core.limits.datagram_budget);
+        if listeners.is_resting(key) {
+            return Ok(());
+        }
+        let Some(Socket::Datagrams(socket)) = core.reactor.get_mut(key) else {
+            return Ok(());
+        };
+        let (buffer, stats) = (&mut self.buffer, &mut core.stats);
+        let before = stats.datagrams_in;
+        let is_empty = if phase.is_refusing() {
+            discard_all(&mut **socket, buffer, budget, stats)
+        } else {
+            echo_datagrams(&mut **socket, buffer, budget, &mut self.filter, now, stats)
+        };
+        let count = stats.datagrams_in - before;
+        match is_empty {
+            Ok(true) => listeners.on_queue_empty(core, phase, key),
+            Ok(false) if self.has_drained(key, count) => listeners.close(core, key),
+            Ok(false) => {
+                listeners.on_success(key);
+                core.stats.budget_yields += 1;
+                core.reactor.requeue(key, readiness);
+            }
+            Err(error) => return receive_failed(core, listeners, phase, key, error),
+        }
+        Ok(())
+    }
+
+    /// Lets this socket answer at most `count` more datagrams before it is closed: under a flood, its queue never becomes
+    /// empty.
+    pub(super) fn begin_drain(&mut self, key: Key, count: u64) {
+        self.drain_left.insert(key, count);
+    }
+
+    /// Counts datagrams of a socket that drains. Returns whether these were the last ones that it may answer.
+    fn has_drained(&mut self, key: Key, count: u64) -> bool {
+        let Some(left) = self.drain_left.get_mut(&key) else {
+            return false;
+        };
+        *left = left.saturating_sub(count);
+        *left == 0
+    }
+}
+
+/// Receiving failed for a reason that is not one datagram's alone.
+#[cold]
+fn receive_failed<B: Backend>(
+    core: &mut Core<B>,
+    listeners: &mut Listeners,
+    phase: Phase,
+    key: Key,
+    error: io::Error,
+) -> Result<(), NoListenerLeft> {
+    let calls = core.limits.datagram_budget;
+    match accept::judge_receive(&error) {
+        AcceptError::Listener => return listeners.close_failed(core, phase, key, error),
+        class => {
+            if !listeners.on_failure(core, phase, key, calls, &error, class) {
+                core.reactor.requeue(key, Readiness::Normal);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Answers the queued datagrams, `budget` of them at most. Returns whether the queue is empty.
 ///
 /// # Errors
-/// What receiving said, if that does not concern one datagram alone: a budget of errors and no datagram is such a case too.
+/// Those of recvmsg(2) that concern more than one datagram; also the last error of a whole budget of calls that all failed.
 pub fn echo_datagrams<D: Datagrams>(
     socket: &mut D,
     read_buffer: &mut [u8],
@@ -43,7 +154,7 @@ pub fn echo_datagrams<D: Datagrams>(
                     now,
                 ) {
                     Ok(()) => stats.datagrams_out += 1,
-                    Err(why) => stats.drop_datagram(why),
+                    Err(reason) => stats.drop_datagram(reason),
                 }
             }
         }
@@ -51,7 +162,7 @@ pub fn echo_datagrams<D: Datagrams>(
     last_error.map_or(Ok(false), Err)
 }
 
-/// Drops what is there, at most `budget` datagrams: the server has stopped. Whether nothing is left.
+/// Drops the queued datagrams, `budget` of them at most: the server stops. Returns whether the queue is empty.
 ///
 /// # Errors
 /// As [`echo_datagrams`].
@@ -75,15 +186,15 @@ pub fn discard_all<D: Datagrams>(
     last_error.map_or(Ok(false), Err)
 }
 
-/// What one call of receive found.
+/// What one receive call returned.
 enum Received<R> {
     Datagram(usize, R),
     Nothing,
-    /// An error that says nothing of the next datagram.
+    /// An error that does not concern the next datagram.
     Error(io::Error),
 }
 
-/// One call of receive, counted.
+/// Receives one datagram, and counts it or the error.
 fn receive_one<D: Datagrams>(
     socket: &mut D,
     read_buffer: &mut [u8],
@@ -96,9 +207,9 @@ fn receive_one<D: Datagrams>(
         }
         Err(error) => match accept::judge_receive(&error) {
             AcceptError::WouldBlock => Ok(Received::Nothing),
-            verdict => {
+            class => {
                 stats.receive_error(&error);
-                match verdict {
+                match class {
                     AcceptError::Connection => Ok(Received::Error(error)),
                     _ => Err(error),
                 }
@@ -107,6 +218,10 @@ fn receive_one<D: Datagrams>(
     }
 }
 
+/// Replies to one datagram.
+///
+/// # Errors
+/// Why it is dropped instead.
 fn echo_one<D: Datagrams>(
     socket: &mut D,
     datagram: &[u8],
@@ -122,7 +237,7 @@ fn echo_one<D: Datagrams>(
     if may_be_cut {
         return Err(DropReason::TooLong);
     }
-    D::check(path).map_err(|why| match why {
+    D::check(path).map_err(|reason| match reason {
         Unanswerable::Group => DropReason::Group,
         Unanswerable::NoDestination => DropReason::NoDestination,
         Unanswerable::ForeignSender => DropReason::ForeignSender,
@@ -132,7 +247,7 @@ fn echo_one<D: Datagrams>(
         match socket.reply(datagram, path) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // On Linux ENOBUFS (105) means a full queue of the network card, which is the same to us.
+            // Linux returns ENOBUFS (105) if the queue of the network device is full, which passes as a full send buffer does.
             Err(error)
                 if error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(105) =>
             {

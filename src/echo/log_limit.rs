@@ -1,8 +1,8 @@
-//! At most one line in a while: what happens a hundred thousand times a second must not be said as often.
+//! A rate limit for one log line: an event that occurs a hundred thousand times a second must not be logged as often.
 
 use std::time::{Duration, Instant};
 
-/// Lets one line through, then none for a while, and counts those.
+/// Lets one line through, then none for a while, and counts the suppressed ones.
 #[derive(Debug)]
 pub(super) struct LogLimit {
     every: Duration,
@@ -15,7 +15,7 @@ impl LogLimit {
         Self { every, last: None }
     }
 
-    /// Whether this line may be said; those that may not are added to `suppressed`.
+    /// Whether this line may be logged; if not, it is added to `suppressed`.
     pub(super) fn allows(&mut self, now: Instant, suppressed: &mut u64) -> bool {
         if self
             .last
@@ -34,13 +34,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_a_while_and_the_rest_counted() {
+    fn one_line_per_interval_passes_and_the_rest_is_counted() {
         let start = Instant::now();
-        let mut throttle = LogLimit::new(Duration::from_secs(1));
+        let mut limit = LogLimit::new(Duration::from_secs(1));
         let mut suppressed = 0;
-        let said = (0..2_500)
-            .filter(|&ms| throttle.allows(start + Duration::from_millis(ms), &mut suppressed))
+        let logged = (0..2_500)
+            .filter(|&ms| limit.allows(start + Duration::from_millis(ms), &mut suppressed))
             .count();
-        assert_eq!((said, suppressed), (3, 2_497));
+        assert_eq!((logged, suppressed), (3, 2_497));
     }
 }

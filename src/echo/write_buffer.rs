@@ -1,67 +1,23 @@
-//! The tail: bytes read and not yet sent.
+//! The write buffer: bytes that were read and are not sent yet.
 //!
-//! Almost every connection has none almost all of the time, so none is what it costs: one empty pointer. A tail appears
-//! when a write takes less than was read, and goes when its last byte is sent. It never grows, since nothing is read
-//! while it is there; so it is at most one read_buffer long.
-//!
-//! After a burst of slow readers the memory has to go back to the system, and an allocator does not see to that: glibc
-//! keeps 64 MB of freed tails for ever if one small thing above them is still in use. So, with the feature `return-memory`, a
-//! long tail is a mapping of its own, which the system takes back at once. That costs two system calls for each write that a
-//! slow reader did not take, and nothing for all others. (A pool of our own would save those, and have to guess when to
-//! give back.)
+//! Almost every connection has nothing unsent almost all of the time, so an empty write buffer is one null pointer. It is
+//! filled when a write takes less than was read, and freed when its last byte is sent. It never grows, since nothing is read
+//! while it is not empty; so it is at most one read buffer long.
 
+mod bytes;
+
+use bytes::Bytes;
 use std::io;
-use std::ops::Deref;
 
-/// Below this a tail is not worth a mapping (bytes): a page is the least that the system gives.
-#[cfg(feature = "return-memory")]
-const MAPPED_FROM: usize = 4096;
-
-/// See the page above. Empty, it is one null pointer and owns nothing.
+/// The unsent bytes of one connection.
 #[derive(Debug, Default)]
 pub struct WriteBuffer(Option<Box<Unsent>>);
 
 #[derive(Debug)]
 struct Unsent {
     bytes: Bytes,
-    /// How many of the bytes are sent already. Moving a mark is cheaper than moving the bytes.
+    /// How many of the bytes are sent already. Moving this mark is cheaper than moving the bytes.
     sent: usize,
-}
-
-#[derive(Debug)]
-enum Bytes {
-    Allocated(Vec<u8>),
-    #[cfg(feature = "return-memory")]
-    Mapped(memmap2::MmapMut),
-}
-
-impl Bytes {
-    fn copy(bytes: &[u8]) -> io::Result<Self> {
-        #[cfg(feature = "return-memory")]
-        if bytes.len() >= MAPPED_FROM {
-            // It fails where there are too many mappings already (`vm.max_map_count`); the allocator may still do.
-            if let Ok(mut map) = memmap2::MmapMut::map_anon(bytes.len()) {
-                map.copy_from_slice(bytes);
-                return Ok(Self::Mapped(map));
-            }
-        }
-        let mut copy = Vec::new();
-        copy.try_reserve_exact(bytes.len())?;
-        copy.extend_from_slice(bytes);
-        Ok(Self::Allocated(copy))
-    }
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Allocated(bytes) => bytes,
-            #[cfg(feature = "return-memory")]
-            Self::Mapped(bytes) => bytes,
-        }
-    }
 }
 
 impl WriteBuffer {
@@ -86,10 +42,10 @@ impl WriteBuffer {
         }
     }
 
-    /// Remembers bytes. There must be none yet.
+    /// Stores a copy of these bytes. The buffer must be empty.
     ///
     /// # Errors
-    /// That there is no memory for them, upon which nothing has changed.
+    /// There is no memory for them; the buffer is still empty then.
     pub fn store(&mut self, bytes: &[u8]) -> io::Result<()> {
         debug_assert!(
             self.is_empty(),
@@ -103,7 +59,7 @@ impl WriteBuffer {
         Ok(())
     }
 
-    /// Notes that the first `count` of the unsent bytes are sent; with the last one the memory goes too.
+    /// Removes the first `count` of the unsent bytes, which are sent. With the last one the memory is freed.
     pub fn consume(&mut self, count: usize) {
         if let Some(unsent) = &mut self.0 {
             unsent.sent += count;
@@ -119,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tail_pays_in_order_and_then_owns_nothing() {
+    fn bytes_are_sent_in_order_and_then_the_buffer_owns_nothing() {
         let mut buffer = WriteBuffer::default();
         assert!(buffer.is_empty());
         buffer.store(b"hello").unwrap();
@@ -131,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_tail_is_kept_like_a_short_one() {
+    fn a_long_rest_is_kept_like_a_short_one() {
         let bytes: Vec<u8> = (0..70_000_u32).map(|place| (place / 251) as u8).collect();
         for length in [1, 4_095, 4_096, 65_536, 70_000] {
             let mut buffer = WriteBuffer::default();
@@ -145,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn keeping_nothing_owes_nothing() {
+    fn storing_nothing_leaves_the_buffer_empty() {
         let mut buffer = WriteBuffer::default();
         buffer.store(b"").unwrap();
         assert!(buffer.is_empty());

@@ -1,0 +1,115 @@
+//! What the server does for a connection after [`Connection::advance`]: registers what it waits for, queues it, or closes it.
+//!
+//! Every connection ends in [`close_connection`], with a reason that is counted; after it the counters are consistent
+//! ([`Stats::check_invariants`](crate::Stats::check_invariants)).
+
+use super::accept::Acceptor;
+use super::backend::{Backend, Socket};
+use super::connection::{Connection, Outcome, Wait};
+use super::core::Core;
+use super::phase::Phase;
+use crate::net::Stream;
+use crate::reactor::{Key, Readiness};
+use crate::stats::{CloseReason, Stats};
+
+/// Does what the outcome of a connection asks for.
+#[inline(never)]
+pub(super) fn apply<B: Backend>(
+    core: &mut Core<B>,
+    acceptor: &mut Acceptor,
+    phase: Phase,
+    key: Key,
+    readiness: Readiness,
+    outcome: Outcome,
+) {
+    match outcome {
+        Outcome::KeepReading => {}
+        Outcome::Wait(wait) => {
+            let registration = core.registration(wait, phase);
+            if let Err(error) = core.reactor.set_registration(key, registration) {
+                log::debug!("a connection cannot be watched any more: {error}");
+                close_connection(core, acceptor, key, CloseReason::RegisterFailed);
+            }
+        }
+        Outcome::Yield => {
+            core.stats.budget_yields += 1;
+            core.reactor.requeue(key, readiness);
+        }
+        Outcome::Done(reason) => close_connection(core, acceptor, key, reason),
+    }
+}
+
+/// The timeout of a connection has passed. What follows depends on what it waits for.
+#[inline(never)]
+pub(super) fn on_expired<B: Backend>(
+    core: &mut Core<B>,
+    acceptor: &mut Acceptor,
+    phase: Phase,
+    key: Key,
+) {
+    core.time_this_turn();
+    let Some(Socket::Connection(connection)) = core.reactor.get_mut(key) else {
+        return;
+    };
+    match connection.waits_for() {
+        Wait::Reading if phase.is_stopping() => begin_close(core, key),
+        Wait::Reading => close_connection(core, acceptor, key, CloseReason::Idle),
+        Wait::Writing => {
+            let budget = core.limits.read_budget_bytes;
+            let outcome =
+                advance_stalled(connection, &mut core.read_buffer, budget, &mut core.stats);
+            apply(core, acceptor, phase, key, Readiness::Exceptional, outcome);
+        }
+        Wait::Lingering => close_connection(core, acceptor, key, CloseReason::ShutDown),
+    }
+}
+
+/// Advances a connection whose write-stall timeout has passed. The connection ends if no byte is taken now.
+///
+/// That EPOLLOUT was not reported does not mean that the peer has read nothing. EPOLLOUT is reported when a third of the
+/// send buffer is free (`sk_stream_is_writeable`), on a Unix socket three quarters (`unix_writable`): a megabyte and more
+/// where the kernel has tuned the buffer, which a slow reader does not read in a minute. But send(2) takes bytes as soon as
+/// the buffer is not full. After it the buffer is full again, or nothing is unsent; so the next write that takes bytes is
+/// progress, too.
+#[cold]
+fn advance_stalled(
+    connection: &mut Connection<impl Stream>,
+    read_buffer: &mut [u8],
+    budget: usize,
+    stats: &mut Stats,
+) -> Outcome {
+    let unsent = connection.unsent_bytes();
+    match connection.advance(Readiness::Exceptional, read_buffer, budget, stats) {
+        Outcome::Wait(Wait::Writing) if connection.unsent_bytes() == unsent => {
+            Outcome::Done(CloseReason::WriteStall)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Closes a connection: the only place where one ends.
+pub(super) fn close_connection<B: Backend>(
+    core: &mut Core<B>,
+    acceptor: &mut Acceptor,
+    key: Key,
+    reason: CloseReason,
+) {
+    let Some(Socket::Connection(connection)) = core.reactor.close(key) else {
+        return;
+    };
+    core.stats.close(reason, connection.unsent_bytes());
+    if matches!(reason, CloseReason::WriteStall | CloseReason::Aborted) {
+        // After an orderly close the kernel would offer the unsent bytes for as long as the peer keeps its window shut.
+        connection.stream().reset_on_close();
+    }
+    drop(connection); // before accepting is resumed: a new connection may need its descriptor
+    acceptor.on_closed(core, key);
+}
+
+/// Ends a connection in good order, by a FIN once nothing is unsent.
+pub(super) fn begin_close<B: Backend>(core: &mut Core<B>, key: Key) {
+    if let Some(Socket::Connection(connection)) = core.reactor.get_mut(key) {
+        connection.begin_close();
+        core.reactor.requeue(key, Readiness::Exceptional);
+    }
+}

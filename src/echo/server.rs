@@ -1,0 +1,192 @@
+//! The loop of the server: one `match` on the reactor's events.
+//!
+//! ```text
+//! Ready(key)    a listener: accept     a connection: advance     a datagram socket: answer
+//! Expired(key)  the timeout of a connection has passed
+//! Alarm         a pause of accepting is over, or the next phase of the shutdown begins
+//! ```
+//!
+//! For the optimiser: `turn` is not inlined, since in a caller with a large frame of its own the path of an echo would grow by
+//! a fifth. What is no echo (`on_expired`, `on_alarm`, `on_woken`) is not inlined either, and stays out of that path.
+
+use super::accept::Acceptor;
+use super::backend::{Backend, Os, Socket};
+use super::connection::Outcome;
+use super::connections;
+use super::core::Core;
+use super::datagram::DatagramEcho;
+use super::handle::{Command, Control};
+use super::shutdown::Shutdown;
+use crate::reactor::{Event, Key, Readiness};
+use std::io;
+use std::time::Duration;
+
+/// The result of one turn of the loop.
+#[must_use = "a server that has finished needs no more turns"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The server goes on: there will be more turns.
+    Serving,
+    /// An external source ([`Server::watch`]) is ready, or a [`Handle`](super::Handle) has woken the loop. Events that are
+    /// ready as well are served by the next turn.
+    Woken,
+    /// The server has stopped: no connection and no listener is left.
+    Finished,
+}
+
+/// An echo server on one thread. [`Server::bind`] makes one; [`run`](Server::run) serves until it has stopped, and
+/// [`turn`](Server::turn) serves for one turn of the loop.
+#[derive(Debug)]
+pub struct Server<B: Backend = Os> {
+    /// Dropped first, with the socket files in it: a file whose socket is closed looks like that of a process that has
+    /// crashed, and a new server might replace it just before it is removed here.
+    pub(super) acceptor: Acceptor,
+    pub(super) datagrams: DatagramEcho,
+    pub(super) shutdown: Shutdown,
+    pub(super) control: Control,
+    pub(super) core: Core<B>,
+}
+
+impl<B: Backend> Server<B> {
+    /// Serves until the server has stopped.
+    ///
+    /// # Errors
+    /// epoll_wait(2) failed, or every listener did: either way nothing can be served any more.
+    pub fn run(&mut self) -> io::Result<()> {
+        while self.turn(None)? != Turn::Finished {}
+        Ok(())
+    }
+
+    /// Runs one turn of the loop: waits for events, `max_wait` at most, and serves those that are ready. Timeouts count
+    /// from the last turn here; a loop that does other work between two turns passes [`timeout`](Server::timeout), which
+    /// counts from now.
+    ///
+    /// # Errors
+    /// As [`Server::run`].
+    #[inline(never)]
+    pub fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<Turn> {
+        if self.is_finished() {
+            return Ok(Turn::Finished); // stopped between two turns: no event would end the wait
+        }
+        let is_woken = self.core.reactor.wait(max_wait)?;
+        self.core.stats.turns += 1;
+        // Commands go before I/O events, and the caller looks after its external sources before them, too: behind 1,000
+        // ready sockets a SIGTERM would wait for a whole turn. Events of this wait are served by the next call.
+        let end = if is_woken || self.control.is_pending() {
+            self.on_woken();
+            Turn::Woken
+        } else {
+            self.serve_events();
+            Turn::Serving
+        };
+        self.end_turn(end)
+    }
+
+    fn serve_events(&mut self) {
+        while let Some(event) = self.core.reactor.next_event() {
+            match event {
+                Event::Ready(key, readiness) => self.on_ready(key, readiness),
+                Event::Expired(key) => self.on_expired(key),
+                Event::Alarm => self.on_alarm(),
+            }
+        }
+        if self.core.must_time_turn() {
+            self.core.record_turn_time();
+        }
+    }
+
+    fn end_turn(&mut self, end: Turn) -> io::Result<Turn> {
+        self.core.stats.stale_events = self.core.reactor.stale_events();
+        if self.acceptor.is_paused() {
+            self.acceptor.record_pause_time(&mut self.core);
+        }
+        self.announce();
+        if self.is_finished() {
+            self.shutdown.take_failure().map_or(Ok(Turn::Finished), Err)
+        } else {
+            Ok(end)
+        }
+    }
+
+    // ---- the events ----
+
+    fn on_ready(&mut self, key: Key, readiness: Readiness) {
+        let core = &mut self.core;
+        match core.reactor.begin_event(key, readiness) {
+            Some(Socket::Connection(connection)) => {
+                let budget = core.limits.read_budget_bytes;
+                let outcome =
+                    connection.advance(readiness, &mut core.read_buffer, budget, &mut core.stats);
+                // Usually everything is echoed, and nothing is to be changed.
+                if outcome != Outcome::KeepReading {
+                    let phase = self.shutdown.phase();
+                    connections::apply(core, &mut self.acceptor, phase, key, readiness, outcome);
+                }
+            }
+            Some(Socket::Listener(_) | Socket::Datagrams(_)) => self.serve_queue(key, readiness),
+            None => {}
+        }
+    }
+
+    #[inline(never)]
+    fn serve_queue(&mut self, key: Key, readiness: Readiness) {
+        let (core, acceptor, datagrams) = (&mut self.core, &mut self.acceptor, &mut self.datagrams);
+        let result = self
+            .shutdown
+            .serve_queue(core, acceptor, datagrams, key, readiness);
+        if let Err(error) = result {
+            self.shutdown.fail(core, acceptor, datagrams, error);
+        }
+    }
+
+    #[inline(never)]
+    fn on_expired(&mut self, key: Key) {
+        let phase = self.shutdown.phase();
+        connections::on_expired(&mut self.core, &mut self.acceptor, phase, key);
+    }
+
+    #[inline(never)]
+    fn on_alarm(&mut self) {
+        let (core, acceptor) = (&mut self.core, &mut self.acceptor);
+        core.time_this_turn();
+        acceptor.on_alarm(core);
+        self.shutdown.on_alarm(core, acceptor, &mut self.datagrams);
+        core.rearm();
+    }
+
+    #[inline(never)]
+    fn on_woken(&mut self) {
+        let (core, acceptor, datagrams) = (&mut self.core, &mut self.acceptor, &mut self.datagrams);
+        match self.control.take() {
+            Command::None => {}
+            Command::Drain => self.shutdown.drain(core, acceptor, datagrams),
+            Command::Stop => self.shutdown.stop(core, acceptor, datagrams),
+        }
+    }
+
+    // ---- the wait ----
+
+    /// How long [`Server::turn`] would wait from now on if no event came; `None` is without end. It is zero while work is
+    /// left from the last turn, while a command of a [`Handle`](super::Handle) is pending, and once the server has finished.
+    ///
+    /// For an outer event loop: see [the page of the crate](crate#in-another-event-loop).
+    pub fn timeout(&self) -> Option<Duration> {
+        if self.is_finished() || self.control.is_pending() {
+            return Some(Duration::ZERO);
+        }
+        self.core.reactor.timeout()
+    }
+
+    /// Tells an outer event loop, if there is one, when the next turn is due. Called at the end of a turn, and after each
+    /// change between two turns.
+    pub(super) fn announce(&mut self) {
+        if self.core.reactor.is_watched() {
+            let due = self.timeout();
+            self.core.reactor.announce(due);
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.shutdown.is_finished(&self.core.stats, &self.acceptor)
+    }
+}

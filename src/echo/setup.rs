@@ -1,0 +1,236 @@
+//! Setting up a server: its configuration, and the sockets that it begins with.
+
+use super::accept::Acceptor;
+use super::admission::AccessList;
+use super::backend::{Backend, Socket};
+use super::core::Core;
+use super::datagram::DatagramEcho;
+use super::handle::Control;
+use super::server::Server;
+use super::shutdown::Shutdown;
+use super::udp_filter::UdpFilter;
+use crate::limits::{LimitError, Limits};
+use crate::net::{
+    Address, BindError, BindOptions, BoundSocket, DatagramSocket, Endpoint, ListenerSocket, Peer,
+    UnixName, bind_all,
+};
+use crate::reactor::Epoll;
+use std::fmt;
+use std::io;
+
+/// The configuration of a server. Where one is asked for, [`Limits`] alone will do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Every bound of the server.
+    pub limits: Limits,
+    /// Whether IPv6 listeners refuse IPv4 clients (default: they serve both).
+    pub ipv6_only: bool,
+    /// Permission bits of Unix socket files (default 0o600: only the same user may connect).
+    pub unix_mode: u32,
+    /// The networks whose connections are accepted and whose datagrams are answered (default: all).
+    pub access: AccessList,
+    /// Whether [`Limits::connections_max`] is lowered at the start to the number of descriptors that this process has left
+    /// ([`Limits::fit_process`]; default: yes), so that a program that the server is embedded in can still open files.
+    /// Several servers in one process each take all that are free for theirs: give each its part of `connections_max`.
+    pub fit_descriptors: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Limits::default().into()
+    }
+}
+
+impl From<Limits> for Config {
+    fn from(limits: Limits) -> Self {
+        Self {
+            limits,
+            ipv6_only: false,
+            unix_mode: 0o600,
+            access: AccessList::default(),
+            fit_descriptors: true,
+        }
+    }
+}
+
+impl Config {
+    /// The options for [`bind_all`].
+    #[must_use]
+    pub fn bind_options(&self) -> BindOptions {
+        BindOptions {
+            backlog: self.limits.backlog,
+            ipv6_only: self.ipv6_only,
+            unix_mode: self.unix_mode,
+            send_buffer_bytes: self.limits.send_buffer_bytes,
+            receive_buffer_bytes: self.limits.receive_buffer_bytes,
+            keepalive: self.limits.keepalive,
+            user_timeout: self.limits.user_timeout,
+        }
+    }
+}
+
+/// The reason why a server could not start. Nothing is left behind then: no listener, no file.
+#[derive(Debug)]
+pub enum StartError {
+    /// A limit is out of range.
+    Limit(LimitError),
+    /// There was no address, or one could not be bound.
+    Bind(BindError),
+    /// The epoll instance could not be made.
+    Reactor(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Limit(error) => write!(f, "{error}"),
+            Self::Bind(error) => write!(f, "{error}"),
+            Self::Reactor(error) => write!(f, "cannot make an epoll instance: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            // The texts of these errors are part of this one's.
+            Self::Limit(error) => error.source(),
+            Self::Bind(error) => error.source(),
+            Self::Reactor(error) => error.source(),
+        }
+    }
+}
+
+impl<B: Backend> Server<B> {
+    /// A server without a listener. `own_ports` are the UDP ports that it will be bound to: its datagram echo must not answer
+    /// itself.
+    pub(crate) fn new(
+        selector: B::Selector,
+        limits: Limits,
+        control: Control,
+        own_ports: Vec<u16>,
+    ) -> Self {
+        let acceptor = Acceptor::new(&limits);
+        let core = Core::new(selector, limits);
+        let filter = UdpFilter::new(&core.limits, own_ports, core.reactor.now());
+        Self {
+            acceptor,
+            datagrams: DatagramEcho::new(filter),
+            shutdown: Shutdown::new(),
+            control,
+            core,
+        }
+    }
+
+    /// Adds a listener or a datagram socket.
+    pub(crate) fn add_listener(&mut self, socket: Socket<B>) -> io::Result<()> {
+        if matches!(socket, Socket::Datagrams(_)) {
+            self.datagrams.allocate_buffer();
+        }
+        self.acceptor.listeners.add(&mut self.core, socket)
+    }
+}
+
+impl Server {
+    /// Makes a server that is bound to every address. A host name is bound with all of its addresses.
+    ///
+    /// # Errors
+    /// The first failure; nothing is bound then.
+    pub fn bind(addresses: &[Address], config: impl Into<Config>) -> Result<Self, StartError> {
+        let config = config.into();
+        config.limits.check().map_err(StartError::Limit)?;
+        let bound = bind_all(addresses, &config.bind_options()).map_err(StartError::Bind)?;
+        Self::with_sockets(bound, config)
+    }
+
+    /// Makes a server on sockets that are bound already. [`BoundSocket::from_fd`] takes over sockets that were made outside of
+    /// this library. What the configuration says about binding has no effect.
+    ///
+    /// ```
+    /// use echo_reactor::{Limits, echo::Server, net::BoundSocket};
+    ///
+    /// let mine = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let server = Server::with_sockets(vec![BoundSocket::from_fd(mine)?], Limits::default())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A limit is out of range, there is no socket, or one cannot be registered; all of them are closed then.
+    pub fn with_sockets(
+        bound: Vec<BoundSocket>,
+        config: impl Into<Config>,
+    ) -> Result<Self, StartError> {
+        let mut config = config.into();
+        config.limits.check().map_err(StartError::Limit)?;
+        if bound.is_empty() {
+            return Err(StartError::Bind(BindError::NoAddress));
+        }
+        let options = config.bind_options();
+        let epoll = Epoll::new().map_err(StartError::Reactor)?;
+        // Counted now, when every descriptor is open that is not a connection's.
+        if config.fit_descriptors && config.limits.fit_process() {
+            log::info!(
+                "this process has descriptors for {} connections, {} kept in reserve",
+                config.limits.connections_max,
+                config.limits.descriptors_reserved
+            );
+        }
+        let mut server = Self::new(epoll, config.limits, Control::default(), udp_ports(&bound));
+        let filter = &mut server.datagrams.filter;
+        filter.access = config.access.clone();
+        filter.own_names = unix_names(&bound);
+        server.acceptor.admission.access = config.access;
+        for socket in bound {
+            let endpoint = socket.endpoint.clone();
+            server
+                .open(socket, &options)
+                .map_err(|error| StartError::Bind(BindError::Bind(endpoint, error)))?;
+        }
+        Ok(server)
+    }
+
+    fn open(&mut self, bound: BoundSocket, options: &BindOptions) -> io::Result<()> {
+        let BoundSocket {
+            socket,
+            endpoint,
+            file,
+            option_errors,
+        } = bound;
+        self.core.stats.option_errors += u64::from(option_errors);
+        let source = match &endpoint {
+            Endpoint::Tcp(_) | Endpoint::Unix(_) => {
+                Socket::Listener(Box::new(ListenerSocket::new(socket, &endpoint, options)?))
+            }
+            Endpoint::Udp(_) | Endpoint::UnixDatagram(_) => {
+                Socket::Datagrams(Box::new(DatagramSocket::new(socket, &endpoint)?))
+            }
+        };
+        self.add_listener(source)?;
+        self.acceptor.listeners.add_endpoint(endpoint);
+        self.acceptor.listeners.files.extend(file);
+        Ok(())
+    }
+}
+
+fn udp_ports(bound: &[BoundSocket]) -> Vec<u16> {
+    bound
+        .iter()
+        .filter_map(|bound| match bound.endpoint {
+            Endpoint::Udp(address) => Some(address.port()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The names of the Unix datagram sockets as the kernel has them. They are not the paths of the socket files: a socket is
+/// bound before its file is moved to its path.
+fn unix_names(bound: &[BoundSocket]) -> Vec<UnixName> {
+    let datagrams = bound
+        .iter()
+        .filter(|bound| matches!(bound.endpoint, Endpoint::UnixDatagram(_)));
+    let names = datagrams.filter_map(|bound| match Peer::from(&bound.socket.local_addr().ok()?) {
+        Peer::Unix(name) => Some(name),
+        _ => None,
+    });
+    names.collect()
+}

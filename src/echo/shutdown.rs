@@ -1,0 +1,267 @@
+//! Shutdown: graceful ([`drain`](Shutdown::drain)), at once ([`stop`](Shutdown::stop)), or by handing the listeners over
+//! ([`detach_listeners`](Shutdown::detach_listeners)). [`Phase`] shows how they follow each other.
+//!
+//! What is queued at a listener is part of what the server has to answer for: the kernel has told the clients in an accept
+//! queue that they are connected, and closing the listener would reset them. So a drain serves the queues first, and what is
+//! not served by the end is refused and counted.
+
+use super::accept::Acceptor;
+use super::backend::{Backend, Socket};
+use super::connection::Outcome;
+use super::connections::{apply, begin_close, close_connection};
+use super::core::{Alarm, Core};
+use super::datagram::DatagramEcho;
+use super::listeners::NoListenerLeft;
+use super::phase::Phase;
+use crate::reactor::{Key, Readiness};
+use crate::stats::{CloseReason, DropReason, RejectReason, Stats};
+use std::io;
+use std::time::Instant;
+
+/// More than a queue can hold when the shutdown begins: an accept queue is limited to `net.core.somaxconn` (4,096 by
+/// default, 65,535 where it was raised); a datagram takes at least 256 bytes of a receive buffer, so that this many need
+/// one of 16 MiB.
+const QUEUED_MAX: u64 = 65_536;
+
+/// How often in a row a queue is read without result before it is given up.
+const FRUITLESS_CALLS_MAX: u32 = 16;
+
+/// The part of the server that ends it.
+#[derive(Debug)]
+pub(super) struct Shutdown {
+    phase: Phase,
+    /// Why the last listener ended, if its error began the shutdown.
+    failure: Option<io::Error>,
+}
+
+impl Shutdown {
+    pub(super) fn new() -> Self {
+        Self {
+            phase: Phase::Serving,
+            failure: None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether nothing is left: no connection and no listener.
+    #[inline]
+    pub(super) fn is_finished(&self, stats: &Stats, acceptor: &Acceptor) -> bool {
+        self.phase != Phase::Serving
+            && stats.connections_open == 0
+            && acceptor.listeners.keys().is_empty()
+    }
+
+    pub(super) fn take_failure(&mut self) -> Option<io::Error> {
+        self.failure.take()
+    }
+
+    fn enter<B: Backend>(&mut self, core: &mut Core<B>, phase: Phase) {
+        self.phase = phase;
+        core.set_alarm(Alarm::NextPhase, phase.ends_at());
+    }
+
+    // ---- the phases ----
+
+    /// The last listener is broken: open connections may finish, and the server ends with this error.
+    #[cold]
+    pub(super) fn fail<B: Backend>(
+        &mut self,
+        core: &mut Core<B>,
+        acceptor: &mut Acceptor,
+        datagrams: &mut DatagramEcho,
+        NoListenerLeft(error): NoListenerLeft,
+    ) {
+        log::error!("no listening socket is left; open connections may finish");
+        self.failure = Some(error);
+        self.drain(core, acceptor, datagrams);
+    }
+
+    /// Begins a graceful shutdown.
+    pub(super) fn drain<B: Backend>(
+        &mut self,
+        core: &mut Core<B>,
+        acceptor: &mut Acceptor,
+        datagrams: &mut DatagramEcho,
+    ) {
+        if self.phase.is_stopping() {
+            return;
+        }
+        let now = core.reactor.read_clock();
+        let (timeout, fin_timeout) = (core.limits.drain_timeout, core.limits.fin_timeout);
+        let phase = Phase::Draining {
+            close_at: now + timeout.saturating_sub(fin_timeout),
+            abort_at: now + timeout,
+        };
+        self.enter(core, phase);
+        // From now on, idle connections have the shorter timeout.
+        for key in core.connections() {
+            if let Some(Socket::Connection(connection)) = core.reactor.get_mut(key) {
+                let outcome = Outcome::Wait(connection.waits_for());
+                apply(core, acceptor, phase, key, Readiness::Normal, outcome);
+            }
+        }
+        self.serve_queues(core, acceptor, datagrams);
+    }
+
+    /// Hands the listeners over to another server that has copies of them.
+    pub(super) fn detach_listeners<B: Backend>(
+        &mut self,
+        core: &mut Core<B>,
+        acceptor: &mut Acceptor,
+    ) {
+        if self.phase == Phase::Serving {
+            self.enter(core, Phase::HandedOver);
+            acceptor.detach(core);
+        }
+    }
+
+    /// Begins the next phase if it is due.
+    pub(super) fn on_alarm<B: Backend>(
+        &mut self,
+        core: &mut Core<B>,
+        acceptor: &mut Acceptor,
+        datagrams: &mut DatagramEcho,
+    ) {
+        let now = core.reactor.now();
+        match self.phase {
+            Phase::Draining { close_at, abort_at } if close_at <= now => {
+                self.close_all(core, acceptor, datagrams, abort_at);
+            }
+            Phase::Closing { abort_at } if abort_at <= now => self.stop(core, acceptor, datagrams),
+            _ => {}
+        }
+    }
+
+    /// The time for finishing is over: every connection gets a FIN, and what is still queued is refused.
+    fn close_all<B: Backend>(
+        &mut self,
+        core: &mut Core<B>,
+        acceptor: &mut Acceptor,
+        datagrams: &mut DatagramEcho,
+        abort_at: Instant,
+    ) {
+        self.enter(core, Phase::Closing { abort_at });
+        for key in core.connections() {
+            begin_close(core, key);
+        }
+        acceptor.end_pauses(core); // a connection that is refused needs no room
+        for key in acceptor.listeners.keys().to_vec() {
+            self.serve_queue_while_stopping(core, acceptor, datagrams, key);
+        }
+    }
+
+    /// Aborts every connection, refuses what is queued, and closes every listener.
+    pub(super) fn stop<B: Backend>(
+        &mut self,
+        core: &mut Core<B>,
+        acceptor: &mut Acceptor,
+        datagrams: &mut DatagramEcho,
+    ) {
+        self.enter(core, Phase::Stopped);
+        core.reactor.read_clock();
+        for key in core.connections() {
+            close_connection(core, acceptor, key, CloseReason::Aborted);
+        }
+        // After the connections: accept(2) needs a descriptor, even for a connection that is to be refused.
+        self.refuse_queues(core, acceptor, datagrams);
+    }
+
+    // ---- the queues of listeners and datagram sockets ----
+
+    /// Serves what is queued at each listener and datagram socket, and closes those whose queue is empty. A queue longer
+    /// than the budget of a turn is served on in the turns that follow; the accept queue is FIFO, so connections that
+    /// were there at the beginning come first.
+    ///
+    /// Files of Unix sockets are removed before that, so that no new client can connect.
+    fn serve_queues<B: Backend>(
+        &self,
+        core: &mut Core<B>,
+        acceptor: &mut Acceptor,
+        datagrams: &mut DatagramEcho,
+    ) {
+        acceptor.listeners.files.clear();
+        acceptor.end_pauses(core);
+        for key in acceptor.listeners.keys().to_vec() {
+            if let Some(Socket::Datagrams(_)) = core.reactor.get_mut(key) {
+                datagrams.begin_drain(key, QUEUED_MAX);
+            }
+            self.serve_queue_while_stopping(core, acceptor, datagrams, key);
+        }
+    }
+
+    /// Serves the queue of a listener or datagram socket, as the phase demands.
+    ///
+    /// # Errors
+    /// The socket is broken for good, it was the last one, and the server is not stopping.
+    pub(super) fn serve_queue<B: Backend>(
+        &self,
+        core: &mut Core<B>,
+        acceptor: &mut Acceptor,
+        datagrams: &mut DatagramEcho,
+        key: Key,
+        readiness: Readiness,
+    ) -> Result<(), NoListenerLeft> {
+        match core.reactor.get_mut(key) {
+            Some(Socket::Listener(_)) => acceptor.accept(core, self.phase, key, readiness),
+            Some(Socket::Datagrams(_)) => {
+                datagrams.answer(core, &mut acceptor.listeners, self.phase, key, readiness)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn serve_queue_while_stopping<B: Backend>(
+        &self,
+        core: &mut Core<B>,
+        acceptor: &mut Acceptor,
+        datagrams: &mut DatagramEcho,
+        key: Key,
+    ) {
+        let result = self.serve_queue(core, acceptor, datagrams, key, Readiness::Normal);
+        debug_assert!(
+            result.is_ok(),
+            "only a server that is not stopping needs a listener"
+        );
+    }
+
+    /// Refuses and counts what is queued, all in this turn, and closes every listener and datagram socket.
+    fn refuse_queues<B: Backend>(
+        &self,
+        core: &mut Core<B>,
+        acceptor: &mut Acceptor,
+        datagrams: &mut DatagramEcho,
+    ) {
+        acceptor.listeners.files.clear();
+        acceptor.end_pauses(core);
+        for key in acceptor.listeners.keys().to_vec() {
+            let before = lost_in_queue(&core.stats);
+            let mut fruitless = 0;
+            // Until the queue is empty; but a client may fill it as fast as it is emptied, and errors may use up the
+            // budget of every call.
+            while fruitless < FRUITLESS_CALLS_MAX
+                && lost_in_queue(&core.stats) - before < QUEUED_MAX
+                && core.reactor.get_mut(key).is_some()
+            {
+                let count = lost_in_queue(&core.stats);
+                self.serve_queue_while_stopping(core, acceptor, datagrams, key);
+                let is_fruitless = lost_in_queue(&core.stats) == count;
+                fruitless = if is_fruitless { fruitless + 1 } else { 0 };
+            }
+            acceptor.listeners.close(core, key);
+        }
+        acceptor.end_pauses(core);
+        let lost = lost_in_queue(&core.stats);
+        if lost > 0 {
+            log::warn!("{lost} queued connections and datagrams are lost: the server has stopped");
+        }
+    }
+}
+
+/// How many queued connections and datagrams were lost because the server stopped.
+fn lost_in_queue(stats: &Stats) -> u64 {
+    stats.rejected(RejectReason::Stopping) + stats.dropped(DropReason::Stopping)
+}
