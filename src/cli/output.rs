@@ -36,6 +36,23 @@ const LINE_BYTES: usize = 4096;
 /// Time between two attempts of [`NonBlockingWriter::write_within`].
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
+/// A descriptor of this process's own for what another one leads to. Where dup(2) fails, a pipe or a terminal is opened
+/// by its name in /proc; a regular file is not, since its offset would begin anew.
+fn duplicate(descriptor: BorrowedFd<'_>) -> io::Result<File> {
+    descriptor
+        .try_clone_to_owned()
+        .map(File::from)
+        .or_else(|error| {
+            let name = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+            let kind = std::fs::metadata(&name)?.file_type();
+            if kind.is_fifo() || kind.is_char_device() {
+                open_without_waiting(name)
+            } else {
+                Err(error)
+            }
+        })
+}
+
 /// Opens a file for writing without waiting for a reader (FIFO) or a carrier (terminal line), and without making a
 /// terminal the controlling one.
 fn open_without_waiting(path: impl AsRef<Path>) -> io::Result<File> {
@@ -92,7 +109,7 @@ enum Method {
 impl NonBlockingWriter {
     /// A writer to what this descriptor leads to, by a descriptor of its own.
     pub(crate) fn new(descriptor: BorrowedFd<'_>) -> io::Result<Self> {
-        let file = File::from(descriptor.try_clone_to_owned()?);
+        let file = duplicate(descriptor)?;
         let kind = file.metadata()?.file_type();
         if kind.is_file() {
             return Ok(Self::with(file, Method::Write));
