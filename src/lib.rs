@@ -199,8 +199,7 @@ pub mod limits;
 pub mod load;
 pub mod net;
 pub mod reactor;
-#[cfg(any(test, fuzzing))]
-#[doc(hidden)]
+#[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
 pub mod stats;
 

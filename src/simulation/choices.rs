@@ -6,7 +6,7 @@
 
 /// Walks the tree of decisions down to a depth; below it, every decision is the first way.
 #[derive(Debug)]
-pub(crate) struct Choices {
+pub struct Choices {
     depth: usize,
     /// The path of this run: the way taken at each decision, and the number of ways.
     path: Vec<(usize, usize)>,
@@ -14,7 +14,8 @@ pub(crate) struct Choices {
 }
 
 impl Choices {
-    pub(crate) fn new(depth: usize) -> Self {
+    /// A walk that begins with the first way of every decision.
+    pub fn new(depth: usize) -> Self {
         Self {
             depth,
             path: Vec::new(),
@@ -23,7 +24,7 @@ impl Choices {
     }
 
     /// One path alone: each byte is a decision, modulo the number of ways.
-    pub(crate) fn given(bytes: &[u8]) -> Self {
+    pub fn given(bytes: &[u8]) -> Self {
         Self {
             depth: bytes.len(),
             path: bytes.iter().map(|&byte| (byte.into(), 256)).collect(),
@@ -32,7 +33,7 @@ impl Choices {
     }
 
     /// A number below `ways`.
-    pub(crate) fn choose(&mut self, ways: usize) -> usize {
+    pub fn choose(&mut self, ways: usize) -> usize {
         if self.asked == self.depth {
             return 0;
         }
@@ -45,12 +46,12 @@ impl Choices {
     }
 
     /// Whether this run has come to the depth where every decision is the first way.
-    pub(crate) fn is_exhausted(&self) -> bool {
+    pub fn is_exhausted(&self) -> bool {
         self.asked == self.depth
     }
 
     /// Goes on to the next path; `false` if there is none.
-    pub(crate) fn next_path(&mut self) -> bool {
+    pub fn next_path(&mut self) -> bool {
         self.asked = 0;
         while let Some((taken, ways)) = self.path.pop() {
             if taken + 1 < ways {

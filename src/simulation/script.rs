@@ -195,6 +195,7 @@ fn check_end(reason: CloseReason, script: &Script, stats: &Stats) {
     }
 }
 
+#[cfg(test)]
 #[track_caller]
 fn run_all(readiness: Readiness, short_read_means_empty: bool, server_closes: bool) {
     let mut choices = Choices::new(6);

@@ -19,10 +19,10 @@ use crate::limits::{Limits, OverloadPolicy};
 use crate::reactor::Interest;
 use crate::stats::{CloseReason, Stats};
 use clients::Client;
+use std::ops::Range;
 use std::panic::catch_unwind;
 use std::time::{Duration, Instant};
 
-const SEEDS: u64 = 10_000;
 /// The fields of [`Knobs`], and clients' resets, half closes, clock jumps, drains, descriptors that come and go, weeks that
 /// pass, listeners that are left, and clients that are sent away.
 const KNOBS: usize = 17 + 8;
@@ -30,6 +30,30 @@ const KNOBS: usize = 17 + 8;
 const LONG_MILLISECOND: u32 = 2_000_000;
 /// More turns than any seed needs to come to rest; whoever needs more is not being served.
 const TURNS_MAX: usize = 20_000;
+
+/// Runs the server through one seed, and tells each step on standard error.
+///
+/// # Panics
+/// If a rule of the oracle is broken.
+pub fn replay(seed: u64) {
+    Simulation::new(seed, true).run();
+}
+
+/// Runs the server through many seeds. The first one that fails is replayed.
+///
+/// # Panics
+/// If a rule of the oracle is broken.
+pub fn check_seeds(seeds: Range<u64>) {
+    for seed in seeds.clone() {
+        if catch_unwind(|| Simulation::new(seed, false).run()).is_err() {
+            eprintln!("seed {seed} again, with its story:");
+            replay(seed);
+            panic!("seed {seed} failed, and did not when it was replayed");
+        }
+    }
+    let count = seeds.end - seeds.start;
+    println!("{count} seeds from {} on, {KNOBS} knobs", seeds.start);
+}
 
 #[test]
 fn t2_ten_thousand_seeds() {
@@ -39,18 +63,10 @@ fn t2_ten_thousand_seeds() {
             .map(|text| text.parse().expect("a whole number"))
     };
     if let Some(seed) = number("ECHO_SEED") {
-        return Simulation::new(seed, true).run();
+        return replay(seed);
     }
     let first = number("ECHO_FIRST_SEED").unwrap_or(0);
-    let seeds = number("ECHO_SEEDS").unwrap_or(SEEDS);
-    for seed in first..first + seeds {
-        if catch_unwind(|| Simulation::new(seed, false).run()).is_err() {
-            eprintln!("seed {seed} again, with its story:");
-            Simulation::new(seed, true).run();
-            panic!("seed {seed} failed, and did not when it was replayed");
-        }
-    }
-    println!("{seeds} seeds from {first} on, {KNOBS} knobs");
+    check_seeds(first..first + number("ECHO_SEEDS").unwrap_or(10_000));
 }
 
 struct Simulation {
