@@ -1,12 +1,14 @@
 //! The blocking models: the same echo without an event loop, to compare the event loop with.
 //!
-//! - [`Model::Iterative`] is the tutorial's server: accept one client, echo until it leaves, accept the next.
-//! - [`Model::ThreadPerConnection`] gives each client a thread, with a small stack and a buffer of its own.
+//! - [`Model::Iterative`] accepts one connection, echoes until it ends, and accepts the next (Stevens' iterative server).
+//! - [`Model::ThreadPerConnection`] gives each connection a thread, with a small stack and a buffer of its own.
 //!
-//! Neither is a straw man. They start from the same bound sockets as the event loop ([`BoundSocket`]), keep the same
+//! The comparison is a fair one. Both start from the same bound sockets as the event loop ([`BindOptions`]), keep the same
 //! [`Limits`], and count in the same [`Stats`]; between a read and its write they touch nothing that another thread
-//! writes to. What may live in this room: std's blocking sockets, and threads. What may not: the reactor, readiness, or
-//! anything that does not block. In reading order: this file, `connection`, `shared`.
+//! writes to.
+//!
+//! What may live in this module: std's blocking sockets, and threads. What may not: the reactor, readiness, or anything
+//! that does not block. In reading order: this file, `connection`, `acceptor`, `shared`.
 //!
 //! ```
 //! use echo_reactor::Limits;
@@ -30,23 +32,35 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # How a thread that is blocked is stopped
+//! # How a blocked thread is stopped
 //!
-//! By [`shutdown(2)`](https://man7.org/linux/man-pages/man2/shutdown.2.html) on the socket that it is blocked in, from
-//! the outside: a read then returns what had arrived and after that EOF, a write fails, and on Linux an `accept` returns
-//! `EINVAL`, on TCP and Unix sockets alike, in every thread, whether it is in the call or about to enter it.
+//! A thread that is blocked in a connection is stopped by
+//! [`shutdown(2)`](https://man7.org/linux/man-pages/man2/shutdown.2.html) of its socket, from another thread: a read then
+//! returns what had arrived and after that EOF, and a write fails.
 //!
-//! The roads not taken. Connecting to oneself is what portable programs do to wake `accept`; it needs a free place in
-//! the accept queue, a route to the own address and the permission to use the socket file, and wakes one thread for each
-//! connect. A second descriptor in a `poll(2)` before every read doubles the system calls of each echo. A timeout that
-//! looks at a flag now and then wakes ten thousand idle threads for nothing. And a signal needs `unsafe`.
+//! For a thread that is blocked in accept(2) this is not enough. On Linux shutdown(2) of a listener ends the call with
+//! `EINVAL`, but it also resets the connections in the accept queue of a TCP listener, whose clients have been told that
+//! they are connected. So the listener is first made non-blocking, and shut down only if its thread is still in the call
+//! and the queue is empty. A thread that is not in the call, because it serves a connection or waits for one to close,
+//! comes back to a listener that does not block and empties the queue. What it accepts while the server drains is served
+//! as the open connections are: what has arrived is echoed, then it is closed. What is still queued at the drain timeout
+//! is reset and counted ([`RejectReason::Stopping`](crate::stats::RejectReason::Stopping)).
 //!
-//! It has two prices. Other systems answer `shutdown` of a listener with `ENOTCONN`, and not all of them wake its
-//! threads: there a stop may wait for one more client. And a socket that was shut both ways answers later bytes with a
-//! reset (RFC 1122, 4.2.2.13), so this server cannot linger as the event loop does
-//! ([`Limits::fin_timeout`](crate::Limits::fin_timeout)): a client that sends on while we drain may lose echoes
-//! that are still on their way.
+//! Roads not taken:
+//!
+//! - A connection to the own listener wakes accept(2) on every system. It needs a route to the own address and the
+//!   permission to use the socket file, and has to be told apart from those of clients.
+//! - poll(2) on the socket and a second descriptor doubles the system calls of each echo.
+//! - A read timeout after which a flag is checked wakes ten thousand idle threads for nothing.
+//! - A signal that ends the call with `EINTR` needs `unsafe`.
+//!
+//! Two limitations follow. Other systems answer `shutdown` of a listener with `ENOTCONN`, and not all of them wake its
+//! threads: there a stop may wait for one more client. And a socket that was shut down both ways answers later bytes with
+//! a reset (RFC 1122, 4.2.2.13), so this server cannot linger as the event loop does
+//! ([`Limits::fin_timeout`](crate::Limits::fin_timeout)): a client that goes on sending while the server drains may lose
+//! echoes that are still on their way.
 
+mod acceptor;
 mod connection;
 mod error;
 mod shared;
@@ -61,18 +75,21 @@ use crate::net::{
     Address, BindOptions, BoundSocket, Endpoint, Peer, Resolved, bind_all, bind_resolved, trace,
 };
 use crate::stats::{CloseReason, Stats};
+use acceptor::Acceptor;
 use connection::Stream;
-use shared::Shared;
+use shared::{AcceptPhase, Shared};
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::{self, Scope};
 
-/// About how many threads this process can have, and what says so; `None` where the system does not tell.
+/// Returns about how many threads this process can have, and the setting that bounds them; `None` where the system does
+/// not tell.
 ///
-/// A thread needs four places in the process's map of memory: its stack and the page that guards it, and the same again
-/// for the stack on which signals are handled. The map has 65,530 places unless somebody has changed that (sysctl
-/// vm.max_map_count), so most machines stop at 16,000 threads, whatever memory they have; and std cannot do without the
-/// second stack: a thread that does not get it takes the process with it. So the bound must be kept, not tried.
+/// A thread needs four memory mappings: its stack and the guard page below it, and the same again for the stack on which
+/// signals are handled. A process may have 65,530 of them by default (sysctl vm.max_map_count), so most machines stop at
+/// 16,000 threads, however much memory they have. std cannot do without the second stack: if it cannot be mapped, the new
+/// thread aborts the process. So the bound has to be known beforehand.
 #[must_use]
 pub fn threads_max() -> Option<(usize, &'static str)> {
     const MAPS_OF_A_THREAD: usize = 4;
@@ -100,35 +117,35 @@ pub fn threads_max() -> Option<(usize, &'static str)> {
     bounds.min_by_key(|&(most, _)| most)
 }
 
-/// How clients share the machine.
+/// Which of the two blocking models serves the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Model {
-    /// They take turns: a client is served until it leaves, and the next one waits in the accept queue.
+    /// One connection is served until it ends; the next one waits in the accept queue.
     Iterative,
-    /// Each has a thread.
+    /// Each connection has a thread.
     ThreadPerConnection,
 }
 
-/// A server that is bound, and serves once [`Server::run`] is called.
+/// A blocking server that is bound, and serves once [`Server::run`] is called.
 #[derive(Debug)]
 pub struct Server {
     model: Model,
-    listeners: Vec<Arc<BoundSocket>>,
+    acceptors: Vec<Arc<Acceptor>>,
     shared: Arc<Shared>,
 }
 
-/// Ends a server from another thread, and reads its counters. It may outlive the server.
+/// Ends a [`Server`] from another thread, and reads its counters. It may outlive the server.
 #[derive(Clone, Debug)]
 pub struct Handle {
     shared: Arc<Shared>,
 }
 
 impl Server {
-    /// Binds every address and listens: clients may connect from now on, and are served once [`Server::run`] is called.
+    /// Binds every address and listens: clients can connect from now on, and are served once [`Server::run`] is called.
     ///
     /// # Errors
-    /// The first thing that did not work; nothing stays bound then.
+    /// The first step that failed; nothing stays bound then.
     pub fn bind(
         model: Model,
         addresses: &[Address],
@@ -140,7 +157,7 @@ impl Server {
         Self::new(model, bound, limits)
     }
 
-    /// The same for addresses whose names have been resolved already.
+    /// Binds addresses whose names have been resolved already, and listens.
     ///
     /// # Errors
     /// Those of [`Server::bind`].
@@ -156,7 +173,7 @@ impl Server {
         Self::new(model, bound, limits)
     }
 
-    /// Refuses what needs the event loop, before anything is bound.
+    /// Refuses what only the event loop has, before anything is bound.
     fn check(addresses: &[Address], limits: &Limits) -> Result<(), StartError> {
         limits.check().map_err(StartError::Limit)?;
         if let Some(address) = addresses.iter().find(|address| address.is_datagram()) {
@@ -177,19 +194,21 @@ impl Server {
         }
         Ok(Self {
             model,
-            listeners: bound.into_iter().map(Arc::new).collect(),
+            acceptors: (bound.into_iter().map(Acceptor::new))
+                .map(Arc::new)
+                .collect(),
             shared: Arc::new(Shared::new(limits)),
         })
     }
 
-    /// The bound endpoints, with the ports that the system chose, in the order in which they were named.
+    /// Returns the bound endpoints, with the ports that the system chose, in the order of the addresses.
     #[must_use]
     pub fn addresses(&self) -> Vec<Endpoint> {
-        let endpoint = |bound: &Arc<BoundSocket>| bound.endpoint.clone();
-        self.listeners.iter().map(endpoint).collect()
+        let endpoint = |acceptor: &Arc<Acceptor>| acceptor.bound.endpoint.clone();
+        self.acceptors.iter().map(endpoint).collect()
     }
 
-    /// A handle to end it with.
+    /// Returns a handle that ends the server from another thread.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle {
@@ -197,85 +216,89 @@ impl Server {
         }
     }
 
-    /// Serves until a [`Handle`] ends it, and returns the counters when every thread is done and every socket closed.
+    /// Serves until a [`Handle`] ends it, and returns the counters when every thread has ended and every socket is closed.
     ///
     /// # Errors
-    /// The first threads could not be had; or every listener broke, which is the last one's error. An error of one
-    /// connection ends that connection, and only that one.
+    /// The first threads could not be started, or every listener failed; it is then the error of the last one. An error of
+    /// one connection ends that connection only.
     pub fn run(self) -> io::Result<Stats> {
         let Self {
             model,
-            listeners,
+            acceptors,
             shared,
         } = self;
-        shared.guard(&listeners);
-        match model {
-            Model::Iterative => iterative(&shared, &listeners[0])?,
-            Model::ThreadPerConnection => thread_per_connection(&shared, listeners)?,
-        }
-        Ok(shared.stats())
+        shared.add_acceptors(&acceptors);
+        let ended = match model {
+            Model::Iterative => iterative(&shared, &acceptors[0]),
+            Model::ThreadPerConnection => thread_per_connection(&shared, acceptors),
+        };
+        shared.clear_acceptors();
+        ended.map(|()| shared.stats())
     }
 }
 
 impl Handle {
-    /// Finish what is unsent, then stop: nobody new is accepted, and every client gets what had arrived from it echoed and
-    /// is then closed ([`CloseReason::ShutDown`]). Who is still there after [`Limits::drain_timeout`] is cut ([`CloseReason::Aborted`]).
-    /// It returns at once; [`Server::run`] returns when it is done.
+    /// Begins a graceful shutdown, and returns at once; [`Server::run`] returns when it is done.
+    ///
+    /// What has arrived on each connection is echoed, then it is closed ([`CloseReason::ShutDown`]). Connections in the
+    /// accept queue are served in the same way. After [`Limits::drain_timeout`] open connections are aborted
+    /// ([`CloseReason::Aborted`]), and queued ones are reset ([`RejectReason::Stopping`](crate::stats::RejectReason::Stopping)).
     pub fn drain(&self) {
         self.shared.drain();
     }
 
-    /// Stops at once: every connection is cut ([`CloseReason::Aborted`]), and whatever it was unsent is discarded.
+    /// Stops at once: every connection is aborted ([`CloseReason::Aborted`]), and its unsent bytes are discarded; queued
+    /// connections are reset.
     pub fn stop(&self) {
         self.shared.stop();
     }
 
-    /// The counters so far. It knows how many connections are live, and the bytes of those that have ended: a thread tells
-    /// what it has counted when it is done, since to tell at every echo would be to share.
+    /// Returns the counters so far: how many connections are open, and the bytes of those that are closed. A thread adds
+    /// its bytes when its connection closes, since adding them at every echo would share a cache line between threads.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
 }
 
-/// The tutorial's server, in the thread that called. A second thread only waits for the end: this one will be blocked in
-/// a client when the time to drain it is over.
-fn iterative(shared: &Shared, listener: &Arc<BoundSocket>) -> io::Result<()> {
+/// The iterative server of Stevens, in the thread of the caller. A second thread only waits for the end: this one is
+/// blocked in a connection when the drain timeout is over.
+fn iterative(shared: &Shared, acceptor: &Arc<Acceptor>) -> io::Result<()> {
     let mut read_buffer = vec![0; shared.limits.read_buffer_bytes];
     thread::scope(|scope| {
         let watch = thread::Builder::new().name("drain".into());
         (watch.spawn_scoped(scope, || shared.conclude())).inspect_err(|_| shared.stop())?;
-        accept_clients(shared, listener, |client| {
+        accept_clients(shared, acceptor, |client| {
             client.serve(shared, &mut read_buffer);
         })
     })
 }
 
-/// One thread accepts at each listener and gives every client a thread of its own; the one that called waits for the end.
+/// One thread a listener accepts, and starts a thread for every connection; the thread of the caller waits for the end.
 ///
-/// The threads are scoped rather than free: the scope counts them, and does not end before all of them have. Handles to
-/// join would have to be collected, one for each connection there ever was.
-fn thread_per_connection(shared: &Shared, listeners: Vec<Arc<BoundSocket>>) -> io::Result<()> {
+/// The threads are scoped: the scope counts them, and does not end before all of them have. Join handles would have to be
+/// collected, one for each connection that ever was.
+fn thread_per_connection(shared: &Shared, acceptors: Vec<Arc<Acceptor>>) -> io::Result<()> {
     thread::scope(|scope| {
-        let mut acceptors = Vec::new();
-        for listener in listeners {
+        let mut threads = Vec::new();
+        for acceptor in acceptors {
             let accept = move || {
                 let serve = |client| serve_in_thread(shared, scope, client);
-                accept_clients(shared, &listener, serve)
-                // Here the last `Arc` of the listener goes, which closes it and removes its file.
+                accept_clients(shared, &acceptor, serve)
+                // The last `Arc` of the listener is dropped here, which closes it and removes its file.
             };
-            let acceptor = thread::Builder::new().name("accept".into());
-            let acceptor = (acceptor.spawn_scoped(scope, accept)).inspect_err(|_| shared.stop())?;
-            acceptors.push(acceptor);
+            let thread = thread::Builder::new().name("accept".into());
+            let thread = (thread.spawn_scoped(scope, accept)).inspect_err(|_| shared.stop())?;
+            threads.push(thread);
         }
         shared.conclude();
-        let ended = acceptors.into_iter().filter_map(|one| one.join().ok());
-        // One good end is a good end: a listener broke, but the others served on until somebody stopped us.
+        let ended = threads.into_iter().filter_map(|one| one.join().ok());
+        // `Ok` if any listener served until the server was told to end, although another one failed.
         ended.reduce(Result::or).unwrap_or(Ok(()))
     })
 }
 
-/// A client that has entered the register, under this number.
+/// A connection that is registered under this number.
 struct Client {
     number: u64,
     stream: Arc<Stream>,
@@ -288,7 +311,7 @@ impl Client {
         own.option_errors += self.stream.set_options(&shared.limits);
         let reason = connection::echo(&*self.stream, &self.peer, read_buffer, &mut own);
         drop(self.stream);
-        shared.leave(self.number, reason, own);
+        shared.close(self.number, reason, own);
     }
 }
 
@@ -298,74 +321,110 @@ fn serve_in_thread<'scope>(
     client: Client,
 ) {
     let number = client.number;
-    // The buffer comes from the heap, not from the stack, whose size is a limit of its own. Zeroed memory that is fresh
-    // from the system is not touched until a client fills it: who never speaks costs little more than the thread.
+    // The buffer is on the heap, not on the stack, whose size is a limit of its own. Fresh zeroed memory is not resident
+    // until a read fills it: a connection that never sends costs little more than its thread.
     let serve = move || client.serve(shared, &mut vec![0; shared.limits.read_buffer_bytes]);
     let thread = thread::Builder::new().stack_size(shared.limits.thread_stack_bytes);
     if let Err(error) = thread.spawn_scoped(scope, serve) {
-        // The client went with the closure, but for its place in the register. Whoever comes next would fare no better,
-        // so the rest wait in the accept queue, where they are not lost.
-        shared.leave(number, CloseReason::OutOfMemory, Stats::default());
+        // The stream was dropped with the closure. The next connection would fare no better, so accepting pauses: queued
+        // connections are not lost.
+        shared.close(number, CloseReason::OutOfMemory, Stats::default());
         shared.warn(format_args!(
-            "a client had to be closed for want of a thread: {error}"
+            "a connection is closed, since no thread can be started for it: {error}; see threads-max and max_map_count"
         ));
         shared.pause();
     }
 }
 
-/// Accepts until the server ends, with `Ok`, or the listener breaks.
+/// Accepts and serves until the server ends, or the listener fails. A drain serves what is queued; a stop, and the end of
+/// the drain timeout, resets and counts it.
 fn accept_clients(
     shared: &Shared,
-    listener: &Arc<BoundSocket>,
+    acceptor: &Arc<Acceptor>,
     mut serve: impl FnMut(Client),
 ) -> io::Result<()> {
     let mut delay = RetryDelay::default();
-    while shared.wait_below_limit() {
-        let (stream, peer) = match Stream::accept(listener) {
+    let mut ended = Ok(());
+    while shared.may_accept(acceptor) {
+        match acceptor.accept() {
             Ok((stream, peer)) => {
                 delay.succeeded();
-                (Arc::new(stream), peer)
+                let stream = Arc::new(stream);
+                let Some(number) = shared.open(&stream) else {
+                    shared.reject(&stream);
+                    break;
+                };
+                trace::log_connected(&peer);
+                serve(Client {
+                    number,
+                    stream,
+                    peer,
+                });
             }
             Err(error) => {
-                let serving = shared.count_accept_error(&error);
-                match accept::classify(&error) {
-                    _ if !serving => break,
-                    // A listener that blocks has nothing to say of an empty queue, so this is an error like the others.
-                    verdict @ (AcceptError::Connection
-                    | AcceptError::WouldBlock
-                    | AcceptError::Unknown) => {
-                        let first = shared.limits.accept_retry;
-                        if let Some(pause) = delay.failed(1, verdict, first) {
-                            let endpoint = &listener.endpoint;
-                            shared.warn(format_args!("{endpoint} rests for {pause:?}: {error}"));
-                            shared.pause_for(pause);
-                        }
-                    }
-                    AcceptError::Resources(remedy) => {
-                        shared.warn(format_args!(
-                            "accept on {} pauses: {error}: {remedy}",
-                            listener.endpoint
-                        ));
-                        shared.pause();
-                    }
-                    AcceptError::Listener => {
-                        log::error!("accept on {} ends: {error}", listener.endpoint);
-                        shared.lose(listener);
-                        return Err(error);
-                    }
+                if let ControlFlow::Break(result) =
+                    accept_failed(shared, acceptor, error, &mut delay)
+                {
+                    ended = result;
+                    break;
                 }
-                continue;
             }
-        };
-        let Some(number) = shared.enter(&stream) else {
-            break;
-        };
-        trace::log_connected(&peer);
-        serve(Client {
-            number,
-            stream,
-            peer,
-        });
+        }
     }
-    Ok(())
+    reject_queued(shared, acceptor);
+    shared.remove_acceptor(acceptor);
+    ended
+}
+
+/// Decides by an error of accept(2) whether the listener is tried again, and pauses before that if it has to be.
+fn accept_failed(
+    shared: &Shared,
+    acceptor: &Acceptor,
+    error: io::Error,
+    delay: &mut RetryDelay,
+) -> ControlFlow<io::Result<()>> {
+    let verdict = accept::classify(&error);
+    let is_end = matches!(verdict, AcceptError::WouldBlock | AcceptError::Listener);
+    let endpoint = &acceptor.bound.endpoint;
+    match (shared.count_accept_error(&error, is_end), verdict) {
+        (AcceptPhase::Aborting, _) => return ControlFlow::Break(Ok(())),
+        (AcceptPhase::Draining, _) if is_end => return ControlFlow::Break(Ok(())),
+        (_, AcceptError::Listener) => {
+            log::error!("accept on {endpoint} ends: {error}");
+            return ControlFlow::Break(Err(error));
+        }
+        (_, AcceptError::Resources(remedy)) => {
+            shared.warn(format_args!(
+                "accept on {endpoint} pauses: {error}: {remedy}"
+            ));
+            shared.pause();
+        }
+        // A blocking listener does not report an empty queue, so `EAGAIN` is an error like the rest.
+        (_, AcceptError::Connection | AcceptError::WouldBlock | AcceptError::Unknown) => {
+            if let Some(pause) = delay.failed(1, verdict, shared.limits.accept_retry) {
+                shared.warn(format_args!(
+                    "accept on {endpoint} pauses for {pause:?}: {error}"
+                ));
+                shared.pause_for(pause);
+            }
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+/// Resets and counts what is queued when there is no time to serve it.
+fn reject_queued(shared: &Shared, acceptor: &Acceptor) {
+    /// More than `net.core.somaxconn`, to which the kernel cuts a queue, usually is. A flood of clients could fill the
+    /// queue as fast as it is emptied.
+    const QUEUED_MAX: usize = 65_536;
+    if !shared.must_reject_queued() {
+        return;
+    }
+    for _ in 0..QUEUED_MAX {
+        match acceptor.accept() {
+            Ok((stream, _)) => shared.reject(&stream),
+            Err(error) if accept::classify(&error) == AcceptError::Connection => {}
+            Err(_) => return,
+        }
+    }
 }

@@ -1,7 +1,4 @@
-//! One blocking connection: read, write until it is all written, again.
-//!
-//! What may live in this file: the socket of a connection, the loop that echoes it, and what its errors mean. What may
-//! not: who else is connected, and when to stop (`shared` knows both).
+//! One blocking connection: read, write until everything is written, and again.
 
 use crate::limits::Limits;
 use crate::net::{BoundSocket, Endpoint, Peer, trace};
@@ -13,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// A connected socket that blocks. It is read and written through `&Stream`, so that one descriptor serves both the
-/// thread that echoes and whoever wants to wake it; `try_clone` would cost a second descriptor for each connection.
+/// thread that echoes and the thread that stops it; `try_clone` would cost a second descriptor a connection.
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
@@ -21,7 +18,7 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Waits for the next connection of a listener.
+    /// Takes the next connection from the accept queue of a listener, and waits for one if the listener is blocking.
     pub(super) fn accept(listener: &BoundSocket) -> io::Result<(Self, Peer)> {
         let (socket, address) = listener.socket.accept()?;
         let stream = match listener.endpoint {
@@ -31,19 +28,19 @@ impl Stream {
         Ok((stream, Peer::from(&address)))
     }
 
-    /// Sets what a connection does not inherit from its listener, and returns how many of these options were refused.
+    /// Sets the socket options that a connection does not inherit from its listener, and returns how many were refused.
     ///
-    /// The timeouts are the kernel's own (`SO_RCVTIMEO`, `SO_SNDTIMEO`): a thread that blocks needs no timer beside it.
-    /// They cannot be left to the listener, whose `accept` would then time out as well.
+    /// The timeouts are the kernel's own (`SO_RCVTIMEO`, `SO_SNDTIMEO`): a blocked thread needs no timer beside it. They
+    /// cannot be inherited from the listener, whose accept(2) would then time out as well.
     pub(super) fn set_options(&self, limits: &Limits) -> u64 {
         let idle = limits.idle_timeout;
-        // Half of it, since `pay` tries more than once.
+        // Half of it, since `write_rest` tries more than once.
         let stall = limits.write_stall_timeout.map(|time| time / 2);
         let results = match self {
             Self::Tcp(stream) => [
                 idle.map(|time| stream.set_read_timeout(Some(time))),
                 stall.map(|time| stream.set_write_timeout(Some(time))),
-                // Linux hands TCP_NODELAY down from the listener, which saves this call for every connection.
+                // On Linux TCP_NODELAY is inherited from the listener, which saves this call for every connection.
                 (!cfg!(target_os = "linux")).then(|| stream.set_nodelay(true)),
                 None,
             ],
@@ -64,20 +61,20 @@ impl Stream {
             .sum()
     }
 
-    /// Wakes whoever blocks in a read (`Shutdown::Read`) or in anything (`Shutdown::Both`).
+    /// Ends a call that is blocked in this socket: a read (`Shutdown::Read`), or a write too (`Shutdown::Both`).
     pub(super) fn shutdown(&self, how: Shutdown) {
-        // It fails where the peer is gone already, and then the thread is awake without us.
+        // It fails where the peer is gone already, and then no call is blocked.
         let _ = match self {
             Self::Tcp(stream) => stream.shutdown(how),
             Self::Unix(stream) => stream.shutdown(how),
         };
     }
 
-    /// Makes the coming close a reset, which takes the unsent bytes in the kernel with it.
+    /// Makes the coming close send RST, and discard the unsent bytes in the kernel.
     pub(super) fn reset_on_close(&self) {
         if let Self::Tcp(stream) = self {
-            // It can only fail on a socket that is broken already. A Unix socket needs nothing: its unsent bytes sit in
-            // the peer's queue, and cost the peer.
+            // It can only fail on a socket that is broken already. A Unix socket needs nothing: its unsent bytes are in
+            // the receive queue of the peer, and use the memory of the peer.
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
@@ -105,10 +102,10 @@ impl Write for &Stream {
     }
 }
 
-/// Echoes until the peer has said FIN or something ends it. What is still unsent then stands in `own`.
+/// Echoes until the peer sends FIN or an error ends the connection. Bytes that are then unsent are counted in `own`.
 ///
-/// There is no state to keep between two calls, which is the charm of blocking: where the event loop needs a tail and a
-/// phase, this thread simply stands still. The price is the thread.
+/// No state is kept between two calls, which is the advantage of blocking: where the event loop needs a write buffer and a
+/// phase, this thread is blocked in a call. The price is the thread.
 pub(super) fn echo(
     mut stream: impl Read + Write,
     peer: &Peer,
@@ -117,10 +114,10 @@ pub(super) fn echo(
 ) -> CloseReason {
     loop {
         let received = match stream.read(read_buffer) {
-            Ok(0) => return CloseReason::PeerClosed, // and nothing is unsent: we came here by writing everything
+            Ok(0) => return CloseReason::PeerClosed, // nothing is unsent: everything read has been written
             Ok(length) => &read_buffer[..length],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // A blocking socket says so only when its read timeout is over.
+            // A blocking socket reports this only when its read timeout is over.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return CloseReason::Idle,
             Err(error) => return CloseReason::from(&error),
         };
@@ -133,18 +130,18 @@ pub(super) fn echo(
     }
 }
 
-/// See [`pay`].
+/// How many calls of write(2) in a row time out before the peer counts as stalled. [`write_rest`] says why not one.
 const CALLS_IN_VAIN: u32 = 3;
 
-/// Writes all of `rest`, or says why not.
+/// Writes all of `rest`, or returns why the connection ends.
 ///
-/// `write_all` would do the same in one line, but when it fails it does not tell how much had gone: the counters could not
-/// balance, and a slow peer could not be told from one that takes nothing.
+/// `write_all` would do the same in one line, but its error does not tell how much was written: the counters would not
+/// be consistent, and a slow peer could not be told from one that takes nothing.
 ///
-/// A call that waits is woken when a third of the send buffer is free, on a Unix socket three quarters, and when its time
-/// is over it does not look whether there is room: a peer that takes little at a time has then taken something all the
-/// same. The next call knows at once. So a peer is stalled when [`CALLS_IN_VAIN`] calls, each half the timeout long, moved
-/// no byte; and since a call that moved some before it got stuck returns those first, that takes up to twice the timeout.
+/// A blocked write(2) is woken when a third of the send buffer is free, on a Unix socket three quarters. When its timeout
+/// is over it fails without looking for room, although a slow peer may have made some; the next call finds it at once. So
+/// a peer is stalled when [`CALLS_IN_VAIN`] calls, each half the timeout long, wrote no byte. A call that wrote some bytes
+/// before it blocked returns those first, so that all of this takes up to twice the timeout.
 fn write_rest(
     stream: &mut impl Write,
     mut rest: &[u8],
@@ -153,7 +150,7 @@ fn write_rest(
     let mut in_vain = 0;
     while !rest.is_empty() {
         match stream.write(rest) {
-            Ok(0) => return Err(CloseReason::Error), // no socket does that; but to try for ever would be worse than to give up
+            Ok(0) => return Err(CloseReason::Error), // no socket does that; but a loop that never ends would be worse
             Ok(length) => {
                 own.flush_unsent(length);
                 rest = &rest[length..];

@@ -1,4 +1,4 @@
-//! Why a blocking server could not start, in words that name the value and the remedy. Nothing else may live here.
+//! Why a blocking server could not start, with the value that is wrong and the remedy.
 
 use crate::limits::LimitError;
 use crate::net::{Address, BindError};
@@ -11,13 +11,13 @@ use std::io;
 pub enum StartError {
     /// A limit is out of range.
     Limit(LimitError),
-    /// The address is one of datagrams, which have no connections to give a thread to.
+    /// The address is one of datagrams, which have no connections.
     Datagrams(Address),
-    /// One at a time means one listener as well, and there would be so many.
+    /// The iterative model serves one listener, and the addresses mean this many.
     OneAddress(usize),
-    /// A limit asks who the new connection is, and the blocking models let in whoever comes; this is the limit.
+    /// This limit decides by the address of a client, and the blocking models admit every client.
     Admission(&'static str),
-    /// There was nothing to bind, or it could not be bound.
+    /// No address was given, or one could not be bound.
     Bind(BindError),
 }
 
@@ -62,12 +62,12 @@ impl fmt::Display for StartError {
             ),
             Self::OneAddress(several) => write!(
                 f,
-                "one at a time serves one address, and there are {several}; name a single one (a name like localhost may \
+                "the iterative model serves one address, and there are {several}; name a single one (a name like localhost may \
                  have several: write 127.0.0.1 or [::1])"
             ),
             Self::Admission(limit) => write!(
                 f,
-                "{limit}: the blocking models let in whoever comes, and the rest waits; use the reactor model"
+                "{limit}: the blocking models admit every client, and leave the rest in the accept queue; use the reactor model"
             ),
             Self::Bind(error) => write!(f, "{error}"),
         }
@@ -77,7 +77,7 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            // Their own texts are ours.
+            // Their texts are part of this one.
             Self::Limit(error) => error.source(),
             Self::Bind(error) => error.source(),
             Self::Datagrams(_) | Self::OneAddress(_) | Self::Admission(_) => None,

@@ -1,13 +1,12 @@
-//! What the threads share: who is connected, whether we are stopping, and the sum of their counters.
+//! What the threads share: the open connections, the phase of the server, and the sum of the counters.
 //!
 //! All of it lies behind one mutex that is taken when a connection opens and when it closes, never between: an echo
-//! touches nothing that another thread writes to. What may live in this file: that mutex, what is waited for with it,
-//! and how a stop reaches threads that are blocked. What may not: reading, writing or accepting.
+//! touches nothing that another thread writes to.
 
+use super::acceptor::Acceptor;
 use super::connection::Stream;
 use crate::limits::Limits;
-use crate::net::BoundSocket;
-use crate::stats::{CloseReason, Stats};
+use crate::stats::{CloseReason, RejectReason, Stats};
 use log::warn;
 use std::collections::HashMap;
 use std::fmt;
@@ -16,46 +15,53 @@ use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// See the head of this file.
+/// The state of a server that all its threads and handles refer to.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) limits: Limits,
     state: Mutex<State>,
-    /// Something that an acceptor may wait for has happened: a connection closed, or we are stopping.
+    /// Signalled when an acceptor may go on: a connection closed, or the phase changed.
     room: Condvar,
-    /// Something that [`Shared::conclude`] waits for has happened. It has a bell of its own, since a thread that sleeps
-    /// until the server's last day should not be woken by every connection that closes.
+    /// Signalled when [`Shared::conclude`] may go on. It is a condition variable of its own, so that the thread that waits
+    /// for the end of the server is not woken by every connection that closes.
     ending: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
     phase: Phase,
-    /// The sum of all counters of connections that have ended, and the opening of those that have not.
+    /// The counters of all closed connections, and `accepted` and `connections_open` of those that are open.
     stats: Stats,
-    /// The most that a single connection unsent at once.
+    /// The most unsent bytes that a single connection has had.
     unsent_bytes_max: u64,
-    /// Those who are connected, so that a stop can reach them.
+    /// The open connections by number, so that a stop can shut them down.
     streams: HashMap<u64, Arc<Stream>>,
-    /// Those who accept, for the same reason.
-    listeners: Vec<Arc<BoundSocket>>,
-    /// How many of them wait for `room`.
+    /// The listeners whose accept queues are still read, so that a stop can wake their threads.
+    acceptors: Vec<Arc<Acceptor>>,
+    /// How many acceptors wait for `room`.
     waiting: usize,
     /// When the last warning was written.
     warned: Option<Instant>,
 }
 
+impl State {
+    fn is_done(&self) -> bool {
+        self.stats.connections_open == 0 && self.acceptors.is_empty()
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// Finish what is unsent, until then.
+    /// Serve what is connected and queued, until this time.
     Draining(Instant),
     Aborting,
 }
 
 impl Phase {
-    /// What a connection's end means in this phase. A thread that was woken by our `shutdown` sees what its peer might
-    /// have done: an EOF, or a write that fails. A peer who really did so at that very moment is counted as ours.
+    /// Which reason a connection's end is counted under in this phase. A thread that our own `shutdown` woke sees what its
+    /// peer might have caused: EOF, or a write that fails. If the peer did cause it at that moment, it is still counted as
+    /// ours.
     fn judge(self, reason: CloseReason) -> CloseReason {
         match (self, reason) {
             (Self::Draining(_), CloseReason::PeerClosed) => CloseReason::ShutDown,
@@ -63,6 +69,17 @@ impl Phase {
             _ => reason,
         }
     }
+}
+
+/// What an acceptor does next after accept(2) failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AcceptPhase {
+    /// The error is one of the listener, the connection or the system.
+    Serving,
+    /// The same, except that an empty queue and a listener that was shut down mean the end of the queue.
+    Draining,
+    /// The error does not matter.
+    Aborting,
 }
 
 impl Shared {
@@ -74,7 +91,7 @@ impl Shared {
                 stats: Stats::default(),
                 unsent_bytes_max: 0,
                 streams: HashMap::new(),
-                listeners: Vec::new(),
+                acceptors: Vec::new(),
                 waiting: 0,
                 warned: None,
             }),
@@ -84,42 +101,67 @@ impl Shared {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A thread that panicked with the state open left counters, not broken pointers: the others can go on.
+        // A thread that panicked with the lock held left wrong counters at worst, so the other threads can go on.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The stats: all bytes of the connections that have ended, and the number of those that have not.
+    /// The counters: the bytes of all closed connections, and the number of open ones.
     pub(super) fn stats(&self) -> Stats {
         let state = self.state();
         let mut stats = state.stats.clone();
-        // What all unsent at the same moment nobody can know without sharing it, byte by byte. The most that one unsent,
-        // times the most that were there, cannot be less; for one at a time it is exact.
+        // The sum of unsent bytes at one moment cannot be known without sharing it at every echo. The largest value of a
+        // single connection, times the largest number of connections, is an upper bound; it is exact for `Iterative`.
         stats.unsent_bytes_peak = state.unsent_bytes_max * stats.connections_open_peak;
         stats
     }
 
     // --- The life of a listener -------------------------------------------------------------------------------------
 
-    /// Takes the listeners under the stop's reach. Only while they are used: a [`Handle`](super::Handle) that outlives
-    /// the server must not keep its port and its socket file.
-    pub(super) fn guard(&self, listeners: &[Arc<BoundSocket>]) {
+    /// Registers the listeners, so that a stop can wake their threads.
+    pub(super) fn add_acceptors(&self, acceptors: &[Arc<Acceptor>]) {
         let mut state = self.state();
-        let errors = listeners.iter().map(|bound| u64::from(bound.option_errors));
+        let errors = (acceptors.iter()).map(|one| u64::from(one.bound.option_errors));
         state.stats.option_errors += errors.sum::<u64>();
-        if state.phase == Phase::Serving {
-            state.listeners = listeners.to_vec();
+        state.acceptors = acceptors.to_vec();
+        if state.phase != Phase::Serving {
+            acceptors.iter().for_each(|one| one.wake());
         }
     }
 
-    /// Waits until there is room for one more connection. `false` means that we are stopping.
-    pub(super) fn wait_below_limit(&self) -> bool {
-        self.state_below_limit().is_some()
+    /// Forgets every listener. A [`Handle`](super::Handle) that outlives the server must keep neither its port nor its
+    /// socket file.
+    pub(super) fn clear_acceptors(&self) {
+        self.state().acceptors.clear();
+    }
+
+    /// Forgets a listener whose queue is not read any more. If it was the last one, no client can connect, and the server
+    /// drains.
+    pub(super) fn remove_acceptor(&self, acceptor: &Arc<Acceptor>) {
+        let mut state = self.state();
+        (state.acceptors).retain(|other| !Arc::ptr_eq(other, acceptor));
+        if state.phase != Phase::Serving {
+            self.ending.notify_all();
+        } else if state.acceptors.is_empty() {
+            drop(state);
+            self.drain();
+        }
+    }
+
+    /// Waits until there is room for one more connection. `false` means that no more are to be served.
+    pub(super) fn may_accept(&self, acceptor: &Acceptor) -> bool {
+        let Some(state) = self.state_below_limit() else {
+            return false;
+        };
+        if state.phase == Phase::Serving {
+            acceptor.will_block(); // with the lock held, so that a stop that comes next knows
+        }
+        true
     }
 
     fn state_below_limit(&self) -> Option<MutexGuard<'_, State>> {
         let mut state = self.state();
         let full = |state: &State| {
-            state.phase == Phase::Serving
+            state.phase != Phase::Aborting
                 && state.stats.connections_open >= self.limits.connections_max as u64
         };
         if full(&state) {
@@ -129,40 +171,44 @@ impl Shared {
                 .unwrap_or_else(PoisonError::into_inner);
             state.waiting -= 1;
         }
-        (state.phase == Phase::Serving).then_some(state)
+        (state.phase != Phase::Aborting).then_some(state)
     }
 
-    /// Counts a failed `accept`. `false` means that we are stopping, and that nothing has failed at all.
-    pub(super) fn count_accept_error(&self, error: &io::Error) -> bool {
+    /// Counts an accept(2) that failed, unless the failure is how a stop ends the queue.
+    pub(super) fn count_accept_error(&self, error: &io::Error, is_end: bool) -> AcceptPhase {
         let mut state = self.state();
-        if state.phase != Phase::Serving {
-            return false;
+        let phase = match state.phase {
+            Phase::Serving => AcceptPhase::Serving,
+            Phase::Draining(_) => AcceptPhase::Draining,
+            Phase::Aborting => AcceptPhase::Aborting,
+        };
+        if phase == AcceptPhase::Serving || (phase == AcceptPhase::Draining && !is_end) {
+            state.stats.accept_error(error);
         }
-        state.stats.accept_error(error);
-        true
+        phase
     }
 
-    /// A pause for want of something: until a connection closes, which may give it back, or `accept_retry` is over.
+    /// Pauses an acceptor for want of a resource: until a connection closes, which may free it, or `accept_retry` is over.
     pub(super) fn pause(&self) {
         self.pause_for(self.limits.accept_retry);
     }
 
-    /// A pause of this length, or until a connection closes.
+    /// Pauses an acceptor for this time, or until a connection closes or the phase changes.
     pub(super) fn pause_for(&self, pause: Duration) {
         let mut state = self.state();
-        let before = state.stats.closed_total();
+        let before = (state.phase, state.stats.closed_total());
         state.stats.accept_pauses += 1;
         state.waiting += 1;
         let (mut state, _) = self
             .room
             .wait_timeout_while(state, pause, |state| {
-                state.phase == Phase::Serving && state.stats.closed_total() == before
+                (state.phase, state.stats.closed_total()) == before
             })
             .unwrap_or_else(PoisonError::into_inner);
         state.waiting -= 1;
     }
 
-    /// Writes a warning, at most once a second: trouble that repeats itself must not fill the disk as well.
+    /// Writes a warning, at most once a second: an error that repeats itself must not fill the disk as well.
     pub(super) fn warn(&self, text: fmt::Arguments<'_>) {
         let mut state = self.state();
         let recently = |then: Instant| then.elapsed() < Duration::from_secs(1);
@@ -171,40 +217,36 @@ impl Shared {
             return;
         }
         state.warned = Some(Instant::now());
-        drop(state); // standard error may be slow, and the others need not wait for it
+        drop(state); // standard error may be slow, and no other thread has to wait for it
         warn!("{text}");
-    }
-
-    /// A listener broke. The others go on; without any, nobody can come any more, and what is left is drained.
-    pub(super) fn lose(&self, listener: &Arc<BoundSocket>) {
-        let mut state = self.state();
-        state
-            .listeners
-            .retain(|other| !Arc::ptr_eq(other, listener));
-        if state.listeners.is_empty() {
-            drop(state);
-            self.drain();
-        }
     }
 
     // --- The life of a connection -----------------------------------------------------------------------------------
 
-    /// Enters a new connection, and gives it its number. `None` means that we are stopping: it is then as if it had never left
-    /// the kernel's queue.
+    /// Registers a new connection, and returns its number. `None` means that no more connections are to be served.
     ///
-    /// Several acceptors may have seen the same last free place. All but one of them wait here, each with a client in
-    /// hand who is not served yet; the limit holds, and costs at most one descriptor more for each listener.
-    pub(super) fn enter(&self, stream: &Arc<Stream>) -> Option<u64> {
+    /// Several acceptors may have found the same last place below the limit. All but one of them wait here, each with an
+    /// accepted connection that is not served yet; the limit holds, and costs at most one descriptor more a listener.
+    pub(super) fn open(&self, stream: &Arc<Stream>) -> Option<u64> {
         let mut state = self.state_below_limit()?;
         state.stats.open();
         let number = state.stats.accepted;
         state.streams.insert(number, Arc::clone(stream));
+        if state.phase != Phase::Serving {
+            stream.shutdown(Shutdown::Read); // as `drain` did with those that were open
+        }
         Some(number)
     }
 
-    /// The one way out: closes the connection, and adds what its thread counted. The thread has dropped its own `Arc`
-    /// by now, so that the one in the register is the last.
-    pub(super) fn leave(&self, number: u64, reason: CloseReason, mut own: Stats) {
+    /// Resets a connection that was still in the accept queue when the time for stopping was over, and counts it.
+    pub(super) fn reject(&self, stream: &Stream) {
+        stream.reset_on_close();
+        self.state().stats.reject(RejectReason::Stopping);
+    }
+
+    /// Closes a connection, and adds what its thread counted: every connection ends here. The thread has dropped its own
+    /// `Arc` by now, so that the registered one is the last.
+    pub(super) fn close(&self, number: u64, reason: CloseReason, mut own: Stats) {
         let mut state = self.state();
         let reason = state.phase.judge(reason);
         let stream = state.streams.remove(&number);
@@ -213,7 +255,7 @@ impl Shared {
         if let (Some(stream), CloseReason::Aborted | CloseReason::WriteStall) = (&stream, reason) {
             stream.reset_on_close();
         }
-        // Closed before it is counted: whoever waits for room finds a descriptor free.
+        // Closed before it is counted: an acceptor that waits for room then finds a free descriptor.
         drop(stream);
 
         let mut state = self.state();
@@ -222,7 +264,7 @@ impl Shared {
             .max(std::mem::take(&mut own.unsent_bytes_peak));
         state.stats.merge(&own);
         state.stats.close(reason, own.unsent_bytes as usize);
-        // A bell that nobody listens to still is a system call.
+        // Signalling is a system call, even if no thread waits.
         if state.waiting > 0 {
             self.room.notify_all();
         }
@@ -252,10 +294,8 @@ impl Shared {
 
     fn end(&self, state: &mut State, phase: Phase, how: Shutdown) {
         state.phase = phase;
-        for listener in state.listeners.drain(..) {
-            // On Linux `accept` then returns EINVAL, in every thread that is in it and in every one that comes.
-            let _ = listener.socket.shutdown(Shutdown::Both);
-        }
+        // With the lock held: an acceptor that sees the new phase finds its listener non-blocking.
+        state.acceptors.iter().for_each(|one| one.wake());
         for stream in state.streams.values() {
             stream.shutdown(how);
         }
@@ -263,7 +303,8 @@ impl Shared {
         self.ending.notify_all();
     }
 
-    /// Waits until somebody ends the server, and then until everybody has left; cuts those who have not by the deadline.
+    /// Waits until the server is told to end, and then until every queue is read and every connection closed; aborts what
+    /// is left at the deadline.
     pub(super) fn conclude(&self) {
         let mut state = self
             .ending
@@ -274,12 +315,31 @@ impl Shared {
             (state, _) = self
                 .ending
                 .wait_timeout_while(state, left, |state| {
-                    state.phase != Phase::Aborting && state.stats.connections_open > 0
+                    state.phase != Phase::Aborting && !state.is_done()
                 })
                 .unwrap_or_else(PoisonError::into_inner);
             if state.phase != Phase::Aborting {
                 self.end(&mut state, Phase::Aborting, Shutdown::Both);
             }
         }
+    }
+
+    /// Whether queued connections are to be reset. If so, it waits until the open ones are closed, since accept(2) takes a
+    /// descriptor, even if only to reset the connection.
+    pub(super) fn must_reject_queued(&self) -> bool {
+        const CLOSED_AFTER: Duration = Duration::from_secs(1);
+        let mut state = self.state();
+        if state.phase != Phase::Aborting {
+            return false;
+        }
+        state.waiting += 1;
+        let (mut state, _) = self
+            .room
+            .wait_timeout_while(state, CLOSED_AFTER, |state| {
+                state.stats.connections_open > 0
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        true
     }
 }

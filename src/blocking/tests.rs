@@ -1,12 +1,15 @@
-//! Both models over both families, with real sockets; and the loop of one connection against a scripted one.
+//! Both models over both families, with real sockets.
 //!
 //! No test sleeps for synchronisation: every wait is for an event, with a deadline that only a failure reaches. Every
 //! server is ended by [`Running::end`], which checks the counters.
 
+mod scripted;
+mod stop;
+
 use super::*;
 use crate::net::UnixName;
+use crate::stats::RejectReason;
 use socket2::{SockAddr, Socket};
-use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -202,126 +205,6 @@ fn after_a_half_close_the_client_gets_every_byte_and_fin() {
         let stats = server.end();
         assert_eq!(stats.closed(CloseReason::PeerClosed), 1);
         assert_eq!((stats.bytes_in, stats.bytes_out), (1 << 20, 1 << 20));
-    });
-}
-
-#[test]
-fn draining_wakes_threads_blocked_in_accept() {
-    everywhere(|model, address| {
-        let server = Running::start(model, &[address], Limits::default());
-        server.handle.drain();
-        assert_eq!(server.end(), Stats::default());
-    });
-    // With several listeners, every thread: blocked in accept(2), or on its way there.
-    let [_, unix] = families();
-    let addresses = ["127.0.0.1:0", "127.0.0.1:0", "0.0.0.0:0", &unix];
-    let server = Running::start(Model::ThreadPerConnection, &addresses, Limits::default());
-    for endpoint in &server.endpoints {
-        Client::connect(endpoint).asks(b"are you there?");
-    }
-    server.handle.drain();
-    assert_eq!(server.end().accepted, 4);
-}
-
-#[test]
-fn draining_sends_fin_to_idle_clients() {
-    everywhere(|model, address| {
-        let server = Running::start(model, &[address], Limits::default());
-        let mut client = server.client();
-        client.asks(b"one");
-        assert_eq!(server.handle.stats().connections_open, 1);
-        server.handle.drain();
-        server.handle.drain();
-        client.sees_the_end();
-        let stats = server.end();
-        assert_eq!(
-            (stats.accepted, stats.closed(CloseReason::ShutDown)),
-            (1, 1)
-        );
-        assert_eq!((stats.bytes_out, stats.discarded), (3, 0));
-    });
-}
-
-#[test]
-fn draining_ends_a_stream_in_full_flow() {
-    everywhere(|model, address| {
-        let limits = Limits {
-            drain_timeout: Duration::from_secs(2),
-            ..Limits::default()
-        };
-        let server = Running::start(model, &[address], limits);
-        let mut client = server.client();
-        let mut writer = client.0.try_clone().unwrap();
-        let writing = thread::spawn(move || {
-            let pattern: Vec<u8> = (0..=255).collect();
-            while writer.write_all(&pattern).is_ok() {}
-        });
-        let (mut echo, mut drained) = (0_usize, false);
-        let mut buffer = [0; 4096];
-        while let Ok(length @ 1..) = client.0.read(&mut buffer) {
-            let good = |(i, &byte): (usize, &u8)| byte == (echo + i) as u8;
-            assert!(buffer[..length].iter().enumerate().all(good));
-            echo += length;
-            if !drained && echo > 1 << 20 {
-                server.handle.drain();
-                drained = true;
-            }
-        }
-        drop(client);
-        let stats = server.end();
-        writing.join().unwrap();
-        // Shut down if its queue was empty for a moment, else aborted at the drain timeout.
-        let ours = stats.closed(CloseReason::ShutDown) + stats.closed(CloseReason::Aborted);
-        assert_eq!((stats.accepted, ours), (1, 1), "{stats}");
-        assert!(stats.bytes_out >= echo as u64);
-    });
-}
-
-#[test]
-fn a_stop_aborts_a_client_that_never_reads() {
-    everywhere(|model, address| {
-        let server = Running::start_with(model, &[address], Limits::default(), &small_buffers());
-        let mut client = server.client();
-        client.clogs();
-        server.handle.stop();
-        let stats = server.end();
-        assert_eq!((stats.accepted, stats.closed(CloseReason::Aborted)), (1, 1));
-        assert!(stats.discarded > 0 && stats.bytes_out > 0, "{stats}");
-    });
-}
-
-#[test]
-fn draining_aborts_a_client_that_never_reads_at_the_timeout() {
-    everywhere(|model, address| {
-        let limits = Limits {
-            drain_timeout: Duration::from_millis(100),
-            ..Limits::default()
-        };
-        let server = Running::start_with(model, &[address], limits, &small_buffers());
-        let mut client = server.client();
-        client.clogs();
-        let begin = Instant::now();
-        server.handle.drain();
-        let stats = server.end();
-        assert!(begin.elapsed() >= Duration::from_millis(100));
-        assert_eq!((stats.accepted, stats.closed(CloseReason::Aborted)), (1, 1));
-        assert!(stats.discarded > 0, "{stats}");
-    });
-}
-
-#[test]
-fn a_stop_overtakes_a_drain() {
-    everywhere(|model, address| {
-        let limits = Limits {
-            drain_timeout: 10 * DEADLINE,
-            ..Limits::default()
-        };
-        let server = Running::start_with(model, &[address], limits, &small_buffers());
-        let mut client = server.client();
-        client.clogs();
-        server.handle.drain();
-        server.handle.stop();
-        assert_eq!(server.end().closed(CloseReason::Aborted), 1);
     });
 }
 
@@ -531,7 +414,11 @@ fn a_broken_listener_ends_the_server_only_if_it_was_the_last() {
             &BindOptions::default(),
         )
         .unwrap();
-        server.listeners[0].socket.shutdown(Shutdown::Both).unwrap();
+        server.acceptors[0]
+            .bound
+            .socket
+            .shutdown(Shutdown::Both)
+            .unwrap();
         let server = Running::run(server);
         let error = server.result.recv_timeout(DEADLINE).unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
@@ -546,7 +433,11 @@ fn a_broken_listener_ends_the_server_only_if_it_was_the_last() {
         &BindOptions::default(),
     )
     .unwrap();
-    server.listeners[0].socket.shutdown(Shutdown::Both).unwrap();
+    server.acceptors[0]
+        .bound
+        .socket
+        .shutdown(Shutdown::Both)
+        .unwrap();
     let server = Running::run(server);
     Client::connect(&server.endpoints[1]).asks(b"still here");
     server.handle.drain();
@@ -562,7 +453,7 @@ fn a_shortage_pauses_accepting_until_a_connection_closes() {
     let shared = Shared::new(limits);
     let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let stream = Arc::new(Stream::Unix(ours));
-    let number = shared.enter(&stream).unwrap();
+    let number = shared.open(&stream).unwrap();
     drop(stream);
     let begin = Instant::now();
     thread::scope(|scope| {
@@ -570,7 +461,7 @@ fn a_shortage_pauses_accepting_until_a_connection_closes() {
         while shared.stats().accept_pauses == 0 {
             thread::yield_now();
         }
-        shared.leave(number, CloseReason::PeerClosed, Stats::default());
+        shared.close(number, CloseReason::PeerClosed, Stats::default());
     });
     assert!(begin.elapsed() < DEADLINE);
     assert_eq!(shared.stats().check_invariants(), Ok(()));
@@ -668,161 +559,4 @@ fn a_server_that_cannot_start_says_why_and_what_to_do() {
         ..defaults()
     };
     check(threads, &["127.0.0.1:0"], limits, &["read buffer of 0"]);
-}
-
-/// What the scripted socket does at the next call.
-#[derive(Clone, Debug)]
-enum Step {
-    Read(&'static [u8]),
-    Write(usize),
-    Fail(io::ErrorKind),
-}
-
-/// A socket that follows a script, and records what was written to it.
-#[derive(Debug)]
-struct Scripted {
-    steps: VecDeque<Step>,
-    written: Vec<u8>,
-}
-
-impl Read for &mut Scripted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.steps.pop_front() {
-            None => Ok(0),
-            Some(Step::Read(bytes)) => (&mut &*bytes).read(buffer),
-            Some(Step::Fail(kind)) => Err(kind.into()),
-            Some(step) => panic!("a read, and the script says {step:?}"),
-        }
-    }
-}
-
-impl Write for &mut Scripted {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.steps.pop_front() {
-            Some(Step::Write(most)) => {
-                let length = most.min(bytes.len());
-                self.written.extend(&bytes[..length]);
-                Ok(length)
-            }
-            Some(Step::Fail(kind)) => Err(kind.into()),
-            step => panic!("a write, and the script says {step:?}"),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[test]
-fn one_connection_handles_every_result_of_its_socket() {
-    use Step::{Fail, Read, Write};
-    use io::ErrorKind::{BrokenPipe, ConnectionReset, Interrupted, TimedOut, WouldBlock};
-
-    #[track_caller]
-    fn check(steps: Vec<Step>, reason: CloseReason, written: &[u8], unsent: usize) {
-        let mut socket = Scripted {
-            steps: steps.into(),
-            written: Vec::new(),
-        };
-        let mut own = Stats::default();
-        own.open();
-        let ended = connection::echo(&mut socket, &Peer::Unnamed, &mut [0; 8], &mut own);
-        assert_eq!((ended, &socket.written[..]), (reason, written));
-        assert_eq!(own.unsent_bytes, unsent as u64);
-        own.close(ended, unsent);
-        assert_eq!(own.check_invariants(), Ok(()));
-        assert!(socket.steps.is_empty(), "left over: {socket:?}");
-    }
-
-    check(vec![], CloseReason::PeerClosed, b"", 0);
-    check(
-        vec![Read(b"abc"), Write(9)],
-        CloseReason::PeerClosed,
-        b"abc",
-        0,
-    );
-    // Interrupted calls are repeated; short writes continue where they ended.
-    check(
-        vec![
-            Fail(Interrupted),
-            Read(b"abc"),
-            Write(1),
-            Fail(Interrupted),
-            Write(1),
-            Write(1),
-        ],
-        CloseReason::PeerClosed,
-        b"abc",
-        0,
-    );
-    check(
-        vec![Read(b"a"), Write(1), Fail(WouldBlock)],
-        CloseReason::Idle,
-        b"a",
-        0,
-    );
-    check(vec![Fail(ConnectionReset)], CloseReason::Reset, b"", 0);
-    check(vec![Fail(TimedOut)], CloseReason::PeerTimeout, b"", 0);
-    // What was not sent stays unsent.
-    let in_vain = || Fail(WouldBlock);
-    check(
-        vec![Read(b"abc"), Write(1), in_vain(), in_vain(), in_vain()],
-        CloseReason::WriteStall,
-        b"a",
-        2,
-    );
-    // A call that waits in vain does not say that the peer has taken nothing meanwhile.
-    let slowly = [in_vain(), in_vain(), Write(1)];
-    let mut steps = vec![Read(b"abc")];
-    steps.extend([slowly.clone(), slowly.clone(), slowly].concat());
-    check(steps, CloseReason::PeerClosed, b"abc", 0);
-    check(
-        vec![Read(b"abc"), Fail(BrokenPipe)],
-        CloseReason::Reset,
-        b"",
-        3,
-    );
-    check(
-        vec![Read(b"abc"), Write(2), Write(0)],
-        CloseReason::Error,
-        b"ab",
-        1,
-    );
-}
-
-#[test]
-fn the_kernel_wakes_every_accept_when_its_listener_is_shut_down() {
-    for address in families() {
-        let address: Address = address.parse().unwrap();
-        let endpoint = address.resolve().unwrap().remove(0);
-        let bound = BoundSocket::new(&endpoint, &BindOptions::default()).unwrap();
-        let (sender, results) = mpsc::channel();
-        // Three threads are in the call at the shutdown, or on their way to it; the fourth surely calls after it.
-        thread::scope(|scope| {
-            for _ in 0..3 {
-                scope.spawn(|| {
-                    sender.send(None).unwrap();
-                    sender
-                        .send(Some(Stream::accept(&bound).map(|_| ())))
-                        .unwrap();
-                });
-            }
-            for _ in 0..3 {
-                assert!(results.recv_timeout(DEADLINE).unwrap().is_none());
-            }
-            bound.socket.shutdown(Shutdown::Both).unwrap();
-            sender
-                .send(Some(Stream::accept(&bound).map(|_| ())))
-                .unwrap();
-            for _ in 0..4 {
-                let error = results
-                    .recv_timeout(DEADLINE)
-                    .unwrap()
-                    .unwrap()
-                    .unwrap_err();
-                assert_eq!(accept::classify(&error), AcceptError::Listener, "{error}");
-            }
-        });
-    }
 }
