@@ -573,7 +573,7 @@ mod tests {
         let mut one = Stats::default();
         one.open();
         one.close(CloseReason::Idle, 0);
-        one.accept_error(&io::Error::from_raw_os_error(24));
+        one.accept_error(&io::Error::from_raw_os_error(libc::EMFILE));
         let mut sum = one.clone();
         sum.merge(&one);
         assert_eq!(

@@ -422,7 +422,7 @@ fn a_broken_listener_ends_the_server_only_if_it_was_the_last() {
         let server = Running::run(server);
         let error = server.result.recv_timeout(DEADLINE).unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-        assert_eq!(server.handle.stats().accept_errors[&22], 1);
+        assert_eq!(server.handle.stats().accept_errors[&libc::EINVAL], 1);
     }
     let addresses = ["127.0.0.1:0", "127.0.0.1:0"].map(|text| text.parse().unwrap());
     let model = Model::ThreadPerConnection;

@@ -3,7 +3,7 @@
 //! What may live in this file: the one table of exit codes, the one-word kinds that scripts match on, and the type that
 //! carries an error to the only place that prints it. What may not: deciding that something has failed.
 
-use crate::net::Escaped;
+use crate::net::escape::Escaped;
 use std::fmt;
 use std::process::ExitCode;
 

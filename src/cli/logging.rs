@@ -10,7 +10,7 @@
 //! What may live in this file: filters, and the form of a line. What may not: deciding what is worth a line.
 
 use super::output::{LineWriter, NonBlockingWriter};
-use crate::net::Escaped;
+use crate::net::escape::Escaped;
 use env_logger::Target;
 use std::io::{self, Write};
 use std::os::fd::AsFd;

@@ -18,7 +18,7 @@ mod list;
 #[cfg(test)]
 mod tests;
 
-use crate::net::Escaped;
+use crate::net::escape::Escaped;
 use decimal::{Decimal, split};
 pub(crate) use list::List;
 use std::fmt;

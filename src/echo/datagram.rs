@@ -247,10 +247,7 @@ fn echo_one<D: Datagrams>(
         match socket.reply(datagram, path) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Linux returns ENOBUFS (105) if the queue of the network device is full, which passes as a full send buffer does.
-            Err(error)
-                if error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(105) =>
-            {
+            Err(error) if accept::is_send_queue_full(&error) => {
                 return Err(DropReason::WouldBlock);
             }
             Err(error) => {

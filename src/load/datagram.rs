@@ -305,5 +305,5 @@ fn header(socket: u32, number: u64) -> [u8; HEADER_BYTES] {
 
 /// Whether an error means the fate of a datagram, and not that of the socket.
 fn is_loss(error: &std::io::Error) -> bool {
-    error.kind() == ErrorKind::ConnectionRefused || error.raw_os_error() == Some(nix::libc::ENOBUFS)
+    error.kind() == ErrorKind::ConnectionRefused || error.raw_os_error() == Some(libc::ENOBUFS)
 }

@@ -302,7 +302,7 @@ impl Fault {
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
-        use nix::libc::{EADDRNOTAVAIL, EMFILE, ENFILE};
+        use libc::{EADDRNOTAVAIL, EMFILE, ENFILE};
         let kind = match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => FaultKind::Refused,
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => FaultKind::Reset,
@@ -539,7 +539,7 @@ mod tests {
 
     #[test]
     fn limits_of_our_own_are_not_taken_for_faults_of_the_servers() {
-        use nix::libc::{EADDRNOTAVAIL, ECONNREFUSED, ECONNRESET, EMFILE, ETIMEDOUT};
+        use libc::{EADDRNOTAVAIL, ECONNREFUSED, ECONNRESET, EMFILE, ETIMEDOUT};
         let kind = |errno| Fault::from(io::Error::from_raw_os_error(errno)).kind;
         assert_eq!(kind(EADDRNOTAVAIL), FaultKind::NoPort);
         assert_eq!(kind(EMFILE), FaultKind::NoDescriptor);

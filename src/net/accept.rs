@@ -1,15 +1,14 @@
-//! What an error of accept(2), or of recv(2) at a datagram socket, means: for this one client, for all of them, or for the
-//! socket.
+//! What an error of accept(2), or of recv(2) at a datagram socket, means: whether it concerns one client, a resource of the
+//! system, or the socket itself.
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
-//! Both the event loop and the blocking models ask here. What to do about it is theirs: the loop holds new connections back by a
-//! timer, a thread sleeps.
+//! The event loop and the blocking models both use this classification. They react differently: the loop pauses accepting
+//! by a timer, a thread sleeps.
 //!
-//! A socket is given up only for an error that says of the descriptor itself that it can never work again. Everything
-//! else may pass, whatever it is: a security module or a seccomp profile answers `EPERM` until it is changed, a network is
-//! down until it is up. An error that does not pass must not be met in a loop, however, so a socket that fails again and
-//! again rests ([`RetryDelay`]).
+//! A socket is closed only for an error that says that its descriptor can never work again. Every other error may pass: a
+//! security module or a seccomp profile returns `EPERM` until it is changed, a network is down until it is up. An error
+//! that does not pass must not become a busy loop, so a socket that fails again and again pauses ([`RetryDelay`]).
 
 use std::io;
 use std::time::Duration;
@@ -19,42 +18,18 @@ use std::time::Duration;
 pub enum AcceptError {
     /// The queue is empty.
     WouldBlock,
-    /// This one client came to nothing; the next one may be fine.
+    /// This connection failed; the next one may be fine.
     Connection,
-    /// There is no room in the system: wait.
+    /// The process or the system lacks a resource: wait. The text says which one, and the remedy.
     Resources(&'static str),
     /// An error that the man page does not name. It may pass, or not.
     Unknown,
-    /// The descriptor is closed, is no socket, or does not listen: this will not change.
+    /// The descriptor is closed, is no socket, or does not listen. This is permanent.
     Listener,
 }
 
-/// The errnos by their Linux numbers, which std does not name. Elsewhere the numbers differ, so the classes by
-/// [`io::ErrorKind`] below must do, and what remains unknown pauses the listener: neither lost nor spinning.
-#[cfg(target_os = "linux")]
-mod errno {
-    pub(super) const EPERM: i32 = 1;
-    pub(super) const EBADF: i32 = 9;
-    pub(super) const ENOMEM: i32 = 12;
-    pub(super) const EINVAL: i32 = 22;
-    pub(super) const ENFILE: i32 = 23;
-    pub(super) const EMFILE: i32 = 24;
-    pub(super) const ENONET: i32 = 64;
-    pub(super) const EPROTO: i32 = 71;
-    pub(super) const ENOTSOCK: i32 = 88;
-    pub(super) const EMSGSIZE: i32 = 90;
-    pub(super) const ENOPROTOOPT: i32 = 92;
-    pub(super) const EOPNOTSUPP: i32 = 95;
-    pub(super) const ENETDOWN: i32 = 100;
-    pub(super) const ENETUNREACH: i32 = 101;
-    pub(super) const ENOBUFS: i32 = 105;
-    pub(super) const ETIMEDOUT: i32 = 110;
-    pub(super) const EHOSTDOWN: i32 = 112;
-    pub(super) const EHOSTUNREACH: i32 = 113;
-}
-
-/// What an error of accept(2) means. The man page asks for the network errors of the new connection to be treated like
-/// `EAGAIN`; it means: go on with the next.
+/// Classifies an error of accept(2). Network errors of the new connection are to be treated like `EAGAIN` according to the
+/// man page, by which it means: try the next one.
 pub fn classify(error: &io::Error) -> AcceptError {
     match error.kind() {
         io::ErrorKind::WouldBlock => return AcceptError::WouldBlock,
@@ -63,49 +38,49 @@ pub fn classify(error: &io::Error) -> AcceptError {
         }
         _ => {}
     }
-    #[cfg(target_os = "linux")]
     match error.raw_os_error() {
-        Some(errno::EMFILE) => {
+        Some(libc::EMFILE) => {
             return AcceptError::Resources(
                 "this process has no descriptors left; raise its limit (`ulimit -n`, LimitNOFILE= of systemd)",
             );
         }
-        Some(errno::ENFILE) => {
+        Some(libc::ENFILE) => {
             return AcceptError::Resources(
                 "the system has no descriptors left; raise `sysctl fs.file-max`",
             );
         }
-        Some(errno::ENOBUFS) => {
+        Some(libc::ENOBUFS) => {
             return AcceptError::Resources(
                 "the system has no socket buffers left; see `sysctl net.ipv4.tcp_mem`",
             );
         }
-        Some(errno::ENOMEM) => {
+        Some(libc::ENOMEM) => {
             return AcceptError::Resources(
                 "the system has no memory left; see `free -m`, and hold fewer connections",
             );
         }
-        Some(errno::EBADF | errno::EINVAL | errno::ENOTSOCK) => return AcceptError::Listener,
-        // EPERM: a firewall's rule forbids this one.
+        Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK) => return AcceptError::Listener,
+        // EPERM: a firewall rule forbids this connection.
         Some(
-            errno::EPERM
-            | errno::EPROTO
-            | errno::ENOPROTOOPT
-            | errno::ENONET
-            | errno::EOPNOTSUPP
-            | errno::ENETDOWN
-            | errno::ENETUNREACH
-            | errno::ETIMEDOUT
-            | errno::EHOSTDOWN
-            | errno::EHOSTUNREACH,
+            libc::EPERM
+            | libc::EPROTO
+            | libc::ENOPROTOOPT
+            | libc::EOPNOTSUPP
+            | libc::ENETDOWN
+            | libc::ENETUNREACH
+            | libc::ETIMEDOUT
+            | libc::EHOSTDOWN
+            | libc::EHOSTUNREACH,
         ) => return AcceptError::Connection,
+        #[cfg(target_os = "linux")]
+        Some(libc::ENONET) => return AcceptError::Connection,
         _ => {}
     }
     AcceptError::Unknown
 }
 
-/// What an error of recv(2) at a datagram socket means. Most are errors of an answer that was sent earlier (its receiver
-/// was not there, a router refused it), which udp(7) tells by the next call; they say nothing about the next datagram.
+/// Classifies an error of recv(2) at a datagram socket. Most are errors of an earlier answer (no socket at its destination,
+/// a router refused it), which udp(7) reports by the next call; they say nothing about the next datagram.
 pub fn judge_receive(error: &io::Error) -> AcceptError {
     use io::ErrorKind::{
         ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
@@ -119,32 +94,38 @@ pub fn judge_receive(error: &io::Error) -> AcceptError {
         }
         _ => {}
     }
-    #[cfg(target_os = "linux")]
     match error.raw_os_error() {
-        Some(errno::EBADF | errno::ENOTSOCK) => return AcceptError::Listener,
-        // What an ICMP message may say of an earlier answer (net/ipv4/icmp.c, icmp_err_convert).
+        Some(libc::EBADF | libc::ENOTSOCK) => return AcceptError::Listener,
+        // What an ICMP message may report of an earlier answer (net/ipv4/icmp.c, icmp_err_convert).
         Some(
-            errno::EPROTO
-            | errno::ENOPROTOOPT
-            | errno::EMSGSIZE
-            | errno::ENONET
-            | errno::EOPNOTSUPP
-            | errno::EHOSTDOWN
-            | errno::ENOBUFS,
+            libc::EPROTO
+            | libc::ENOPROTOOPT
+            | libc::EMSGSIZE
+            | libc::EOPNOTSUPP
+            | libc::EHOSTDOWN
+            | libc::ENOBUFS,
         ) => return AcceptError::Connection,
+        #[cfg(target_os = "linux")]
+        Some(libc::ENONET) => return AcceptError::Connection,
         _ => {}
     }
     AcceptError::Unknown
 }
 
-/// So many errors in a row that concern one client or datagram each are one error that concerns them all.
+/// Whether an error of send(2) at a datagram socket means that a queue is full: that of the socket, or on Linux (`ENOBUFS`)
+/// that of the network interface.
+pub fn is_send_queue_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
+}
+
+/// After this many errors in a row that concern one client or datagram each, the socket pauses: the cause is a common one.
 const ERRORS_IN_A_ROW: u32 = 64;
-/// The longest pause, unless the first one is longer: so long at most it takes until a socket whose trouble is over is
-/// served again.
+/// The longest pause, unless the first one is longer: the longest time until a socket whose errors have ended is served
+/// again.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// When a socket whose calls fail is tried again: at once as long as the errors may concern one client each, then after
-/// pauses that double. One call that goes well makes it start over.
+/// The backoff of a socket whose calls fail: it is tried again at once while the errors may concern one client each, then
+/// after pauses that double. A call that succeeds resets it.
 #[derive(Debug, Default)]
 pub struct RetryDelay {
     errors: u32,
@@ -152,8 +133,8 @@ pub struct RetryDelay {
 }
 
 impl RetryDelay {
-    /// So many calls failed, the last one with this verdict. The pause that is due now, if one is; `first` is the length
-    /// of the first.
+    /// Records that this many calls failed, the last one with this verdict, and returns the pause that is due now, if any.
+    /// `first` is the length of the first pause.
     pub fn failed(
         &mut self,
         calls: usize,
@@ -174,7 +155,7 @@ impl RetryDelay {
         Some(self.pause)
     }
 
-    /// A call went well, or found nothing to do.
+    /// Records a call that succeeded, or found an empty queue.
     pub fn succeeded(&mut self) {
         *self = Self::default();
     }
@@ -185,46 +166,80 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_errno_of_the_man_page_has_its_verdict() {
+    fn every_errno_of_accept_has_its_class() {
         let judged = |errno| classify(&io::Error::from_raw_os_error(errno));
-        assert_eq!(judged(11), AcceptError::WouldBlock); // EAGAIN
-        for errno in [1, 4, 64, 71, 92, 95, 100, 101, 103, 110, 112, 113] {
+        assert_eq!(judged(libc::EAGAIN), AcceptError::WouldBlock);
+        for errno in [
+            libc::EPERM,
+            libc::EINTR,
+            libc::ENONET,
+            libc::EPROTO,
+            libc::ENOPROTOOPT,
+            libc::EOPNOTSUPP,
+            libc::ENETDOWN,
+            libc::ENETUNREACH,
+            libc::ECONNABORTED,
+            libc::ETIMEDOUT,
+            libc::EHOSTDOWN,
+            libc::EHOSTUNREACH,
+        ] {
             assert_eq!(judged(errno), AcceptError::Connection, "errno {errno}");
         }
-        for errno in [9, 22, 88] {
+        for errno in [libc::EBADF, libc::EINVAL, libc::ENOTSOCK] {
             assert_eq!(judged(errno), AcceptError::Listener, "errno {errno}");
         }
-        for errno in [5, 13, 14, 38, 121] {
+        for errno in [
+            libc::EIO,
+            libc::EACCES,
+            libc::EFAULT,
+            libc::ENOSYS,
+            libc::EREMOTEIO,
+        ] {
             assert_eq!(judged(errno), AcceptError::Unknown, "errno {errno}");
         }
-        let texts: std::collections::HashSet<_> = [12, 23, 24, 105]
-            .map(|errno| match judged(errno) {
-                AcceptError::Resources(text) => text,
-                other => panic!("errno {errno} is {other:?}"),
-            })
-            .into();
-        assert_eq!(texts.len(), 4, "each shortage has a text of its own");
+        let texts: std::collections::HashSet<_> =
+            [libc::ENOMEM, libc::ENFILE, libc::EMFILE, libc::ENOBUFS]
+                .map(|errno| match judged(errno) {
+                    AcceptError::Resources(text) => text,
+                    other => panic!("errno {errno} is {other:?}"),
+                })
+                .into();
+        assert_eq!(texts.len(), 4, "each resource has a text of its own");
     }
 
-    /// Only an error of the descriptor itself closes a datagram socket.
+    /// Only an error of the descriptor closes a datagram socket.
     #[test]
-    fn every_errno_of_receive_has_its_verdict() {
+    fn every_errno_of_recv_has_its_class() {
         let judged = |errno| judge_receive(&io::Error::from_raw_os_error(errno));
         for errno in 1..134 {
             let verdict = judged(errno);
             assert_eq!(
                 verdict == AcceptError::Listener,
-                [9, 88].contains(&errno),
+                [libc::EBADF, libc::ENOTSOCK].contains(&errno),
                 "errno {errno}"
             );
         }
-        assert_eq!(judged(11), AcceptError::WouldBlock);
+        assert_eq!(judged(libc::EAGAIN), AcceptError::WouldBlock);
         for errno in [
-            1, 4, 12, 13, 71, 90, 92, 95, 100, 101, 104, 105, 111, 112, 113,
+            libc::EPERM,
+            libc::EINTR,
+            libc::ENOMEM,
+            libc::EACCES,
+            libc::EPROTO,
+            libc::EMSGSIZE,
+            libc::ENOPROTOOPT,
+            libc::EOPNOTSUPP,
+            libc::ENETDOWN,
+            libc::ENETUNREACH,
+            libc::ECONNRESET,
+            libc::ENOBUFS,
+            libc::ECONNREFUSED,
+            libc::EHOSTDOWN,
+            libc::EHOSTUNREACH,
         ] {
             assert_eq!(judged(errno), AcceptError::Connection, "errno {errno}");
         }
-        assert_eq!(judged(38), AcceptError::Unknown);
+        assert_eq!(judged(libc::ENOSYS), AcceptError::Unknown);
     }
 
     #[test]
@@ -244,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_single_clients_pause_nothing_until_there_is_nothing_else() {
+    fn errors_of_single_clients_pause_after_64_in_a_row() {
         let first = Duration::from_millis(100);
         let mut delay = RetryDelay::default();
         let fail = |delay: &mut RetryDelay, count| {
@@ -256,7 +271,7 @@ mod tests {
         assert_eq!(delay.failed(1, AcceptError::Connection, first), Some(first));
         assert!(
             !fail(&mut delay, ERRORS_IN_A_ROW - 1),
-            "each retry looks at several"
+            "each retry allows several"
         );
         assert_eq!(
             delay.failed(1, AcceptError::Connection, first),

@@ -1,4 +1,4 @@
-//! Addresses as people write them, and as sockets are bound to.
+//! Addresses in text form, and the endpoints that sockets are bound to.
 //!
 //! Unpromised as a path: programs take these items from [`net`](super).
 //!
@@ -13,7 +13,8 @@
 //! [`Address::resolve`] asks the system for the [`Endpoint`]s behind it, which may be several: `localhost` is usually both
 //! 127.0.0.1 and ::1.
 
-use super::Escaped;
+use super::escape::Escaped;
+use socket2::SockAddr;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -21,7 +22,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// An address as it was written. Parse one with [`str::parse`].
+/// An address as it was written, not resolved. Parse one with [`str::parse`].
 ///
 /// ```
 /// use echo_reactor::net::Address;
@@ -42,30 +43,30 @@ pub enum Address {
     UnixDatagram(UnixName),
 }
 
-/// A host, by name or by number, and a port. An empty host means all interfaces.
+/// A host, by name or as an IP address, and a port. An empty host means all interfaces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
-    /// Without the brackets of an IPv6 address.
+    /// The host, without the brackets of an IPv6 address.
     pub host: String,
-    /// 0 lets the system pick one.
+    /// The port. 0 lets the system choose one.
     pub port: u16,
 }
 
-/// Where a Unix socket is found.
+/// The name of a Unix socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum UnixName {
     /// A file.
     Path(PathBuf),
-    /// A name without a file, in a space that only Linux has.
+    /// A name in the abstract namespace, without a file (Linux only).
     Abstract(String),
 }
 
-/// An address together with the endpoints that the resolver has found behind it.
+/// An address together with the endpoints that it was resolved to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// What was written.
+    /// The address that was written.
     pub address: Address,
-    /// At least one, in the resolver's order.
+    /// The endpoints, at least one, in the order of the resolver.
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -84,13 +85,13 @@ pub enum Endpoint {
 }
 
 impl Address {
-    /// The endpoints behind this address: all those that the system's resolver knows, each once.
+    /// Resolves the address to all endpoints that the system's resolver knows, each once.
     ///
     /// A name can block for as long as resolv.conf(5) allows, half a minute with its defaults: getaddrinfo(3) has no
-    /// deadline. Numbers and paths ([`Address::needs_resolver`]) never block.
+    /// deadline. IP addresses and paths ([`Address::needs_resolver`]) never block.
     ///
     /// # Errors
-    /// What the resolver said, for example that there is no such host.
+    /// Those of getaddrinfo(3), for example that there is no such host.
     pub fn resolve(&self) -> io::Result<Vec<Endpoint>> {
         match self {
             Self::Tcp(host) => Ok(host.resolve()?.into_iter().map(Endpoint::Tcp).collect()),
@@ -102,13 +103,13 @@ impl Address {
 }
 
 impl Address {
-    /// Whether it is one of datagrams.
+    /// Whether the address is one of datagrams.
     #[must_use]
     pub fn is_datagram(&self) -> bool {
         matches!(self, Self::Udp(_) | Self::UnixDatagram(_))
     }
 
-    /// Whether its host is a name, so that resolving it may take time and may yield several endpoints.
+    /// Whether the host is a name, so that resolving it may block and may yield several endpoints.
     #[must_use]
     pub fn needs_resolver(&self) -> bool {
         match self {
@@ -119,7 +120,7 @@ impl Address {
 }
 
 impl HostPort {
-    /// Numbers are empty (all interfaces), IPv4, or IPv6 with a zone or without; only IPv6 has colons.
+    /// Hosts that are no names: empty (all interfaces), IPv4, or IPv6 with a zone or without. Only IPv6 has colons.
     fn is_name(&self) -> bool {
         let is_number = self.host.parse::<Ipv4Addr>().is_ok() || self.host.contains(':');
         !self.host.is_empty() && !is_number
@@ -150,16 +151,16 @@ impl HostPort {
     }
 }
 
-/// An IPv4-mapped address as the IPv4 address that it stands for: `::ffff:0.0.0.0` is a wildcard, and a socket of IPv6
-/// alone could be bound to neither.
+/// Converts an IPv4-mapped address to IPv4: `::ffff:0.0.0.0` is a wildcard, and an IPv6-only socket could not be bound to
+/// such an address.
 fn without_mapping(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
-        IpAddr::V6(_) => address, // with its scope
+        IpAddr::V6(_) => address, // with its scope id
     }
 }
 
-/// Why a text is no address.
+/// Why a text is not an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressError {
     text: String,
@@ -170,7 +171,7 @@ pub struct AddressError {
 enum Problem {
     Empty,
     Scheme(String),
-    /// With an example that has one.
+    /// Contains an example with a port.
     NoPort(String),
     PortAlone(String),
     Port(String),
@@ -203,11 +204,11 @@ impl fmt::Display for AddressError {
             ),
             Problem::PortAlone(port) => write!(
                 f,
-                "it has no host; write 127.0.0.1:{port} for this machine alone, or :{port} for all interfaces",
+                "it has no host; write 127.0.0.1:{port} for this machine only, or :{port} for all interfaces",
             ),
             Problem::Asterisk(port) => write!(
                 f,
-                "'*' is no host; write :{} for all interfaces",
+                "'*' is not a host; write :{} for all interfaces",
                 Escaped::new(port)
             ),
             Problem::BarePath => write!(
@@ -216,11 +217,11 @@ impl fmt::Display for AddressError {
             ),
             Problem::Colons => write!(
                 f,
-                "it has a ':' too many; write host:port or scheme://host:port, for example udp://127.0.0.1:50007"
+                "it has one ':' too many; write host:port or scheme://host:port, for example udp://127.0.0.1:50007"
             ),
             Problem::Port(port) => write!(
                 f,
-                "'{}' is no port; ports are 0 to 65535",
+                "'{}' is not a port; ports are 0 to 65535",
                 Escaped::new(port)
             ),
             Problem::Brackets => write!(
@@ -231,7 +232,7 @@ impl fmt::Display for AddressError {
             Problem::RelativePath => {
                 write!(
                     f,
-                    "a socket's path starts at the root; write unix:///path (three slashes) or unix://@name"
+                    "the path of a socket has to be absolute; write unix:///path (three slashes) or unix://@name"
                 )
             }
             Problem::LongPath(bytes) => {
@@ -240,14 +241,14 @@ impl fmt::Display for AddressError {
                     "its path has {bytes} bytes, and unix(7) allows {UNIX_PATH_MAX}; use a shorter one"
                 )
             }
-            Problem::Nul => write!(f, "it has a NUL byte in it; leave that out"),
+            Problem::Nul => write!(f, "it contains a NUL byte; leave that out"),
         }
     }
 }
 
 impl std::error::Error for AddressError {}
 
-/// The bytes that a Unix socket's path may have: `sun_path` of unix(7), less the NUL at its end.
+/// How many bytes the path of a Unix socket may have: `sun_path` of unix(7), less the NUL at its end.
 pub const UNIX_PATH_MAX: usize = 107;
 
 impl FromStr for Address {
@@ -279,7 +280,7 @@ impl HostPort {
         let no_port = |host: &str| Problem::NoPort(format!("{host}:50007"));
         let (host, port) = match text.rsplit_once(':') {
             _ if text.starts_with(['/', '@', '.']) => return Err(Problem::BarePath),
-            // The last colon of `[::1]` stands inside of the brackets.
+            // The last colon of `[::1]` is inside the brackets.
             _ if text.starts_with('[') && text.ends_with(']') => {
                 Self::parse_ipv6(&text[1..])?;
                 return Err(no_port(text));
@@ -291,7 +292,7 @@ impl HostPort {
         };
         let host = match host.strip_prefix('[') {
             Some(rest) => Self::parse_ipv6(rest)?,
-            // `::1` would be read as the host `:` with port 1: surely not what was meant.
+            // `::1` would be parsed as the host `:` with port 1, which cannot be meant.
             None if text.parse::<Ipv6Addr>().is_ok() || host.parse::<Ipv6Addr>().is_ok() => {
                 return Err(Problem::Brackets);
             }
@@ -302,7 +303,7 @@ impl HostPort {
             None => host,
         };
         match port.parse() {
-            // `parse` alone would take "+1" for a port.
+            // `parse` by itself would accept "+1" as a port.
             Ok(number) if is_number(port) => Ok(Self {
                 host: host.to_owned(),
                 port: number,
@@ -312,7 +313,7 @@ impl HostPort {
         }
     }
 
-    /// What follows an opening bracket: an IPv6 address, perhaps with a zone (`fe80::1%eth0`), and the closing one.
+    /// Parses what follows an opening bracket: an IPv6 address, possibly with a zone (`fe80::1%eth0`), and the closing one.
     fn parse_ipv6(rest: &str) -> Result<&str, Problem> {
         let host = rest.strip_suffix(']').ok_or(Problem::Brackets)?;
         let (address, zone) = host.split_once('%').unwrap_or((host, ""));
@@ -339,6 +340,22 @@ impl UnixName {
             0 => Err(Problem::NoPath),
             1..=UNIX_PATH_MAX => Ok(name),
             _ => Err(Problem::LongPath(bytes)),
+        }
+    }
+}
+
+impl UnixName {
+    /// Converts the name for the system. An abstract name starts with a NUL byte (unix(7)).
+    pub(crate) fn to_sock_addr(&self) -> io::Result<SockAddr> {
+        match self {
+            Self::Path(path) => SockAddr::unix(path),
+            Self::Abstract(name) if cfg!(target_os = "linux") => {
+                SockAddr::unix(format!("\0{name}"))
+            }
+            Self::Abstract(_) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "abstract names exist on Linux only; use a path",
+            )),
         }
     }
 }
@@ -385,7 +402,7 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
-    /// Its IP address and port, if it has them.
+    /// Returns the IP address and port, if the endpoint has them.
     #[must_use]
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
@@ -394,7 +411,7 @@ impl Endpoint {
         }
     }
 
-    /// The same endpoint for IPv4, if this is the IPv6 wildcard: what to bind where the machine has no IPv6.
+    /// Returns the IPv4 wildcard with the same port if this is the IPv6 wildcard: it is bound where the machine has no IPv6.
     #[must_use]
     pub fn ipv4_wildcard(&self) -> Option<Self> {
         let ipv4 = |address: &SocketAddr| {
@@ -444,7 +461,7 @@ mod tests {
         check("unixgram://@echo", "unixgram://@echo");
     }
 
-    /// RFC 3986, 3.1: schemes are case-insensitive. Paths and hosts keep their letters.
+    /// RFC 3986, 3.1: schemes are case-insensitive. Paths and hosts are left unchanged.
     #[test]
     fn schemes_may_be_written_in_capitals() {
         check("TCP://localhost:7", "tcp://localhost:7");
@@ -454,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn names_alone_need_the_resolver() {
+    fn only_names_need_the_resolver() {
         let needs = |text: &str| text.parse::<Address>().unwrap().needs_resolver();
         for name in ["localhost:7", "udp://example.org:7", "a.b:7"] {
             assert!(needs(name), "{name}");
@@ -481,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_named_with_the_remedy() {
+    fn the_error_says_what_is_wrong_with_an_address() {
         check("", "it is empty");
         check(
             "localhost",
@@ -506,15 +523,18 @@ mod tests {
         check("/tmp/echo.sock", "write unix:///path");
         check("@echo", "write unix:///path");
         check("unix:/tmp/echo.sock", "write unix:///path");
-        check("udp:localhost:7", "':' too many");
+        check("udp:localhost:7", "one ':' too many");
         check("localhost:7:8", "':' too many");
         check("[::1", "in brackets");
         check("[]", "in brackets");
         check("::1", "in brackets");
         check("fe80::1:7", "in brackets");
-        check("localhost:http", "'http' is no port; ports are 0 to 65535");
-        check("localhost:+80", "'+80' is no port");
-        check("localhost:65536", "'65536' is no port");
+        check(
+            "localhost:http",
+            "'http' is not a port; ports are 0 to 65535",
+        );
+        check("localhost:+80", "'+80' is not a port");
+        check("localhost:65536", "'65536' is not a port");
         check("::1:7", "in brackets");
         check("[::1:7", "in brackets");
         check("[[::1]:7", "in brackets");
@@ -535,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn all_interfaces_are_one_dual_stack_endpoint_with_a_fall_back() {
+    fn all_interfaces_are_one_dual_stack_endpoint_with_a_fallback() {
         let endpoints = ":7".parse::<Address>().unwrap().resolve().unwrap();
         assert_eq!(endpoints, [Endpoint::Tcp("[::]:7".parse().unwrap())]);
         assert_eq!(

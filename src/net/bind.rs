@@ -1,13 +1,14 @@
-//! Bind and listen: where both the event loop and the blocking models start from.
+//! Bind and listen: both the event loop and the blocking models start from these sockets.
 //!
 //! Unpromised as a path: programs take these items from [`net`](super).
 //!
-//! Listeners are made with socket2 rather than by mio's or std's `bind`, which listen with a queue of 128: a burst of a
-//! few hundred clients overflows that, and whoever is dropped tries again after a whole second. Options that a
-//! connection inherits on Linux (TCP_NODELAY, buffer sizes, keepalive) are set once, on the listener.
+//! Listeners are made with socket2 rather than by mio's or std's `bind`, which listen with a backlog of 128: a burst of a
+//! few hundred clients overflows that accept queue, and a SYN that was dropped is retransmitted after a whole second.
+//! Socket options that a connection inherits on Linux (TCP_NODELAY, buffer sizes, keepalive) are set once, on the listener.
 
+use super::address::{Address, Endpoint, Resolved, UnixName};
+use super::escape::Escaped;
 use super::socket_file::SocketFile;
-use super::{Address, Endpoint, Escaped, Resolved, UnixName};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::io;
@@ -15,21 +16,23 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-/// How sockets are bound: queue length, permissions and socket options. The default leaves them to the system.
+/// How sockets are bound: backlog, permission bits and socket options. The default is the longest accept queue, Unix
+/// sockets that only their owner may use, and the socket options of the system.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BindOptions {
-    /// Length of the accept queue; the kernel cuts it to `net.core.somaxconn`.
+    /// Length of the accept queue (the backlog of listen(2)); the kernel cuts it to `net.core.somaxconn`.
     pub backlog: i32,
     /// Whether an IPv6 socket refuses IPv4 clients.
     pub ipv6_only: bool,
-    /// Permission bits of a Unix socket's file. Whoever may write to it may connect.
+    /// Permission bits of a Unix socket's file. Users with write permission may connect.
     pub unix_mode: u32,
     /// SO_SNDBUF of each connection, in bytes.
     pub send_buffer_bytes: Option<usize>,
     /// SO_RCVBUF of each connection, in bytes.
     pub receive_buffer_bytes: Option<usize>,
-    /// Idle time before TCP probes the peer; probes follow at a third of it, three unanswered ones end it.
+    /// Idle time before TCP probes the peer (SO_KEEPALIVE). Probes follow at a third of it; after three unanswered ones the
+    /// connection ends.
     pub keepalive: Option<Duration>,
     /// How long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT).
     pub user_timeout: Option<Duration>,
@@ -49,7 +52,8 @@ impl Default for BindOptions {
     }
 }
 
-/// What each connection is to have that is not every system's connections have from their listener.
+/// Socket options for accepted connections. Linux lets most be inherited from the listener; elsewhere they are set one by
+/// one.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamOptions {
     keepalive: Option<Duration>,
@@ -69,27 +73,28 @@ impl StreamOptions {
     }
 }
 
-/// A bound and listening socket, blocking as yet: what both the event loop and the blocking model start from.
+/// A bound socket that listens if it is a stream socket, and is still blocking.
 #[derive(Debug)]
 pub struct BoundSocket {
-    /// Its file, for a Unix socket that has one. It comes first, to be dropped first: a file whose socket is closed looks
-    /// like a dead server's, and the next server must not replace it just before it is removed.
+    /// The file of a Unix socket, if it has one. The field comes first, to be dropped first: a file whose socket is closed
+    /// looks like that of a dead server, and the next server must not replace it just before it is removed here.
     pub(crate) file: Option<SocketFile>,
     pub(crate) socket: Socket,
     /// Its address, with the port that the system chose.
     pub(crate) endpoint: Endpoint,
-    /// How many options could not be set that a server can do without.
+    /// How many socket options could not be set. The socket can be served without them.
     pub(crate) option_errors: u32,
 }
 
 impl BoundSocket {
-    /// Binds and listens, on a stream endpoint or on a datagram one (which has nothing to listen to).
+    /// Binds an endpoint, and listens if it is one of streams.
     ///
     /// # Errors
-    /// What the system said. `AddrInUse` for a Unix socket's path means that a living server answers there.
+    /// Those of socket(2), bind(2) and listen(2). `AddrInUse` for the path of a Unix socket means that a running server has
+    /// that socket open.
     pub fn new(endpoint: &Endpoint, options: &BindOptions) -> io::Result<Self> {
         match (Self::bind(endpoint, options), endpoint.ipv4_wildcard()) {
-            // A listener for IPv6 alone has nothing to fall back to.
+            // A listener for IPv6 only cannot fall back to IPv4.
             (Err(error), Some(ipv4)) if is_without_ipv6(&error) && !options.ipv6_only => {
                 log::warn!("{endpoint}: {error}; this machine has no IPv6, and {ipv4} serves IPv4");
                 Self::bind(&ipv4, options)
@@ -100,11 +105,11 @@ impl BoundSocket {
 
     fn bind(endpoint: &Endpoint, options: &BindOptions) -> io::Result<Self> {
         let mut bound = Self::bind_and_listen(endpoint, options)?;
-        // A socket's file gets its name last of all: whoever finds it finds a server that answers.
+        // The file of a socket gets its name last of all, so that a client that finds it finds a server that listens.
         let mut attempts = 0;
         while let Some(file) = &mut bound.file {
             match file.publish() {
-                // Another process took the staging directory away. A socket cannot be bound twice, so a new one is.
+                // Another process removed the staging directory. A socket cannot be bound twice, so a new one is made.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < 3 => {
                     attempts += 1;
                     bound = Self::bind_and_listen(endpoint, options)?;
@@ -150,8 +155,8 @@ impl BoundSocket {
         }
         let mut option_errors = 0;
         if kind == Type::STREAM {
-            // A server that starts again must not wait for the TIME_WAIT of its former life. (On UDP the same option
-            // would let a second server steal the port.)
+            // A server that is restarted must not wait until its old connections leave TIME_WAIT. (On UDP the same option
+            // would let a second server take the port.)
             option_errors += failed("SO_REUSEADDR", socket.set_reuse_address(true));
         }
         socket.bind(&SockAddr::from(address))?;
@@ -191,9 +196,10 @@ impl BoundSocket {
 }
 
 impl StreamOptions {
-    /// The options of a TCP connection: no waiting for more bytes to fill a segment (an echo is all there is, and Nagle's
-    /// wait would meet the peer's delayed acknowledgement: 40 ms), and the two ways of finding out that a peer is gone, if
-    /// wanted. How many could not be set: a connection can be served without them all.
+    /// Sets the options of a TCP connection, and returns how many could not be set; a connection can be served without them.
+    ///
+    /// TCP_NODELAY, since no more bytes follow an echo: Nagle's algorithm would wait for the delayed acknowledgement of the
+    /// peer, 40 ms. Keepalive and TCP_USER_TIMEOUT find out that a peer is gone, if that is wanted.
     pub(super) fn set_tcp(self, socket: &SockRef<'_>) -> u32 {
         let mut errors = failed("TCP_NODELAY", socket.set_tcp_nodelay(true));
         if let Some(idle) = self.keepalive {
@@ -216,12 +222,13 @@ impl StreamOptions {
         errors
     }
 
-    /// The buffers of a datagram socket. They are few, and not one a connection, so a bound on a connection's memory does
-    /// not shrink them: a buffer smaller than one datagram would lose the largest ones, silently on the way in and with
-    /// `EMSGSIZE` or `ENOBUFS` on the way out.
+    /// Sets the kernel's buffers of a datagram socket, if that enlarges them, and returns how many could not be set.
+    ///
+    /// A bound on the memory of a connection does not shrink them: a buffer smaller than one datagram would lose the largest
+    /// ones, silently on the way in, and with `EMSGSIZE` or `ENOBUFS` on the way out.
     pub(super) fn enlarge_buffers(self, socket: &SockRef<'_>) -> u32 {
         let larger = |wanted: Option<usize>, now: io::Result<usize>| {
-            // Linux tells twice of what was set.
+            // Linux returns twice the value that was set (socket(7)).
             wanted.filter(|&bytes| now.is_ok_and(|now| bytes > now / 2))
         };
         let larger = Self {
@@ -232,7 +239,7 @@ impl StreamOptions {
         larger.set_buffers(socket)
     }
 
-    /// Whether a listener has all that its connections are to have. Not so if another program made it.
+    /// Whether a listener has every option that its connections are to inherit. One that another program made may not.
     pub(super) fn are_set(self, socket: &SockRef<'_>) -> bool {
         self.has_tcp(socket) && self.has_buffers(socket) && is_clean(socket)
     }
@@ -245,7 +252,8 @@ impl StreamOptions {
             && has(self.receive_buffer_bytes, socket.recv_buffer_size())
     }
 
-    /// Sets on a connection whatever its listener, made by another program, has not handed down, or should not have.
+    /// Sets on a connection the options that it has not inherited from a listener of another program, and clears those that
+    /// it should not have inherited. Returns how many could not be set.
     pub(super) fn set_inherited(self, socket: &SockRef<'_>) -> u32 {
         let linger = match socket.linger() {
             Ok(None) => Ok(()),
@@ -278,7 +286,7 @@ impl StreamOptions {
             && (self.keepalive.is_none() || self.keepalive == probes_after())
     }
 
-    /// The kernel's buffers. How many could not be set.
+    /// Sets the kernel's buffers, and returns how many could not be set.
     pub(super) fn set_buffers(self, socket: &SockRef<'_>) -> u32 {
         let send = self
             .send_buffer_bytes
@@ -290,11 +298,11 @@ impl StreamOptions {
     }
 }
 
-/// Less than this no buffer can have, whatever is asked for (socket(7): the least value of SO_SNDBUF is 2048, doubled; of
-/// SO_RCVBUF it is 256).
+/// The smallest size that the kernel may give a buffer, whatever is asked for (socket(7): the minimum of SO_SNDBUF is 2048,
+/// doubled; that of SO_RCVBUF is 256, doubled).
 const SMALLEST_BUFFER: usize = 2_304;
 
-/// Whether a listener has none of the options that connections inherit and that would spoil their echoes: with SO_LINGER
+/// Whether a listener has none of the options that connections inherit and that would delay or lose echoes: with SO_LINGER
 /// close(2) blocks the loop or resets the connection, with TCP_CORK the end of each echo waits for 200 ms.
 fn is_clean(socket: &SockRef<'_>) -> bool {
     #[cfg(target_os = "linux")]
@@ -304,12 +312,12 @@ fn is_clean(socket: &SockRef<'_>) -> bool {
     matches!(socket.linger(), Ok(None))
 }
 
-/// 1 if an option could not be set, which is told and no more.
+/// Returns 1 and logs the error if an option could not be set, 0 otherwise.
 pub(super) fn failed(option: &str, result: io::Result<()>) -> u32 {
     match result {
         Ok(()) => 0,
         Err(error) => {
-            log::debug!("a socket has to do without {option}: {error}");
+            log::debug!("a socket is served without {option}: {error}");
             1
         }
     }
@@ -320,37 +328,16 @@ pub(super) fn failed(option: &str, result: io::Result<()>) -> u32 {
 fn is_without_ipv6(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
         || error.kind() == io::ErrorKind::Unsupported
-        || error.raw_os_error() == Some(EAFNOSUPPORT)
+        || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
-#[cfg(target_os = "linux")]
-const EAFNOSUPPORT: i32 = 97;
-#[cfg(not(target_os = "linux"))]
-const EAFNOSUPPORT: i32 = 47; // the BSDs and macOS
-
-impl UnixName {
-    /// The name as the system wants it. An abstract one starts with a NUL byte (unix(7)).
-    pub(crate) fn to_sock_addr(&self) -> io::Result<SockAddr> {
-        match self {
-            Self::Path(path) => SockAddr::unix(path),
-            Self::Abstract(name) if cfg!(target_os = "linux") => {
-                SockAddr::unix(format!("\0{name}"))
-            }
-            Self::Abstract(_) => Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "abstract names are Linux's alone; use a path",
-            )),
-        }
-    }
-}
-
-/// Binds every address, each name with all the addresses behind it, and listens.
+/// Resolves every address, binds all endpoints, and listens.
 ///
-/// Names are resolved here, which can block for long ([`Address::resolve`]); [`bind_resolved`] takes the result of a
-/// resolver with a deadline instead.
+/// Resolving a name can block for long ([`Address::resolve`]); [`bind_resolved`] takes the result of a resolver with a
+/// deadline instead.
 ///
 /// # Errors
-/// The first thing that did not work; then nothing stays bound.
+/// The first step that failed; then nothing stays bound.
 pub fn bind_all(
     addresses: &[Address],
     options: &BindOptions,
@@ -368,14 +355,14 @@ pub fn bind_all(
     bind_resolved(&resolved, options)
 }
 
-/// Binds all endpoints of every address, and listens.
+/// Binds all endpoints of every resolved address, and listens.
 ///
-/// A name may have an IPv6 address on a machine that has no IPv6: /etc/hosts of most containers says so of `localhost`.
-/// That endpoint is left out with a warning if another one of the same name can be bound. An address that was written as
-/// a number is bound or is an error.
+/// A name may have an IPv6 address on a machine without IPv6, as `localhost` has in /etc/hosts of most containers. That
+/// endpoint is left out with a warning if another one of the same name can be bound. An address that was written as a
+/// number is bound, or is an error.
 ///
 /// # Errors
-/// The first thing that did not work; then nothing stays bound.
+/// The first step that failed; then nothing stays bound.
 pub fn bind_resolved(
     addresses: &[Resolved],
     options: &BindOptions,
@@ -410,7 +397,8 @@ pub fn bind_resolved(
     Ok(bound.into_iter().map(|(_, socket)| socket).collect())
 }
 
-/// An address in use may be in use by a socket of the same call, which no list of other processes would show.
+/// Makes the error of a bind. An address in use may be in use by a socket of the same call, which no list of other
+/// processes would show.
 fn explain(
     address: &Address,
     endpoint: &Endpoint,
@@ -436,7 +424,7 @@ impl BoundSocket {
         &self.endpoint
     }
 
-    /// Whether this socket is in the way of binding `other`.
+    /// Whether this socket prevents binding `other`.
     fn occupies(&self, other: &Endpoint) -> bool {
         match (&self.endpoint, other) {
             (Endpoint::Tcp(own), Endpoint::Tcp(other))
@@ -461,7 +449,7 @@ impl AsFd for BoundSocket {
     }
 }
 
-/// Why not everything could be bound. Nothing stays bound then.
+/// Why an address could not be bound. Nothing stays bound then.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BindError {
@@ -471,13 +459,13 @@ pub enum BindError {
     Resolve(Address, io::Error),
     /// An address could not be bound.
     Bind(Endpoint, io::Error),
-    /// Two of the addresses mean one socket.
+    /// Two of the addresses mean the same socket.
     Twice {
-        /// The one that could not be bound.
+        /// The address that could not be bound.
         address: Address,
-        /// The one that was bound before it.
+        /// The address that was bound before it.
         earlier: Address,
-        /// The socket of the earlier one.
+        /// The endpoint of the earlier address.
         endpoint: Endpoint,
     },
 }
@@ -543,7 +531,7 @@ impl fmt::Display for BindError {
             Self::Bind(endpoint, error) => {
                 write!(f, "cannot listen at {endpoint}: {error}")?;
                 match error.kind() {
-                    // A Unix socket's error says what to do by itself.
+                    // The error of a Unix socket contains the remedy.
                     io::ErrorKind::AddrInUse
                         if matches!(endpoint, Endpoint::Tcp(_) | Endpoint::Udp(_)) =>
                     {
@@ -573,7 +561,7 @@ impl std::error::Error for BindError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::NoAddress | Self::Twice { .. } => None,
-            // Its own text is part of ours.
+            // Its text is part of this one.
             Self::Resolve(_, error) | Self::Bind(_, error) => error.source(),
         }
     }
@@ -583,7 +571,7 @@ impl std::error::Error for BindError {
 mod tests {
     use super::*;
 
-    /// Connections inherit it, and an echo of a few bytes must not wait for more to send.
+    /// Connections inherit TCP_NODELAY, and an echo of a few bytes must not wait for more to send.
     #[test]
     fn listeners_do_not_wait_to_fill_a_segment() {
         let any = Endpoint::Tcp("127.0.0.1:0".parse().unwrap());
@@ -591,9 +579,9 @@ mod tests {
         assert!(bound.socket.tcp_nodelay().unwrap());
     }
 
-    /// std and mio ask for 128 places. Over a Unix socket a client is told at once that there is none left.
+    /// std and mio listen with a backlog of 128. A connect(2) to a Unix socket fails at once when the queue is full.
     #[test]
-    fn the_accept_queue_is_as_long_as_the_system_lets_it_be() {
+    fn the_accept_queue_is_as_long_as_the_system_allows() {
         let name = UnixName::Abstract(format!("echo-reactor-queue-{}", std::process::id()));
         let address = name.to_sock_addr().unwrap();
         let _bound = BoundSocket::new(&Endpoint::Unix(name), &BindOptions::default()).unwrap();

@@ -1,16 +1,17 @@
-//! Sockets that go out to a server, for whoever measures one.
+//! Client sockets for the load generator: non-blocking connect(2), and registration together with the state of a request.
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
-//! The server's own rooms never connect; the load generator does nothing else. What may live in this file: making such
-//! a socket without ever waiting, and registering it together with what its user keeps beside it. What may not: what is
-//! said over it.
+//! The server itself never connects.
 //!
-//! **Late ports.** Binding to an address of ours takes a port for it at once, and one that is free towards everybody:
-//! 28,000 connections from one address, to however many servers. `IP_BIND_ADDRESS_NO_PORT` (ip(7)) puts that off until
-//! connect, when the whole tuple is known and a port need only be free towards that one server.
+//! # Ephemeral ports
+//!
+//! bind(2) to a source address takes a port at once, and one that is free towards every destination: 28,000 connections
+//! from one address, to all servers together. `IP_BIND_ADDRESS_NO_PORT` (ip(7)) postpones the choice until connect(2),
+//! when the destination is known and the port needs to be free only towards that one.
 
-use super::{Endpoint, StreamSocket, UnixName};
+use super::address::{Endpoint, UnixName};
+use super::stream::StreamSocket;
 use mio::event::Source;
 use mio::net::{TcpStream, UdpSocket, UnixDatagram, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -21,16 +22,16 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// A socket that was, or is being, connected.
+/// A client socket that is connected, or is being connected.
 #[derive(Debug)]
 pub enum ClientSocket {
     /// A stream of bytes.
     Stream(StreamSocket),
-    /// Datagrams.
+    /// A connected datagram socket.
     Datagrams(Connected),
 }
 
-/// A datagram socket with one peer: it hears nobody else, so that strays do not count as answers.
+/// A connected datagram socket: it receives from its peer only, so that datagrams of other senders do not count as answers.
 #[derive(Debug)]
 pub enum Connected {
     /// IPv4 or IPv6.
@@ -43,7 +44,7 @@ impl Connected {
     /// Sends one datagram.
     ///
     /// # Errors
-    /// Those of send(2). `ConnectionRefused` is the answer to an earlier datagram: nobody was there to take it.
+    /// Those of send(2). `ConnectionRefused` concerns an earlier datagram: no socket was bound at its destination.
     pub fn send(&self, datagram: &[u8]) -> io::Result<usize> {
         match self {
             Self::Udp(socket) => socket.send(datagram),
@@ -54,7 +55,7 @@ impl Connected {
     /// Receives one datagram, cut to the buffer's length.
     ///
     /// # Errors
-    /// Those of recv(2), as above.
+    /// Those of recv(2); `ConnectionRefused` as for [`Connected::send`].
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Udp(socket) => socket.recv(buffer),
@@ -63,21 +64,22 @@ impl Connected {
     }
 }
 
-/// What a connecting socket should have beside its peer.
+/// The options of a client socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectOptions {
-    /// The address of ours to come from; `None` leaves it to the system.
+    /// The source address; `None` leaves it to the system.
     pub source: Option<IpAddr>,
-    /// Bytes of the kernel's receive buffer; `None` leaves it to the system.
+    /// The size of the kernel's receive buffer in bytes; `None` leaves it to the system.
     pub receive_buffer: Option<usize>,
 }
 
 impl ClientSocket {
-    /// Begins to connect, and does not wait for the end of that: a stream is connected once it is writable and
-    /// [`ClientSocket::confirm`] finds nothing wrong. Unix streams and datagram sockets are so at once.
+    /// Begins to connect without blocking: a stream is connected when it is writable and [`ClientSocket::confirm`] returns
+    /// no error. Unix streams and datagram sockets are connected at once.
     ///
     /// # Errors
-    /// Those of socket(2), bind(2) and connect(2). `WouldBlock` is a Unix server whose queue is full: try later.
+    /// Those of socket(2), bind(2) and connect(2). `WouldBlock` means that the accept queue of a Unix server is full: try
+    /// again later.
     pub fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> io::Result<Self> {
         match endpoint {
             Endpoint::Tcp(address) => {
@@ -85,7 +87,9 @@ impl ClientSocket {
                 socket.set_tcp_nodelay(true)?;
                 match socket.connect(&SockAddr::from(*address)) {
                     // EINPROGRESS has no kind of its own.
-                    Err(error) if error.raw_os_error() != Some(IN_PROGRESS) => return Err(error),
+                    Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => {
+                        return Err(error);
+                    }
                     _ => {}
                 }
                 let stream = TcpStream::from_std(socket.into());
@@ -112,11 +116,11 @@ impl ClientSocket {
         }
     }
 
-    /// How connecting ended, for a stream that has become writable.
+    /// Returns how connecting ended, for a stream that has become writable.
     ///
     /// # Errors
-    /// Why it failed. `ConnectionRefused` too if it met itself: a port that is free on this machine can be connected
-    /// with itself, and would echo to perfection.
+    /// Those of connect(2). `ConnectionRefused` too if the socket is connected to itself: a simultaneous open of a free
+    /// local port succeeds, and such a connection would echo every byte.
     pub fn confirm(&self, endpoint: &Endpoint) -> io::Result<()> {
         let Self::Stream(StreamSocket::Tcp(stream)) = self else {
             return Ok(());
@@ -152,8 +156,6 @@ impl AsFd for ClientSocket {
     }
 }
 
-const IN_PROGRESS: i32 = nix::errno::Errno::EINPROGRESS as i32;
-
 fn open_ip(
     address: SocketAddr,
     kind: Type,
@@ -167,7 +169,7 @@ fn open_ip(
     }
     if let Some(source) = options.source {
         if address.is_ipv4() {
-            // A kernel that does not know it binds early, as everybody did before 4.2.
+            // Kernels before 4.2 do not have the option, and choose the port here.
             let _ = setsockopt(&socket, IpBindAddressNoPort, &true);
         }
         socket.bind(&SocketAddr::new(source, 0).into())?;
@@ -175,8 +177,8 @@ fn open_ip(
     Ok(socket)
 }
 
-/// A Unix socket, connected. Whoever wants datagrams back needs a name; binding to the empty one makes the kernel
-/// choose an abstract name that nobody else has (unix(7), autobind).
+/// Makes and connects a Unix socket. A datagram socket needs a name to receive answers; bind(2) to the empty name makes the
+/// kernel choose a unique abstract name (unix(7), autobind).
 fn open_unix(name: &UnixName, kind: Type) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, kind, None)?;
     socket.set_nonblocking(true)?;
@@ -187,40 +189,38 @@ fn open_unix(name: &UnixName, kind: Type) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A client's socket and what its user keeps beside it, registered as one.
+/// A client socket and the state that belongs to it, registered as one source.
 #[derive(Debug)]
 pub struct ClientSource<T> {
     /// The socket.
     pub socket: ClientSocket,
-    /// What belongs to it.
+    /// The state that belongs to the socket.
     pub state: T,
-    /// When the kernel is to say that it is ready.
+    /// How the kernel reports readiness.
     pub trigger: Trigger,
 }
 
-/// When the kernel says that a socket is ready (epoll(7)). It decides who is served first.
+/// The epoll trigger mode of a client socket (epoll(7)). It decides in which order ready sockets are served.
 ///
-/// With edges that is the order of arrival. A level-triggered queue keeps another one without meaning to: the kernel puts
-/// everybody whom it has just reported back on its list, since there may be more; and who is answered at once then stands
-/// before those whose answers have waited for longer. On average nothing changes, but the lucky are served again and
-/// again while the others wait: the p99 rises by a quarter or more at fifty connections, for the same server at the same
-/// rate.
+/// Edge-triggered, that is the order of arrival. Level-triggered, the kernel puts every reported socket back on the ready
+/// list, since it may still be ready. If its next answer arrives at once, the socket stands before sockets whose answers
+/// have waited for longer. The mean does not change, but some connections are served again and again while the rest wait:
+/// the p99 rises by a quarter or more at fifty connections, for the same server at the same rate.
 ///
-/// The level is what a client has if nobody chooses, although the server itself has edges. Nearly every load generator is
-/// level-triggered, and a figure that cannot be held against theirs is believed by nobody; and of two p99 of which neither
-/// is wrong, it is the higher one.
+/// Level is the default, although the server itself is edge-triggered: nearly every load generator is level-triggered, so
+/// that figures can be compared, and of the two p99, neither of which is wrong, it is the higher one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trigger {
-    /// Once, when it becomes so. Whoever is told reads until nothing is left.
+    /// Readiness is reported once, when it begins; the socket is read until it would block.
     Edge,
-    /// As long as it is so.
+    /// Readiness is reported as long as it lasts.
     #[default]
     Level,
 }
 
 impl Trigger {
-    /// Watches a socket that mio has just registered, which it does for edges alone, as this says. The event queue is the
-    /// same, and so are the token and the list in which it is reported.
+    /// Changes the trigger mode of a socket that mio has just registered, which it always does edge-triggered. The epoll
+    /// instance and the token stay the same.
     fn apply(
         self,
         socket: &ClientSocket,
@@ -235,16 +235,16 @@ impl Trigger {
         flags.set(EpollFlags::EPOLLIN, interests.is_readable());
         flags.set(EpollFlags::EPOLLPRI, interests.is_priority());
         flags.set(EpollFlags::EPOLLOUT, interests.is_writable());
-        // A copy of the descriptor for the time of the call, since nix would own it.
+        // A duplicate of the descriptor for this call, since nix's `Epoll` owns and closes its descriptor.
         let queue = Epoll(registry.as_fd().try_clone_to_owned()?);
         let mut event = EpollEvent::new(flags, usize::from(token) as u64);
         Ok(queue.modify(socket, &mut event)?)
     }
 }
 
-/// Who waits for room to write goes on hearing of what there is to read: a client that stopped taking answers while it
-/// cannot send would wait for a server that, owing it those answers, has stopped reading. (The server itself asks for
-/// one thing at a time, since it may let a client wait.)
+/// Adds read readiness to the interest in write readiness: a client that did not read answers while its send buffer is full
+/// would deadlock with a server that does not read while it has unsent bytes. (The server itself is registered for one of
+/// the two at a time, since it may let a client wait.)
 fn both(interests: Interest) -> Interest {
     match interests.is_writable() {
         true => interests | Interest::READABLE,
@@ -294,7 +294,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_connection_comes_from_the_source_that_was_asked_for() {
+    fn a_connection_has_the_source_address_that_was_asked_for() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
         let options = ConnectOptions {
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edge_is_told_once_and_a_level_as_long_as_it_lasts() {
+    fn an_edge_is_reported_once_and_a_level_as_long_as_it_lasts() {
         for (trigger, second) in [(Trigger::Edge, 0), (Trigger::Level, 1)] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
@@ -319,7 +319,7 @@ mod tests {
             };
             let (mut peer, _) = listener.accept().unwrap();
             let mut poll = Poll::new().unwrap();
-            // As a client begins, and then goes on.
+            // As a client does: first connecting, then waiting for an answer.
             let registry = poll.registry();
             outgoing
                 .register(registry, Token(7), Interest::WRITABLE)
@@ -345,8 +345,8 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_meets_itself_is_refused() {
-        // A socket bound to a port and connected to it is the only way to arrange it for certain.
+    fn a_socket_that_is_connected_to_itself_is_refused() {
+        // A socket that is bound to a port and connected to it is the only sure way to arrange this.
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         socket.bind(&any.into()).unwrap();
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_datagram_socket_has_a_name_to_be_answered_at() {
+    fn a_unix_datagram_socket_has_a_name_and_receives_answers() {
         let name = format!("echo-reactor-test-{}", std::process::id());
         let server = StdDatagram::bind_addr(&UnixAddr::from_abstract_name(&name).unwrap()).unwrap();
         let endpoint = Endpoint::UnixDatagram(UnixName::Abstract(name));

@@ -1,21 +1,23 @@
 //! Conversions into addresses and bound sockets, from the types of std and from text.
 //!
-//! A [`SocketAddr`] alone does not say TCP or UDP. It means TCP here, as `host:port` without a scheme does; [`Address::udp`]
-//! says the other.
+//! A [`SocketAddr`] does not contain the transport. It means TCP here, as `host:port` without a scheme does;
+//! [`Address::udp`] makes the other.
 
-use super::{Address, AddressError, BoundSocket, Endpoint, FromFdError, HostPort};
+use super::address::{Address, AddressError, Endpoint, HostPort};
+use super::bind::BoundSocket;
+use super::inherited::FromFdError;
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 
 impl Address {
-    /// `tcp://` with this IP address and port.
+    /// Makes the address `tcp://` with this IP address and port.
     #[must_use]
     pub fn tcp(address: SocketAddr) -> Self {
         Self::Tcp(address.into())
     }
 
-    /// `udp://` with this IP address and port.
+    /// Makes the address `udp://` with this IP address and port.
     #[must_use]
     pub fn udp(address: SocketAddr) -> Self {
         Self::Udp(address.into())

@@ -1,31 +1,34 @@
-//! One datagram socket of the operating system, UDP or Unix.
+//! The datagram sockets of the operating system, UDP and Unix.
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
 //! # The source address of an answer
 //!
-//! A UDP socket on a wildcard address has a trap: its answers leave with whatever source address the routing table
-//! likes, and a client that asked another of our addresses throws them away. So such a socket asks for packet info
-//! (ip(7), IP_PKTINFO; ipv6(7), IPV6_RECVPKTINFO), which tells the address that was asked, and answers with it
-//! (`packet_info`). That takes `recvmsg` and control messages, which nix wraps safely, behind the feature `pktinfo`;
-//! without it a wildcard is refused rather than served wrongly.
+//! The answers of a UDP socket on a wildcard address leave with the source address that the routing table chooses, and a
+//! client that sent to another address of this machine discards them. So such a socket asks for packet info (ip(7),
+//! IP_PKTINFO; ipv6(7), IPV6_RECVPKTINFO), which contains the destination address of a datagram, and answers from that
+//! address (`packet_info`). That takes recvmsg(2) and control messages, which nix wraps safely, behind the feature
+//! `pktinfo`; without it a wildcard is refused rather than served wrongly.
 //!
 //! # Broadcast and multicast
 //!
 //! RFC 1122 (3.2.1.3) forbids such a source address, and one datagram to a group would draw an answer from each of its
-//! members. A wildcard socket sees by packet info that a datagram was for a group; a socket that is bound to the
-//! address of a group hears nothing else, and is refused.
+//! members. A wildcard socket learns from packet info that a datagram was sent to a group; a socket that is bound to the
+//! address of a group receives nothing else, and is refused.
 //!
 //! # Senders over a Unix socket
 //!
-//! The name of a Unix sender is a path, and the path is looked up again when it is answered, with this process's rights.
-//! Nothing keeps it from leading elsewhere by then: the sender may have replaced its file by a symbolic link, or bound
-//! the name in a mount namespace of its own. A server that answered everyone would write chosen bytes into any socket
-//! that it may write to. No check of the path helps, since it may change between the check and sendmsg(2), and for
-//! datagram sockets connect(2) tells nothing of the process behind them. So only senders are answered that could write
-//! there by themselves: those of this process's own user, and root (`sender`). All others are counted and not answered.
+//! The name of a Unix sender is a path, and the path is looked up again when the datagram is answered, with the
+//! permissions of this process. It may lead elsewhere by then: the sender may have replaced its file by a symbolic link,
+//! or bound the name in a mount namespace of its own. A server that answered every sender would write chosen bytes into
+//! any socket that it may write to. No check of the path helps, since it may change between the check and sendmsg(2), and
+//! for datagram sockets connect(2) tells nothing of the process at the other end. So a sender is answered only if it could
+//! write there by itself: if it belongs to the user of this process, or to root (`sender`). Datagrams of other senders are
+//! counted and not answered.
 
-use super::{Datagrams, Endpoint, Peer, Unanswerable};
+use super::address::Endpoint;
+use super::peer::Peer;
+use super::traits::{Datagrams, Unanswerable};
 use mio::event::Source;
 use mio::net::UdpSocket;
 use mio::unix::SourceFd;
@@ -40,28 +43,28 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 mod packet_info;
 mod sender;
 
-/// The datagram sockets of the operating system.
+/// A datagram socket of the operating system.
 ///
 /// Unpromised: it may change in any release.
 #[derive(Debug)]
 pub enum DatagramSocket {
-    /// UDP on one address of ours.
+    /// UDP on one address.
     Udp(UdpSocket),
-    /// UDP on all of them.
+    /// UDP on a wildcard address.
     #[cfg(feature = "pktinfo")]
     Wildcard(packet_info::WildcardSocket),
-    /// Unix. std's socket, since mio's cannot answer to an abstract name.
+    /// A Unix datagram socket. It is std's, since mio's cannot send to an abstract name.
     Unix(UnixDatagram, sender::SenderCheck),
 }
 
-/// The way back to where a datagram came from.
+/// What an answer needs: the sender of a datagram, and the local address that it was sent to.
 #[derive(Clone, Debug)]
 pub enum ReplyPath {
     /// Over UDP.
     Udp {
-        /// Who sent it.
+        /// The sender.
         source: SocketAddr,
-        /// Which address of ours it was sent to, where that is not plain.
+        /// The local address that it was sent to, if the socket has several.
         #[cfg(feature = "pktinfo")]
         asked: packet_info::Asked,
     },
@@ -69,7 +72,7 @@ pub enum ReplyPath {
     Unix {
         /// The name of the sender's socket, if it has one.
         source: Option<UnixAddr>,
-        /// Whether the sender could write there by itself.
+        /// Whether the sender has the permissions of this process, so that it may be answered.
         is_trusted: bool,
     },
 }
@@ -78,8 +81,8 @@ impl DatagramSocket {
     /// Makes a bound socket non-blocking, for the event loop.
     ///
     /// # Errors
-    /// What the system said; `Unsupported` for the address of a group, and, without the feature `pktinfo`, for a wildcard
-    /// address and for a Unix socket that other users may send to.
+    /// Those of fcntl(2) and setsockopt(2); `Unsupported` for the address of a group, and, without the feature `pktinfo`,
+    /// for a wildcard address and for a Unix socket that other users may send to.
     pub fn new(bound: Socket, endpoint: &Endpoint) -> io::Result<Self> {
         bound.set_nonblocking(true)?;
         match endpoint {
@@ -114,8 +117,8 @@ impl DatagramSocket {
     }
 }
 
-/// Whether an address means several hosts. Which ones are subnet-directed broadcast addresses is the routing table's
-/// knowledge; connect(2) tells it by refusing a socket without SO_BROADCAST with `EACCES`.
+/// Whether an address means several hosts. Which addresses are the broadcast address of a subnet only the routing table
+/// knows: for such an address connect(2) of a socket without SO_BROADCAST fails with `EACCES`.
 fn is_group(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V6(ip) => ip.is_multicast(),
@@ -128,7 +131,7 @@ fn is_group(address: IpAddr) -> bool {
 }
 
 impl DatagramSocket {
-    /// A copy of its descriptor, closed on exec as all of ours.
+    /// Duplicates the descriptor. The copy is closed on exec.
     ///
     /// # Errors
     /// Those of fcntl(2), `F_DUPFD_CLOEXEC`: usually that there are no descriptors left.
@@ -172,7 +175,7 @@ impl Datagrams for DatagramSocket {
         match (self, path) {
             #[cfg(feature = "pktinfo")]
             (Self::Wildcard(wildcard), ReplyPath::Udp { source, asked }) => {
-                wildcard.answer(datagram, *source, asked)
+                wildcard.reply(datagram, *source, asked)
             }
             (Self::Udp(socket), ReplyPath::Udp { source, .. }) => {
                 socket.send_to(datagram, *source).map(drop)
@@ -250,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_groups_are_known() {
+    fn broadcast_and_multicast_addresses_are_recognized() {
         for group in ["224.0.0.1", "255.255.255.255", "127.255.255.255", "ff02::1"] {
             assert!(is_group(group.parse().unwrap()), "{group}");
         }

@@ -1,13 +1,13 @@
 //! Text from outside, made safe to print.
 //!
-//! A peer chooses the name of its Unix socket, a user the name of a file, a resolver or the environment their words. Printed
-//! raw, a newline forges a line of a log, ESC and the C1 controls command the terminal, and a bidirectional override shows
-//! other text than is there. Every module that prints such text writes it through [`Escaped`], and the program's log once
-//! more for whatever comes from elsewhere: escaping is idempotent, since what an escape consists of is left alone.
+//! The name of a peer's Unix socket, the name of a file, and messages of a resolver come from outside. Printed raw, a
+//! newline forges a line of a log, ESC and the C1 controls command the terminal, and a bidirectional override shows a text
+//! that is not there. Every module that prints such text writes it through [`Escaped`]; the program's log escapes every
+//! line once more. Escaping is idempotent, since the characters of an escape sequence are left unchanged.
 
 use std::fmt::{self, Write};
 
-/// Displays text or bytes in one line of visible characters.
+/// Displays text or bytes as one line of visible characters.
 ///
 /// Escaped are controls (C0, DEL, C1), format characters (bidirectional controls, zero-width characters, tags), line and
 /// paragraph separators, blanks other than the space, private and unassigned characters, and combining marks; bytes that
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_obey_or_hide_is_escaped() {
+    fn controls_and_invisible_characters_are_escaped() {
         let hidden = (0..=0x1f)
             .chain(0x7f..=0x9f)
             .chain([0xa0, 0xad, 0x61c, 0x180e, 0x2028, 0x2029, 0xfeff])
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_seen_stays_and_escaping_twice_is_escaping_once() {
+    fn visible_text_is_unchanged_and_escaping_is_idempotent() {
         let visible = r#"/tmp/it's a "name" \ é 名 ✓ µ"#;
         assert_eq!(Escaped::new(visible).to_string(), visible);
         let once = Escaped::new(b"a\r\n\x9b\xc2\x9b\xe2\x80\xae\xf0\x9f").to_string();

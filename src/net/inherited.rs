@@ -1,33 +1,32 @@
-//! Sockets that somebody else has bound: a service manager (sd_listen_fds(3)), a parent process, or the server that was
-//! here before us.
+//! Sockets that another process has bound: a service manager (sd_listen_fds(3)), the parent process, or the previous
+//! server.
 //!
-//! What may live in this file: finding out what such a socket is, and refusing what cannot be served. What may not: where
-//! it came from.
-//!
-//! Whoever bound it has also chosen its options. Each is left alone, set, or a reason to refuse the socket (the owner's
-//! copy of the descriptor sees what is set, since options belong to the socket and `O_NONBLOCK` to the open file). The file
-//! of a Unix socket is never removed.
+//! The process that bound a socket, its owner, has also chosen its options. Each option is left alone, set, or a reason to
+//! refuse the socket. The owner's copy of the descriptor sees what is set, since options belong to the socket and
+//! `O_NONBLOCK` to the open file description. The file of a Unix socket is never removed.
 //!
 //! | option | here | reason |
 //! |---|---|---|
 //! | `O_NONBLOCK` | set | the loop must not block |
-//! | `IP_PKTINFO`, `IPV6_RECVPKTINFO` | set on a UDP wildcard (feature `pktinfo`) | the source address of answers. A datagram that was queued before is answered from the right address too, since the one in its header is always told |
-//! | `SO_PASSCRED` | set on a Unix datagram socket (`pktinfo`) | who may be answered; see `datagram` |
+//! | `IP_PKTINFO`, `IPV6_RECVPKTINFO` | set on a UDP wildcard (feature `pktinfo`) | the source address of answers. A datagram that was queued before is answered from the right address too, since the destination in its header is always reported |
+//! | `SO_PASSCRED` | set on a Unix datagram socket (`pktinfo`) | it tells which senders may be answered; see `datagram` |
 //! | `SO_BROADCAST` | switched off on UDP | a forged broadcast source would draw an answer to all of its subnet |
-//! | `IP_RECVERR`, `IPV6_RECVERR` | switched off (`pktinfo`), which also empties the error queue | unread errors fill the receive buffer until no datagram fits in, and answers fail for what happened to others |
+//! | `IP_RECVERR`, `IPV6_RECVERR` | switched off (`pktinfo`), which also empties the error queue | unread errors fill the receive buffer until no datagram fits in, and an answer fails for an error of another one |
 //! | `SO_TIMESTAMP`, `SO_TIMESTAMPNS`, `SO_TIMESTAMPING` | switched off (`pktinfo`) | nothing reads them, and those of sent packets collect in the error queue |
 //! | `UDP_GRO`, `UDP_SEGMENT` | switched off (`pktinfo`) | several datagrams would be echoed as one, or one as several |
 //! | `IP_RECVTTL`, `IP_RECVTOS`, `IP_RECVOPTS`, `IPV6_RECVHOPLIMIT`, ..., `SO_RXQ_OVFL`, `SO_PASSSEC`, `SO_PASSPIDFD` | left | their control messages are skipped; a datagram whose packet info does not fit beside them is dropped and counted, and the socket goes on |
-//! | `TCP_NODELAY`, keepalive, `TCP_USER_TIMEOUT`, `SO_SNDBUF`, `SO_RCVBUF` | set on each connection, if the limits ask for it and the listener does not hand it down | never on the listener, which is its owner's |
+//! | `TCP_NODELAY`, keepalive, `TCP_USER_TIMEOUT`, `SO_SNDBUF`, `SO_RCVBUF` | set on each connection, if the limits ask for it and it is not inherited from the listener | never set on the listener, which belongs to its owner |
 //! | `SO_LINGER`, `TCP_CORK` | switched off on each connection | close(2) would block the loop or reset the connection; the end of each echo would wait for 200 ms |
-//! | `SO_KEEPALIVE`, `TCP_USER_TIMEOUT` beyond the limits' | left | its owner wants to find vanished peers |
-//! | `SO_RCVBUF`, `SO_SNDBUF` of a datagram socket | left | its owner's bound on memory; datagrams that are longer are lost |
-//! | `SO_RCVTIMEO`, `SO_SNDTIMEO` | left | without effect on a socket that does not block |
-//! | `TCP_DEFER_ACCEPT`, `TCP_FASTOPEN`, `SO_REUSEADDR`, `SO_REUSEPORT`, `IPV6_V6ONLY`, `SO_BINDTODEVICE`, `IP_FREEBIND`, `IP_TRANSPARENT`, `SO_MARK`, `SO_PRIORITY`, `IP_TOS`, `IP_TTL`, `SO_ATTACH_FILTER`, `SO_ATTACH_REUSEPORT_*`, `SO_BUSY_POLL`, `SO_PASSCRED` of a listener | left | what its owner decided about who comes and by which way |
-//! | `SO_RCVLOWAT`, `UDP_CORK` | left, and wrong: a listener with the one tells of nothing shorter, a socket with the other sends nothing | no crate at hand sets them without `unsafe` |
-//! | not listening, not bound, no TCP, UDP or Unix; a UDP socket that is bound to a broadcast or multicast address | refused | it cannot be served |
+//! | `SO_KEEPALIVE`, `TCP_USER_TIMEOUT` beyond the limits' | left | the owner wants to find vanished peers |
+//! | `SO_RCVBUF`, `SO_SNDBUF` of a datagram socket | left | a bound on memory that the owner has chosen; longer datagrams are lost |
+//! | `SO_RCVTIMEO`, `SO_SNDTIMEO` | left | without effect on a non-blocking socket |
+//! | `TCP_DEFER_ACCEPT`, `TCP_FASTOPEN`, `SO_REUSEADDR`, `SO_REUSEPORT`, `IPV6_V6ONLY`, `SO_BINDTODEVICE`, `IP_FREEBIND`, `IP_TRANSPARENT`, `SO_MARK`, `SO_PRIORITY`, `IP_TOS`, `IP_TTL`, `SO_ATTACH_FILTER`, `SO_ATTACH_REUSEPORT_*`, `SO_BUSY_POLL`, `SO_PASSCRED` of a listener | left | the owner's decision about which clients may connect, and by which way |
+//! | `SO_RCVLOWAT`, `UDP_CORK` | left, although they do harm: with the first a socket is not readable before so many bytes have arrived, with the second nothing is sent | no crate at hand sets them without `unsafe` |
+//! | not listening, not bound, not TCP, UDP or Unix; a UDP socket that is bound to a broadcast or multicast address | refused | it cannot be served |
 
-use super::{BoundSocket, Endpoint, Peer, UnixName};
+use super::address::{Endpoint, UnixName};
+use super::bind::BoundSocket;
+use super::peer::Peer;
 use socket2::{Protocol, SockAddr, Socket, Type};
 use std::fmt;
 use std::io;
@@ -36,10 +35,10 @@ use std::os::fd::OwnedFd;
 mod options;
 
 impl BoundSocket {
-    /// Takes over a socket that is bound already, and listening if it is a stream socket. Give it to
+    /// Takes over a socket that is bound already, and listening if it is a stream socket. It can be passed to
     /// [`Server::with_sockets`](crate::echo::Server::with_sockets).
     ///
-    /// A Unix socket tells under which name it was bound. If its file has been renamed since, nobody can tell.
+    /// The endpoint of a Unix socket is the name under which it was bound, even if its file has been renamed since.
     ///
     /// ```
     /// use echo_reactor::net::{BoundSocket, Endpoint};
@@ -49,23 +48,23 @@ impl BoundSocket {
     /// let bound = BoundSocket::from_fd(listener)?;
     /// assert_eq!(*bound.endpoint(), Endpoint::Tcp(address));
     ///
-    /// let stranger = std::fs::File::open("/dev/null")?;
-    /// assert!(BoundSocket::from_fd(stranger).is_err());
+    /// let file = std::fs::File::open("/dev/null")?;
+    /// assert!(BoundSocket::from_fd(file).is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// What it is instead; it is closed then.
+    /// Why the descriptor cannot be served; it is closed then.
     pub fn from_fd(descriptor: impl Into<OwnedFd>) -> Result<Self, FromFdError> {
         let socket = Socket::from(descriptor.into());
         let kind = socket.r#type().map_err(not_a_socket)?;
         let address = socket.local_addr().map_err(not_a_socket)?;
         #[cfg(target_os = "linux")]
         if address.as_socket().is_some() && !is_served(&socket)? {
-            return Err(FromFdError::Kind); // ping sockets are of datagrams and have a port, too
+            return Err(FromFdError::Kind); // ping sockets are datagram sockets and have a port, too
         }
         let endpoint = endpoint(kind, &address)?;
-        // Not every system can be asked; there a socket that does not listen fails at the first accept.
+        // Not every system has SO_ACCEPTCONN; there a socket that does not listen fails at the first accept(2).
         #[cfg(any(target_os = "linux", target_os = "freebsd"))]
         if kind == Type::STREAM && !socket.is_listener().map_err(FromFdError::System)? {
             return Err(FromFdError::NotListening(endpoint));
@@ -94,15 +93,10 @@ fn is_served(socket: &Socket) -> Result<bool, FromFdError> {
 fn not_a_socket(error: io::Error) -> FromFdError {
     // ENOTSOCK has no kind of its own.
     match error.raw_os_error() {
-        Some(NOT_A_SOCKET) => FromFdError::NotASocket,
+        Some(libc::ENOTSOCK) => FromFdError::NotASocket,
         _ => FromFdError::System(error),
     }
 }
-
-#[cfg(target_os = "linux")]
-const NOT_A_SOCKET: i32 = 88;
-#[cfg(not(target_os = "linux"))]
-const NOT_A_SOCKET: i32 = 38; // the BSDs and macOS
 
 fn endpoint(kind: Type, address: &SockAddr) -> Result<Endpoint, FromFdError> {
     if let Some(ip) = address.as_socket() {
@@ -127,21 +121,21 @@ fn endpoint(kind: Type, address: &SockAddr) -> Result<Endpoint, FromFdError> {
     })
 }
 
-/// Why a socket of somebody else's cannot be served.
+/// Why a descriptor of another process cannot be served.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FromFdError {
-    /// It is a file, a pipe or the like.
+    /// The descriptor is a file, a pipe or the like.
     NotASocket,
-    /// It is a socket of a kind that is not served here: neither TCP nor UDP nor Unix, or of packets in sequence.
+    /// The socket is of a kind that is not served: neither TCP nor UDP nor Unix, or a seqpacket socket.
     Kind,
-    /// It is a stream socket that has an address and does not listen there: a connection, most likely.
+    /// The stream socket has this address and does not listen: most likely it is a connection.
     NotListening(Endpoint),
-    /// The same without an address.
+    /// The Unix stream socket has no address and does not listen.
     NotAListener,
-    /// It is a datagram socket that nobody can send to.
+    /// The datagram socket is not bound, so that no datagram can be sent to it.
     NotBound,
-    /// What the system said when it was asked.
+    /// A system call on the descriptor failed.
     System(io::Error),
 }
 
@@ -192,7 +186,7 @@ impl fmt::Display for FromFdError {
 impl std::error::Error for FromFdError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::System(error) => error.source(), // its own text is ours
+            Self::System(error) => error.source(), // its text is this one
             _ => None,
         }
     }
@@ -212,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_served_is_refused_by_what_it_is() {
+    fn descriptors_that_cannot_be_served_are_refused() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let address = client.local_addr().unwrap();
@@ -229,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_served_is_known_by_its_address() {
+    fn sockets_that_can_be_served_have_their_endpoint() {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = udp.local_addr().unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Prefixes of addresses: a network as people write it, `10.0.0.0/8`, and the one that an address belongs to.
+//! Networks in CIDR notation, such as `10.0.0.0/8`, and the network that an address belongs to.
 //!
 //! ```
 //! use echo_reactor::net::IpNet;
@@ -8,31 +8,30 @@
 //! assert_eq!(IpNet::of("2001:db8::1".parse().unwrap(), 64).to_string(), "2001:db8::/64");
 //! ```
 //!
-//! The crate ipnet does this and much more. It was weighed and left: what is needed is one mask and one comparison, and
-//! the library promises to stand on five crates. What may live in this file: that arithmetic. What may not: what a prefix
-//! is good for.
+//! The crate ipnet does this and much more. One mask and one comparison are needed here, and the library is to depend on
+//! five crates only.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// All addresses that begin with the same bits. An address by itself is a prefix of full length.
+/// A network: all addresses that begin with the same bits. A single address is a network of full prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IpNet {
-    /// The bits behind the prefix are zero.
+    /// The bits after the prefix are zero.
     address: IpAddr,
     bits: u8,
 }
 
 impl IpNet {
-    /// The prefix of this length that the address belongs to. A length beyond the address is that of the address; an IPv4
-    /// address in IPv6's clothes is what it is underneath.
+    /// Returns the network of this prefix length that the address belongs to. A length beyond the width of the address
+    /// means all of it; an IPv4-mapped IPv6 address is treated as IPv4.
     #[must_use]
     pub fn of(address: IpAddr, bits: u8) -> Self {
         match address.to_canonical() {
             IpAddr::V4(ip) => {
                 let bits = bits.min(32);
-                // Shifting by the whole width is no shift to Rust, and the mask of no bits is zero.
+                // Rust does not shift by the whole width, and the mask of no bits is zero.
                 let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
                 Self {
                     address: Ipv4Addr::from_bits(ip.to_bits() & mask).into(),
@@ -50,14 +49,14 @@ impl IpNet {
         }
     }
 
-    /// Whether the address begins with it. An address of the other family never does.
+    /// Whether the address belongs to the network. An address of the other family never does.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         Self::of(address, self.bits) == *self
     }
 }
 
-/// `10.0.0.0/8`, or the address alone if the prefix is all of it.
+/// Prints `10.0.0.0/8`, or the address without a length if the network is a single address.
 impl fmt::Display for IpNet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = if self.address.is_ipv4() { 32 } else { 128 };
@@ -69,15 +68,15 @@ impl fmt::Display for IpNet {
     }
 }
 
-/// Why a text is no prefix.
+/// Why a text is not a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IpNetError {
-    /// What stands before the slash is no IP address.
+    /// The part before the slash is not an IP address.
     Address,
-    /// What stands behind it is no length that such an address can have: at most this.
+    /// The part after the slash is not a prefix length for such an address, which is at most this.
     Bits(u8),
-    /// The address has bits behind the length, so that it is not plain what was meant; this would be the prefix.
+    /// The address has bits beyond the prefix length, so that it is not clear what was meant; this would be the network.
     Rest(IpNet),
 }
 
@@ -86,12 +85,15 @@ impl fmt::Display for IpNetError {
         match self {
             Self::Address => write!(
                 f,
-                "it begins with no IP address; write for example 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
+                "it does not begin with an IP address; write for example 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
             ),
-            Self::Bits(most) => write!(f, "behind the slash comes a number of bits, 0 to {most}"),
+            Self::Bits(most) => write!(
+                f,
+                "the prefix length after the slash is not a number from 0 to {most}; write for example /{most}"
+            ),
             Self::Rest(prefix) => write!(
                 f,
-                "its address goes on behind the length; the network would be {prefix}"
+                "its address has bits beyond the prefix length; write {prefix}"
             ),
         }
     }
@@ -111,7 +113,7 @@ impl FromStr for IpNet {
         let whole = if address.is_ipv4() { 32 } else { 128 };
         let bits = match length {
             None => whole,
-            // A bare parse would take "+8".
+            // `parse` by itself would accept "+8".
             Some(length) if length.bytes().all(|digit| digit.is_ascii_digit()) => length
                 .parse()
                 .ok()
@@ -119,7 +121,7 @@ impl FromStr for IpNet {
                 .ok_or(IpNetError::Bits(whole))?,
             Some(_) => return Err(IpNetError::Bits(whole)),
         };
-        // Peers are known by what they are underneath, and so must networks be, or they would never meet.
+        // IPv4-mapped addresses of peers are treated as IPv4, so IPv4-mapped networks have to be, too.
         let inner = address.to_canonical();
         let bits = match (address, inner) {
             (IpAddr::V6(_), IpAddr::V4(_)) => bits.checked_sub(96).ok_or(IpNetError::Rest(
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back() {
+    fn networks_print_as_they_parse() {
         for text in [
             "10.0.0.0/8",
             "0.0.0.0/0",
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_prefix_is_told_why() {
+    fn the_error_says_what_is_wrong_with_a_network() {
         let error = |text: &str| text.parse::<IpNet>().unwrap_err();
         assert_eq!(error("localhost/8"), IpNetError::Address);
         assert_eq!(error(""), IpNetError::Address);
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_in_its_prefixes_and_in_no_other() {
+    fn an_address_belongs_to_its_networks_only() {
         let network: IpNet = "10.1.0.0/16".parse().unwrap();
         assert!(network.contains(ip("10.1.255.255")) && network.contains(ip("::ffff:10.1.2.3")));
         assert!(!network.contains(ip("10.2.0.0")) && !network.contains(ip("::a01:0")));

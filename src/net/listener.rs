@@ -1,17 +1,20 @@
-//! The listeners of the event loop: accept, without blocking.
+//! The listeners of the event loop: non-blocking accept(2).
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 
+use super::address::Endpoint;
 use super::bind::{BindOptions, StreamOptions};
+use super::peer::Peer;
+use super::source::register_by_source;
 use super::stream::StreamSocket;
-use super::{Accepted, Endpoint, Listener, Peer};
+use super::traits::{Accepted, Listener};
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener, UnixStream};
 use socket2::{SockRef, Socket, Type};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// The listeners of the operating system.
+/// A listener of the operating system.
 ///
 /// Unpromised: it may change in any release.
 #[derive(Debug)]
@@ -20,17 +23,17 @@ pub enum ListenerSocket {
     Tcp {
         /// The socket.
         socket: TcpListener,
-        /// What each connection is to have.
+        /// The socket options of each connection.
         options: StreamOptions,
-        /// Whether connections inherit them from the listener, and need not be told one by one: on Linux, if the
-        /// listener has them. One that somebody else has made may not.
-        hands_down: bool,
+        /// Whether connections inherit the options from the listener, so that they need not be set one by one: on Linux,
+        /// if the listener has them. A listener that another program made may not.
+        inherits_options: bool,
     },
-    /// Unix.
+    /// A Unix listener.
     Unix {
         /// The socket.
         socket: UnixListener,
-        /// Its connections inherit nothing anywhere.
+        /// The socket options of each connection. Connections of a Unix listener inherit none.
         options: StreamOptions,
     },
 }
@@ -39,13 +42,14 @@ impl ListenerSocket {
     /// Makes a bound socket non-blocking, for the event loop.
     ///
     /// # Errors
-    /// What the system said of `O_NONBLOCK`.
+    /// Those of fcntl(2), `F_SETFL`.
     pub fn new(bound: Socket, endpoint: &Endpoint, options: &BindOptions) -> io::Result<Self> {
         bound.set_nonblocking(true)?;
         let options = StreamOptions::new(options);
         Ok(match endpoint {
             Endpoint::Tcp(_) => Self::Tcp {
-                hands_down: cfg!(target_os = "linux") && options.are_set(&SockRef::from(&bound)),
+                inherits_options: cfg!(target_os = "linux")
+                    && options.are_set(&SockRef::from(&bound)),
                 socket: TcpListener::from_std(bound.into()),
                 options,
             },
@@ -65,10 +69,10 @@ impl Listener for ListenerSocket {
             Self::Tcp {
                 socket,
                 options,
-                hands_down,
+                inherits_options,
             } => {
                 let (stream, address) = socket.accept()?;
-                let option_errors = if *hands_down {
+                let option_errors = if *inherits_options {
                     0
                 } else {
                     options.set_inherited(&SockRef::from(&stream))
@@ -91,11 +95,11 @@ impl Listener for ListenerSocket {
     }
 }
 
-/// accept4(2) by socket2. mio's panics where a client is bound to a path that fills `sun_path` to its last byte: Linux
-/// tells a length of 111 for it, one more than the structure has.
+/// Accepts by accept4(2) of socket2. The one of mio panics if the client is bound to a path that fills `sun_path` to its
+/// last byte: Linux returns an address length of 111 for it, one more than the structure has.
 #[cfg(target_os = "linux")]
 fn accept_unix(listener: &UnixListener) -> io::Result<(UnixStream, Peer)> {
-    // socket2 has no name for the flags by themselves; in a socket's type they are the same bits.
+    // socket2 has no names for the flags; in the type of a socket they are the same bits.
     let flags = i32::from(Type::STREAM.nonblocking().cloexec()) ^ i32::from(Type::STREAM);
     let (stream, address) = SockRef::from(listener).accept4(flags)?;
     Ok((UnixStream::from_std(stream.into()), (&address).into()))
@@ -115,7 +119,7 @@ impl ListenerSocket {
         }
     }
 
-    /// A copy of its descriptor, closed on exec as all of ours.
+    /// Duplicates the descriptor. The copy is closed on exec.
     ///
     /// # Errors
     /// Those of fcntl(2), `F_DUPFD_CLOEXEC`: usually that there are no descriptors left.
@@ -134,9 +138,9 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// What a listener of another program hands down, or does not, is put right on each connection.
+    /// Options that a connection has inherited from a listener of another program, or lacks, are corrected.
     #[test]
-    fn connections_of_an_inherited_listener_have_the_options_of_ours() {
+    fn connections_of_an_inherited_listener_have_our_options() {
         let inherited = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = inherited.local_addr().unwrap();
         let inherited = Socket::from(inherited);
@@ -170,9 +174,9 @@ mod tests {
         assert_eq!(owners_copy.linger().unwrap(), Some(Duration::from_secs(3)));
     }
 
-    /// One call of accept for each connection, and no other.
+    /// Each connection takes one accept(2), and no setsockopt(2).
     #[test]
-    fn a_listener_of_ours_hands_its_options_down() {
+    fn connections_inherit_the_options_of_our_listener() {
         for options in [
             BindOptions::default(),
             BindOptions {
@@ -189,7 +193,7 @@ mod tests {
             assert!(matches!(
                 listener,
                 ListenerSocket::Tcp {
-                    hands_down: true,
+                    inherits_options: true,
                     ..
                 }
             ));

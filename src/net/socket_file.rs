@@ -1,12 +1,12 @@
-//! The file of a Unix socket: made without a moment in which the wrong people could use it, taken over only from the
-//! dead, removed only if it is still ours.
+//! The file of a Unix socket: never accessible with the wrong permission bits, taken over only from a dead server, and
+//! removed only if it is still the same file.
 //!
-//! The socket is bound in a staging directory (`staging`), which also keeps other servers that start at the same path
-//! away, and its path is published once it listens. A free path is taken by link(2), which fails if a file has appeared
-//! there meanwhile, whoever made it; the file of a dead server is replaced by rename(2) in one step. At every moment the
-//! path leads to a socket, or, the first time, to nothing.
+//! The socket is bound in a staging directory (`staging`), which also locks out other servers that start at the same path,
+//! and its path is published once it listens. A free path is taken by link(2), which fails if any process has made a file
+//! there meanwhile; the file of a dead server is replaced by rename(2) in one step. At every moment the path leads to a
+//! socket, or, before the first start, to nothing.
 
-use super::Escaped;
+use super::escape::Escaped;
 use super::staging::{self, Staging};
 use socket2::Socket;
 use std::fs::{self, Metadata, Permissions};
@@ -16,43 +16,44 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
-/// The file of a bound Unix socket. Dropping it removes the file, unless another one has taken its place, or this is a
-/// copy in a forked child: the file belongs to the process that made it. A process that binds and then forks to go into
-/// the background hands it on by [`SocketFile::from_identity`].
+/// The file of a bound Unix socket. Dropping it removes the file, unless another file has replaced it, or this is a copy in
+/// a forked child: the file belongs to the process that made it. A process that binds and then forks to go into the
+/// background passes it on by [`SocketFile::from_identity`].
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Where it is until it is published.
+    /// The directory that holds the file until it is published.
     staging: Option<Staging>,
-    /// The device and inode of the dead server's file that it is to replace.
+    /// The device and inode of the file of a dead server that it is to replace.
     replaces: Option<(u64, u64)>,
     device: u64,
     inode: u64,
-    /// The process that made it, or took it over.
+    /// The process that made the file, or took it over.
     process: u32,
 }
 
-/// Which file it is, for whoever is to look after it next: a path alone could lead to somebody else's by then.
+/// The identity of a socket's file, for the process that is to remove it later: the path by itself could lead to another
+/// file by then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileIdentity {
-    /// Where it is found.
+    /// The path of the file.
     pub path: PathBuf,
-    /// The file system that it is on.
+    /// The device number of its file system.
     pub device: u64,
-    /// Its number there.
+    /// Its inode number there.
     pub inode: u64,
 }
 
 impl SocketFile {
-    /// Binds the socket to a file that has no public name as yet; [`SocketFile::publish`] gives it `path`.
+    /// Binds the socket to a file in the staging directory; [`SocketFile::publish`] moves it to `path`.
     ///
     /// # Errors
-    /// `AddrInUse` if a server answers at `path`, or another one is starting there; `AlreadyExists` if something is there
-    /// that is no socket of ours; else what the system said.
+    /// `AddrInUse` if a server has the socket at `path` open, or another one is starting there; `AlreadyExists` if the file
+    /// there is not a socket, or belongs to another user; else those of the system calls.
     pub(super) fn bind(socket: &Socket, path: &Path, mode: u32) -> io::Result<Self> {
-        check_vacant(path)?; // before anything is written beside it
+        check_vacant(path)?; // before a directory is made beside it
         let staging = Staging::bind(socket, path)?;
-        // Only now will the answer stay true.
+        // Once the staging directory is held, no other server can publish there.
         let stale = check_vacant(path)?;
         let file = staging.file();
         fs::set_permissions(&file, Permissions::from_mode(mode))?;
@@ -68,11 +69,11 @@ impl SocketFile {
         })
     }
 
-    /// Gives the file its name, in place of a stale one if there is one.
+    /// Moves the file to its path, and replaces a stale one if there is one.
     ///
     /// # Errors
-    /// `AddrInUse` if the path has been taken since it was found free; `NotFound` if another process took the staging
-    /// directory for left over, and this one has to bind again; else those of link(2) and rename(2).
+    /// `AddrInUse` if the path has been taken since it was found free; `NotFound` if another process removed the staging
+    /// directory as left over, so that this one has to bind again; else those of link(2) and rename(2).
     pub(super) fn publish(&mut self) -> io::Result<()> {
         let Some(staging) = &self.staging else {
             return Ok(());
@@ -88,7 +89,7 @@ impl SocketFile {
                     return Err(taken_meanwhile());
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
-                // A file system without hard links. The staging directory keeps other servers of ours away.
+                // A file system without hard links. The staging directory locks out other echo-reactor processes.
                 Err(_) => fs::rename(&from, &self.path)?,
             },
         }
@@ -96,7 +97,7 @@ impl SocketFile {
         Ok(())
     }
 
-    /// Looks after a file that another process has made and left: removes it in the end, if it is still the same.
+    /// Takes over a file that another process has made and kept: it is removed on drop, if it is still the same file.
     #[must_use]
     pub fn from_identity(identity: FileIdentity) -> Self {
         let FileIdentity {
@@ -114,7 +115,7 @@ impl SocketFile {
         }
     }
 
-    /// Which file it is.
+    /// Returns the identity of the file, for [`SocketFile::from_identity`] in another process.
     #[must_use]
     pub fn identity(&self) -> FileIdentity {
         FileIdentity {
@@ -124,7 +125,7 @@ impl SocketFile {
         }
     }
 
-    /// Leaves the file where it is, for somebody else to look after.
+    /// Keeps the file: it is not removed on drop, since another process takes it over.
     pub fn keep(mut self) {
         self.inode = 0; // which no file has
     }
@@ -143,16 +144,16 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.process != process::id() {
-            return; // the parent process still serves there
+            return; // the parent process still has the socket open
         }
-        // A successor may have renamed its own file over ours: that one is not ours to remove.
+        // A later server may have renamed its own file over this one: that file must not be removed.
         if self.is_still_ours() {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Whether `path` is free (`None`), or holds the socket of a server that is dead (its metadata).
+/// Checks that `path` is free (`None`), or is the socket of a dead server (its metadata).
 fn check_vacant(path: &Path) -> io::Result<Option<Metadata>> {
     let there = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -161,7 +162,7 @@ fn check_vacant(path: &Path) -> io::Result<Option<Metadata>> {
     if !there.file_type().is_socket() {
         return Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "something that is not a socket is there; remove it or choose another path",
+            "the file there is not a socket; remove it or choose another path",
         ));
     }
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
@@ -172,18 +173,18 @@ fn check_vacant(path: &Path) -> io::Result<Option<Metadata>> {
     }
     Err(io::Error::new(
         io::ErrorKind::AddrInUse,
-        "a server is living there; stop it or choose another path",
+        "a server is listening there; stop it or choose another path",
     ))
 }
 
 fn taken_meanwhile() -> io::Error {
     io::Error::new(
         io::ErrorKind::AddrInUse,
-        "another server has taken it a moment ago; stop it or choose another path",
+        "another server has taken the path a moment ago; stop it or choose another path",
     )
 }
 
-/// A stale socket of another user is not ours to replace, even if the directory's permissions would let us.
+/// Refuses to replace a stale socket of another user, even if the permissions of the directory allow it.
 fn same_owner(ours: &Metadata, stale: Option<&Metadata>, path: &Path) -> io::Result<()> {
     match stale {
         Some(stale) if stale.uid() != ours.uid() => Err(io::Error::new(
@@ -212,15 +213,15 @@ mod tests {
         (file, path)
     }
 
-    /// What a forked child drops is a copy of it, and the process is the only difference.
+    /// A forked child drops a copy, which differs only in the process that it is dropped by.
     #[test]
     fn a_copy_in_a_forked_child_leaves_the_file_to_the_parent() {
         let (mut copy, path) = bound("copy");
         let identity = copy.identity();
         copy.process += 1;
         drop(copy);
-        assert!(path.exists(), "the parent serves there");
+        assert!(path.exists(), "the parent still has the socket open");
         drop(SocketFile::from_identity(identity));
-        assert!(!path.exists(), "and removes it in the end");
+        assert!(!path.exists(), "the parent removes it");
     }
 }

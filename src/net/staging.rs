@@ -11,7 +11,7 @@
 //!
 //! - The socket lies in the directory under a random name. Publishing moves *that* name, so it fails if the directory
 //!   has been taken away meanwhile; a holder that lost the lock cannot publish.
-//! - connect(2) to the socket in it tells whether its holder lives: only `ECONNREFUSED` proves that no process has it
+//! - connect(2) to the socket in it tells whether its holder is alive: only `ECONNREFUSED` proves that no process has it
 //!   open. An empty directory belongs to a process between mkdir(2) and bind(2), or to one that died there; it counts as
 //!   left over after [`EMPTY_FOR`].
 //!
@@ -19,9 +19,10 @@
 //! lock by an abstract name is known in one network namespace, while the path may be shared by several.
 //!
 //! The path in the directory may be longer than the 107 bytes that unix(7) allows, where the final one is not. It is then
-//! spoken through `/proc/self/fd/N`, the open directory.
+//! reached through `/proc/self/fd/N`, the open directory.
 
-use super::Escaped;
+use super::address::UNIX_PATH_MAX;
+use super::escape::Escaped;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};
@@ -39,15 +40,15 @@ use std::time::{Duration, Instant};
 const HELD_MAX: Duration = Duration::from_secs(5);
 /// How long a directory without a socket belongs to a process that is about to bind one.
 const EMPTY_FOR: Duration = Duration::from_secs(1);
-/// Pause between two looks at a directory that another process holds.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// Pause between two checks of a directory that another process holds.
+const CHECK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A staging directory that this process holds, with one socket in it. Dropping it removes both.
 #[derive(Debug)]
 pub(super) struct Staging {
     directory: PathBuf,
     name: OsString,
-    /// The process that made it; what a forked child drops is a copy.
+    /// The process that made it; a forked child drops a copy.
     process: u32,
 }
 
@@ -84,20 +85,20 @@ impl Staging {
             if Instant::now() >= give_up_at {
                 return Err(held_for_too_long(&directory));
             }
-            std::thread::sleep(LOOK_AGAIN);
+            std::thread::sleep(CHECK_INTERVAL);
         }
     }
 
-    /// Whether the socket is bound, and alone in the directory. It is not if the directory was taken for left over
-    /// between mkdir(2) and here: nothing has been bound then, and the next attempt may succeed.
+    /// Binds the socket. `false` means that another process removed the directory as left over between mkdir(2) and here:
+    /// the socket is not bound then, and the next attempt may succeed.
     fn bind_inside(&self, socket: &Socket) -> io::Result<bool> {
         let mode = fs::symlink_metadata(&self.directory).map(|made| made.permissions().mode());
         if mode.is_ok_and(|mode| mode & 0o700 != 0o700) {
             // A umask such as 0177 took the owner's own right to enter.
             fs::set_permissions(&self.directory, Permissions::from_mode(0o700))?;
         }
-        let bound = Speakable::new(&self.directory, &self.name)
-            .and_then(|speakable| socket.bind(&speakable.address));
+        let bound = ShortAddress::new(&self.directory, &self.name)
+            .and_then(|short| socket.bind(&short.address));
         match bound {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound && !self.directory.exists() => {
@@ -112,7 +113,7 @@ impl Staging {
         }
     }
 
-    /// Where the socket's file is until it is published.
+    /// Returns the path of the socket's file until it is published.
     pub(super) fn file(&self) -> PathBuf {
         self.directory.join(&self.name)
     }
@@ -124,7 +125,7 @@ impl Drop for Staging {
             return;
         }
         let _ = fs::remove_file(self.file());
-        // Fails if the directory is another holder's by now, with a socket in it.
+        // Fails if the directory belongs to another process by now, with a socket in it.
         let _ = fs::remove_dir(&self.directory);
     }
 }
@@ -134,34 +135,34 @@ impl Drop for Staging {
 /// the other is: a stream socket that is bound and does not listen as yet would refuse a stream too.
 ///
 /// # Errors
-/// The path cannot be spoken, or there are no descriptors left.
+/// The path does not fit into a socket address, or there are no descriptors left.
 pub(super) fn is_dead(directory: &Path, name: &OsStr) -> io::Result<bool> {
-    let speakable = Speakable::new(directory, name)?;
+    let short = ShortAddress::new(directory, name)?;
     let probe = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
     probe.set_nonblocking(true)?;
     let refused = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
-    Ok(probe.connect(&speakable.address).is_err_and(refused))
+    Ok(probe.connect(&short.address).is_err_and(refused))
 }
 
-/// A path in a form that fits into 107 bytes, and the open directory that the form may stand on.
-struct Speakable {
+/// A socket address of at most 107 bytes that leads to a path, and the open directory that it may refer to.
+struct ShortAddress {
     address: SockAddr,
     _directory: Option<File>,
 }
 
-impl Speakable {
+impl ShortAddress {
     fn new(directory: &Path, name: &OsStr) -> io::Result<Self> {
         let path = directory.join(name);
-        if path.as_os_str().len() <= super::address::UNIX_PATH_MAX {
+        if path.as_os_str().len() <= UNIX_PATH_MAX {
             return Ok(Self {
                 address: SockAddr::unix(path)?,
                 _directory: None,
             });
         }
         let open = File::open(directory)?;
-        let short = Path::new("/proc/self/fd").join(open.as_raw_fd().to_string());
+        let base = Path::new("/proc/self/fd").join(open.as_raw_fd().to_string());
         Ok(Self {
-            address: SockAddr::unix(short.join(name))?,
+            address: SockAddr::unix(base.join(name))?,
             _directory: Some(open),
         })
     }
@@ -187,10 +188,10 @@ fn names_in(directory: &Path) -> io::Result<Vec<OsString>> {
     entries.map(|entry| Ok(entry?.file_name())).collect()
 }
 
-/// Whether the process that made this directory is dead, as far as can be told.
+/// Whether the process that made this directory is dead, as far as that can be known.
 fn is_left_over(directory: &Path, empty_since: &mut Option<Instant>) -> bool {
     let Ok(names) = names_in(directory) else {
-        return false; // gone by now, or another user's
+        return false; // removed by now, or of another user
     };
     if names.is_empty() {
         return empty_since.get_or_insert_with(Instant::now).elapsed() > EMPTY_FOR;
@@ -199,8 +200,8 @@ fn is_left_over(directory: &Path, empty_since: &mut Option<Instant>) -> bool {
     (names.iter()).all(|name| is_dead(directory, name).unwrap_or(false))
 }
 
-/// Takes a directory that was left over out of the way. It is moved first, so that what is removed is what was moved, and
-/// never the directory that another process has made since.
+/// Removes a directory that was left over. It is renamed first, so that a directory that another process has made since is
+/// never removed.
 fn break_lock(directory: &Path) -> io::Result<()> {
     let mut aside = directory.as_os_str().to_owned();
     aside.push(".");
@@ -231,9 +232,9 @@ mod tests {
     use super::*;
 
     /// A directory that is removed in the end, with the path of a socket in it.
-    struct Place(PathBuf);
+    struct TestDir(PathBuf);
 
-    impl Place {
+    impl TestDir {
         fn new() -> Self {
             let name = format!("echo-staging-{}", random_name().to_string_lossy());
             let directory = std::env::temp_dir().join(name);
@@ -246,7 +247,7 @@ mod tests {
         }
     }
 
-    impl Drop for Place {
+    impl Drop for TestDir {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
@@ -258,38 +259,41 @@ mod tests {
 
     #[test]
     fn a_directory_of_a_dead_process_is_replaced_at_once() {
-        let place = Place::new();
+        let dir = TestDir::new();
         let dead = stream();
-        let left = Staging::bind(&dead, &place.path()).unwrap();
+        let left = Staging::bind(&dead, &dir.path()).unwrap();
         drop(dead);
         std::mem::forget(left);
         let began = Instant::now();
-        let staging = Staging::bind(&stream(), &place.path()).unwrap();
+        let staging = Staging::bind(&stream(), &dir.path()).unwrap();
         assert!(began.elapsed() < HELD_MAX);
         assert!(staging.file().exists());
         drop(staging);
-        assert_eq!(names_in(&place.0).unwrap().len(), 0);
+        assert_eq!(names_in(&dir.0).unwrap().len(), 0);
     }
 
     #[test]
     fn a_socket_that_is_bound_and_does_not_listen_is_alive() {
-        let place = Place::new();
+        let dir = TestDir::new();
         let bound = stream();
-        bound.bind(&SockAddr::unix(place.path()).unwrap()).unwrap();
-        assert!(!is_dead(&place.0, OsStr::new("s")).unwrap());
+        bound.bind(&SockAddr::unix(dir.path()).unwrap()).unwrap();
+        assert!(!is_dead(&dir.0, OsStr::new("s")).unwrap());
         drop(bound);
-        assert!(is_dead(&place.0, OsStr::new("s")).unwrap());
+        assert!(is_dead(&dir.0, OsStr::new("s")).unwrap());
     }
 
     #[test]
-    fn a_holder_whose_directory_was_taken_away_has_nothing_to_publish() {
-        let place = Place::new();
+    fn a_holder_whose_directory_was_removed_cannot_publish() {
+        let dir = TestDir::new();
         let (slow, quick) = (stream(), stream());
-        let staging = Staging::bind(&slow, &place.path()).unwrap();
-        break_lock(&directory_of(&place.path()).unwrap()).unwrap();
-        let other = Staging::bind(&quick, &place.path()).unwrap();
+        let staging = Staging::bind(&slow, &dir.path()).unwrap();
+        break_lock(&directory_of(&dir.path()).unwrap()).unwrap();
+        let other = Staging::bind(&quick, &dir.path()).unwrap();
         assert!(!staging.file().exists() && other.file().exists());
         drop(staging);
-        assert!(other.file().exists(), "what another holds stays");
+        assert!(
+            other.file().exists(),
+            "the file of another holder is not removed"
+        );
     }
 }

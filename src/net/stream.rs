@@ -2,7 +2,9 @@
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 
-use super::{Peer, Stream};
+use super::peer::Peer;
+use super::source::register_by_source;
+use super::traits::Stream;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use socket2::SockRef;
@@ -10,14 +12,14 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
-/// The streams of the operating system. Eight bytes: a descriptor, and which kind it is.
+/// A stream of the operating system. It takes eight bytes: the descriptor, and the family.
 ///
 /// Unpromised: it may change in any release.
 #[derive(Debug)]
 pub enum StreamSocket {
     /// IPv4 or IPv6.
     Tcp(TcpStream),
-    /// Unix.
+    /// A Unix stream.
     Unix(UnixStream),
 }
 
@@ -57,8 +59,8 @@ impl Stream for StreamSocket {
 
     fn reset_on_close(&self) {
         if let Self::Tcp(stream) = self {
-            // It can only fail on a socket that is broken already, and that one is about to be closed. A Unix socket
-            // needs nothing: its unsent bytes sit in the peer's queue, and cost the peer.
+            // It can only fail on a socket that is broken already, and the socket is about to be closed. A Unix socket
+            // needs nothing: its unsent bytes are in the receive queue of the peer, and use the memory of the peer.
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }

@@ -2,15 +2,13 @@
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
-//! The counters of /proc/net/snmp are those of the whole machine; these are of one connection, and so tell what happened
-//! to it and not to its neighbours.
+//! The counters of /proc/net/snmp belong to the whole machine; these belong to one connection.
 
-use nix::libc;
 use nix::sys::socket::{GetSockOpt, sockopt::GetStruct};
 use std::os::fd::AsFd;
 
 /// The first part of the kernel's `struct tcp_info` (include/uapi/linux/tcp.h). Later kernels have added members behind
-/// it, and tell as much of it as they are asked for. Every pattern of bits is a value.
+/// it, and return as many bytes as are asked for. Every bit pattern is a valid value.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 struct TcpInfo {
@@ -31,8 +29,8 @@ nix::getsockopt_impl!(
     GetStruct<TcpInfo>
 );
 
-/// Segments that this end of a TCP connection has sent more than once, its SYN included (`tcpi_total_retrans`). `None`
-/// for other sockets.
+/// Returns how many segments this end of a TCP connection has retransmitted, its SYN included (`tcpi_total_retrans`);
+/// `None` for other sockets.
 #[must_use]
 pub fn segments_resent(socket: &impl AsFd) -> Option<u32> {
     TcpInfoOption.get(socket).ok().map(|info| info.words[23])
@@ -45,7 +43,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn a_connection_over_loopback_sends_nothing_again_and_others_do_not_tell() {
+    fn a_loopback_connection_retransmits_nothing_and_unix_sockets_have_no_count() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert_eq!(segments_resent(&stream), Some(0));
@@ -53,16 +51,16 @@ mod tests {
         assert_eq!(segments_resent(&unix), None);
     }
 
-    /// The number stands at the right place: a SYN without an answer is sent again after a second.
+    /// The member is read from the right place: a SYN without an answer is retransmitted after a second.
     #[test]
-    fn a_syn_that_is_not_answered_is_sent_again() {
+    fn an_unanswered_syn_is_retransmitted() {
         use socket2::{Domain, Socket, Type};
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
         listener.bind(&any.into()).unwrap();
         listener.listen(0).unwrap();
         let address = listener.local_addr().unwrap();
-        // One is accepted by the kernel; those that come when its queue is full hear nothing.
+        // The kernel completes one handshake; SYNs that find the queue full get no answer.
         let connect = |_| {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             socket.set_nonblocking(true).unwrap();
@@ -76,6 +74,9 @@ mod tests {
             assert!(std::time::Instant::now() < deadline);
             std::thread::yield_now();
         }
-        assert!(resent().unwrap() < 20, "a few, and no other number");
+        assert!(
+            resent().unwrap() < 20,
+            "a few retransmissions, and no other member"
+        );
     }
 }

@@ -1,18 +1,19 @@
-//! The tutorial's two lines: who connected, and what was received.
+//! Two lines of the log for a learner: which peer connected, and what was received.
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
-//! They have a log target of their own, at trace level, so that they can be switched on alone (`serve -v` does) and cost
-//! one comparison while they are off. What a peer sends is never logged as it is: control characters could forge lines
-//! or take over a terminal, so it is escaped, and cut.
+//! They have a log target of their own, at trace level, so that they can be switched on separately (`serve -v` does) and
+//! cost one comparison while they are off. Received bytes are never logged unchanged: control characters could forge
+//! lines of the log or command a terminal. They are escaped, and cut to a preview.
 
-use super::{Peer, Stream};
+use super::peer::Peer;
+use super::traits::Stream;
 use log::Level::Trace;
 
 /// The log target of these lines.
 pub const TARGET: &str = "echo_reactor::trace";
 
-/// How much of what was received is shown, in bytes.
+/// How many of the received bytes are shown.
 const PREVIEW_BYTES: usize = 64;
 
 pub(crate) fn log_connected(peer: &Peer) {
@@ -31,7 +32,7 @@ pub(crate) fn log_received_from(peer: &Peer, bytes: &[u8]) {
     log::trace!(target: TARGET, "Received {} bytes from {peer}: {}", bytes.len(), preview(bytes));
 }
 
-/// The first bytes, escaped and in quotes; dots say that there is more.
+/// Returns the first bytes, escaped and in quotes; dots mean that there are more.
 #[must_use]
 pub fn preview(bytes: &[u8]) -> String {
     let shown = &bytes[..bytes.len().min(PREVIEW_BYTES)];
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_a_peer_sends_reaches_the_log_as_it_is() {
+    fn received_bytes_reach_the_log_escaped() {
         let every_byte: Vec<u8> = (0..=255).collect();
         for chunk in every_byte.chunks(PREVIEW_BYTES) {
             assert!(

@@ -10,7 +10,8 @@
 
 use super::choices::Choices;
 use super::script;
-use crate::net::{Address, Escaped, IpNet};
+use crate::net::escape::Escaped;
+use crate::net::{Address, IpNet};
 use crate::reactor::{Key, Readiness, Token};
 use std::fmt::Display;
 use std::str::FromStr;

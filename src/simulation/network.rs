@@ -396,7 +396,7 @@ impl Kernel {
     fn maybe_unregistered(&mut self, number: usize) -> io::Result<()> {
         let is_stream = matches!(self.sockets[&number].kind, Kind::Stream(_));
         if is_stream && self.random.happens(self.knobs.register_error) {
-            return Err(io::Error::from_raw_os_error(28)); // ENOSPC: epoll_ctl(2)'s "too many watches"
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC)); // epoll_ctl(2)'s "too many watches"
         }
         Ok(())
     }

@@ -237,7 +237,7 @@ fn abstract_address() -> UnixAddr {
 fn send_as_nobody(client: &UnixDatagram, to: &UnixAddr) -> nix::Result<usize> {
     use nix::sys::socket::{ControlMessage, MsgFlags, UnixCredentials, sendmsg};
     use std::os::fd::AsRawFd;
-    let nobody = UnixCredentials::from(nix::libc::ucred {
+    let nobody = UnixCredentials::from(libc::ucred {
         pid: std::process::id() as i32,
         uid: 65_534,
         gid: 65_534,

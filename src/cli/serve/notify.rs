@@ -10,7 +10,7 @@
 //! which managers in containers use.)
 
 use crate::cli::output::pause;
-use crate::net::Escaped;
+use crate::net::escape::Escaped;
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;

@@ -82,7 +82,7 @@ mod tests {
         stats.bytes_in += 7;
         stats.store_unsent(7);
         stats.close(CloseReason::Aborted, 7);
-        stats.accept_error(&io::Error::from_raw_os_error(24));
+        stats.accept_error(&io::Error::from_raw_os_error(libc::EMFILE));
         stats.accept_error(&io::Error::other("no errno at all"));
         let address = Endpoint::Tcp("127.0.0.1:7".parse().unwrap());
         let report = report(

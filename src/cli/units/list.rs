@@ -4,7 +4,7 @@
 //! what to write for either. `100,200` is a list, since both its values are plausible, and `100,000` is none, since nobody
 //! writes 0 as 000.
 
-use crate::net::Escaped;
+use crate::net::escape::Escaped;
 use std::fmt;
 use std::str::FromStr;
 

@@ -1,20 +1,20 @@
-//! Packet info: which of our addresses a datagram was sent to, at a socket that is bound to all of them.
+//! Packet info: the local address that a datagram was sent to, at a socket that is bound to a wildcard address.
 //!
 //! Facts of Linux behind it (ip(7), ipv6(7), net/ipv4/ip_sockglue.c):
 //!
-//! - `ipi_addr` is the destination in the datagram's header, and is always there. `ipi_spec_dst` is noted as the datagram
-//!   arrives, and only if the option was set by then: for a datagram that was queued before (an activated socket) it is
-//!   zero, and an answer with it would leave from an address that the routing table picks. So answers go by `ipi_addr`.
+//! - `ipi_addr` is the destination in the datagram's header, and is always set. `ipi_spec_dst` is stored when the datagram
+//!   arrives, and only if the option is set by then: for a datagram that was queued before (an activated socket) it is
+//!   zero, and an answer with it would leave from an address that the routing table chooses. So answers use `ipi_addr`.
 //! - The two differ for a datagram to a broadcast or multicast address. Where `ipi_spec_dst` is zero, a broadcast address
-//!   of a subnet looks like any other, and sendmsg(2) refuses it as a source address, since it is no local one.
-//! - An IPv6 socket gives IPV6_PKTINFO for its IPv4 datagrams too, with the destination in the form of an IPv4-mapped
-//!   address and without `spec_dst`; IP_PKTINFO may be asked for beside it.
-//! - An interface index in the answer's packet info goes before the routing table. The datagram may have come by another
-//!   interface than the one that leads back, so it is left out; only a link-local address means nothing without it.
+//!   of a subnet looks like any other, and sendmsg(2) refuses it as a source address, since it is not a local one.
+//! - An IPv6 socket returns IPV6_PKTINFO for its IPv4 datagrams too, with the destination as an IPv4-mapped address and
+//!   without `spec_dst`; IP_PKTINFO may be asked for beside it.
+//! - An interface index in the packet info of an answer overrides the routing table. The datagram may have arrived by
+//!   another interface than the one that leads back, so the index is left out; only a link-local address needs it.
 
-use crate::net::Unanswerable;
+use crate::net::traits::Unanswerable;
+use libc::{in_addr, in_pktinfo, in6_pktinfo};
 use mio::net::UdpSocket;
-use nix::libc::{in_addr, in_pktinfo, in6_pktinfo};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
     sockopt,
@@ -23,9 +23,9 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
-/// Room for control messages, in bytes. Packet info takes 72 of them; the rest is for what the socket's owner may have
-/// asked for (timestamps, TTL, options of a header), which comes partly before it. Where even this does not suffice, the
-/// datagram is not answered, and the socket goes on.
+/// Size of the buffer for control messages. Packet info takes 72 bytes; the rest is for messages that the owner of an
+/// inherited socket may have asked for (timestamps, TTL, header options), some of which come before it. If even this does
+/// not suffice, the datagram is not answered.
 const CONTROL_BYTES: usize = 4096;
 
 /// A UDP socket on a wildcard address, with packet info switched on.
@@ -35,18 +35,18 @@ pub struct WildcardSocket {
     control: Box<[u8]>,
 }
 
-/// What is known of the address that a datagram was sent to.
+/// The destination address of a datagram, as far as it is known.
 #[derive(Clone, Copy, Debug)]
 pub enum Asked {
-    /// The socket's own, since it is bound to one.
+    /// The address that the socket is bound to.
     BoundSocket,
-    /// An IPv4 address, in the form in which the answer's control message wants it.
+    /// An IPv4 address, in the form of the control message of an answer.
     V4(in_pktinfo),
-    /// An IPv6 address.
+    /// An IPv6 address, in the same form.
     V6(in6_pktinfo),
     /// A broadcast or multicast address.
     Group,
-    /// Nothing: the control messages did not fit.
+    /// It is not known, since the control messages did not fit.
     Unknown,
 }
 
@@ -61,9 +61,9 @@ impl Asked {
 
     fn from_v4(info: in_pktinfo) -> Self {
         let destination = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
-        let is_for_others =
+        let is_broadcast =
             info.ipi_spec_dst.s_addr != 0 && info.ipi_spec_dst.s_addr != info.ipi_addr.s_addr;
-        if is_for_others || destination.is_multicast() || destination.is_broadcast() {
+        if is_broadcast || destination.is_multicast() || destination.is_broadcast() {
             return Self::Group;
         }
         Self::V4(in_pktinfo {
@@ -93,7 +93,7 @@ impl WildcardSocket {
             SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
             SocketAddr::V6(_) => {
                 setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
-                // For its IPv4 clients. A system without it tells less of their broadcasts.
+                // For IPv4 clients. A system without it reports less about their broadcasts.
                 let _ = setsockopt(&socket, sockopt::Ipv4PacketInfo, &true);
             }
         }
@@ -112,10 +112,10 @@ impl WildcardSocket {
             MsgFlags::empty(),
         )?;
         let mut asked = Asked::Unknown;
-        // An error says that control messages were cut off (MSG_CTRUNC), and nothing of this datagram or of the socket.
+        // An error means that control messages were cut off (MSG_CTRUNC); the datagram itself is complete.
         for info in message.cmsgs().into_iter().flatten() {
             match info {
-                // It knows more of an IPv4 datagram than IPv6's form of it does.
+                // It contains more about an IPv4 datagram than IPV6_PKTINFO does.
                 ControlMessageOwned::Ipv4PacketInfo(info) => {
                     asked = Asked::from_v4(info);
                     break;
@@ -131,7 +131,7 @@ impl WildcardSocket {
         Ok((message.bytes, source, asked))
     }
 
-    pub(super) fn answer(
+    pub(super) fn reply(
         &mut self,
         datagram: &[u8],
         to: SocketAddr,
@@ -204,7 +204,7 @@ mod tests {
     fn only_a_link_local_address_keeps_its_interface() {
         let index = |address: &str| {
             let info = in6_pktinfo {
-                ipi6_addr: nix::libc::in6_addr {
+                ipi6_addr: libc::in6_addr {
                     s6_addr: address.parse::<Ipv6Addr>().unwrap().octets(),
                 },
                 ipi6_ifindex: 7,

@@ -1,26 +1,26 @@
-//! Which senders of Unix datagrams may be answered: those of this process's own user, and root. Why not all is said in
-//! the page above.
+//! Which senders of Unix datagrams may be answered: processes of the user of this process, and of root. The page of
+//! `datagram` gives the reason.
 //!
-//! The kernel tells the sender's user (SO_PASSCRED, unix(7)) with each datagram, and lets root alone claim another. It
-//! tells nothing of datagrams that were queued before the option was set (an activated socket), and its control message
-//! is marked as cut off when descriptors come with the datagram, for which no room is given so that they are discarded.
-//! In both cases the permission bits of the socket's file decide: if they let only its owner write, and the owner is this
-//! process's user, then the sender was that user or root.
+//! The kernel reports the sender's user with each datagram (SO_PASSCRED, unix(7)), and lets only root claim another one.
+//! It reports none for datagrams that were queued before the option was set (an activated socket). Its control message is
+//! also marked as cut off when descriptors come with the datagram; the buffer has no room for them, so that they are
+//! closed. In both cases the permission bits of the socket's file decide: if only the owner may write to it, and the owner
+//! is the user of this process, then the sender was that user or root.
 //!
-//! Without the feature `pktinfo` there are no control messages, and the permission bits decide alone: a socket that others
-//! may write to, or that has an abstract name, which has no permission bits, is refused.
+//! Without the feature `pktinfo` there are no control messages, and only the permission bits decide: a socket that other
+//! users may write to, or that has an abstract name, which has no permission bits, is refused.
 
-use crate::net::{Endpoint, UnixName};
+use crate::net::address::{Endpoint, UnixName};
 use socket2::Socket;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Tells whether a sender could write by itself to whatever socket its name leads to.
+/// Decides whether a sender could write by itself to the socket that its name leads to.
 #[derive(Debug)]
 pub struct SenderCheck {
-    /// Whether the file's permission bits admit this process's user alone (and root, whom they never keep out).
+    /// Whether the permission bits of the file admit only the user of this process (and root, which they never exclude).
     only_own_user: bool,
     /// The user of this process, asked for once: a sandbox takes the call away, and it would be one more for each datagram.
     #[cfg(feature = "pktinfo")]
@@ -63,7 +63,7 @@ impl SenderCheck {
     ) -> io::Result<(usize, Option<SocketAddr>, bool)> {
         use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials, recvmsg};
         use std::os::fd::AsRawFd;
-        // Exactly what credentials take, so that no descriptor fits in behind them.
+        // Exactly the size of credentials, so that no descriptor fits in after them.
         let mut control = [0; CREDENTIALS_SPACE];
         let mut parts = [io::IoSliceMut::new(buffer)];
         let message = recvmsg::<UnixAddr>(
@@ -82,7 +82,7 @@ impl SenderCheck {
                     _ => None,
                 });
         let is_trusted = match credentials {
-            Some(told) if !tells_nothing(told.pid(), told.uid()) => {
+            Some(told) if !are_missing(told.pid(), told.uid()) => {
                 told.uid() == 0 || told.uid() == self.own_user
             }
             _ => self.only_own_user,
@@ -108,40 +108,42 @@ impl SenderCheck {
 #[cfg(feature = "pktinfo")]
 const CREDENTIALS_SPACE: usize = {
     let word = size_of::<usize>();
-    let header = size_of::<nix::libc::cmsghdr>().div_ceil(word);
-    let credentials = size_of::<nix::libc::ucred>().div_ceil(word);
+    let header = size_of::<libc::cmsghdr>().div_ceil(word);
+    let credentials = size_of::<libc::ucred>().div_ceil(word);
     (header + credentials) * word
 };
 
-/// Whether these credentials are what the kernel fills in where it noted none: no process, and the overflow user, which
-/// is `nobody` on most systems.
+/// Whether these credentials are those that the kernel fills in where it stored none: process 0, and the overflow user
+/// (uid 65534 on most systems).
 #[cfg(feature = "pktinfo")]
-fn tells_nothing(process: i32, user: u32) -> bool {
+fn are_missing(process: i32, user: u32) -> bool {
     const OVERFLOW_USER: u32 = 65_534;
     process == 0 && user == OVERFLOW_USER
 }
 
 /// Whether only `user`, and root, may send to this endpoint.
 fn admits_only(endpoint: &Endpoint, user: Option<u32>) -> bool {
-    const WRITABLE_BY_OTHERS: u32 = 0o022;
+    /// Write permission for the group and for all other users.
+    const GROUP_OR_OTHER_WRITE: u32 = 0o022;
     let Endpoint::UnixDatagram(UnixName::Path(path)) = endpoint else {
         return false;
     };
     fs::symlink_metadata(path).is_ok_and(|file| {
         file.file_type().is_socket()
-            && file.mode() & WRITABLE_BY_OTHERS == 0
+            && file.mode() & GROUP_OR_OTHER_WRITE == 0
             && Some(file.uid()) == user
     })
 }
 
-/// `None` for an unnamed sender, and for the one path that has no terminating NUL byte, of 108 bytes: Linux tells a length
-/// of 111 then, which is more than `sockaddr_un` has. nix panics over a length of zero, which is an unnamed sender's.
+/// Converts the address of a sender. `None` for an unnamed sender, and for a path of 108 bytes, which has no terminating
+/// NUL byte: Linux returns an address length of 111 for it, which is more than `sockaddr_un` has. nix panics over a length
+/// of zero, which means an unnamed sender.
 #[cfg(feature = "pktinfo")]
 fn to_std(address: &nix::sys::socket::UnixAddr) -> Option<SocketAddr> {
     use nix::sys::socket::SockaddrLike;
     let (family, most) = (
-        size_of::<nix::libc::sa_family_t>(),
-        size_of::<nix::libc::sockaddr_un>(),
+        size_of::<libc::sa_family_t>(),
+        size_of::<libc::sockaddr_un>(),
     );
     if !(family + 1..=most).contains(&(address.len() as usize)) {
         return None;
@@ -161,15 +163,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_fills_in_proves_nothing() {
-        assert!(tells_nothing(0, 65_534));
+    fn credentials_that_the_kernel_fills_in_prove_nothing() {
+        assert!(are_missing(0, 65_534));
         assert!(
-            !tells_nothing(4_242, 65_534),
-            "a process of the user nobody"
+            !are_missing(4_242, 65_534),
+            "a process of the overflow user"
         );
-        assert!(
-            !tells_nothing(0, 1_000),
-            "a process of another PID namespace"
-        );
+        assert!(!are_missing(0, 1_000), "a process of another PID namespace");
     }
 }

@@ -1,11 +1,11 @@
-//! Options of an inherited socket that are set, or switched off, when it is taken over. The table in the page above says
-//! which, and why.
+//! Options of an inherited socket that are set, or switched off, when it is taken over. The table of `inherited` gives the
+//! reasons.
 
-use crate::net::Endpoint;
+use crate::net::address::Endpoint;
 use crate::net::bind::failed;
 use socket2::Socket;
 
-/// Sets what has to be so. How many options could not be set.
+/// Sets the options that the server needs, and returns how many could not be set.
 pub(super) fn settle(socket: &Socket, endpoint: &Endpoint) -> u32 {
     let mut errors = 0;
     if matches!(endpoint, Endpoint::Udp(_)) {
@@ -18,7 +18,7 @@ pub(super) fn settle(socket: &Socket, endpoint: &Endpoint) -> u32 {
     errors
 }
 
-/// Switches off what fills the error queue, or changes what one datagram is.
+/// Switches off the options that fill the error queue, or that join and split datagrams. Returns how many could not be set.
 #[cfg(all(feature = "pktinfo", target_os = "linux"))]
 fn quieten(socket: &Socket, endpoint: &Endpoint) -> u32 {
     use nix::sys::socket::{SetSockOpt, TimestampingFlag, setsockopt, sockopt};
@@ -38,12 +38,12 @@ fn quieten(socket: &Socket, endpoint: &Endpoint) -> u32 {
         &stamps,
     );
     if let Endpoint::Tcp(address) | Endpoint::Udp(address) = endpoint {
-        // It empties the error queue too, and comes last for that.
+        // It also empties the error queue, and comes last for that reason.
         errors += match address.is_ipv6() {
             true => set(socket, "IPV6_RECVERR off", sockopt::Ipv6RecvErr, &false),
             false => 0,
         };
-        // An IPv6 socket has the errors of its IPv4 clients by this one. One that refuses such clients may refuse it.
+        // On an IPv6 socket this option concerns its IPv4 clients. A socket that refuses such clients may refuse the option.
         let ipv4 = setsockopt(socket, sockopt::Ipv4RecvErr, &false).map_err(Into::into);
         errors += if address.is_ipv6() {
             0
@@ -52,7 +52,7 @@ fn quieten(socket: &Socket, endpoint: &Endpoint) -> u32 {
         };
     }
     if matches!(endpoint, Endpoint::Udp(_)) {
-        // Kernels before 4.18 and 5.0 know neither, and then neither is on.
+        // Kernels before 4.18 and 5.0 have neither option, and then neither is on.
         let _ = setsockopt(socket, sockopt::UdpGroSegment, &false);
         let _ = setsockopt(socket, sockopt::UdpGsoSegment, &0);
     }

@@ -77,7 +77,7 @@ impl Source<Network> for Handle {
         }
         let knob = kernel.knobs.deregister_error;
         if kernel.random.happens(knob) {
-            return Err(io::Error::from_raw_os_error(2)); // ENOENT: it was forgotten already
+            return Err(io::Error::from_raw_os_error(libc::ENOENT)); // it was deregistered already
         }
         Ok(())
     }
@@ -190,7 +190,7 @@ impl Stream for Handle {
         kernel.strike(Call::Shutdown, self.number)?;
         let knob = kernel.knobs.shutdown_error;
         if kernel.random.happens(knob) {
-            return Err(io::Error::from_raw_os_error(107)); // ENOTCONN
+            return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
         }
         drop(kernel);
         self.network.kernel().wire(self.number).server_finished = true;
@@ -207,12 +207,35 @@ impl Stream for Handle {
     }
 }
 
-/// What recv(2) may fail with, for good: EIO ENOMEM ECONNABORTED ECONNRESET ETIMEDOUT EHOSTUNREACH.
-const READ_ERRNOS: [i32; 6] = [5, 12, 103, 104, 110, 113];
-/// What send(2) may: EIO ENOMEM EPIPE ECONNRESET ENOBUFS ETIMEDOUT.
-const WRITE_ERRNOS: [i32; 6] = [5, 12, 32, 104, 105, 110];
-/// What accept(2) may fail with, other than for want of descriptors.
-const ACCEPT_ERRNOS: [i32; 8] = [4, 71, 100, 103, 113, 105, 12, 23];
+/// Errors of recv(2) that end a connection.
+const READ_ERRNOS: [i32; 6] = [
+    libc::EIO,
+    libc::ENOMEM,
+    libc::ECONNABORTED,
+    libc::ECONNRESET,
+    libc::ETIMEDOUT,
+    libc::EHOSTUNREACH,
+];
+/// Errors of send(2) that end a connection.
+const WRITE_ERRNOS: [i32; 6] = [
+    libc::EIO,
+    libc::ENOMEM,
+    libc::EPIPE,
+    libc::ECONNRESET,
+    libc::ENOBUFS,
+    libc::ETIMEDOUT,
+];
+/// Errors of accept(2) other than EMFILE.
+const ACCEPT_ERRNOS: [i32; 8] = [
+    libc::EINTR,
+    libc::EPROTO,
+    libc::ENETDOWN,
+    libc::ECONNABORTED,
+    libc::EHOSTUNREACH,
+    libc::ENOBUFS,
+    libc::ENOMEM,
+    libc::ENFILE,
+];
 
 impl Listener for Handle {
     type Stream = Self;
@@ -221,7 +244,7 @@ impl Listener for Handle {
         let mut kernel = self.network.kernel();
         kernel.strike(Call::Accept, self.number)?;
         if kernel.streams() >= kernel.knobs.descriptors {
-            return Err(io::Error::from_raw_os_error(24)); // EMFILE, whether or not anybody is waiting
+            return Err(io::Error::from_raw_os_error(libc::EMFILE)); // even if the queue is empty
         }
         let knob = kernel.knobs.accept_error;
         if kernel.random.happens(knob) {

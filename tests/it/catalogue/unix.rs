@@ -37,7 +37,7 @@ fn x2_the_socket_of_a_running_server_is_not_replaced() {
     let first = Serve::start(&[&address], &[]);
     let inode = fs::metadata(directory.path("s")).unwrap().ino();
     let second = ended(program().args(["serve", &address]));
-    second.failed(69, &[&address, "a server is living there"]);
+    second.failed(69, &[&address, "a server is listening there"]);
     assert_eq!(fs::metadata(directory.path("s")).unwrap().ino(), inode);
     first.connect().is_echoed(b"still mine");
     assert_eq!(

@@ -12,7 +12,7 @@
 //! and must not get a second try. [`REFUSED`] has the exceptions.
 
 use super::Needs;
-use nix::libc::{self, c_long};
+use libc::{self, c_long};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch, apply_filter,
