@@ -402,9 +402,7 @@ fn accept_failed(
         // A blocking listener does not report an empty queue, so `EAGAIN` is an error like the rest.
         (_, AcceptError::Connection | AcceptError::WouldBlock | AcceptError::Unknown) => {
             if let Some(pause) = delay.failed(1, verdict, shared.limits.accept_retry) {
-                shared.warn(format_args!(
-                    "accept on {endpoint} pauses for {pause:?}: {error}"
-                ));
+                shared.warn(format_args!("{endpoint} rests for {pause:?}: {error}"));
                 shared.pause_for(pause);
             }
         }

@@ -558,5 +558,10 @@ fn a_server_that_cannot_start_says_why_and_what_to_do() {
         read_buffer_bytes: 0,
         ..defaults()
     };
-    check(threads, &["127.0.0.1:0"], limits, &["read_buffer_bytes of 0"]);
+    check(
+        threads,
+        &["127.0.0.1:0"],
+        limits,
+        &["read_buffer_bytes of 0"],
+    );
 }
