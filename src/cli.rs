@@ -40,10 +40,6 @@ use std::io::{self, IsTerminal};
 use std::panic;
 use std::process::ExitCode;
 
-/// The address where `serve` listens and `send` connects by default: this machine alone, at port 50007, which the echo
-/// example in the documentation of Python's `socket` uses.
-const DEFAULT_ADDRESS: &str = "tcp://127.0.0.1:50007";
-
 const EXAMPLES: &str = "\
 Examples:
   echo-reactor serve                              serve on tcp://127.0.0.1:50007

@@ -198,6 +198,7 @@ pub mod limits;
 #[cfg(feature = "bench")]
 pub mod load;
 pub mod net;
+mod procfs;
 pub mod reactor;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;

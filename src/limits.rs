@@ -4,10 +4,13 @@
 //! here. What may live in this file: a bound, why it is what it is, and the check that the bounds fit together. What may
 //! not: enforcing them (that is done by whoever spends the resource), or reading them from a command line (`cli` does).
 
-mod descriptors;
-
+use crate::procfs::own;
 use std::fmt;
 use std::time::Duration;
+
+/// Descriptors that may still be opened where there is no /proc: the smallest default of a soft limit (macOS). A program
+/// that knows better switches [`Config::fit_descriptors`](crate::echo::Config::fit_descriptors) off.
+const DESCRIPTORS_LEFT_ASSUMED: u64 = 256;
 
 /// The bounds that a server keeps: connections, memory, work in a turn, times and rates.
 ///
@@ -350,7 +353,7 @@ impl Limits {
     /// The same with as many descriptors as this process may still open: its soft limit, less those that are open now.
     /// Where that cannot be known (there is no `/proc`) 256 are assumed.
     pub fn fit_process(&mut self) -> bool {
-        self.fit_descriptors(descriptors::left())
+        self.fit_descriptors(own::descriptors_left().unwrap_or(DESCRIPTORS_LEFT_ASSUMED))
     }
 }
 

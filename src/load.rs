@@ -31,7 +31,6 @@ mod latencies;
 mod metrics;
 mod payload;
 pub mod preflight;
-pub mod procfs;
 mod schedule;
 mod stream;
 pub mod summary;
@@ -39,6 +38,7 @@ mod teardown;
 pub mod validity;
 mod worker;
 
+pub use crate::procfs::{KERNEL_COUNTERS, KernelCounters, ServerSample, Usage};
 pub use bad_clients::BadClients;
 pub use datagram::HEADER_BYTES;
 pub use issuing::QUEUE_MAX;
@@ -53,7 +53,6 @@ pub use summary::Total;
 
 use crate::net::Endpoint;
 use crate::net::connect::Trigger;
-use procfs::{ServerSample, Usage};
 use std::io;
 use std::time::Duration;
 

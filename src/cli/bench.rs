@@ -29,9 +29,9 @@ use super::memory::{Ladder, Row};
 use super::output::printable;
 use super::side_file::{self, SideFile};
 use super::stdio;
-use crate::load::procfs::KernelCounters;
 use crate::load::validity::{Validity, assess};
 use crate::load::{FaultKind, Mode, Plan, Total, preflight};
+use crate::procfs::{KernelCounters, own::ignores_signal};
 use args::{Format, Steps};
 use environment::Host;
 use progress::Progress;
@@ -288,23 +288,13 @@ pub(super) fn measure(
 pub(super) fn listen_to_signals() -> Result<Arc<AtomicBool>, CliError> {
     let stop = Arc::new(AtomicBool::new(false));
     // nohup(1) has SIGHUP ignored, and a handler would undo that.
-    let hang_up = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+    let hang_up = (!ignores_signal(SIGHUP)).then_some(SIGHUP);
     for signal in [SIGINT, SIGTERM].into_iter().chain(hang_up) {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|error| {
             CliError::new(CliErrorKind::System, format!("no signal handlers: {error}"))
         })?;
     }
     Ok(stop)
-}
-
-/// Whether this process was started with a signal ignored: a bit of SigIgn, from 1 on (proc(5)).
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// What the exit code says: a wrong echo is worse than a failed connection, and that than a doubtful measurement. Of a

@@ -30,11 +30,11 @@ use super::side_file::{self, SideFile};
 use super::stdio;
 use super::units::plural;
 use crate::load::Random;
-use crate::load::procfs::line_of;
+use crate::procfs::tree::Tree;
 use progress::Progress;
 use record::{Machine, Record, Scenario};
 use rounds::{Brought, Rounds};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use subject::Subject;
@@ -203,10 +203,7 @@ fn announcement(subjects: &[Subject], loads: &[Load], course: &Course) -> String
 }
 
 fn machine(host: &Host) -> Machine {
-    let memory = line_of("/proc/meminfo").and_then(|line| {
-        let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-        Some(kilobytes * 1024)
-    });
+    let memory = Tree(Path::new("/")).memory_total();
     Machine {
         name: host.name.clone(),
         kernel: host.kernel.clone(),

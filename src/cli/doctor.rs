@@ -5,13 +5,14 @@
 //! client. So `doctor` reads all of these limits beforehand, changes nothing, needs no privileges, and says for each
 //! limit how many connections it lets through and which command raises it.
 //!
-//! What may live in this file: the order of the steps, and the exit code. What was asked is in [`typed`]; what the
-//! machine says of itself in [`machine`]; what that means for so many connections in [`limits`]; the forms of the
-//! answer in [`report`].
+//! What may live in this file: the order of the steps, and the exit code. The question is in [`args`], the values of the
+//! machine in [`system`], what they mean for so many connections in [`limits`] (one [`row`] each), and the text and the
+//! JSON in [`report`].
 
 mod args;
 mod limits;
 mod report;
+mod row;
 mod system;
 
 pub(super) use args::DoctorArgs;
@@ -19,14 +20,14 @@ pub(super) use args::DoctorArgs;
 use super::error::{CliError, Exit};
 use super::output::printable;
 use super::stdio;
-use limits::Verdict;
+use row::Verdict;
 use std::path::Path;
 use system::Machine;
 
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
     let question = args.question()?;
-    let machine = Machine::look(Path::new("/"));
-    let rows = limits::judge(&machine, &question);
+    let machine = Machine::read(Path::new("/"));
+    let rows = limits::assess(&machine, &question);
     let text = match args.json() {
         true => format!("{:#}\n", report::json(&machine, &question, &rows)),
         false => report::text(&machine, &question, &rows),

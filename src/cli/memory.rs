@@ -12,95 +12,10 @@
 //! thousand connections the cost of one is mostly rounding. What may live in this file: taking these figures, and their
 //! forms. What may not: judging them.
 
-use nix::unistd::{SysconfVar, sysconf};
+use crate::procfs::memory::Memory;
 use serde_json::{Value, json};
 use std::fmt;
-use std::fs;
 use std::time::Instant;
-
-/// Memory at one moment, or its growth between two, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Memory {
-    /// Resident memory of the server.
-    rss: u64,
-    /// Objects of the kernel: sockets, files, inodes, items of epoll's interest list; stacks of threads, page tables.
-    objects: u64,
-    /// Memory in TCP's buffers.
-    tcp_buffers: u64,
-    /// Sockets among the objects.
-    tcp_sockets: Option<u64>,
-}
-
-impl Memory {
-    /// Reads the figures now; one that cannot be read is zero. `with_slab` reads /proc/slabinfo too, which takes the
-    /// kernel milliseconds: not for a running event loop.
-    fn take(pids: &[u32], with_slab: bool) -> Self {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let rss = pids
-            .iter()
-            .map(|pid| kilobytes(&read(&format!("/proc/{pid}/status")), "VmRSS"))
-            .sum();
-        let meminfo = read("/proc/meminfo");
-        let objects = ["Slab", "KernelStack", "PageTables"]
-            .map(|name| kilobytes(&meminfo, name))
-            .iter()
-            .sum();
-        let page = sysconf(SysconfVar::PAGE_SIZE)
-            .ok()
-            .flatten()
-            .unwrap_or(4096) as u64;
-        Self {
-            rss,
-            objects,
-            tcp_buffers: tcp_pages(&read("/proc/net/sockstat")) * page,
-            tcp_sockets: with_slab
-                .then(|| fs::read_to_string("/proc/slabinfo").ok())
-                .flatten()
-                .map(|text| tcp_sockets(&text)),
-        }
-    }
-
-    fn since(self, before: Self) -> Self {
-        Self {
-            rss: self.rss.saturating_sub(before.rss),
-            objects: self.objects.saturating_sub(before.objects),
-            tcp_buffers: self.tcp_buffers.saturating_sub(before.tcp_buffers),
-            tcp_sockets: self
-                .tcp_sockets
-                .map(|now| now.saturating_sub(before.tcp_sockets.unwrap_or(0))),
-        }
-    }
-}
-
-/// The bytes after a name in a table of kilobytes.
-fn kilobytes(text: &str, name: &str) -> u64 {
-    text.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
-        .map_or(0, |kilobytes| kilobytes * 1024)
-}
-
-/// The pages in `TCP: inuse 5 orphan 0 tw 0 alloc 9 mem 2`.
-fn tcp_pages(sockstat: &str) -> u64 {
-    let line = sockstat.lines().find(|line| line.starts_with("TCP:"));
-    let mut words = line.unwrap_or_default().split_whitespace();
-    words
-        .find(|&word| word == "mem")
-        .and_then(|_| words.next()?.parse().ok())
-        .unwrap_or(0)
-}
-
-/// Number of objects times their size, in slabinfo(5): `name active_objs num_objs objsize ...`.
-fn tcp_sockets(slabinfo: &str) -> u64 {
-    let bytes = |line: &str| {
-        let mut words = line.split_whitespace();
-        let is_tcp = matches!(words.next(), Some("TCP" | "TCPv6"));
-        let mut number = || words.next()?.parse::<u64>().ok();
-        let (_, objects, size) = (number()?, number()?, number()?);
-        is_tcp.then_some(objects * size)
-    };
-    slabinfo.lines().filter_map(bytes).sum()
-}
 
 /// What a server knows about its own memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,7 +45,8 @@ impl Row {
         bytes as f64 / self.connections.max(1) as f64
     }
 
-    pub(super) fn rss(&self) -> u64 {
+    #[cfg(feature = "bench")]
+    pub(super) fn rss_bytes(&self) -> u64 {
         self.grown.rss
     }
 
@@ -274,18 +190,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_tables_are_parsed() {
-        assert_eq!(kilobytes("MemFree: 7 kB\nSlab:   12 kB\n", "Slab"), 12_288);
-        let sockstat =
-            "sockets: used 9\nTCP: inuse 5 orphan 0 tw 0 alloc 9 mem 2\nUDP: inuse 1 mem 3\n";
-        assert_eq!(tcp_pages(sockstat), 2);
-        assert_eq!(tcp_pages(""), 0);
-        let slabinfo = "slabinfo - version: 2.1\n# name <active_objs> ...\n\
-            TCPv6 0 13 2560 12 8 : tunables\ntw_sock_TCP 5 5 248 : x\nTCP 53 104 2368 13 8 : tunables\n";
-        assert_eq!(tcp_sockets(slabinfo), 104 * 2368 + 13 * 2560);
-    }
-
-    #[test]
     fn a_row_at_every_power_of_ten_and_never_two() {
         let mut ladder = Ladder::new(&[std::process::id()]);
         for connections in 1..=12_345 {
@@ -312,7 +216,7 @@ mod tests {
         let ladder = Ladder::new(&[std::process::id()]);
         let touched = vec![1_u8; 64 << 20];
         let row = ladder.row(1 << 20, None, true);
-        assert!(row.rss() >= 48 << 20, "{row}");
+        assert!(row.grown.rss >= 48 << 20, "{row}");
         assert!(row.of_one().0 >= 48.0 && row.to_json()["rss_bytes"].is_u64());
         drop(touched);
     }

@@ -1,4 +1,4 @@
-//! Names of hosts, resolved within a deadline.
+//! The default address, and names of hosts, which are resolved within a deadline.
 //!
 //! getaddrinfo(3) has no deadline, and cannot be interrupted: a name server that is silent holds it for as long as
 //! resolv.conf(5) allows, half a minute with its defaults. So the call is made elsewhere and abandoned when its time is over.
@@ -20,6 +20,10 @@ use std::process::Stdio;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// The address where `serve` listens and to which `send` connects by default: loopback only, at the port of the echo
+/// example in the documentation of Python's `socket`.
+pub(super) const DEFAULT_ADDRESS: &str = "tcp://127.0.0.1:50007";
 
 /// The hidden command of the child process.
 pub(super) const COMMAND: &str = "resolve-names";

@@ -12,13 +12,11 @@
 //! - **umask**: bits of the owner are cleared. With 0177 a new directory cannot be entered, with 0777 a report not be read;
 //!   what group and others may do is left as it is.
 //! - **Descriptors 0 to 2**: std opens /dev/null for those that are closed, before main.
-//!
-//! What may live in this file: such state, and asking for it. What may not: limits, which `serve` fits itself to.
 
 use super::descriptors;
+use crate::procfs::own;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::stat::{Mode, umask};
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -28,7 +26,7 @@ pub(crate) fn prepare() {
     let inherited = umask(group_and_others);
     umask(inherited & group_and_others);
     handle(Signal::SIGXFSZ);
-    if is_ignored(Signal::SIGCHLD) {
+    if own::ignores_signal(Signal::SIGCHLD as i32) {
         handle(Signal::SIGCHLD);
     }
 }
@@ -38,14 +36,6 @@ fn handle(signal: Signal) {
     let flag = Arc::new(AtomicBool::new(false));
     // It fails for signals alone that cannot be handled.
     let _ = signal_hook::flag::register(signal as i32, flag);
-}
-
-/// Whether this process ignores a signal, by `SigIgn` of proc_pid_status(5); without /proc none is.
-fn is_ignored(signal: Signal) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (signal as i32 - 1) & 1 == 1)
 }
 
 /// Empties the signal mask. Pending signals are delivered now, so handlers come before this.
@@ -61,24 +51,8 @@ pub(crate) fn block_terminal_stop() {
     let _ = stop.thread_block();
 }
 
-/// Open descriptors below the hard limit, the standard streams not counted; 0 where the system does not tell.
+/// Open descriptors below the hard limit, without the standard streams; 0 where there is no /proc.
 pub(crate) fn descriptors_in_use() -> u64 {
     let limit = descriptors::limits().map_or(u64::MAX, |(_, hard)| hard);
-    let Ok(entries) = fs::read_dir("/proc/self/fd") else {
-        return 0;
-    };
-    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
-    let open = numbers.filter(|number| (3..limit).contains(number)).count() as u64;
-    open.saturating_sub(1) // the directory itself
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rust_ignores_a_broken_pipe_and_no_child() {
-        assert!(!cfg!(target_os = "linux") || is_ignored(Signal::SIGPIPE));
-        assert!(!is_ignored(Signal::SIGCHLD));
-    }
+    own::open_descriptors(3..limit).unwrap_or(0)
 }

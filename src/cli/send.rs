@@ -1,25 +1,26 @@
-//! `echo-reactor send`: says something to an echo server, and holds it to its word.
+//! `echo-reactor send`: sends messages to an echo server, and compares what comes back.
 //!
-//! Every byte that comes back is compared with the one that was sent, so that a script can use this program to find out
-//! whether a server is alive and right. What was typed and what it means is in this file, and the order of the steps;
-//! reaching the server is in [`connect`], the client's own address in [`source`], talking to it in [`stream`] and [`datagram`], and bytes as people read and
-//! write them in [`text`].
+//! Every received byte is compared with the byte that was sent, so a script can use the exit code to test a server.
+//! This file has the arguments and the order of the steps; [`plan`] what they amount to, [`connect`] the connection,
+//! [`source`] the client's own address, [`stream`] and [`datagram`] the exchange, [`output`] and [`text`] the printing.
 
 mod connect;
 mod datagram;
+mod output;
+mod plan;
 mod source;
 mod stream;
 mod text;
 
-use super::DEFAULT_ADDRESS;
 use super::error::{CliError, CliErrorKind, Exit};
-use super::stdio::Patient;
+use super::names::DEFAULT_ADDRESS;
 use super::units::{Count, Time};
 use crate::net::Address;
 use clap::Args;
+use output::{Out, Stop};
+use plan::{Form, Input, Plan};
 use source::Source;
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -32,8 +33,9 @@ Examples:
   echo-reactor send --hex udp://127.0.0.1:7 '00 ff'  bytes that no keyboard has
   echo-reactor send --repeat 10 --interval 1s unix:///run/echo.sock
 
-Failures are one line on standard error, with one of these words behind 'echo-reactor: error: ':
-refused, timeout, reset, closed, mismatch, resolve, unreachable, permission, usage, io, internal.
+A failure is one line on standard error, 'echo-reactor: error: WORD: ...'. The
+words: refused, timeout, reset, closed, mismatch, resolve, unreachable,
+permission, usage, io, internal.
 'echo-reactor --help' lists the exit codes.
 ";
 
@@ -41,31 +43,31 @@ refused, timeout, reset, closed, mismatch, resolve, unreachable, permission, usa
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SendArgs {
-    /// The server; of a name with several addresses the first that answers
+    /// The server; if a name has several addresses, the first that answers
     #[arg(value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
     address: Address,
 
-    /// What to say, or '-' for everything on standard input
+    /// The message, or '-' for all of standard input
     #[arg(value_name = "MESSAGE", default_value = "Hello, world!")]
     messages: Vec<OsString>,
 
-    /// Messages are hexadecimal digits, and so is what is printed
+    /// Read messages as hexadecimal digits, and print them so
     #[arg(long)]
     hex: bool,
 
-    /// Say all of it so many times
+    /// Send all messages this many times
     #[arg(long, value_name = "COUNT", default_value_t = Count(1))]
     repeat: Count,
 
-    /// Wait so long between one message and the next
+    /// Pause between one message and the next
     #[arg(long, value_name = "TIME", default_value_t = Time(Duration::ZERO))]
     interval: Time,
 
-    /// Wait at most so long for the resolver and a connection, and for each part of the answer
+    /// Longest wait for the resolver and a connection, and for each part of the answer
     #[arg(long, value_name = "TIME", default_value_t = Time(Duration::from_secs(5)))]
     timeout: Time,
 
-    /// Say it from this address of ours: an IP address, with a port or without, or a socket's path
+    /// Address of the client: an IP address, with or without a port, or a socket path
     #[arg(long, value_name = "ADDRESS")]
     source: Option<String>,
 
@@ -74,53 +76,16 @@ pub(super) struct SendArgs {
     quiet: bool,
 }
 
-/// What is to be said, and how.
-struct Plan {
-    address: Address,
-    input: Input,
-    form: Form,
-    repeat: u64,
-    interval: Duration,
-    timeout: Duration,
-    source: Option<Source>,
-}
-
-enum Input {
-    Messages(Vec<Vec<u8>>),
-    Standard,
-}
-
-/// How what came back is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Nothing,
-    Escaped,
-    Hex,
-}
-
-/// Why it ended before its end.
-enum Stop {
-    CliError(CliError),
-    /// Nobody reads our standard output any more. That is how pipes end, and no failure.
-    Unheard,
-}
-
-impl From<CliError> for Stop {
-    fn from(failure: CliError) -> Self {
-        Self::CliError(failure)
-    }
-}
-
 pub(super) fn run(args: &SendArgs) -> Result<Exit, CliError> {
     let plan = args.plan()?;
     let mut out = Out::new(plan.form)?;
-    let said = match plan.address {
+    let exchanged = match plan.address {
         Address::Tcp(_) | Address::Unix(_) => stream::talk(&plan, &mut out),
         Address::Udp(_) | Address::UnixDatagram(_) => datagram::talk(&plan, &mut out),
     };
-    match said {
-        Ok(()) | Err(Stop::Unheard) => Ok(Exit::Ok),
-        Err(Stop::CliError(failure)) => Err(failure),
+    match exchanged {
+        Ok(()) | Err(Stop::OutputClosed) => Ok(Exit::Ok),
+        Err(Stop::Failed(failure)) => Err(failure),
     }
 }
 
@@ -128,20 +93,24 @@ impl SendArgs {
     fn plan(&self) -> Result<Plan, CliError> {
         let usage = |text: &str| Err(CliError::new(CliErrorKind::Usage, text));
         if self.timeout.0.is_zero() {
-            return usage("--timeout 0 leaves no time for an answer; write for example 5s");
+            return usage("--timeout 0: an answer takes longer; write for example 5s");
         }
         if self.repeat.0 == 0 {
-            return usage("--repeat 0 says nothing at all; write 1 or more");
+            return usage("--repeat 0: nothing would be sent; write 1 or more");
         }
         let input = match self.messages.iter().any(|message| message == "-") {
             true if self.messages.len() > 1 => {
-                return usage("'-' stands for all of standard input and must be the only message");
+                return usage(
+                    "'-' is all of standard input, and has to be the only message; leave out the rest",
+                );
             }
             true if self.hex => {
-                return usage("--hex is for messages; standard input is sent as it is");
+                return usage("--hex with '-': standard input is sent as it is; leave out --hex");
             }
             true if self.repeat.0 > 1 => {
-                return usage("standard input comes but once; leave out --repeat, or the '-'");
+                return usage(
+                    "--repeat with '-': standard input can be read only once; leave out --repeat",
+                );
             }
             true => Input::Standard,
             false => Input::Messages(self.bytes()?),
@@ -181,54 +150,6 @@ impl SendArgs {
     }
 }
 
-/// Where the answers go.
-struct Out {
-    output: Patient,
-    form: Form,
-}
-
-impl Out {
-    fn new(form: Form) -> Result<Self, CliError> {
-        match Patient::output() {
-            Ok(output) => Ok(Self { output, form }),
-            Err(error) => Err(CliError::new(
-                CliErrorKind::Io,
-                format!("no descriptor for standard output: {error}"),
-            )),
-        }
-    }
-
-    /// Tells of a message that came back. One write for the line: nothing is left to flush.
-    fn received(&mut self, message: &[u8]) -> Result<(), Stop> {
-        let line = match self.form {
-            Form::Nothing => return Ok(()),
-            Form::Escaped => format!("Received '{}'\n", message.escape_ascii()),
-            Form::Hex => format!("Received '{}'\n", text::to_hex(message)),
-        };
-        self.write(line.as_bytes())
-    }
-
-    /// Copies what came back as it is.
-    fn copy(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        match self.form {
-            Form::Nothing => Ok(()),
-            Form::Escaped | Form::Hex => self.write(bytes),
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        self.output
-            .write_all(bytes)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::BrokenPipe => Stop::Unheard,
-                _ => Stop::CliError(CliError::new(
-                    CliErrorKind::Io,
-                    format!("cannot write to standard output: {error}"),
-                )),
-            })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_typed_means_the_tutorials_greeting() {
+    fn the_defaults_send_hello_world() {
         let plan = plan(&[]).ok().unwrap();
         assert_eq!(plan.address.to_string(), DEFAULT_ADDRESS);
         assert!(matches!(plan.input, Input::Messages(messages) if messages == [b"Hello, world!"]));
@@ -262,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn contradicting_arguments_are_refused() {
         refuses(&["--timeout", "0"], "--timeout 0");
         refuses(&["--repeat", "0"], "--repeat 0");
         refuses(&["127.0.0.1:7", "-", "-"], "only message");

@@ -2,7 +2,7 @@
 //!
 //! O_NONBLOCK belongs to the open file description (fcntl(2)), which this process shares with others: node, ssh and
 //! container runtimes set it on a pipe or a terminal that they also hold. Clearing it would change it under them. So
-//! EAGAIN is taken for what it says, and poll(2) waits until the descriptor is ready.
+//! after EAGAIN poll(2) waits until the descriptor is ready.
 
 use super::error::{CliError, CliErrorKind};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -10,11 +10,11 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 
-/// A descriptor that is read and written until it is done, whether it blocks or not.
+/// A descriptor whose reads and writes block, whether O_NONBLOCK is set or not.
 #[derive(Debug)]
-pub(super) struct Patient(File);
+pub(super) struct BlockingStdio(File);
 
-impl Patient {
+impl BlockingStdio {
     /// Standard input by a descriptor of its own, without the buffer of std.
     pub(super) fn input() -> io::Result<Self> {
         Self::copy(&io::stdin())
@@ -47,13 +47,13 @@ impl Patient {
     }
 }
 
-impl Read for Patient {
+impl Read for BlockingStdio {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.retry(PollFlags::POLLIN, |file| file.read(buffer))
     }
 }
 
-impl Write for Patient {
+impl Write for BlockingStdio {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.retry(PollFlags::POLLOUT, |file| file.write(bytes))
     }
@@ -63,15 +63,17 @@ impl Write for Patient {
     }
 }
 
-/// Writes a text to standard output. A reader that has closed the pipe does not want it, which is no failure.
+/// Writes a text to standard output. A closed pipe (EPIPE) is no failure: its reader does not want the rest.
 ///
 /// # Errors
 /// Any other error of write(2).
 pub(super) fn print(text: &str) -> Result<(), CliError> {
-    let written = Patient::output().and_then(|mut out| out.write_all(text.as_bytes()));
+    let written = BlockingStdio::output().and_then(|mut out| out.write_all(text.as_bytes()));
     match written {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            let text = format!("cannot write to standard output: {error}");
+            let text = format!(
+                "writing to standard output failed: {error}; redirect it to where there is room"
+            );
             Err(CliError::new(CliErrorKind::Io, text))
         }
         _ => Ok(()),
@@ -84,30 +86,30 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::thread;
 
-    fn patient(stream: UnixStream) -> Patient {
+    fn non_blocking(stream: UnixStream) -> BlockingStdio {
         stream.set_nonblocking(true).unwrap();
-        Patient(std::os::fd::OwnedFd::from(stream).into())
+        BlockingStdio(std::os::fd::OwnedFd::from(stream).into())
     }
 
     #[test]
-    fn a_full_pipe_is_waited_for() {
+    fn a_write_waits_for_a_full_pipe() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let reader = thread::spawn(move || {
             let mut bytes = Vec::new();
             theirs.read_to_end(&mut bytes).map(|_| bytes.len())
         });
-        let mut out = patient(ours);
+        let mut out = non_blocking(ours);
         out.write_all(&vec![7; 4 << 20]).unwrap();
         drop(out);
         assert_eq!(reader.join().unwrap().unwrap(), 4 << 20);
     }
 
     #[test]
-    fn an_empty_pipe_is_waited_for() {
+    fn a_read_waits_for_an_empty_pipe() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let reader = thread::spawn(move || {
             let mut bytes = Vec::new();
-            patient(ours).read_to_end(&mut bytes).map(|_| bytes)
+            non_blocking(ours).read_to_end(&mut bytes).map(|_| bytes)
         });
         for _ in 0..100 {
             theirs.write_all(b"x").unwrap();

@@ -1,7 +1,7 @@
 //! Numbers as people write them: `10k` connections, `64KiB`, `1m30s`, `0.5` a second, `20%`, `off`.
 //!
 //! ```text
-//! counts      500  10k  1.5M  100,000  100_000  1e6     k M G are 1,000, a million, a milliard
+//! counts      500  10k  1.5M  100,000  100_000  1e6     k M G are 1,000, a million, a billion (10^9)
 //! rates       the same, and fractions: 0.5 is one in two seconds
 //! bytes       4096  64KiB  64k  1MB      KiB MiB GiB, or k M G for short, count in 1,024; kB MB GB in 1,000
 //! durations   250ms  5s  1m30s  2h       us ms s m h d, also in a row; a unit is needed
@@ -11,15 +11,17 @@
 //! A text means one value or is refused with what to write: never a value that is nearly what was written. A fraction
 //! may be written if it comes out even: `1.5k` is 1,500, and `1.5` of something indivisible is refused. Each type prints
 //! itself in the shortest way that reads back as the same value, which is how the help shows defaults. What may live in
-//! this file: reading and printing such values. What may not: what they are good for.
+//! this folder: reading and printing such values. What may not: their use.
 
 mod decimal;
+#[cfg(feature = "bench")]
 mod list;
 #[cfg(test)]
 mod tests;
 
 use crate::net::escape::Escaped;
 use decimal::{Decimal, split};
+#[cfg(feature = "bench")]
 pub(crate) use list::List;
 use std::fmt;
 use std::str::FromStr;
@@ -37,7 +39,8 @@ pub(crate) struct Bytes(pub(crate) usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Time(pub(crate) Duration);
 
-/// So many a second.
+/// A number per second. The load generator alone has rates that may be fractions.
+#[cfg(feature = "bench")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Rate(pub(crate) f64);
 
@@ -123,6 +126,7 @@ enum Problem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Count,
+    #[cfg(feature = "bench")]
     Rate,
     Bytes,
     Time,
@@ -155,6 +159,7 @@ impl fmt::Display for UnitError {
         }
         let examples = match self.kind {
             Kind::Count => "500, 10k or 1M",
+            #[cfg(feature = "bench")]
             Kind::Rate => "0.5, 500 or 10k",
             Kind::Percent => "20%",
             Kind::Bytes => "4096, 64KiB or 1MB",
@@ -179,16 +184,19 @@ impl Kind {
         }
     }
 
-    /// How many of the smallest unit a unit has. For times the smallest is the nanosecond.
+    /// Size of a unit, in the smallest unit of its kind; for times that is the nanosecond.
     fn scale(self, unit: &str) -> Result<u128, Problem> {
         const KI: u128 = 1024;
-        Ok(match (self, unit) {
-            (Self::Count | Self::Rate, "")
-            | (Self::Bytes, "" | "B")
-            | (Self::Percent, "" | "%") => 1,
-            (Self::Count | Self::Rate, "k" | "K") | (Self::Bytes, "kB" | "KB") => 1_000,
-            (Self::Count | Self::Rate, "M") | (Self::Bytes, "MB") => 1_000_000,
-            (Self::Count | Self::Rate, "G") | (Self::Bytes, "GB") => 1_000_000_000,
+        let kind = match self {
+            #[cfg(feature = "bench")]
+            Self::Rate => Self::Count, // the units are the same
+            kind => kind,
+        };
+        Ok(match (kind, unit) {
+            (Self::Count, "") | (Self::Bytes, "" | "B") | (Self::Percent, "" | "%") => 1,
+            (Self::Count, "k" | "K") | (Self::Bytes, "kB" | "KB") => 1_000,
+            (Self::Count, "M") | (Self::Bytes, "MB") => 1_000_000,
+            (Self::Count, "G") | (Self::Bytes, "GB") => 1_000_000_000,
             (Self::Bytes, "k" | "K" | "KiB") => KI,
             (Self::Bytes, "M" | "MiB") => KI * KI,
             (Self::Bytes, "G" | "GiB") => KI * KI * KI,
@@ -220,7 +228,7 @@ impl Kind {
         while !rest.is_empty() {
             let (number, behind) = Decimal::read(rest)?;
             let (unit, next) = split(behind, |c| !c.is_ascii_digit());
-            // `10k5` is surely a slip of the hand; `1m30s` is how people write times.
+            // `10k5` is a typing error; `1m30s` is how people write times.
             if !next.is_empty() && self != Self::Time {
                 return Err(Problem::Unit(behind.to_owned()));
             }
@@ -275,6 +283,7 @@ impl FromStr for Count {
     }
 }
 
+#[cfg(feature = "bench")]
 impl FromStr for Rate {
     type Err = UnitError;
 
@@ -287,7 +296,7 @@ impl FromStr for Rate {
 impl FromStr for Percent {
     type Err = UnitError;
 
-    /// Without its sign a number is taken for hundredths where it can be nothing else: 1 and 0.5 are shares of one as well.
+    /// A number without a sign is in hundredths, unless it could also be a share of one, as 1 and 0.5 could: those are refused.
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let percent = Kind::Percent.read_fraction(text)?;
         match !text.ends_with('%') && percent > 0.0 && percent <= 1.0 {
@@ -354,6 +363,7 @@ impl fmt::Display for Count {
     }
 }
 
+#[cfg(feature = "bench")]
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.fract() == 0.0 && (0.0..1e18).contains(&self.0) {
@@ -423,7 +433,8 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
-/// A rate for sentences: 19,968 and 0.5, since `0` a second would be said of what does happen.
+/// A rate for sentences: 19,968 and 0.5. A low rate keeps its decimals, since rounded to 0 it would deny what happened.
+#[cfg(feature = "bench")]
 pub(crate) fn grouped_rate(rate: f64) -> String {
     match rate {
         100.0.. => grouped(rate.round() as u64),

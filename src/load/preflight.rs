@@ -5,8 +5,9 @@
 //! has changed that; the next one fails with EADDRNOTAVAIL, which looks like a fault of the server's and is none.
 
 use super::datagram::HEADER_BYTES;
-use super::{Mode, Plan, procfs};
+use super::{Mode, Plan};
 use crate::net::Endpoint;
+use crate::procfs::port_range;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -148,7 +149,7 @@ pub fn check(plan: &Plan, workers: usize, descriptors: u64) -> Result<(), String
     if plan.sources.is_some() && !plan.targets.iter().any(over_ip) {
         return Err("--source has no effect on Unix sockets; leave it out".into());
     }
-    let (first, last) = procfs::port_range();
+    let (first, last) = port_range();
     check_tuples(plan, all, u64::from(last.saturating_sub(first)) + 1)
 }
 

@@ -6,8 +6,8 @@
 //! A server that is slow, or overloaded, does not make a run invalid: that is a result. What does is a generator that
 //! could not do what was planned, or a machine that got in between.
 
-use super::procfs::KernelCounters;
 use super::{FaultKind, Mode, Plan, QUEUE_MAX, Total, Unanswered};
+use crate::procfs::KernelCounters;
 use std::time::Duration;
 
 /// An open loop must not be later than this, for 99 of 100 requests, by its own fault.
@@ -379,8 +379,8 @@ mod tests {
     use super::super::preflight::tests::plan;
     use super::super::{Arrivals, Final, ServerFigures};
     use super::*;
-    use crate::load::procfs::Usage;
     use crate::net::Endpoint;
+    use crate::procfs::Usage;
 
     fn total(cpu: u64, waited: u64) -> Total {
         let mut total = Total::new(1);

@@ -15,12 +15,12 @@ use super::metrics::{
     Counters, Fault, FaultKind, Faults, Interval, Pauses, Resent, Stage, Unanswered,
 };
 use super::payload::Pattern;
-use super::procfs::{ServerSample, own_usage};
 use super::schedule::{ArrivalSchedule, Clock};
 use super::stream::{Step, StreamClient};
 use super::{Control, ControlChannel, Final, Message, Mode, Plan, ServerFigures};
 use crate::net::Stream;
 use crate::net::connect::{ClientSocket, ClientSource};
+use crate::procfs::{ServerSample, own_usage};
 use crate::reactor::{
     Epoll, Event, Interest, Key, Reactor, Readiness, Registration, TimeoutClass, Timer,
 };

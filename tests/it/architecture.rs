@@ -10,18 +10,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which modules a module may import. A module that is missing here imports nothing and is imported by none.
-const MAY_IMPORT: [(&str, &[&str]); 9] = [
-    ("limits", &[]),
+const MAY_IMPORT: [(&str, &[&str]); 10] = [
+    ("procfs", &[]),
+    ("limits", &["procfs"]),
     ("stats", &[]),
     ("net", &[]),
     ("reactor", &[]),
     ("echo", &["reactor", "net", "stats", "limits"]),
     ("blocking", &["net", "stats", "limits"]),
-    ("load", &["reactor", "net", "limits"]),
+    ("load", &["reactor", "net", "limits", "procfs"]),
     (
         "cli",
         &[
-            "echo", "blocking", "load", "reactor", "net", "limits", "stats",
+            "echo", "blocking", "load", "reactor", "net", "limits", "stats", "procfs",
         ],
     ),
     ("main", &["cli"]),

@@ -44,7 +44,7 @@ fn a_few_connections_fit_everywhere() {
 }
 
 #[test]
-fn the_bottleneck_is_named_with_its_remedy() {
+fn the_bottleneck_is_named_with_its_commands() {
     let ended = doctor_with(300, "-c 1k");
     assert_eq!(ended.code, 6, "{ended:?}");
     let first = ended.out.lines().next().unwrap_or_default();
@@ -60,7 +60,7 @@ fn the_bottleneck_is_named_with_its_remedy() {
         assert!(ended.out.contains(remedy), "{remedy}: {}", ended.out);
     }
     let report = json(&doctor_with(300, "-c 1k --json"));
-    assert_eq!(report["met_first"], "descriptors_hard");
+    assert_eq!(report["bottleneck"], "descriptors_hard");
     assert_eq!(
         (&report["fits"], &report["holds_connections"]),
         (&false.into(), &268.into())
@@ -118,4 +118,7 @@ fn invalid_numbers_are_refused() {
     doctor(&["--connections", "many"]).failed(64, &["'many'", "500, 10k or 1M"]);
     doctor(&["--role", "judge"]).failed(64, &["'judge'", "client"]);
     doctor(&["--active-percent", "101"]).failed(64, &["101"]);
+    for flag in ["--burst", "--churn", "--targets"] {
+        doctor(&[flag, "18446744073709551615"]).failed(64, &[flag, "4,294,967,295"]);
+    }
 }

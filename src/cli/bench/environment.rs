@@ -1,7 +1,9 @@
 //! Where and when a run took place: what somebody needs who wants to repeat it, or wonders why it differs.
 
-use crate::load::procfs::{line_of, port_range};
+use crate::procfs::port_range;
+use crate::procfs::tree::Tree;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// See the page above.
@@ -20,24 +22,23 @@ pub(in crate::cli) struct Host {
 
 impl Host {
     pub(in crate::cli) fn look(descriptors: u64) -> Self {
-        let line = |path: &str| line_of(path).unwrap_or_default();
-        let processor = std::fs::read_to_string("/proc/cpuinfo")
-            .ok()
-            .and_then(|text| {
-                let line = text.lines().find(|line| line.starts_with("model name"))?;
-                Some(line.split_once(':')?.1.trim().to_owned())
-            });
+        let tree = Tree(Path::new("/"));
+        let line = |path: &str| tree.line(path).unwrap_or_default();
+        let processor = tree.text("proc/cpuinfo").and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        });
         Self {
             command: std::env::args_os()
                 .map(|argument| argument.to_string_lossy().into_owned())
                 .collect(),
-            name: line("/proc/sys/kernel/hostname"),
-            kernel: line("/proc/sys/kernel/osrelease"),
+            name: line("proc/sys/kernel/hostname"),
+            kernel: line("proc/sys/kernel/osrelease"),
             processors: std::thread::available_parallelism().map_or(0, |count| count.get() as u64),
             processor: processor.unwrap_or_default(),
             descriptors,
             ports: port_range(),
-            somaxconn: line("/proc/sys/net/core/somaxconn").parse().ok(),
+            somaxconn: line("proc/sys/net/core/somaxconn").parse().ok(),
             started: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |time| time.as_secs()),

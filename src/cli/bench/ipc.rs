@@ -1,13 +1,13 @@
 //! Plans and messages as lines of JSON, for workers in processes of their own. Histograms go in their own compressed
 //! form (HdrHistogram V2), in hexadecimal digits.
 
-use crate::load::procfs::{ServerSample, Usage};
 use crate::load::{
     Arrivals, BadClients, Counters, Fairness, FaultKind, Faults, Final, Interval, Latencies,
     Message, Mode, Pauses, Plan, Resent, ServerFigures, Stage, Unanswered,
 };
 use crate::net::connect::Trigger;
 use crate::net::{Address, Endpoint};
+use crate::procfs::{ServerSample, Usage};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde_json::{Map, Value, json};

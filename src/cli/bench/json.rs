@@ -4,10 +4,10 @@ use super::environment::Host;
 use super::rate_search::keeps;
 use super::{Answer, Run};
 use crate::cli::memory::Row;
-use crate::load::procfs::{KERNEL_COUNTERS, KernelCounters};
 use crate::load::validity::{Validity, handshakes_retried};
 use crate::load::{Arrivals, BadClients, Latencies, Mode, ServerFigures, Total};
 use crate::net::connect::Trigger;
+use crate::procfs::{KERNEL_COUNTERS, KernelCounters};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 

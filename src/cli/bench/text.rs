@@ -3,10 +3,10 @@
 use super::environment::Host;
 use super::{Answer, Run};
 use crate::cli::units::{grouped, grouped_rate, plural};
-use crate::load::procfs::KERNEL_COUNTERS;
 use crate::load::validity::handshakes_retried;
 use crate::load::{Latencies, Mode, ServerFigures};
 use crate::net::connect::Trigger;
+use crate::procfs::KERNEL_COUNTERS;
 use std::fmt::Write;
 
 /// Columns of a terminal. The tables fit; a sentence may be longer, and is wrapped.
@@ -317,7 +317,7 @@ fn memory(out: &mut String, run: &Run) -> std::fmt::Result {
             "  {:>11}{:>10.2} s{:>10} kB{user:>10.1}{kernel:>19.0}{queues:>12.0}",
             grouped(row.connections),
             row.at,
-            grouped(row.rss() / 1024),
+            grouped(row.rss_bytes() / 1024),
         )?;
     }
     writeln!(out)

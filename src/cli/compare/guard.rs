@@ -13,12 +13,11 @@
 use crate::cli::bench::server_process::{Processors, spawn_on};
 use crate::cli::error::{CliError, CliErrorKind, Exit};
 use crate::cli::own_program;
+use crate::procfs::subtree::descendants;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -188,54 +187,5 @@ fn end_subtree(first: u32, patience: Duration) -> ! {
         if began.elapsed() > patience {
             send(Signal::SIGKILL);
         }
-    }
-}
-
-/// All processes below one, without those that have ended and wait to be reaped. `None` where there is no /proc.
-pub(super) fn descendants(ancestor: u32) -> Option<Vec<u32>> {
-    let mut children: BTreeMap<u32, Vec<(u32, bool)>> = BTreeMap::new();
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let pid = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
-        let Some(pid) = pid else { continue };
-        if let Some((parent, is_zombie)) = parent_of(pid) {
-            children.entry(parent).or_default().push((pid, is_zombie));
-        }
-    }
-    let (mut found, mut at) = (Vec::new(), vec![ancestor]);
-    while let Some(parent) = at.pop() {
-        for (pid, is_zombie) in children.remove(&parent).unwrap_or_default() {
-            at.push(pid);
-            if !is_zombie {
-                found.push(pid);
-            }
-        }
-    }
-    Some(found)
-}
-
-/// The parent of a process, and whether it has ended: the second field behind its name, which may have anything in it, and
-/// the first (proc(5)).
-fn parent_of(pid: u32) -> Option<(u32, bool)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace();
-    let is_zombie = matches!(fields.next()?, "Z" | "X");
-    Some((fields.next()?.parse().ok()?, is_zombie))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_processes_below_one_are_found() {
-        let own = std::process::id();
-        let parent = parent_of(own).unwrap().0;
-        assert!(descendants(parent).unwrap().contains(&own));
-        assert!(!descendants(own).unwrap().contains(&own));
-        assert_eq!(parent_of(u32::MAX), None);
     }
 }

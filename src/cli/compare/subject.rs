@@ -2,7 +2,7 @@
 //!
 //! What may live in this file: names, commands, starting a server and waiting until it answers. What may not: load.
 
-use super::guard::{Guard, descendants};
+use super::guard::Guard;
 use super::record::{Model, Scenario};
 use super::workloads::Load;
 use crate::blocking::threads_max;
@@ -11,6 +11,7 @@ use crate::cli::bench::server_process::{Process, Processors, serve};
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::units::grouped;
 use crate::net::{Address, Endpoint};
+use crate::procfs::subtree::descendants;
 use clap::ValueEnum;
 use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -1,9 +1,7 @@
-//! What can be typed after `doctor`, and what it means.
-//!
-//! What may live in this file: flags, their help, and their translation into a [`Question`]. What may not: answering it.
+//! The arguments of `doctor`: flags, their help, and their translation into a [`Question`].
 
 use crate::cli::error::{CliError, CliErrorKind};
-use crate::cli::units::{Count, Percent};
+use crate::cli::units::{Count, Percent, grouped};
 use clap::{Args, ValueEnum};
 
 const EXAMPLES: &str = "\
@@ -12,21 +10,22 @@ Examples:
   echo-reactor doctor --connections 1M                     a million of them?
   echo-reactor doctor --connections 50k --role client --workers 3 --sources 2
   echo-reactor doctor --role both --churn 2k               both ends here, and 2,000 new connections a second
-  echo-reactor doctor --connections 1M --json | jq .met_first
+  echo-reactor doctor --connections 1M --json | jq .bottleneck
 
-Nothing is changed, and no rights are needed; what only root can read is estimated, and said to be.
+Nothing is changed, and no rights are needed; what only root can read is
+estimated, and marked so.
 Exit code 0: all of them fit; 6: they do not. 'echo-reactor --help' lists all exit codes.
 ";
 
-/// Say whether this machine can hold so many connections, which limit is reached first, and what raises it
+/// Compare the limits of this machine with a number of connections: the bottleneck, and the commands that raise it
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct DoctorArgs {
-    /// Connections that are to be open at once
+    /// Connections to be open at once
     #[arg(short, long, value_name = "COUNT", default_value_t = Count(10_000))]
     connections: Count,
 
-    /// Which of the two ends is on this machine
+    /// The end of the connections that is on this machine
     #[arg(long, value_name = "ROLE", value_enum, default_value_t = Role::Server)]
     role: Role,
 
@@ -50,11 +49,11 @@ pub(in crate::cli) struct DoctorArgs {
     #[arg(long, value_name = "COUNT", default_value_t = Count(0))]
     churn: Count,
 
-    /// Connections of a hundred that have a request on its way at the same moment
+    /// Share of the connections that have data in flight at the same moment
     #[arg(long, value_name = "PERCENT", default_value_t = Percent(10.0))]
     active_percent: Percent,
 
-    /// Answer as JSON
+    /// Print the answer as JSON
     #[arg(long)]
     json: bool,
 }
@@ -110,15 +109,22 @@ pub(super) struct Question {
 
 impl DoctorArgs {
     pub(super) fn question(&self) -> Result<Question, CliError> {
-        let positive = [
-            ("--connections", self.connections),
-            ("--workers", self.workers),
-            ("--sources", self.sources),
-            ("--targets", self.targets),
+        // Within these bounds no sum or product of the arithmetic overflows.
+        let bounded = [
+            ("--connections", self.connections, 1),
+            ("--workers", self.workers, 1),
+            ("--sources", self.sources, 1),
+            ("--targets", self.targets, 1),
+            ("--burst", self.burst, 0),
+            ("--churn", self.churn, 0),
         ];
-        for (flag, Count(count)) in positive {
-            if count == 0 || count > u64::from(u32::MAX) {
-                let text = format!("{flag} {count}: it is to be between 1 and {}", u32::MAX);
+        for (flag, Count(count), least) in bounded {
+            if count < least || count > u64::from(u32::MAX) {
+                let text = format!(
+                    "{flag} {}: write a number from {least} to {}",
+                    grouped(count),
+                    grouped(u64::from(u32::MAX))
+                );
                 return Err(CliError::new(CliErrorKind::Usage, text));
             }
         }

@@ -1,9 +1,8 @@
 //! The answer of `doctor`, as a table and as JSON.
-//!
-//! What may live in this file: words and columns. What may not: judging.
 
 use super::args::Question;
-use super::limits::{Row, Unit, Verdict, first_met};
+use super::limits::bottleneck;
+use super::row::{Row, Unit, Verdict};
 use super::system::Machine;
 use crate::cli::units::{grouped, plural};
 use serde_json::{Value, json};
@@ -13,7 +12,7 @@ use std::fmt::Write;
 pub(super) fn text(machine: &Machine, asked: &Question, rows: &[Row]) -> String {
     let mut out = answer(asked, rows);
     let _ = table(&mut out, rows);
-    let _ = remedies(&mut out, rows);
+    let _ = fixes(&mut out, rows);
     let name = machine.name.as_deref().unwrap_or("this machine");
     let kernel = machine.kernel.as_deref().unwrap_or("of some version");
     let _ = writeln!(out, "\n{name}, Linux {kernel}");
@@ -26,22 +25,24 @@ fn answer(asked: &Question, rows: &[Row]) -> String {
         plural(asked.connections, "connection"),
         asked.role.name()
     );
-    let bound = first_met(rows).and_then(|row| Some((row.holds?, row)));
+    let bound = bottleneck(rows).and_then(|row| Some((row.holds?, row)));
     let short = rows.iter().find(|row| row.verdict == Verdict::Short);
     match (short, bound) {
         (Some(_), Some((holds, first))) if holds < asked.connections => format!(
-            "No: of {what} this machine holds {}. Met first: {} ({}).\n\n",
+            "No: of {what} this machine holds {}. Bottleneck: {} ({}).\n\n",
             grouped(holds),
             first.limit,
-            short_form(first.unit, first.found),
+            short_form(first.unit, first.current),
         ),
-        (Some(short), _) => format!("No: {} will not do for {what}.\n\n", short.limit),
+        (Some(short), _) => format!("No: {} is too low for {what}.\n\n", short.limit),
         (None, Some((holds, first))) => format!(
-            "Yes: this machine holds {what}. Up to {}, where this is met first: {}.\n\n",
+            "Yes: this machine holds {what}, and up to {}. Bottleneck: {}.\n\n",
             grouped(holds),
             first.limit,
         ),
-        (None, None) => format!("No limit could be read that would forbid {what}.\n\n"),
+        (None, None) => format!(
+            "Unknown: no limit of this machine could be read, so {what} may or may not fit.\n\n"
+        ),
     }
 }
 
@@ -50,7 +51,7 @@ fn table(out: &mut String, rows: &[Row]) -> std::fmt::Result {
     writeln!(
         out,
         "  {:<limit$}  {:>12}  {:>12}  {:>13}  verdict",
-        "limit", "found", "needed", "connections",
+        "limit", "current", "needed", "connections",
     )?;
     for row in rows {
         let holds = row.holds.map_or_else(|| "-".to_owned(), grouped);
@@ -58,7 +59,7 @@ fn table(out: &mut String, rows: &[Row]) -> std::fmt::Result {
             out,
             "  {:<limit$}  {:>12}  {:>12}  {:>13}  {}",
             row.limit,
-            short_form(row.unit, row.found),
+            short_form(row.unit, row.current),
             short_form(row.unit, Some(row.needed)),
             holds,
             row.verdict.name(),
@@ -67,25 +68,25 @@ fn table(out: &mut String, rows: &[Row]) -> std::fmt::Result {
     Ok(())
 }
 
-/// What to do, in the order in which the limits are reached; and notes on the rest.
-fn remedies(out: &mut String, rows: &[Row]) -> std::fmt::Result {
-    let mend = |row: &&Row| !row.mend.is_empty();
-    for (place, row) in rows.iter().filter(mend).enumerate() {
+/// The commands that raise what is too low, in the order in which the limits are reached; then notes on the other limits.
+fn fixes(out: &mut String, rows: &[Row]) -> std::fmt::Result {
+    let is_low = |row: &&Row| !row.fix_now.is_empty();
+    for (place, row) in rows.iter().filter(is_low).enumerate() {
         writeln!(out, "\n{}. {}: {}", place + 1, row.limit, row.note)?;
-        writeln!(out, "   now      {}", row.mend)?;
-        writeln!(out, "   to last  {}", row.lasting)?;
+        writeln!(out, "   now          {}", row.fix_now)?;
+        writeln!(out, "   permanently  {}", row.fix_persistent)?;
     }
-    let told = |row: &&Row| row.mend.is_empty() && !row.note.is_empty();
-    if rows.iter().any(|row| told(&row)) {
+    let has_note_only = |row: &&Row| row.fix_now.is_empty() && !row.note.is_empty();
+    if rows.iter().any(|row| has_note_only(&row)) {
         writeln!(out, "\nNotes")?;
     }
-    for row in rows.iter().filter(told) {
+    for row in rows.iter().filter(has_note_only) {
         writeln!(out, "  {}: {}", row.limit, row.note)?;
     }
     Ok(())
 }
 
-/// A number with its unit, short enough for a column.
+/// Formats a number with its unit, short enough for a column.
 fn short_form(unit: Unit, number: Option<u64>) -> String {
     match (unit, number) {
         (_, None) => "?".to_owned(),
@@ -99,19 +100,19 @@ fn short_form(unit: Unit, number: Option<u64>) -> String {
 }
 
 pub(super) fn json(machine: &Machine, asked: &Question, rows: &[Row]) -> Value {
-    let first = first_met(rows);
+    let first = bottleneck(rows);
     let limits = rows.iter().map(|row| {
         json!({
             "id": row.id,
             "limit": row.limit,
             "unit": row.unit.name(),
-            "found": row.found,
+            "current": row.current,
             "needed": row.needed,
             "holds_connections": row.holds,
             "verdict": row.verdict.name(),
             "note": row.note,
-            "mend": (!row.mend.is_empty()).then_some(&row.mend),
-            "make_it_last": (!row.lasting.is_empty()).then_some(&row.lasting),
+            "fix_now": (!row.fix_now.is_empty()).then_some(&row.fix_now),
+            "fix_persistent": (!row.fix_persistent.is_empty()).then_some(&row.fix_persistent),
         })
     });
     json!({
@@ -126,11 +127,11 @@ pub(super) fn json(machine: &Machine, asked: &Question, rows: &[Row]) -> Value {
             "targets": asked.targets,
             "burst": asked.burst,
             "churn_per_second": asked.churn,
-            "busy_percent": asked.active_percent,
+            "active_percent": asked.active_percent,
         },
         "fits": rows.iter().all(|row| row.verdict != Verdict::Short),
         "holds_connections": first.and_then(|row| row.holds),
-        "met_first": first.map(|row| row.id),
+        "bottleneck": first.map(|row| row.id),
         "limits": limits.collect::<Vec<_>>(),
     })
 }
@@ -138,18 +139,18 @@ pub(super) fn json(machine: &Machine, asked: &Question, rows: &[Row]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::super::args::Role;
-    use super::super::limits::judge;
+    use super::super::limits::assess;
     use super::super::limits::tests::{asked, usual};
     use super::*;
 
     #[test]
-    fn a_no_comes_first_and_with_its_remedy() {
+    fn a_limit_that_is_too_low_comes_first_with_its_command() {
         let asked = asked(1_000_000, Role::Server);
-        let text = text(&usual(), &asked, &judge(&usual(), &asked));
+        let text = text(&usual(), &asked, &assess(&usual(), &asked));
         let first = text.lines().next().unwrap();
         assert_eq!(
             first,
-            "No: of 1,000,000 connections (server) this machine holds 19,968. Met first: open files of a process, hard \
+            "No: of 1,000,000 connections (server) this machine holds 19,968. Bottleneck: open files of a process, hard \
              limit (20,000)."
         );
         assert!(text.contains("1. open files of a process"), "{text}");
@@ -157,22 +158,24 @@ mod tests {
     }
 
     #[test]
-    fn a_yes_names_the_next_limit() {
+    fn a_machine_that_suffices_names_the_bottleneck() {
         let asked = asked(10_000, Role::Both);
-        let text = text(&usual(), &asked, &judge(&usual(), &asked));
+        let text = text(&usual(), &asked, &assess(&usual(), &asked));
         assert!(
-            text.starts_with("Yes: this machine holds 10,000 connections (both). Up to 19,968,"),
+            text.starts_with(
+                "Yes: this machine holds 10,000 connections (both), and up to 19,968. Bottleneck: "
+            ),
             "{text}"
         );
-        assert!(!text.contains("now      "), "{text}");
+        assert!(!text.contains("now          "), "{text}");
     }
 
     #[test]
-    fn scripts_get_the_same_answer() {
+    fn json_has_the_same_answer() {
         let asked = asked(1_000_000, Role::Server);
-        let report = json(&usual(), &asked, &judge(&usual(), &asked));
+        let report = json(&usual(), &asked, &assess(&usual(), &asked));
         assert_eq!(report["fits"], false);
-        assert_eq!(report["met_first"], "descriptors_hard");
+        assert_eq!(report["bottleneck"], "descriptors_hard");
         assert_eq!(report["limits"][0]["needed"], 1_000_032);
         assert_eq!(report["holds_connections"], 19_968);
     }

@@ -1,17 +1,13 @@
 //! The limits of the machine, as far as connections depend on them.
 //!
-//! All of it is text in /proc and /sys (proc(5), tcp(7), cgroups(7)), and this process's own limit of descriptors. What
-//! may live in this file: reading. What may not: judging. Every value is an `Option`, since every file may be missing:
-//! in a container, on another kernel, for another user. The root of the tree to read is an argument, so that a test can
-//! make up a machine.
+//! All of it is text in /proc and /sys (proc(5), tcp(7), cgroups(7)), and this process's own limit of descriptors. Every
+//! value is an `Option`, since every file may be missing: in a container, on another kernel, for another user. The root
+//! of the tree to read is an argument, so that a test can make up a machine.
 
 use crate::cli::descriptors;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use crate::procfs::tree::Tree;
+use std::path::Path;
 
-/// The kernel objects of one end of a TCP connection in an epoll interest list, as slabinfo(5) calls them.
-const OBJECTS: [&str; 5] = ["TCP", "sock_inode_cache", "filp", "dentry", "eventpoll_epi"];
 /// CAP_SYS_RESOURCE of capabilities(7): may raise a hard limit.
 const CAP_SYS_RESOURCE: u32 = 24;
 
@@ -61,7 +57,7 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Reads the tree below a root, and the limits of this process.
-    pub(super) fn look(root: &Path) -> Self {
+    pub(super) fn read(root: &Path) -> Self {
         let limit = descriptors::limits().ok();
         let tree = Tree(root);
         let files = tree.numbers("proc/sys/fs/file-nr");
@@ -71,7 +67,7 @@ impl Machine {
             kernel: tree.line("proc/sys/kernel/osrelease"),
             descriptors_soft: limit.map(|(soft, _)| soft),
             descriptors_hard: limit.map(|(_, hard)| hard),
-            may_raise: tree.may_raise(),
+            may_raise: tree.has_capability(CAP_SYS_RESOURCE),
             nr_open: tree.number("proc/sys/fs/nr_open"),
             files_open: files.first().copied(),
             files_max: files.get(2).copied(),
@@ -84,12 +80,10 @@ impl Machine {
             time_wait_buckets: tree.number("proc/sys/net/ipv4/tcp_max_tw_buckets"),
             time_wait_reuse: tree.number("proc/sys/net/ipv4/tcp_tw_reuse"),
             tcp_mem: tcp_mem.try_into().ok(),
-            tcp_mem_used: tree.field("proc/net/sockstat", "TCP:", "mem"),
+            tcp_mem_used: tree.tcp_buffer_pages(),
             receive_max: tree.numbers("proc/sys/net/ipv4/tcp_rmem").get(2).copied(),
             send_max: tree.numbers("proc/sys/net/ipv4/tcp_wmem").get(2).copied(),
-            memory_available: tree
-                .field("proc/meminfo", "", "MemAvailable:")
-                .map(|kib| kib * 1024),
+            memory_available: tree.memory_available(),
             group_memory_left: tree.group_memory_left(),
             group_tcp_left: tree.left_in_groups(
                 "memory",
@@ -103,136 +97,11 @@ impl Machine {
     }
 }
 
-/// A file system below some root.
-struct Tree<'a>(&'a Path);
-
-impl Tree<'_> {
-    fn text(&self, path: impl AsRef<Path>) -> Option<String> {
-        fs::read_to_string(self.0.join(path)).ok()
-    }
-
-    fn line(&self, path: &str) -> Option<String> {
-        let text = self.text(path)?;
-        let line = text.lines().next()?.trim();
-        (!line.is_empty()).then(|| line.to_owned())
-    }
-
-    fn numbers(&self, path: &str) -> Vec<u64> {
-        let text = self.text(path).unwrap_or_default();
-        text.split_whitespace()
-            .map_while(|word| word.parse().ok())
-            .collect()
-    }
-
-    fn number(&self, path: &str) -> Option<u64> {
-        self.numbers(path).first().copied()
-    }
-
-    /// The number after `name`, in the first line that begins with `line` and has that name.
-    fn field(&self, path: &str, line: &str, name: &str) -> Option<u64> {
-        let text = self.text(path)?;
-        text.lines()
-            .filter(|found| found.starts_with(line))
-            .find_map(|found| {
-                let mut words = found.split_whitespace();
-                words.find(|&word| word == name)?;
-                words.next()?.parse().ok()
-            })
-    }
-
-    fn may_raise(&self) -> Option<bool> {
-        let status = self.text("proc/self/status")?;
-        let mask = status
-            .lines()
-            .find_map(|line| line.strip_prefix("CapEff:"))?;
-        let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
-        Some(mask >> CAP_SYS_RESOURCE & 1 == 1)
-    }
-
-    /// How many ports the kernel can choose from.
-    fn ports(&self) -> Option<u64> {
-        let range = self.numbers("proc/sys/net/ipv4/ip_local_port_range");
-        let &[first, last] = range.as_slice() else {
-            return None;
-        };
-        let reserved = self
-            .line("proc/sys/net/ipv4/ip_local_reserved_ports")
-            .unwrap_or_default();
-        let reserved: u64 = reserved
-            .split(',')
-            .filter_map(|range| {
-                let (from, to) = range.split_once('-').unwrap_or((range, range));
-                let (from, to) = (u64::from_str(from).ok()?, u64::from_str(to).ok()?);
-                Some((to.min(last) + 1).saturating_sub(from.max(first)))
-            })
-            .sum();
-        Some((last + 1).saturating_sub(first + reserved))
-    }
-
-    /// Objects are allocated in slabs of some pages each, and an end of a connection needs one of every kind.
-    fn kernel_bytes(&self) -> Option<u64> {
-        const PAGE: f64 = 4096.0;
-        let text = self.text("proc/slabinfo")?;
-        let bytes = OBJECTS.map(|object| {
-            let line = text
-                .lines()
-                .find(|line| line.split_whitespace().next() == Some(object))?;
-            let number = |place: usize| line.split_whitespace().nth(place)?.parse::<f64>().ok();
-            let (per_slab, pages) = (number(4)?, number(5)?);
-            (per_slab > 0.0).then(|| pages * PAGE / per_slab)
-        });
-        // A kernel may merge caches of about one size under another name; where one is missing, the estimate is used.
-        let sum = bytes.into_iter().sum::<Option<f64>>()?;
-        Some(sum.ceil() as u64)
-    }
-
-    fn group_memory_left(&self) -> Option<u64> {
-        let old = self.left_in_groups("memory", "memory.limit_in_bytes", "memory.usage_in_bytes");
-        let new = self.left_in_groups("", "memory.max", "memory.current");
-        [old, new].into_iter().flatten().min()
-    }
-
-    /// The least that is left of a limit in this process's control group and all groups above it. The controller is
-    /// empty for the single hierarchy of version 2. `None`: no such limit, or it cannot be read.
-    fn left_in_groups(&self, controller: &str, limit: &str, used: &str) -> Option<u64> {
-        /// Version 1 writes "no limit" as the largest number of whole pages.
-        const NO_LIMIT: u64 = 1 << 60;
-        let groups = self.text("proc/self/cgroup")?;
-        let group = groups.lines().find_map(|line| {
-            let mut parts = line.splitn(3, ':');
-            let controllers = parts.nth(1)?;
-            let mine = controllers.split(',').any(|name| name == controller);
-            parts.next().filter(|_| mine)
-        })?;
-        let mounts = match controller {
-            "" => vec![
-                "sys/fs/cgroup".to_owned(),
-                "sys/fs/cgroup/unified".to_owned(),
-            ],
-            name => vec![format!("sys/fs/cgroup/{name}")],
-        };
-        let mut left = None;
-        for mount in mounts {
-            let path = PathBuf::from(group.trim_start_matches('/'));
-            for around in path.ancestors() {
-                let folder = Path::new(&mount).join(around);
-                let read = |name: &str| -> Option<u64> {
-                    self.text(folder.join(name))?.trim().parse().ok()
-                };
-                let Some(limit) = read(limit).filter(|&limit| limit < NO_LIMIT) else {
-                    continue;
-                };
-                let here = limit.saturating_sub(read(used).unwrap_or(0));
-                left = Some(left.map_or(here, |left: u64| left.min(here)));
-            }
-        }
-        left
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use std::fs;
+    use std::path::PathBuf;
 
     /// A machine made of files, removed at the end of the test.
     pub(in crate::cli::doctor) struct Made(PathBuf);
@@ -249,8 +118,8 @@ pub(super) mod tests {
             Self(root)
         }
 
-        pub(in crate::cli::doctor) fn look(&self) -> Machine {
-            Machine::look(&self.0)
+        pub(in crate::cli::doctor) fn read(&self) -> Machine {
+            Machine::read(&self.0)
         }
     }
 
@@ -262,7 +131,7 @@ pub(super) mod tests {
 
     #[test]
     fn every_file_may_be_missing() {
-        let machine = Made::of("bare", &[]).look();
+        let machine = Made::of("bare", &[]).read();
         assert_eq!(machine.nr_open, None);
         assert_eq!(machine.ports, None);
         assert_eq!(machine.group_memory_left, None);
@@ -298,7 +167,7 @@ pub(super) mod tests {
                 ),
             ],
         )
-        .look();
+        .read();
         assert_eq!(
             (machine.files_open, machine.files_max),
             (Some(593), Some(2_466_177))
@@ -329,7 +198,7 @@ pub(super) mod tests {
                 ("sys/fs/cgroup/c/d/memory.max", "max\n"),
             ],
         )
-        .look();
+        .read();
         assert_eq!(machine.group_memory_left, Some(3000));
     }
 }

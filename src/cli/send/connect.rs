@@ -1,9 +1,6 @@
-//! Reaching a server: which addresses to try, from where, and what it means if that fails.
-//!
-//! What may live in this file: resolving, connecting, and naming an error of a socket by its class; the client's own
-//! address is in [`super::source`]. What may not: sending a single byte.
+//! Connecting to a server: the addresses to try, the timeouts, and the kind of each socket error.
 
-use super::Plan;
+use super::plan::Plan;
 use super::source::{self, OwnFile, Source};
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::names;
@@ -59,7 +56,7 @@ impl Targets {
             endpoints.retain(|endpoint| source.fits(endpoint));
         }
         match endpoints.is_empty() {
-            true => Err(source::fits_none(plan)),
+            true => Err(source::fits_none(address, plan.source.as_ref())),
             false => Ok(Self {
                 endpoints,
                 next: 0,
@@ -72,7 +69,7 @@ impl Targets {
 impl Iterator for Targets {
     type Item = Target;
 
-    /// Each one may take an equal part of the time that is left, so that the first cannot use up that of the last.
+    /// Each attempt gets an equal part of the time that is left, so the first cannot use up that of the last.
     fn next(&mut self) -> Option<Target> {
         let endpoint = self.endpoints.get(self.next)?.clone();
         let untried = u32::try_from(self.endpoints.len() - self.next).unwrap_or(u32::MAX);
@@ -80,7 +77,7 @@ impl Iterator for Targets {
         self.next += 1;
         Some(Target {
             endpoint,
-            // connect(2) with no time at all is an error of its own; a millisecond says the same in better words.
+            // socket2 refuses a timeout of zero; a millisecond ends as an ordinary timeout.
             allowed: (left / untried).max(Duration::from_millis(1)),
         })
     }
@@ -96,7 +93,7 @@ pub(super) fn connect(target: &Target, plan: &Plan) -> Result<Connected, CliErro
         Endpoint::UnixDatagram(name) => connect_unix(name, Type::DGRAM, plan, target.allowed),
     };
     let (socket, file) = connected.map_err(|trouble| match trouble {
-        Trouble::Source(error) => source::failure(endpoint, plan, &error),
+        Trouble::Source(error) => source::failure(endpoint, plan.source.as_ref(), &error),
         Trouble::Peer(error) => failure(endpoint, target.allowed, &error, ""),
     })?;
     Ok(Connected {
@@ -106,7 +103,7 @@ pub(super) fn connect(target: &Target, plan: &Plan) -> Result<Connected, CliErro
     })
 }
 
-/// Which end was at fault.
+/// The end that an error concerns.
 enum Trouble {
     Source(io::Error),
     Peer(io::Error),
@@ -123,7 +120,7 @@ type Opened = Result<(Socket, Option<OwnFile>), Trouble>;
 fn connect_tcp(address: SocketAddr, plan: &Plan, allowed: Duration) -> Opened {
     let socket = open_ip(address, Type::STREAM, Protocol::TCP, plan)?;
     socket.connect_timeout(&address.into(), allowed)?;
-    // A free port of this machine can be connected with itself, and would echo to perfection.
+    // On loopback a socket can connect to itself (simultaneous open at an ephemeral port), and would echo every byte.
     let (ours, theirs) = (socket.local_addr()?, socket.peer_addr()?);
     if ours.as_socket() == theirs.as_socket() {
         return Err(io::Error::from_raw_os_error(Errno::ECONNREFUSED as i32).into());
@@ -132,7 +129,7 @@ fn connect_tcp(address: SocketAddr, plan: &Plan, allowed: Duration) -> Opened {
     Ok((socket, None))
 }
 
-/// A connected UDP socket hears its peer alone: stray datagrams from elsewhere do not count as answers.
+/// A connected UDP socket receives datagrams of its peer only, so a stray datagram does not count as an answer.
 fn connect_udp(address: SocketAddr, plan: &Plan) -> Opened {
     let socket = open_ip(address, Type::DGRAM, Protocol::UDP, plan)?;
     socket.connect(&address.into())?;
@@ -155,7 +152,7 @@ fn open_ip(
 
 fn connect_unix(name: &UnixName, kind: Type, plan: &Plan, allowed: Duration) -> Opened {
     let socket = Socket::new(Domain::UNIX, kind, None)?;
-    // The timeout of writing is that of connecting too: a server whose queue is full keeps its clients waiting.
+    // SO_SNDTIMEO also bounds connect(2), which blocks while the accept queue of the server is full.
     set_timeouts(&socket, allowed)?;
     let file = match &plan.source {
         Some(Source::Unix(own)) => {
@@ -171,13 +168,13 @@ fn connect_unix(name: &UnixName, kind: Type, plan: &Plan, allowed: Duration) -> 
 }
 
 fn set_timeouts(socket: &Socket, timeout: Duration) -> io::Result<()> {
-    // Below a microsecond the system would take it for none at all.
+    // Zero means no timeout (SO_RCVTIMEO of socket(7)), and the kernel counts in microseconds.
     let timeout = timeout.max(Duration::from_micros(1));
     socket.set_read_timeout(Some(timeout))?;
     socket.set_write_timeout(Some(timeout))
 }
 
-/// What an error of a socket says of its server. `when` tells how far things had come, or is empty.
+/// Describes a socket error. `when` says how far the exchange had come, or is empty.
 pub(super) fn failure(
     endpoint: &Endpoint,
     timeout: Duration,
@@ -185,10 +182,10 @@ pub(super) fn failure(
     when: &str,
 ) -> CliError {
     let (class, told, remedy) = match error.kind() {
-        // No file, or one that nobody listens at any more.
+        // The socket file is missing or stale, or no socket listens at the port.
         ErrorKind::ConnectionRefused | ErrorKind::NotFound => (
             CliErrorKind::Refused,
-            "nobody listens there".to_owned(),
+            "no server listens there".to_owned(),
             format!("; start a server with 'echo-reactor serve {endpoint}'"),
         ),
         // The system's own timers end a connect or a connection with TimedOut; ours end a call with WouldBlock.
@@ -207,13 +204,13 @@ pub(super) fn failure(
         ErrorKind::HostUnreachable
         | ErrorKind::NetworkUnreachable
         | ErrorKind::AddrNotAvailable => {
-            let told = format!("no way leads there: {error}");
+            let told = format!("the address cannot be reached: {error}");
             (CliErrorKind::Unreachable, told, String::new())
         }
         ErrorKind::PermissionDenied => (
             CliErrorKind::Permission,
-            format!("this user may not talk to it: {error}"),
-            "; see the mode of the socket's file, or the firewall".to_owned(),
+            format!("this user may not connect to it: {error}"),
+            "; check the mode of the socket file, or the firewall".to_owned(),
         ),
         _ => rare_failure(error),
     };
@@ -221,7 +218,7 @@ pub(super) fn failure(
     CliError::new(class, format!("{endpoint}: {told}{space}{when}{remedy}"))
 }
 
-/// Those that std has no kind for: class, what happened, and what to do.
+/// Errors without an [`ErrorKind`] of std: kind, text, and what to do.
 fn rare_failure(error: &io::Error) -> (CliErrorKind, String, String) {
     let (class, remedy) = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EPROTOTYPE) => (
@@ -288,8 +285,8 @@ mod tests {
         Plan {
             source: source.map(|source| Source::parse(source, &address).unwrap()),
             address,
-            input: super::super::Input::Standard,
-            form: super::super::Form::Nothing,
+            input: super::super::plan::Input::Standard,
+            form: super::super::plan::Form::Nothing,
             repeat: 1,
             interval: Duration::ZERO,
             timeout: Duration::from_secs(5),

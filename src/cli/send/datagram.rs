@@ -1,12 +1,13 @@
-//! Talking to a server by datagrams, UDP or Unix: each message is one, and so is its answer.
+//! The exchange with a server by datagrams, UDP or Unix: each message is one datagram, and so is its answer.
 //!
-//! What may live in this file: sending one, waiting for one, and comparing them. A datagram that is lost is not sent
-//! again: the caller wants to know.
+//! A lost datagram is not sent again: loss is one of the things that this command is to find.
 
 use super::connect::{self, Connected, Targets};
-use super::{Input, Out, Plan, Stop, text};
+use super::output::{Out, Stop};
+use super::plan::{Input, Plan};
+use super::text;
 use crate::cli::error::{CliError, CliErrorKind};
-use crate::cli::stdio::Patient;
+use crate::cli::stdio::BlockingStdio;
 use crate::cli::units::grouped;
 use crate::net::Address;
 use std::io::{self, ErrorKind, Read, Write};
@@ -36,8 +37,8 @@ pub(super) fn talk(plan: &Plan, out: &mut Out) -> Result<(), Stop> {
             .map_err(Stop::from)
             .and_then(|peer| exchange(&peer, plan, messages, out, &mut answered));
         match said {
-            // No connection could fail, so it is the first message that finds out whether anybody is there.
-            Err(Stop::CliError(failure))
+            // Connecting a datagram socket sends nothing, so the first message finds out whether a server is there.
+            Err(Stop::Failed(failure))
                 if answered == 0
                     && matches!(
                         failure.class,
@@ -89,7 +90,7 @@ fn exchange(
     Ok(())
 }
 
-/// Makes a call again that a signal has interrupted.
+/// Repeats a call that a signal has interrupted (EINTR).
 fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -130,7 +131,7 @@ fn read_input(plan: &Plan) -> Result<Vec<u8>, CliError> {
         _ => UNIX_BYTES_MAX,
     };
     let mut bytes = Vec::new();
-    Patient::input()
+    BlockingStdio::input()
         .and_then(|input| input.take(most as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| {
             CliError::new(

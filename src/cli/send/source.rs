@@ -1,13 +1,10 @@
-//! The client's own address: where it is bound, and what is left behind.
+//! The client's own address: parsing `--source`, binding, and removing the files of sockets.
 //!
 //! A Unix datagram server answers to the name of the client's socket, so the client needs one that leads back to it. An
 //! abstract name does not cross network namespaces (network_namespaces(7)), and a server whose socket is a file can be
 //! reached from another one. There the client's name is a file, too, in a new directory of its own. A server with an abstract
 //! name is in the client's namespace, and so an abstract name will do.
-//!
-//! What may live in this file: reading `--source`, binding, and removing files of sockets. What may not: connecting.
 
-use super::Plan;
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::net::{Address, Endpoint, UnixName};
 use nix::errno::Errno;
@@ -65,15 +62,14 @@ impl Source {
 }
 
 /// The failure of a source whose family is that of no address of the server.
-pub(super) fn fits_none(plan: &Plan) -> CliError {
-    let (source, wanted) = match &plan.source {
+pub(super) fn fits_none(address: &Address, source: Option<&Source>) -> CliError {
+    let (source, wanted) = match source {
         Some(Source::Ip(ip)) if ip.is_ipv6() => (ip.to_string(), "an IPv4 address"),
         Some(Source::Ip(ip)) => (ip.to_string(), "an IPv6 address"),
         _ => ("none".to_owned(), "another one"),
     };
     let text = format!(
-        "{}: --source {source} is of the other family than the server; write {wanted} of this machine, or none",
-        plan.address
+        "{address}: --source {source} is of another address family than the server; write {wanted} of this machine, or leave it out"
     );
     CliError::new(CliErrorKind::Usage, text)
 }
@@ -81,13 +77,13 @@ pub(super) fn fits_none(plan: &Plan) -> CliError {
 /// Binds the client's end of a connection over IP.
 pub(super) fn bind_ip(socket: &Socket, kind: Type, source: SocketAddr) -> io::Result<()> {
     if kind == Type::STREAM && source.port() != 0 {
-        // The end that says FIN first keeps the pair of addresses in TIME_WAIT for a minute, and that is this one.
+        // The end that sends FIN first keeps the pair of addresses in TIME_WAIT for a minute, and that is this one.
         socket.set_reuse_address(true)?;
     }
     socket.bind(&SockAddr::from(source))
 }
 
-/// Binds to a name that was asked for, in place of a file that an earlier client has left there.
+/// Binds to the name of `--source`. A stale socket file that an earlier client left there is replaced.
 pub(super) fn bind_unix(
     socket: &Socket,
     kind: Type,
@@ -125,8 +121,8 @@ pub(super) fn bind_unnamed(socket: &Socket, server: &UnixName) -> io::Result<Opt
     // Removed whatever fails from here on: files first, then their directory.
     let file = OwnFile::new(vec![path.clone(), directory.clone()]);
     socket.bind(&SockAddr::unix(&path)?)?;
-    // The server may be another user's: it has to pass the directory and to write to the socket. Datagrams of others do not
-    // arrive, since the socket is connected with the server alone (unix(7)).
+    // The server may run as another user: it needs to search the directory and to write to the socket. Datagrams of other
+    // processes do not arrive, since the socket is connected to the server (unix(7)).
     fs::set_permissions(&path, Permissions::from_mode(0o666))?;
     fs::set_permissions(&directory, Permissions::from_mode(0o711))?;
     Ok(Some(file))
@@ -143,7 +139,7 @@ fn is_stale(path: &Path, kind: Type) -> bool {
     is_socket && probe().is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
-/// The file of the client's own end, and the directory that was made for it, gone with it.
+/// The socket file of the client, and the directory made for it; both are removed on drop.
 #[derive(Debug)]
 pub(super) struct OwnFile {
     paths: Vec<PathBuf>,
@@ -183,22 +179,27 @@ impl Drop for OwnFile {
     }
 }
 
-pub(super) fn failure(endpoint: &Endpoint, plan: &Plan, error: &io::Error) -> CliError {
-    let source = match &plan.source {
+/// The failure to bind the client's own address.
+pub(super) fn failure(endpoint: &Endpoint, source: Option<&Source>, error: &io::Error) -> CliError {
+    let source = match source {
         Some(Source::Ip(address)) => address.to_string(),
         Some(Source::Unix(name)) => name.to_string(),
         None => format!("a name in {}", std::env::temp_dir().display()),
     };
     let (class, remedy) = match error.kind() {
         ErrorKind::AddrInUse => (CliErrorKind::Usage, "it is taken; use another one"),
-        ErrorKind::AddrNotAvailable => {
-            (CliErrorKind::Usage, "it is not an address of this machine")
-        }
+        ErrorKind::AddrNotAvailable => (
+            CliErrorKind::Usage,
+            "it is not an address of this machine; 'ip address' lists them",
+        ),
         ErrorKind::InvalidInput => (
             CliErrorKind::Usage,
             "it must be of the same kind as the server's",
         ),
-        ErrorKind::PermissionDenied => (CliErrorKind::Permission, "this user may not use it"),
+        ErrorKind::PermissionDenied => (
+            CliErrorKind::Permission,
+            "this user may not bind it; use another one",
+        ),
         ErrorKind::NotFound => (
             CliErrorKind::Usage,
             "there is no such directory; make it first",
@@ -209,7 +210,7 @@ pub(super) fn failure(endpoint: &Endpoint, plan: &Plan, error: &io::Error) -> Cl
         ),
         _ => (CliErrorKind::Io, "use another one, or none"),
     };
-    let text = format!("{endpoint}: cannot speak from {source}: {error}; {remedy}");
+    let text = format!("{endpoint}: cannot send from {source}: {error}; {remedy}");
     CliError::new(class, text)
 }
 

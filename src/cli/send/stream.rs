@@ -1,14 +1,15 @@
-//! Talking to a server over a stream, TCP or Unix.
+//! The exchange with a server over a stream, TCP or Unix.
 //!
 //! Writing and reading go on at once, each in a thread of its own: a bounded server stops reading while it cannot
 //! write, so a client that wrote everything before it read anything would wait for ever. What has been sent and not yet
-//! come back is remembered in a queue of bounded length. What may live in this file: that, and the order of the end: we
-//! say FIN, the server says FIN, and nothing comes between.
+//! come back is kept in a queue of bounded length. At the end the client sends FIN, and expects FIN and no byte before it.
 
 use super::connect::{self, Connected, Targets};
-use super::{Input, Out, Plan, Stop, text};
+use super::output::{Out, Stop};
+use super::plan::{Input, Plan};
+use super::text;
 use crate::cli::error::{CliError, CliErrorKind};
-use crate::cli::stdio::Patient;
+use crate::cli::stdio::BlockingStdio;
 use crate::cli::units::plural;
 use socket2::Socket;
 use std::io::{self, ErrorKind, Read, Write};
@@ -19,7 +20,7 @@ use std::thread::{self, JoinHandle};
 
 /// Bytes that are read or written at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Chunks that may be on their way: 4 MiB, which is more than the kernel's buffers between two machines usually hold.
+/// Chunks in flight: 4 MiB, which is more than the kernel's buffers between two machines usually hold.
 const CHUNKS_IN_FLIGHT: usize = 64;
 
 /// What has been sent: shared by the thread that writes it and the one that compares it.
@@ -38,7 +39,7 @@ pub(super) fn talk(plan: &Plan, out: &mut Out) -> Result<(), Stop> {
     echo.end().map_err(Stop::from)
 }
 
-/// The first endpoint that lets us in.
+/// Connects to the first endpoint that accepts.
 fn reach(plan: &Plan) -> Result<Connected, CliError> {
     let mut last = None;
     for target in Targets::resolve(plan)? {
@@ -53,7 +54,7 @@ fn reach(plan: &Plan) -> Result<Connected, CliError> {
     }))
 }
 
-/// The reading end, which compares.
+/// The reading side of the exchange, which compares.
 struct Echo<'a> {
     peer: Connected,
     plan: &'a Plan,
@@ -77,7 +78,7 @@ impl Echo<'_> {
                     thread::sleep(self.plan.interval);
                 }
                 number += 1;
-                // If the writer is gone, what we read next tells why in better words than it could.
+                // If the writing thread has ended, the error of the next read describes the cause better.
                 let _ = sender.send(Arc::clone(chunk));
                 self.compare(chunk, 0, &format!("message {number}"), |_| Ok(()))?;
                 out.received(chunk)?;
@@ -89,7 +90,7 @@ impl Echo<'_> {
 
     /// All of standard input, as it comes.
     fn pass_through(&mut self, out: &mut Out) -> Result<(), Stop> {
-        let mut input = Patient::input().map_err(|error| cannot_read(&error))?;
+        let mut input = BlockingStdio::input().map_err(|error| cannot_read(&error))?;
         let (sent, awaited) = mpsc::sync_channel(CHUNKS_IN_FLIGHT);
         let (_, writer) = self.start("send", move |socket, _| {
             let read = copy(&mut input, &socket, &sent)?;
@@ -126,7 +127,7 @@ impl Echo<'_> {
             .map_err(|error| {
                 CliError::new(
                     CliErrorKind::Io,
-                    format!("no second thread to write: {error}"),
+                    format!("no thread for writing could be started: {error}; raise the limit of processes (ulimit -u)"),
                 )
             })
     }
@@ -134,7 +135,7 @@ impl Echo<'_> {
     fn join<T>(&self, writer: JoinHandle<io::Result<T>>) -> Result<T, CliError> {
         match writer.join() {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => Err(self.failure(&error, "while we were sending")),
+            Ok(Err(error)) => Err(self.failure(&error, "during sending")),
             Err(_) => Err(CliError::new(
                 CliErrorKind::Internal,
                 "the thread that writes has panicked",
@@ -183,7 +184,7 @@ impl Echo<'_> {
         Ok(())
     }
 
-    /// Everything came back, and we have said FIN: now the server says it too, and not a byte before.
+    /// Expects FIN from the server: everything has come back, and the client has sent its own FIN.
     fn end(&mut self) -> Result<(), CliError> {
         loop {
             return match (&self.peer.socket).read(&mut self.buffer) {
@@ -200,7 +201,7 @@ impl Echo<'_> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => Err(self.failure(
                     &error,
-                    "to our end of the connection, after everything had come back",
+                    "to the FIN of the client, after everything had come back",
                 )),
             };
         }
@@ -211,7 +212,7 @@ impl Echo<'_> {
     }
 }
 
-/// Says FIN. A server that has ended the connection already has nobody to say it to, and reading tells of that.
+/// Sends FIN. If the server has reset the connection (ENOTCONN), the next read reports that.
 fn finish(socket: &Socket) -> io::Result<()> {
     match socket.shutdown(Shutdown::Write) {
         Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
@@ -222,7 +223,7 @@ fn finish(socket: &Socket) -> io::Result<()> {
 /// Copies the input to the socket, and tells of each chunk before it is written, so that the reader never sees a byte
 /// that it does not expect. Errors of the socket are its own; one of the input is returned as a value.
 fn copy(
-    input: &mut Patient,
+    input: &mut BlockingStdio,
     mut socket: &Socket,
     sent: &SyncSender<Chunk>,
 ) -> io::Result<Option<io::Error>> {
@@ -235,7 +236,7 @@ fn copy(
             Err(error) => return Ok(Some(error)),
         };
         if sent.send(buffer[..length].into()).is_err() {
-            return Ok(None); // the reader has given up, and knows why
+            return Ok(None); // the comparing thread has ended with a failure of its own
         }
         socket.write_all(&buffer[..length])?;
     }

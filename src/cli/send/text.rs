@@ -1,6 +1,4 @@
-//! Bytes as people read and write them: hexadecimal digits, and where two texts part.
-//!
-//! Nothing in this file knows of sockets.
+//! Hexadecimal digits, and the first difference of two texts.
 
 use std::fmt::Write;
 

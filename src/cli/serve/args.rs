@@ -1,20 +1,18 @@
-//! What can be typed after `serve`, and what it means.
+//! The arguments of `serve`, and their translation into [`Limits`] and [`Config`].
 //!
-//! Every field of [`Limits`] has a flag here whose default is [`Limits::default`]'s, printed in human units; the
-//! function [`ServeArgs::limits`] names every field, so that a new limit without a flag does not compile. What may live in
-//! this file: flags, their help, and their translation. What may not: acting on them.
+//! Every field of [`Limits`] has a flag in [`super::flags`]. [`ServeArgs::limits`] names every field, so a new limit
+//! without a flag does not compile.
 
+use super::flags::{Admission, Capacity, Datagrams, Deadlines, Kernel, Mode, Model, Output, Turns};
 use super::sandbox::Sandbox;
-use crate::cli::DEFAULT_ADDRESS;
 use crate::cli::logging::Verbosity;
-use crate::cli::units::{Auto, Bytes, Count, Most, Off, Or, Time};
+use crate::cli::names::DEFAULT_ADDRESS;
+use crate::cli::units::{Auto, Bytes, Count, Off, Or, Time};
 use crate::echo::{AccessList, Config};
-use crate::limits::{Limits, OverloadPolicy};
-use crate::net::{Address, IpNet};
-use clap::{Args, ValueEnum};
-use std::fmt;
+use crate::limits::Limits;
+use crate::net::Address;
+use clap::Args;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
@@ -96,206 +94,6 @@ pub(in crate::cli) struct ServeArgs {
     datagrams: Datagrams,
 }
 
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Output")]
-struct Output {
-    /// Write the counters to this file at the end, as JSON ('-' is standard output), in place of an older one
-    #[arg(long, value_name = "FILE")]
-    stats_json: Option<PathBuf>,
-
-    /// Keep the number of the serving process in this file
-    #[arg(long, value_name = "FILE")]
-    pid_file: Option<PathBuf>,
-
-    /// Say more: -v every connection and what it sends, -vv everything
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    verbose: u8,
-
-    /// Say nothing but errors
-    #[arg(short, long)]
-    quiet: bool,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Who may come")]
-struct Admission {
-    /// Serve UDP to other machines too, and say nothing of TCP that they can reach
-    #[arg(long)]
-    allow_public_udp: bool,
-
-    /// Let in only these networks (10.0.0.0/8,2001:db8::/32), over TCP and UDP; may be repeated
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    allow: Vec<IpNet>,
-
-    /// Keep these networks out, even where --allow has them
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    deny: Vec<IpNet>,
-
-    /// Connections that one prefix may hold at once, or 'off'; who comes on top is reset
-    #[arg(long, value_name = "COUNT",
-        default_value_t = per_prefix(Limits::default().connections_per_prefix),
-        default_value_if("hardened", "true", "100"))]
-    max_per_prefix: Or<Count, Off>,
-
-    /// Bits of an IPv4 address that make a prefix
-    #[arg(long, value_name = "BITS", default_value_t = Limits::default().prefix_bits_ipv4)]
-    prefix_ipv4: u8,
-
-    /// Bits of an IPv6 address that make a prefix
-    #[arg(long, value_name = "BITS", default_value_t = Limits::default().prefix_bits_ipv6)]
-    prefix_ipv6: u8,
-}
-
-fn per_prefix(limit: Option<usize>) -> Or<Count, Off> {
-    Or::some(limit.map(|most| Count(most as u64)))
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Capacity")]
-struct Capacity {
-    #[arg(long, value_name = "COUNT", help = format!(
-        "Connections held at once; see --overload [default: {}, or what the descriptors allow]",
-        Count(Limits::default().connections_max as u64)
-    ))]
-    max_connections: Option<Count>,
-
-    /// What becomes of new connections when so many are open
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Full::Wait)]
-    overload: Full,
-
-    /// Make room for so many connections at the start: our slots, and the kernel's table of descriptors
-    #[arg(long, value_name = "COUNT", default_value_t = Count(Limits::default().preallocate_connections as u64))]
-    preallocate: Count,
-
-    /// Refuse to start if the descriptors do not suffice for --max-connections
-    #[arg(long)]
-    strict: bool,
-
-    /// Descriptors kept free for everything that is no connection
-    #[arg(long, value_name = "COUNT",
-        default_value_t = Count(Limits::default().descriptors_reserved as u64))]
-    reserve_descriptors: Count,
-
-    /// Handshakes that the kernel may finish ahead of us
-    #[arg(long, value_name = "COUNT", default_value_t = Or::some(None))]
-    backlog: Or<Count, Most>,
-
-    /// Stack of each thread of --model threads
-    #[arg(long, value_name = "BYTES",
-        default_value_t = Bytes(Limits::default().thread_stack_bytes))]
-    thread_stack: Bytes,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Fairness")]
-struct Turns {
-    /// Bytes that one connection may read in a turn of the loop
-    #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().read_budget_bytes))]
-    read_budget: Bytes,
-
-    /// Connections that one listener may accept in a turn
-    #[arg(long, value_name = "COUNT",
-        default_value_t = Count(Limits::default().accept_budget as u64))]
-    accept_budget: Count,
-
-    /// Datagrams that one socket may answer in a turn
-    #[arg(long, value_name = "COUNT",
-        default_value_t = Count(Limits::default().datagram_budget as u64))]
-    datagram_budget: Count,
-
-    /// Size of the one buffer that everything is read into, and the most that a connection can be unsent
-    #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().read_buffer_bytes),
-        default_value_if("hardened", "true", "16KiB"))]
-    read_buffer: Bytes,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Deadlines")]
-struct Deadlines {
-    /// Close a connection that says nothing for so long, or 'off'
-    #[arg(long, value_name = "TIME",
-        default_value_t = Or::some(Limits::default().idle_timeout.map(Time)),
-        default_value_if("hardened", "true", "30s"))]
-    idle_timeout: Or<Time, Off>,
-
-    /// Reset a connection that takes nothing of what it is unsent for so long, or 'off'
-    #[arg(long, value_name = "TIME",
-        default_value_t = Or::some(Limits::default().write_stall_timeout.map(Time)),
-        default_value_if("hardened", "true", "10s"))]
-    write_stall_timeout: Or<Time, Off>,
-
-    /// Wait so long for the peer's own end after we have said ours
-    #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().fin_timeout))]
-    fin_timeout: Time,
-
-    /// Cut what is not finished so long after the signal to stop
-    #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().drain_timeout))]
-    drain_timeout: Time,
-
-    /// While draining, end a connection that says nothing for so long
-    #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().drain_idle_timeout))]
-    drain_idle_timeout: Time,
-
-    /// Give a successor up that is not ready so long after SIGUSR2
-    #[arg(long, value_name = "TIME", default_value_t = Time(Duration::from_secs(10)))]
-    handover_timeout: Time,
-
-    /// After a hand-over, drain whoever is still here after so long, or 'off'
-    #[arg(long, value_name = "TIME", default_value_t = Or::some(None))]
-    handover_drain_timeout: Or<Time, Off>,
-
-    /// Pause so long after accepting failed for want of descriptors or memory
-    #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().accept_retry))]
-    accept_retry: Time,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Kernel")]
-struct Kernel {
-    /// The kernel's send buffer of each connection, or 'auto'
-    #[arg(long, value_name = "BYTES",
-        default_value_t = Or::some(Limits::default().send_buffer_bytes.map(Bytes)),
-        default_value_if("hardened", "true", "16KiB"))]
-    send_buffer: Or<Bytes, Auto>,
-
-    /// The kernel's receive buffer of each connection, or 'auto'
-    #[arg(long, value_name = "BYTES",
-        default_value_t = Or::some(Limits::default().receive_buffer_bytes.map(Bytes)),
-        default_value_if("hardened", "true", "8KiB"))]
-    receive_buffer: Or<Bytes, Auto>,
-
-    /// Let TCP probe a peer that is silent for so long, or 'off'
-    #[arg(long, value_name = "TIME",
-        default_value_t = Or::some(Limits::default().keepalive.map(Time)),
-        default_value_if("hardened", "true", "10s"))]
-    keepalive: Or<Time, Off>,
-
-    /// Let TCP give a peer up that acknowledges nothing for so long, or 'off'
-    #[arg(long, value_name = "TIME",
-        default_value_t = Or::some(Limits::default().user_timeout.map(Time)),
-        default_value_if("hardened", "true", "15s"))]
-    user_timeout: Or<Time, Off>,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "UDP")]
-struct Datagrams {
-    /// Datagrams a second that one source may have answered, or 'off' for no limit (and no end of loops)
-    #[arg(long, value_name = "COUNT",
-        default_value_t = rate(Limits::default().datagrams_per_source),
-        default_value_if("hardened", "true", "100"))]
-    udp_rate_per_source: Or<Count, Off>,
-
-    /// Datagrams a second answered in all, or 'off' for no limit
-    #[arg(long, value_name = "COUNT", default_value_t = rate(Limits::default().datagrams_total),
-        default_value_if("hardened", "true", "10k"))]
-    udp_rate: Or<Count, Off>,
-}
-
-fn rate(limit: Option<u32>) -> Or<Count, Off> {
-    Or::some(limit.map(|rate| Count(u64::from(rate))))
-}
-
 impl ServeArgs {
     pub(super) fn verbosity(&self) -> Verbosity {
         Verbosity::from_flags(self.output.quiet, self.output.verbose)
@@ -337,8 +135,8 @@ impl ServeArgs {
         self.capacity.max_connections.is_some()
     }
 
-    /// The limits as they were typed. Numbers that no counter can hold become the greatest that it can, which
-    /// [`Limits::check`] then judges.
+    /// The limits as they were typed. Their parser has refused what does not fit into 32 bits; a size beyond the address
+    /// space becomes the largest size, which [`Limits::check`] refuses.
     pub(super) fn limits(&self) -> Limits {
         let size = |count: Count| usize::try_from(count.0).unwrap_or(usize::MAX);
         let rate = |rate: Or<Count, Off>| {
@@ -417,76 +215,12 @@ impl ServeArgs {
     }
 }
 
-/// What becomes of new connections while as many connections are open as may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Full {
-    /// They wait in the kernel's queue until one closes
-    Wait,
-    /// They are reset at once
-    Reject,
-}
-
-impl From<Full> for OverloadPolicy {
-    fn from(full: Full) -> Self {
-        match full {
-            Full::Wait => Self::Wait,
-            Full::Reject => Self::Reject,
-        }
-    }
-}
-
-/// What serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum Model {
-    /// One thread, one event loop, all connections
-    Reactor,
-    /// A thread for each connection
-    Threads,
-    /// One connection after the other, as in the tutorial
-    Iterative,
-}
-
-impl Model {
-    /// Its name, as it is typed and as machines read it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Reactor => "reactor",
-            Self::Threads => "threads",
-            Self::Iterative => "iterative",
-        }
-    }
-}
-
-/// Permission bits, in octal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cli) struct Mode(pub(super) u32);
-
-impl FromStr for Mode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.strip_prefix("0o").unwrap_or(text);
-        // `from_str_radix` alone would take "+600".
-        let octal =
-            !digits.is_empty() && digits.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
-        match u32::from_str_radix(digits, 8) {
-            Ok(mode) if octal && mode <= 0o777 => Ok(Self(mode)),
-            _ => {
-                Err("permission bits are 0000 to 0777 in octal; write for example 0600".to_owned())
-            }
-        }
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04o}", self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::units::grouped;
+    use crate::limits::OverloadPolicy;
+    use crate::net::IpNet;
     use clap::Parser;
 
     #[derive(Debug, Parser)]
@@ -575,6 +309,23 @@ mod tests {
     }
 
     #[test]
+    fn a_count_beyond_its_integer_is_refused_with_the_bound() {
+        for (flag, most) in [
+            ("--udp-rate", 4_294_967_295),
+            ("--udp-rate-per-source", 4_294_967_295),
+            ("--backlog", 2_147_483_647_u64),
+        ] {
+            assert!(args(&[flag, &most.to_string()]).limits().check().is_ok());
+            let beyond = (most + 1).to_string();
+            let error = Line::try_parse_from(["serve", flag, &beyond]).unwrap_err();
+            let text = error.to_string();
+            for part in [flag, &beyond, &format!("more than {}", grouped(most))] {
+                assert!(text.contains(part), "{text} does not say {part}");
+            }
+        }
+    }
+
+    #[test]
     fn networks_are_lists() {
         let args = args(&[
             "--allow",
@@ -590,16 +341,5 @@ mod tests {
             ["10.0.0.0/8", "::1", "192.0.2.1"]
         );
         assert_eq!(texts(&args.access().deny), ["10.1.0.0/16"]);
-    }
-
-    #[test]
-    fn modes_are_octal() {
-        assert_eq!("0600".parse(), Ok(Mode(0o600)));
-        assert_eq!("660".parse(), Ok(Mode(0o660)));
-        assert_eq!("0o777".parse(), Ok(Mode(0o777)));
-        assert_eq!(Mode(0o600).to_string(), "0600");
-        for wrong in ["", "8", "1000", "rw", "+600", "-1", "0o"] {
-            assert!(wrong.parse::<Mode>().is_err(), "{wrong}");
-        }
     }
 }

@@ -3,8 +3,9 @@
 //! What may live in this file: asking the system, raising what may be raised, and fitting the limits of the server to it.
 //! What may not: the limits that were typed; those are in [`super::typed`].
 
-use super::args::{Model, ServeArgs};
+use super::args::ServeArgs;
 use super::errors::limit_error;
+use super::flags::Model;
 use crate::blocking::threads_max;
 use crate::cli::descriptors;
 use crate::cli::error::{CliError, CliErrorKind};

@@ -1,8 +1,8 @@
 //! Several values in one argument, with commas between them: `10k,20k,40k`.
 //!
 //! A comma also groups the digits of large numbers, so `1,500` has two meanings: 1 and 500, or 1500. It is refused, with
-//! what to write for either. `100,200` is a list, since both its values are plausible, and `100,000` is none, since nobody
-//! writes 0 as 000.
+//! what to write for either. `100,200` is a list, since both its values are plausible, and `100,000` is none, since 0
+//! is not written as 000.
 
 use crate::net::escape::Escaped;
 use std::fmt;

@@ -38,6 +38,7 @@ fn counts() {
     reads("0e99", Count(0));
 }
 
+#[cfg(feature = "bench")]
 #[test]
 fn rates_may_be_fractions() {
     reads("0.5", Rate(0.5));

@@ -1,0 +1,28 @@
+//! Readers of /proc and /sys: what the kernel says of this process, of other processes, and of the machine (proc(5)).
+//!
+//! Every file may be missing (in a container, on another kernel, for another user), so a reader returns `None`, or zero
+//! where a count that cannot be read is as good as none. What may live in this folder: reading these files. What may not:
+//! judging the values.
+
+#[cfg(feature = "cli")]
+pub(crate) mod memory;
+#[cfg(feature = "bench")]
+mod network;
+pub(crate) mod own;
+#[cfg(feature = "bench")]
+mod server;
+#[cfg(all(feature = "cli", feature = "bench"))]
+pub(crate) mod subtree;
+#[cfg(any(feature = "cli", feature = "bench"))]
+mod text;
+#[cfg(feature = "cli")]
+pub(crate) mod tree;
+
+#[cfg(feature = "bench")]
+pub(crate) use network::port_range;
+#[cfg(feature = "bench")]
+pub use network::{KERNEL_COUNTERS, KernelCounters};
+#[cfg(feature = "bench")]
+pub(crate) use server::own_usage;
+#[cfg(feature = "bench")]
+pub use server::{ServerSample, Usage};
