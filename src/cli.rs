@@ -22,14 +22,13 @@ mod logging;
 mod memory;
 mod names;
 mod output;
+mod output_file;
 mod own_program;
 mod process;
 #[cfg(feature = "bench")]
 mod report;
 mod send;
 mod serve;
-#[cfg(feature = "bench")]
-mod side_file;
 mod stdio;
 pub(crate) mod units;
 

@@ -27,7 +27,7 @@ use super::error::{CliError, CliErrorKind, Exit};
 use super::logging;
 use super::memory::{Ladder, Row};
 use super::output::printable;
-use super::side_file::{self, SideFile};
+use super::output_file::{OutputFile, Purpose, refuse_same};
 use super::stdio;
 use crate::load::validity::{Validity, assess};
 use crate::load::{FaultKind, Mode, Plan, Total, preflight};
@@ -68,7 +68,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
         return worker::work();
     }
     args.refuse_nonsense()?;
-    side_file::refuse_same(&[("--hdr", args.hdr()), ("--svg", args.svg())])?;
+    refuse_same(&[("--hdr", args.hdr()), ("--svg", args.svg())])?;
     let stop = listen_to_signals()?;
     let descriptors = descriptors::raise();
     let host = Host::look(descriptors);
@@ -87,7 +87,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
     let mut log = args.hdr().map(|path| hdr::Log::create(path)).transpose()?;
     let drawing = args
         .svg()
-        .map(|path| SideFile::create("--svg", path))
+        .map(|path| OutputFile::open("--svg", path, Purpose::Measuring))
         .transpose()?;
     let mut progress = Progress::new(args.quiet());
     let mut bench = Bench {
@@ -152,7 +152,7 @@ fn deliver(
     host: &Host,
     answer: &Answer,
     log: Option<hdr::Log>,
-    drawing: Option<SideFile>,
+    drawing: Option<OutputFile>,
 ) -> Exit {
     let report = match args.format() {
         Format::Text => text::report(host, answer),
@@ -187,7 +187,7 @@ pub(super) fn with_failures(
     }
 }
 
-fn draw(mut file: SideFile, answer: &Answer) -> Result<(), CliError> {
+fn draw(mut file: OutputFile, answer: &Answer) -> Result<(), CliError> {
     let Some(run) = answer.result() else {
         logging::print_line("echo-reactor: --svg: nothing was found, and nothing is drawn");
         return Ok(());

@@ -26,7 +26,7 @@ use super::bench::{listen_to_signals, with_failures};
 use super::descriptors;
 use super::error::{CliError, CliErrorKind, Exit};
 use super::output::printable;
-use super::side_file::{self, SideFile};
+use super::output_file::{OutputFile, Purpose, refuse_same};
 use super::stdio;
 use super::units::plural;
 use crate::load::Random;
@@ -106,9 +106,9 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, CliError> {
 
 /// The files that were asked for.
 struct Files {
-    json: Option<SideFile>,
-    html: Option<SideFile>,
-    svg: Option<SideFile>,
+    json: Option<OutputFile>,
+    html: Option<OutputFile>,
+    svg: Option<OutputFile>,
 }
 
 impl Files {
@@ -118,9 +118,9 @@ impl Files {
             ("--html", args.html()),
             ("--svg", args.svg()),
         ];
-        side_file::refuse_same(&[json, html, svg])?;
+        refuse_same(&[json, html, svg])?;
         let create = |(flag, path): (&'static str, Option<&PathBuf>)| {
-            let file = path.map(|path| SideFile::create(flag, path));
+            let file = path.map(|path| OutputFile::open(flag, path, Purpose::Measuring));
             file.transpose()
         };
         Ok(Self {
@@ -132,7 +132,7 @@ impl Files {
 
     /// Writes each of them, whatever becomes of the others.
     fn fill(self, record: &Record) -> [Result<(), CliError>; 3] {
-        let fill = |file: Option<SideFile>, text: &dyn Fn() -> String| {
+        let fill = |file: Option<OutputFile>, text: &dyn Fn() -> String| {
             let Some(mut file) = file else {
                 return Ok(());
             };

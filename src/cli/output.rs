@@ -1,6 +1,6 @@
-//! Output that never stops the process: standard output, standard error, and the file of `--stats-json`.
+//! Writers that never block the process: for standard output, standard error, and files that are no regular ones.
 //!
-//! A descriptor that was inherited can be slow, full, gone or strange: a terminal with its output stopped, a pipe or a FIFO
+//! An inherited descriptor can be slow, full or closed: a terminal with its output stopped, a pipe or a FIFO
 //! that is not read, a socket, a file at its size limit, a full disk. One rule holds for all of them: a write takes what it
 //! can take now, what is lost is counted, and the service goes on.
 //!
@@ -9,12 +9,7 @@
 //! are opened anew through `/proc/self/fd`, with a description of our own. `poll(2)` before a blocking write is no way out
 //! for a terminal: it tells of room for one byte, and n_tty_write sleeps until the whole line has found some.
 //!
-//! What may live in this file: writers that do not wait. What may not: what is written, and what a loss means.
-//! [`report_file`] writes a report at the end of a run, for which it waits a little.
-
-mod report_file;
-
-pub(crate) use report_file::ReportFile;
+//! Files that are written at the end of a run are in [`super::output_file`].
 
 use super::units::plural;
 use nix::fcntl::OFlag;
@@ -30,7 +25,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What a pipe with room takes at once and undivided (`PIPE_BUF` of pipe(7)): the longest line, in bytes.
+/// Longest line, in bytes: up to this length a pipe takes a write whole or not at all (`PIPE_BUF` of pipe(7)).
 const LINE_BYTES: usize = 4096;
 
 /// Time between two attempts of [`NonBlockingWriter::write_within`].
@@ -55,7 +50,7 @@ fn duplicate(descriptor: BorrowedFd<'_>) -> io::Result<File> {
 
 /// Opens a file for writing without waiting for a reader (FIFO) or a carrier (terminal line), and without making a
 /// terminal the controlling one.
-fn open_without_waiting(path: impl AsRef<Path>) -> io::Result<File> {
+pub(super) fn open_without_waiting(path: impl AsRef<Path>) -> io::Result<File> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     OpenOptions::new()
         .write(true)
@@ -63,8 +58,8 @@ fn open_without_waiting(path: impl AsRef<Path>) -> io::Result<File> {
         .open(path)
 }
 
-/// A whole document, text or JSON, for a terminal: lines stay lines, and what a terminal would obey or hide becomes `\u009b`,
-/// which in a string of JSON is the same character.
+/// Escapes a whole document, text or JSON, for a terminal. Line ends stay; control and invisible characters become escapes
+/// such as `\u009b`, which in a string of JSON mean the same character.
 pub(crate) fn printable(document: &str) -> String {
     let mut text = String::with_capacity(document.len());
     for c in document.chars() {
@@ -87,7 +82,7 @@ pub(crate) fn pause(time: Duration) {
     let _ = poll(&mut [], timeout);
 }
 
-/// A descriptor that is written to and never waited for.
+/// A writer whose writes do not block.
 #[derive(Debug)]
 pub(crate) struct NonBlockingWriter {
     file: File,
@@ -102,7 +97,7 @@ enum Method {
     Send,
     /// poll(2) and a write of at most [`LINE_BYTES`]: for what cannot be opened anew, such as the pipe of another user.
     PollFirst,
-    /// Not at all: a directory, or what has no name in the file system, such as an eventfd, which blocks as it likes.
+    /// Not at all: a directory, or a descriptor without a name in the file system, such as an eventfd, which may block.
     Refuse,
 }
 
@@ -188,10 +183,10 @@ fn is_controlling_terminal(file: &File) -> bool {
     tcgetpgrp(file).is_ok()
 }
 
-/// Text that is to arrive whole and in order, as its reader makes room for it.
+/// Text that is delivered whole and in order, as its reader makes room for it.
 #[derive(Debug)]
 pub(crate) struct Backlog {
-    /// `None` where the descriptor is of no use.
+    /// `None` if the descriptor cannot be written to.
     out: Option<NonBlockingWriter>,
     unsent: Vec<u8>,
 }
@@ -232,7 +227,8 @@ impl Backlog {
     }
 }
 
-/// Lines of a log: each whole, or lost and counted. A reader that makes room again is told how many it missed.
+/// Lines of a log: each is written whole, or lost and counted. Once the reader makes room again, a line says how many were
+/// lost.
 #[derive(Debug)]
 pub(crate) struct LineWriter {
     out: NonBlockingWriter,
@@ -241,7 +237,7 @@ pub(crate) struct LineWriter {
     /// Whether the last line ended midway, by an error.
     is_cut: bool,
     /// Lines lost since the reader was last told.
-    untold: u64,
+    unreported: u64,
     lost: u64,
 }
 
@@ -251,7 +247,7 @@ impl LineWriter {
             out,
             unsent: Vec::new(),
             is_cut: false,
-            untold: 0,
+            unreported: 0,
             lost: 0,
         }
     }
@@ -286,17 +282,18 @@ impl LineWriter {
                 }
             }
         }
-        if self.untold > 0 && self.unsent.is_empty() {
-            let lines = plural(self.untold, "line");
-            let told = format!("echo-reactor: {lines} of the log dropped: nobody was reading\n");
+        if self.unreported > 0 && self.unsent.is_empty() {
+            let lines = plural(self.unreported, "line");
+            let told =
+                format!("echo-reactor: {lines} of the log dropped: standard error was not read\n");
             if self.begin(told.as_bytes()) {
-                self.untold = 0;
+                self.unreported = 0;
             }
         }
     }
 
     fn lose(&mut self) {
-        self.untold += 1;
+        self.unreported += 1;
         self.lost += 1;
     }
 
@@ -345,7 +342,7 @@ mod tests {
         let mut log = lines_into(&ours);
         drop(ours);
         let mut lines = 0;
-        // A writer that blocks would never come out of here.
+        // A writer that blocks would never leave this loop.
         while log.lost() < 100 {
             log.put(format!("{lines:0100}\n").as_bytes());
             lines += 1;
@@ -361,7 +358,7 @@ mod tests {
         let kept = text.lines().filter(|line| line.len() == 100).count();
         assert_eq!(kept + 100, lines, "every line is kept or counted");
         assert!(
-            text.ends_with("100 lines of the log dropped: nobody was reading\nand on\n"),
+            text.ends_with("100 lines of the log dropped: standard error was not read\nand on\n"),
             "{text}"
         );
     }
@@ -374,7 +371,6 @@ mod tests {
         is_lossy_by_the_line(ours, File::from(reader));
     }
 
-    /// Our own description is non-blocking; that of the other processes stays as it is.
     #[test]
     fn a_printable_document_is_the_same_json() {
         let value = serde_json::json!({"é\u{9b}2J": "\u{202e}\u{e0041}\u{7f}\x1b\n 名"});
@@ -392,6 +388,7 @@ mod tests {
         assert_eq!(printable(&text), text);
     }
 
+    /// The description opened by the writer is non-blocking; the inherited one, which other processes share, stays as it is.
     #[test]
     fn the_inherited_description_keeps_its_flags() {
         let (_reader, ours) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
@@ -404,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_file_nor_stream_is_not_written_to() {
+    fn a_directory_is_not_written_to() {
         let folder = File::open("/").unwrap();
         let mut log = lines_into(folder);
         log.put(b"lost\n");
@@ -412,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_costs_lines_alone() {
+    fn a_closed_reader_costs_lines_only() {
         let (ours, reader) = UnixStream::pair().unwrap();
         drop(reader);
         let mut log = lines_into(ours);

@@ -27,7 +27,8 @@ use super::error::{CliError, CliErrorKind, Exit};
 use super::logging;
 use super::memory::{Held, Ladder, Row};
 use super::names;
-use super::output::{ReportFile, printable};
+use super::output::printable;
+use super::output_file::{OutputFile, Purpose};
 use super::process;
 use super::units::{Time, plural};
 use crate::blocking;
@@ -80,7 +81,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
     let is_sandboxed = args.sandbox != Sandbox::Off;
     let report_file = args
         .stats_json()
-        .map(|path| ReportFile::open("--stats-json", path, is_sandboxed))
+        .map(|path| OutputFile::open("--stats-json", path, Purpose::Serving { is_sandboxed }))
         .transpose()?;
     let plan = Plan {
         addresses,
@@ -108,10 +109,11 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
     };
     let lasted = started.elapsed();
     let exit = conclude(&end, lasted);
-    if let Some(file) = report_file {
+    if let Some(mut file) = report_file {
         let name = args.model.name();
         let report = report::report(&end.stats, name, &end.addresses, lasted, &end.memory);
-        file.write(&printable(&format!("{report:#}\n")))?;
+        file.write(printable(&format!("{report:#}\n")).as_bytes())?;
+        file.finish()?;
     }
     Ok(exit)
 }

@@ -22,7 +22,7 @@ mod tests {
         let table = "Name:\tx\nVmRSSx:\t1 kB\nVmRSS:\t  12 kB\n";
         assert_eq!(value(table, "VmRSS"), Some("12 kB"));
         assert_eq!(value(table, "Vm"), None);
-                assert_eq!(
+        assert_eq!(
             (number(table, "VmRSS"), number(table, "Name")),
             (Some(12), None)
         );

@@ -5,7 +5,7 @@
 //! reader skips, or adds up, intervals that lie upon each other.
 
 use crate::cli::error::CliError;
-use crate::cli::side_file::SideFile;
+use crate::cli::output_file::{OutputFile, Purpose};
 use crate::load::{Interval, Stage};
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 /// A log that is being written.
 #[derive(Debug)]
 pub(super) struct Log {
-    file: SideFile,
+    file: OutputFile,
     began: Instant,
     /// When the step that is being measured began, since the log did.
     step_at: Duration,
@@ -27,7 +27,7 @@ impl Log {
     /// Made at the start: a wrong path is told before anything is measured.
     pub(super) fn create(path: &Path) -> Result<Self, CliError> {
         let mut log = Self {
-            file: SideFile::create("--hdr", path)?,
+            file: OutputFile::open("--hdr", path, Purpose::Measuring)?,
             began: Instant::now(),
             step_at: Duration::ZERO,
             failure: None,
