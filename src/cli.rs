@@ -1,12 +1,12 @@
-//! The command line: what was typed, what it means, and how the program ends.
+//! The command line: arguments, their meaning, and the exit code.
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
-//! One file for each subcommand, [`serve`], [`send`], [`doctor`] and `bench`; beside them what all need: values as
-//! people write them ([`units`]), names of hosts ([`names`]), the log ([`logging`]), output that does not wait ([`output`])
-//! and output that does ([`stdio`]), what a parent process leaves to this one ([`process`], [`descriptors`]), failures and exit
-//! codes ([`exit`]). What may live in this file: the top of the command line, and the one place where a failure is printed.
-//! What may not: anything that one subcommand alone needs.
+//! One folder for each command: [`serve`], [`send`], [`doctor`], `bench`, `compare` and `report`. Beside them what several
+//! need: values with units ([`units`]), names of hosts ([`names`]), the log ([`logging`]), output that does not block
+//! ([`output`]), output that blocks ([`stdio`]), files ([`output_file`]), inherited state of the process ([`process`],
+//! [`descriptors`]), errors and exit codes ([`error`]). What may live in this file: the top of the command line, and the
+//! one place where an error is printed. What may not: anything that one command alone needs.
 //!
 //! Nothing here uses `println!` or `eprintln!`: they panic when the stream is closed, and a closed terminal is no
 //! reason for a server to end.
@@ -42,10 +42,10 @@ use std::process::ExitCode;
 const EXAMPLES: &str = "\
 Examples:
   echo-reactor serve                              serve on tcp://127.0.0.1:50007
-  echo-reactor send                               say 'Hello, world!' to it
+  echo-reactor send                               send 'Hello, world!' to it
   echo-reactor serve :7777 udp://127.0.0.1:7777   TCP on all interfaces, UDP on this machine
   echo-reactor bench                              ten seconds of load on a server of its own, and a report
-  echo-reactor doctor --connections 100k          can this machine hold so many, and which limit is reached first?
+  echo-reactor doctor --connections 100k          can this machine hold 100,000 connections?
   echo-reactor compare --quick                    the event loop against its blocking models, in less than a minute
   echo-reactor serve --help                       every limit, with its default
 ";
@@ -75,7 +75,7 @@ enum Command {
     Compare(Box<compare::CompareArgs>),
     #[cfg(feature = "bench")]
     Report(report::ReportArgs),
-    /// What `serve` starts to resolve names in a process of their own
+    /// Resolves names in a child process of `serve`
     #[command(name = names::COMMAND, hide = true)]
     Resolve(names::ResolveArgs),
 }
@@ -83,7 +83,7 @@ enum Command {
 /// Runs the program on its own command line, and returns its exit code.
 pub fn main() -> ExitCode {
     process::prepare();
-    // A panic is a mistake of ours, and its message has been printed by the time it arrives here.
+    // A panic is a bug in this program. Its message has been printed before it arrives here.
     let exit = panic::catch_unwind(run).unwrap_or(Exit::Internal);
     logging::finish();
     exit.into()
@@ -95,7 +95,7 @@ fn run() -> Exit {
         Err(error) => return answer(&error),
     };
     if !matches!(args.command, Command::Serve(_)) {
-        process::unblock_signals(); // `serve` does so itself, once it has handlers
+        process::unblock_signals(); // `serve` does so later, once it has handlers
     }
     let result = match args.command {
         Command::Serve(args) => serve::run(&args),
@@ -128,7 +128,7 @@ fn answer(error: &clap::Error) -> Exit {
         }
         _ => {
             let first = std::env::args_os().nth(1);
-            let subcommand = ["serve", "send", "doctor", "bench"]
+            let subcommand = ["serve", "send", "doctor", "bench", "compare", "report"]
                 .into_iter()
                 .find(|&name| first.as_deref() == Some(name.as_ref()));
             let failure = CliError::new(CliErrorKind::Usage, one_line(error, subcommand));
@@ -147,8 +147,8 @@ fn print_help(error: &clap::Error) {
     };
 }
 
-/// clap's message without its usage text, on one line, with the help to look into. Not every error of clap knows in
-/// which subcommand it arose, so the caller has to say.
+/// Puts clap's message on one line, without its usage text, and names the help to read. Not every error of clap knows its
+/// subcommand, so the caller passes it.
 fn one_line(error: &clap::Error, subcommand: Option<&str>) -> String {
     let text = error.render().to_string();
     let told: Vec<&str> = text
@@ -171,7 +171,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
     }
 
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_one_line_that_names_the_value_and_the_help() {
+    fn an_error_is_one_line_that_names_the_value_and_the_help() {
         let said = refused(&["serve", "--max-connections", "10x"]);
         assert!(
             said.contains("'10x'") && said.contains("--max-connections"),

@@ -25,7 +25,7 @@ pub(super) use targets::resolve;
 use super::descriptors;
 use super::error::{CliError, CliErrorKind, Exit};
 use super::logging;
-use super::memory::{Ladder, Row};
+use super::memory::{MemoryTable, Row};
 use super::output::printable;
 use super::output_file::{OutputFile, Purpose, refuse_same};
 use super::stdio;
@@ -231,15 +231,15 @@ impl Bench<'_> {
         if let Some(log) = log {
             log.begin_step();
         }
-        let mut ladder = self.is_hold.then(|| Ladder::new(&plan.servers));
+        let mut table = self.is_hold.then(|| MemoryTable::new(&plan.servers));
         let told = |told: Told<'_>| match told {
             Told::Open(open) => {
                 progress.opening(open, plan);
                 let all = plan.connections as u64;
-                if let Some(ladder) = &mut ladder {
+                if let Some(table) = &mut table {
                     // At every power of ten, and at the end of the way.
-                    if open >= 10 && (ladder.is_due(open) || open == all && !ladder.ends_at(all)) {
-                        ladder.climb_beside(open);
+                    if open >= 10 && (table.is_due(open) || open == all && !table.ends_at(all)) {
+                        table.add_other(open);
                     }
                 }
             }
@@ -252,7 +252,7 @@ impl Bench<'_> {
         };
         let stop = || self.stop.load(Ordering::Relaxed);
         let mut run = measure(plan.clone(), self.workers, &stop, told)?;
-        run.memory = ladder.map_or_else(Vec::new, |ladder| ladder.rows().to_vec());
+        run.memory = table.map_or_else(Vec::new, |table| table.rows().to_vec());
         Ok(run)
     }
 

@@ -10,15 +10,15 @@ pub(super) fn limits() -> nix::Result<(u64, u64)> {
     getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, hard)| (widen(soft), widen(hard)))
 }
 
-/// Raises the soft limit of descriptors to the hard one, and returns how many there may be now. The soft one is low
-/// for the sake of programs that use select(2), which this one does not.
+/// Raises the soft limit of descriptors to the hard one, and returns the new limit. The soft limit is low by default
+/// for programs that use select(2), which this one does not.
 pub(super) fn raise() -> u64 {
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, hard)) if soft < hard => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
             Ok(()) => widen(hard),
             Err(error) => {
                 log::warn!(
-                    "the limit of descriptors stays at {}: raising it to {} failed: {error}",
+                    "the soft limit of descriptors stays at {}: raising it to {} failed: {error}",
                     grouped(widen(soft)),
                     grouped(widen(hard))
                 );

@@ -1,7 +1,7 @@
 //! How the program ends: exit codes, kinds of errors, and the line that reports one.
 //!
-//! What may live in this file: the one table of exit codes, the one-word kinds that scripts match on, and the type that
-//! carries an error to the only place that prints it. What may not: deciding that something has failed.
+//! This file has the one table of exit codes, the one-word kinds that scripts match on, and the type that carries an error
+//! to the only place that prints it.
 
 use crate::net::escape::Escaped;
 use std::fmt;
@@ -39,7 +39,7 @@ const TABLE: [(Exit, u8, &str, &str); 15] = [
         Exit::Cut,
         3,
         "cut",
-        "stopped before everything was echoed: connections were cut, or still queued",
+        "stopped before everything was echoed: connections were aborted, or still queued",
     ),
     (
         Exit::Invalid,
@@ -51,13 +51,13 @@ const TABLE: [(Exit, u8, &str, &str); 15] = [
         Exit::Worse,
         5,
         "worse",
-        "the second record is worse than the first, says report",
+        "the second record of report is worse than the first",
     ),
     (
         Exit::Short,
         6,
         "short",
-        "what was asked for is out of reach (connections of doctor, a rate of --find-max, a load of compare); the report says why",
+        "a limit of doctor, a rate of bench --find-max-rate or a load of compare was not reached; the report says why",
     ),
     (Exit::Usage, 64, "usage", "invalid command line"),
     (
@@ -70,7 +70,7 @@ const TABLE: [(Exit, u8, &str, &str); 15] = [
         Exit::Resolve,
         68,
         "resolve",
-        "the host's name has no address",
+        "the name of the host has no address",
     ),
     (
         Exit::Unavailable,
@@ -82,14 +82,14 @@ const TABLE: [(Exit, u8, &str, &str); 15] = [
         Exit::Internal,
         70,
         "internal",
-        "a mistake in this program; please report it",
+        "a bug in this program; please report it",
     ),
     (Exit::System, 71, "system", "a system call failed"),
     (
         Exit::Create,
         73,
         "create",
-        "a file or a socket's file cannot be made",
+        "a file or a socket file cannot be made",
     ),
     (
         Exit::Io,
@@ -102,7 +102,7 @@ const TABLE: [(Exit, u8, &str, &str); 15] = [
         Exit::Permission,
         77,
         "permission",
-        "this user may not do that",
+        "this user lacks a permission",
     ),
 ];
 

@@ -1,13 +1,11 @@
-//! The log: which lines are written, and why writing them cannot block the server.
+//! The log: its levels, the form of a line, and writing that cannot block the server.
 //!
 //! A terminal with its output stopped, or a pipe that is not read, blocks a write: the event loop would stand still. So lines
-//! go out by a [`LineWriter`], which takes what there is room for, and counts what it has to drop.
+//! go through a [`LineWriter`], which writes what there is room for, and counts what it drops.
 //!
-//! The road not taken is a queue and a thread that writes. It is the usual way, and it costs more than it seems: as
-//! soon as a process has a second thread, the C library guards every `recv` and `send` of the first one with the
-//! bookkeeping of thread cancellation, some ninety instructions an echo, whether or not a line is ever logged.
-//!
-//! What may live in this file: filters, and the form of a line. What may not: deciding what is worth a line.
+//! The usual alternative, a queue and a thread that writes, costs more than it seems: as soon as a process has a second
+//! thread, the C library adds the bookkeeping of thread cancellation to every `recv` and `send`, some ninety instructions
+//! an echo, even if no line is ever logged.
 
 use super::output::{LineWriter, NonBlockingWriter};
 use crate::net::escape::Escaped;
@@ -16,7 +14,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// How much is logged, as asked for by flags.
+/// How much is logged, by `-q` and `-v`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verbosity {
     Quiet,
@@ -47,8 +45,8 @@ impl Verbosity {
     }
 }
 
-/// The filters to use, and what is wrong with `RUST_LOG` if something is. A flag wins over the environment, since it
-/// was given for this one run.
+/// Returns the filters, and a warning if `RUST_LOG` is invalid. A flag overrides the environment, since it was given for
+/// this one run.
 fn choose(verbosity: Verbosity, environment: Option<&str>) -> (String, Option<String>) {
     let usual = verbosity.filters().to_owned();
     let Some(wanted) = environment.filter(|text| !text.is_empty()) else {
@@ -88,7 +86,7 @@ pub(crate) fn start(verbosity: Verbosity) {
             let text = record.args().to_string();
             let text = Escaped::new(&text);
             let time = out.timestamp_millis();
-            // One write for the whole line, since every write is taken for a line.
+            // One write for the whole line, since every write counts as a line.
             writeln!(out, "{time} {:<5} {text}", record.level())
         })
         .try_init();
@@ -102,7 +100,7 @@ pub(crate) fn print_line(line: &str) {
     put(format!("{}\n", Escaped::new(line)).as_bytes());
 }
 
-/// Tells how much was not told, if there is room for it now.
+/// Writes how many lines were lost, if there is room for it now.
 pub(crate) fn finish() {
     if let Some(mut log) = log() {
         log.catch_up();

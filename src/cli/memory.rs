@@ -1,30 +1,28 @@
-//! What connections cost in memory, the program's and the kernel's apart, at every power of ten.
+//! Memory per connection at every power of ten of connections, for the program and the kernel separately.
 //!
 //! ```text
 //!   user     resident memory of the server's processes (/proc/PID/status); slots and write buffers of the event loop
 //!   kernel   objects: Slab, KernelStack and PageTables of /proc/meminfo; TCP's buffers: /proc/net/sockstat;
-//!            the TCP sockets among the objects: /proc/slabinfo, where one may read it (root)
+//!            the TCP sockets among the objects: /proc/slabinfo, which only root may read
 //! ```
 //!
-//! Memory of the process is its own. The kernel's figures are of the whole machine: of both ends of a connection where
-//! both are here, and of whatever else happens meanwhile. Every figure is therefore growth since the start, and means
-//! something where the machine is quiet and the connections are many; both kinds grow a page at a time, so below a
-//! thousand connections the cost of one is mostly rounding. What may live in this file: taking these figures, and their
-//! forms. What may not: judging them.
+//! The kernel's figures are those of the whole machine: of both ends of a connection if both are here, and of every other
+//! process. So every figure is the growth since the start, and means something if the machine is quiet and the connections
+//! are many. Both kinds grow by pages, so below a thousand connections the figure for one is mostly rounding.
 
 use crate::procfs::memory::Memory;
 use serde_json::{Value, json};
 use std::fmt;
 use std::time::Instant;
 
-/// What a server knows about its own memory.
+/// Memory as the server itself counts it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) connections: u64,
     /// Bytes of the slots in use, and of all allocated slots.
     pub(super) slots: (u64, u64),
     /// Bytes in write buffers.
-    pub(super) tails: u64,
+    pub(super) write_buffers: u64,
     /// The longest turn so far, in microseconds.
     pub(super) turn_us_max: u64,
 }
@@ -76,14 +74,14 @@ impl Row {
         if let (Some(held), Some(row)) = (self.held, row.as_object_mut()) {
             row.insert("slot_bytes".into(), json!(held.slots.0));
             row.insert("slot_bytes_room".into(), json!(held.slots.1));
-            row.insert("tail_bytes".into(), json!(held.tails));
+            row.insert("write_buffer_bytes".into(), json!(held.write_buffers));
             row.insert("turn_us_max".into(), json!(held.turn_us_max));
         }
         row
     }
 }
 
-/// In the form of the counters: `name=count`, each as growth since the start.
+/// Prints the row as the counters are printed, `name=count`; each figure is the growth since the start.
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (rss, objects, _) = self.of_one();
@@ -95,8 +93,8 @@ impl fmt::Display for Row {
         if let Some(held) = self.held {
             write!(
                 f,
-                " slot_bytes={} slot_bytes_room={} tail_bytes={}",
-                held.slots.0, held.slots.1, held.tails
+                " slot_bytes={} slot_bytes_room={} write_buffer_bytes={}",
+                held.slots.0, held.slots.1, held.write_buffers
             )?;
         }
         write!(
@@ -116,7 +114,7 @@ impl fmt::Display for Row {
 
 /// Takes a row whenever the number of connections is ten times that of the last row.
 #[derive(Debug)]
-pub(super) struct Ladder {
+pub(super) struct MemoryTable {
     pids: Vec<u32>,
     before: Memory,
     start: Instant,
@@ -124,7 +122,7 @@ pub(super) struct Ladder {
     rows: Vec<Row>,
 }
 
-impl Ladder {
+impl MemoryTable {
     /// Starts now, for these processes.
     pub(super) fn new(pids: &[u32]) -> Self {
         Self {
@@ -143,14 +141,14 @@ impl Ladder {
     }
 
     /// Takes the next row of a server in this process.
-    pub(super) fn climb(&mut self, held: Held) {
+    pub(super) fn add(&mut self, held: Held) {
         let row = self.row(held.connections, Some(held), false);
         self.push(row);
     }
 
     /// Takes the next row of a server in another process.
     #[cfg(feature = "bench")]
-    pub(super) fn climb_beside(&mut self, connections: u64) {
+    pub(super) fn add_other(&mut self, connections: u64) {
         let row = self.row(connections, None, true);
         self.push(row);
     }
@@ -191,31 +189,31 @@ mod tests {
 
     #[test]
     fn a_row_at_every_power_of_ten_and_never_two() {
-        let mut ladder = Ladder::new(&[std::process::id()]);
+        let mut table = MemoryTable::new(&[std::process::id()]);
         for connections in 1..=12_345 {
-            if ladder.is_due(connections) {
-                ladder.climb(Held {
+            if table.is_due(connections) {
+                table.add(Held {
                     connections,
                     ..Held::default()
                 });
             }
         }
-        let rows: Vec<u64> = ladder.rows().iter().map(|row| row.connections).collect();
+        let rows: Vec<u64> = table.rows().iter().map(|row| row.connections).collect();
         assert_eq!(rows, [10, 100, 1_000, 10_000]);
         // Many connections may arrive in one turn.
-        assert!(ladder.is_due(2_000_000));
-        ladder.climb(Held {
+        assert!(table.is_due(2_000_000));
+        table.add(Held {
             connections: 2_000_000,
             ..Held::default()
         });
-        assert!(!ladder.is_due(9_999_999) && ladder.is_due(10_000_000));
+        assert!(!table.is_due(9_999_999) && table.is_due(10_000_000));
     }
 
     #[test]
     fn touched_memory_is_counted() {
-        let ladder = Ladder::new(&[std::process::id()]);
+        let table = MemoryTable::new(&[std::process::id()]);
         let touched = vec![1_u8; 64 << 20];
-        let row = ladder.row(1 << 20, None, true);
+        let row = table.row(1 << 20, None, true);
         assert!(row.grown.rss >= 48 << 20, "{row}");
         assert!(row.of_one().0 >= 48.0 && row.to_json()["rss_bytes"].is_u64());
         drop(touched);

@@ -1,12 +1,12 @@
 //! The default address, and names of hosts, which are resolved within a deadline.
 //!
 //! getaddrinfo(3) has no deadline, and cannot be interrupted: a name server that is silent holds it for as long as
-//! resolv.conf(5) allows, half a minute with its defaults. So the call is made elsewhere and abandoned when its time is over.
+//! resolv.conf(5) allows, half a minute with its defaults. So the call is made in a thread or process of its own, and abandoned at the deadline.
 //!
 //! [`resolve_within`] makes it in a thread. That suits a client, which exits soon. It does not suit a server: once a
 //! process has had a second thread, even one that was joined, glibc's cancellation points cost about 45 instructions more
-//! for each system call, for ever, since `__libc_single_threaded` is never set again. So [`resolve_apart`] lets a short-lived
-//! child process ask, which is this very program with a hidden command, [`answer`].
+//! for each system call, for ever, since `__libc_single_threaded` is never set again. So [`resolve_apart`] starts a short-lived
+//! child process, which is this program with a hidden command, [`answer`].
 
 use super::error::{CliError, CliErrorKind, Exit};
 use super::own_program;
@@ -52,7 +52,7 @@ pub(super) fn resolve_within(
     }
 }
 
-/// The same without a second thread in this process.
+/// Resolves as [`resolve_within`] does, without a second thread in this process.
 ///
 /// # Errors
 /// Those of [`resolve_within`].
@@ -66,9 +66,9 @@ pub(super) fn resolve_apart(
     let names = addresses.iter().filter(|address| address.needs_resolver());
     match ask_child(names, timeout) {
         Ok(told) => parse(addresses, &told),
-        // Without /proc, say. Then a thread has to do, and what it costs is better than no service.
+        // Without /proc, for example. A thread costs some speed, which is better than no service.
         Err(error) => {
-            log::debug!("no process for the resolver: {error}; a thread asks it");
+            log::debug!("the resolver has no process of its own: {error}; a thread calls it");
             resolve_within(addresses, timeout)
         }
     }
@@ -129,7 +129,7 @@ fn resolve_by(
         .map_err(|error| {
             CliError::new(
                 CliErrorKind::System,
-                format!("no thread for names: {error}"),
+                format!("no thread for resolving names could be started: {error}; raise the limit of processes (ulimit -u), or write addresses in numbers"),
             )
         })?;
     let mut resolved = Vec::new();
@@ -154,7 +154,7 @@ fn resolve_by(
     Ok(resolved)
 }
 
-/// What the child process says. It keeps the deadline itself, so that it ends in time even if this process does not live.
+/// Runs the child process, and returns its output. It keeps the deadline itself, so it ends even if this process has ended.
 fn ask_child<'a>(
     names: impl Iterator<Item = &'a Address>,
     timeout: Duration,
@@ -171,11 +171,11 @@ fn ask_child<'a>(
         Some(output) => output.read_to_string(&mut told).map(drop),
         None => Ok(()),
     };
-    let _ = child.wait(); // its output tells more than its exit code
+    let _ = child.wait(); // its output says more than its exit code
     read.map(|()| told)
 }
 
-/// The child's part: a line for each address, the endpoints or, behind a '!', the failure.
+/// The command of the child process. It prints the endpoints, one line for each address, or '!' and the error.
 pub(super) fn answer(args: &ResolveArgs) -> Result<Exit, CliError> {
     let lines = match resolve_within(args.addresses.clone(), args.timeout.0) {
         Ok(resolved) => resolved.iter().map(line).collect(),
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resolver_that_does_not_answer_is_given_up() {
+    fn a_silent_resolver_is_abandoned_at_the_deadline() {
         let names = addresses(&["example.com:7"]);
         let silent = |_: &Address| loop {
             thread::park();
@@ -259,7 +259,7 @@ mod tests {
         );
     }
 
-    /// Numbers are understood without a resolver, so none can delay them, however short the time is.
+    /// Numeric addresses need no resolver, so no timeout is too short for them.
     #[test]
     fn numbers_need_no_time() {
         let numbers = addresses(&["127.0.0.1:7", "[::1]:7", ":7", "unix:///a b"]);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_child_says_is_read_back() {
+    fn the_output_of_the_child_is_parsed() {
         let names = addresses(&["unix:///a b", "udp://localhost:7"]);
         let told = "udp://[::1]:7 udp://127.0.0.1:7\n";
         let resolved = parse(names.clone(), told).unwrap();

@@ -1,8 +1,8 @@
-//! This very program as a child process: workers of `bench`, servers that are measured, and resolvers of names.
+//! Starting this program as a child process: workers of `bench`, servers to be measured, and resolvers of names.
 //!
-//! A path is no safe way to start it again. A build or an upgrade replaces the file while a measurement of several steps
-//! is on; the next step would then run another version, or find no file at all, since current_exe() names the file that
-//! was removed. On Linux /proc/self/exe is the executable itself, whatever has become of its path (proc(5)).
+//! Its path is not safe to start it by. A build or an upgrade replaces the file during a measurement of several steps, and
+//! the next step would run another version, or find no file, since current_exe() names the removed one. On Linux
+//! /proc/self/exe is the executable itself, even after its path has changed (proc(5)).
 
 use std::{env, io, process::Command};
 
@@ -10,8 +10,7 @@ use std::{env, io, process::Command};
 #[cfg(target_os = "linux")]
 const EXECUTABLE: &str = "/proc/self/exe";
 
-/// The command that starts this program once more. Its first argument is ours, so that a list of processes shows it under
-/// the same name.
+/// The command that starts this program. It passes the first argument of this process, so that ps(1) shows the same name.
 pub(super) fn command() -> io::Result<Command> {
     use std::os::unix::process::CommandExt;
     #[cfg(target_os = "linux")]
@@ -28,18 +27,18 @@ pub(super) fn command() -> io::Result<Command> {
     Ok(command)
 }
 
-/// Takes the name of our first argument for the process, in place of "exe", the last part of the path that was executed.
+/// Names the process after its first argument. The kernel names it "exe", the last part of the executed path.
 #[cfg(target_os = "linux")]
 pub(super) fn restore_name() {
     use std::{ffi::CString, os::unix::ffi::OsStrExt, path::PathBuf};
     let path = env::args_os().next().map(PathBuf::from);
     let name = path.as_deref().and_then(std::path::Path::file_name);
     if let Some(Ok(name)) = name.map(|name| CString::new(name.as_bytes())) {
-        // What is longer than 15 bytes is cut off (PR_SET_NAME of prctl(2)).
+        // A name is truncated to 15 bytes (PR_SET_NAME of prctl(2)).
         let _ = nix::sys::prctl::set_name(&name);
     }
 }
 
-/// Elsewhere the path that is executed has that name.
+/// On other systems the executed path has that name already.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn restore_name() {}

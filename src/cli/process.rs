@@ -1,7 +1,7 @@
 //! The state of a process that is inherited over execve(2): signal mask, ignored signals, umask, open descriptors.
 //!
-//! A parent seldom means what it passes on: a thread that blocks signals starts a program, a shell has the umask of another
-//! task. daemon(7) tells services to reset it all, and this program does, whichever of its commands runs:
+//! Most of it is inherited by accident: from a thread that blocks signals, or a shell with the umask of another task.
+//! daemon(7) tells services to reset it, and all commands of this program do:
 //!
 //! - **Signal mask**: emptied, or SIGTERM would stay pending for ever. SIGTTOU alone is blocked in `serve`.
 //! - **Ignored signals**: the handlers of `serve` take the place of `SIG_IGN`; also of an ignored SIGINT, which a shell gives
@@ -20,7 +20,7 @@ use nix::sys::stat::{Mode, umask};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Resets what has to be reset before any command runs.
+/// Resets the inherited state before any command runs.
 pub(crate) fn prepare() {
     let group_and_others = Mode::S_IRWXG | Mode::S_IRWXO;
     let inherited = umask(group_and_others);

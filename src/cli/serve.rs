@@ -1,10 +1,10 @@
-//! `echo-reactor serve`: sets a server up, tells where it listens, looks after signals, and reports at the end.
+//! `echo-reactor serve`: starts a server, announces its addresses, handles signals, and reports at the end.
 //!
-//! What may live in this file: the order of those steps, for the event loop and for its blocking models. What was typed
-//! and what it means is in [`typed`]; how many connections fit in [`capacity`]; who could reach it in [`exposure`]; why a start
-//! failed in [`explain`]; the counters as JSON in [`report`]; sockets that we were born with in [`inherit`], and how they are
-//! handed over in [`succession`]; [`notify`] and [`pid_file`] tell others, and [`delivery`] retries; signals reach the loop by
-//! [`signals`]; whose end is ours too in [`parent`]; what the process gives up once everything is open in [`sandbox`].
+//! What may live in this file: the order of these steps, for the event loop and for the blocking models. What may not: one
+//! step. Arguments are in [`args`] and [`flags`], the number of connections that fit in [`capacity`], reachability from
+//! other machines in [`exposure`], inherited sockets in [`listen_fds`], errors of a start in [`errors`], the sandbox in
+//! [`sandbox`], signals in [`signals`], announcements in [`notify`], [`pid_file`] and [`delivery`], handover in
+//! [`handover`], the end with the parent in [`parent_death`], and the counters as JSON in [`report`].
 
 mod args;
 mod capacity;
@@ -25,7 +25,7 @@ pub(super) use args::ServeArgs;
 
 use super::error::{CliError, CliErrorKind, Exit};
 use super::logging;
-use super::memory::{Held, Ladder, Row};
+use super::memory::{Held, MemoryTable, Row};
 use super::names;
 use super::output::printable;
 use super::output_file::{OutputFile, Purpose};
@@ -48,13 +48,13 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The resolver's time for all names of the command line. The help of ADDRESS says it.
+/// Time for resolving all names of the command line; stated in the help of ADDRESS.
 const RESOLVER_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
     process::block_terminal_stop(); // from the first line of the log on
     let descriptors_inherited = process::descriptors_in_use();
-    // Before anything is opened: nothing of ours may be at the numbers of what we were born with.
+    // Before anything is opened: nothing else may be at the numbers of inherited sockets.
     let inherited = listen_fds::take();
     logging::start(args.verbosity());
     let inherited = inherited?;
@@ -63,16 +63,16 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
         .end_with
         .is_some_and(|parent| !parent_death::end_with(parent))
     {
-        return Ok(Exit::Ok); // nobody is left who could want anything
+        return Ok(Exit::Ok); // the parent has ended already
     }
     if inherited.predecessor.is_some() && args.sandbox != Sandbox::Off {
-        // A sandboxed server starts no successor, so this one was started by a stranger.
-        let text = "--sandbox does not go with a hand-over by SIGUSR2; a supervisor can pass the sockets by LISTEN_FDS";
+        // A sandboxed server starts no successor, so LISTEN_FDNAMES was set by another program.
+        let text = "--sandbox excludes a hand-over by SIGUSR2: leave it out, or let a supervisor pass the sockets by LISTEN_FDS";
         return Err(CliError::new(CliErrorKind::Usage, text));
     }
     refuse_what_the_model_cannot(args, &inherited.sockets)?;
     let addresses = match inherited.predecessor {
-        Some(_) => Vec::new(), // they are among what it leaves us
+        Some(_) => Vec::new(), // the predecessor passes its own
         None => args.addresses(!inherited.sockets.is_empty()),
     };
     let addresses = names::resolve_apart(addresses, RESOLVER_TIMEOUT)?;
@@ -97,12 +97,12 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
     let started = Instant::now();
     let end = match args.model {
         Model::Reactor => {
-            let succession = Handover::new(
+            let handover = Handover::new(
                 program,
                 args.handover_timeout(),
                 args.handover_drain_timeout(),
             );
-            serve_by_events(plan, inherited, succession)?
+            serve_by_events(plan, inherited, handover)?
         }
         Model::Threads => serve_by_blocking(blocking::Model::ThreadPerConnection, plan)?,
         Model::Iterative => serve_by_blocking(blocking::Model::Iterative, plan)?,
@@ -118,7 +118,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
     Ok(exit)
 }
 
-/// What the server is to be, once all that was typed has been understood.
+/// A server to be started: the arguments, checked and resolved.
 struct Plan<'a> {
     addresses: Vec<Resolved>,
     config: Config,
@@ -127,7 +127,7 @@ struct Plan<'a> {
     announcement: Announcement,
 }
 
-/// What is told once the server listens.
+/// What is announced once the server listens.
 struct Announcement {
     capacity: String,
     /// Other machines are meant to reach it.
@@ -136,10 +136,11 @@ struct Announcement {
 }
 
 impl Announcement {
-    /// Tells people what is held, and scripts where to connect. Neither may be there any more, which is no reason to stop.
+    /// Logs the capacity, and writes the addresses to standard output, where a script reads them. Either stream may be
+    /// closed; that does not stop the server.
     fn tell(mut self, addresses: &[Endpoint]) -> Delivery {
         if !self.is_exposed {
-            exposure::tell(addresses);
+            exposure::warn(addresses);
         }
         log::info!(
             "echo-reactor {}: {}; stop with Ctrl-C",
@@ -153,18 +154,18 @@ impl Announcement {
     }
 }
 
-/// What is left of a server that has ended.
+/// The results of a server that has ended.
 struct End {
     stats: Stats,
     addresses: Vec<Endpoint>,
-    /// Bytes that had been discarded when stopping began: what was lost before is nobody's cut.
+    /// Bytes that had been discarded when stopping began; they are not counted as lost by the stop.
     discarded_before: u64,
-    /// What connections cost, at every power of ten of them; of the event loop alone.
+    /// Memory per connection at every power of ten; of the event loop alone.
     memory: Vec<Row>,
 }
 
-/// The twins have no datagrams: blocking on several sockets takes a thread for each, which is another program. They let in
-/// whoever comes, and open their own listeners.
+/// Refuses what the blocking models lack. They have no datagrams (blocking on several sockets takes a thread for each), no
+/// admission control, and they bind their listeners themselves.
 fn refuse_what_the_model_cannot(
     args: &ServeArgs,
     inherited: &[BoundSocket],
@@ -181,7 +182,7 @@ fn refuse_what_the_model_cannot(
     } else if args.limits().overload == OverloadPolicy::Reject {
         "--overload reject needs".to_owned()
     } else if args.sandbox != Sandbox::Off {
-        // They start threads as they serve, and a list with the calls for that is worth little.
+        // The models start threads while they serve; a list with the system calls for that protects little.
         "--sandbox needs".to_owned()
     } else {
         return Ok(());
@@ -201,11 +202,11 @@ fn refuse_what_the_model_cannot(
 fn serve_by_events(
     plan: Plan<'_>,
     inherited: Inherited,
-    mut succession: Handover,
+    mut handover: Handover,
 ) -> Result<End, CliError> {
-    // Signals come first: whoever reads that we listen may signal at once.
+    // Handlers come first: a script that reads the address may send a signal at once.
     let mut signals = Signals::register()?;
-    let mut orders = Orders::new(plan.config.limits.drain_timeout);
+    let mut commands = SignalCommands::new(plan.config.limits.drain_timeout);
     let is_confined = plan.sandbox != Sandbox::Off;
     let Opened {
         mut server,
@@ -219,7 +220,7 @@ fn serve_by_events(
         let turn = server
             .turn(wait)
             .map_err(|error| errors::system("the event loop failed", &error))?;
-        let is_due = orders.ladder.is_due(server.stats().connections_open);
+        let is_due = commands.memory.is_due(server.stats().connections_open);
         let is_woken = turn == Turn::Woken || signals.is_pending();
         if turn == Turn::Serving && !is_woken && !is_due && wait.is_none() {
             continue; // nearly always
@@ -235,24 +236,24 @@ fn serve_by_events(
                         "SIGUSR2 is refused: in a sandbox no other process can be started; \
                          a supervisor can pass the sockets by LISTEN_FDS"
                     ),
-                    SIGUSR2 if orders.stopping.is_none() => succession.begin(&mut server),
-                    SIGUSR2 => log::warn!("SIGUSR2 comes too late: this process is stopping"),
-                    other => orders.follow(other, &mut server),
+                    SIGUSR2 if commands.stopping.is_none() => handover.begin(&mut server),
+                    SIGUSR2 => log::warn!("SIGUSR2 is ignored: this process is stopping"),
+                    other => commands.follow(other, &mut server),
                 }
             }
-            if orders.stopping.is_some() {
-                succession.give_up();
+            if commands.stopping.is_some() {
+                handover.give_up();
             }
-            // What a signal has ended raises no event, so the next turn must not wait for one.
+            // What the signal has closed raises no event, so the next turn must not wait for one.
             wait = Some(Duration::ZERO);
         }
         if is_due {
-            orders.ladder.climb(server.held());
+            commands.memory.add(server.held());
         }
-        if succession.is_under_way() {
-            succession.look(&mut server);
-            orders.is_the_service = !succession.has_left();
-            wait = wait.or(succession.timeout());
+        if handover.is_under_way() {
+            handover.look(&mut server);
+            commands.is_the_service = !handover.has_left();
+            wait = wait.or(handover.timeout());
         }
         wait = [wait, delivery.retry()].into_iter().flatten().min();
     }
@@ -260,8 +261,8 @@ fn serve_by_events(
     Ok(End {
         stats: server.stats().clone(),
         addresses,
-        discarded_before: orders.discarded_before(),
-        memory: orders.ladder.rows().to_vec(),
+        discarded_before: commands.discarded_before(),
+        memory: commands.memory.rows().to_vec(),
     })
 }
 
@@ -272,7 +273,7 @@ struct Opened {
     _pid_file: Option<PidFile>,
 }
 
-/// Opens the listeners: those that we were born with, and those that were typed. Tells everybody, once it is our turn.
+/// Opens the listeners, inherited ones and those of the arguments, and announces the server once it may accept.
 fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, CliError> {
     let Inherited {
         mut sockets,
@@ -299,7 +300,7 @@ fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, CliError> {
     let write_pid_file = || plan.pid_file.map(PidFile::write).transpose();
     let Some(predecessor) = predecessor else {
         let pid_file = write_pid_file()?;
-        // All that is ever opened is open now, and nobody has been accepted.
+        // Everything that is ever opened is open now, and no connection has been accepted.
         sandbox::enter(plan.sandbox, server.addresses(), plan.pid_file)?;
         let delivery = plan.announcement.tell(server.addresses());
         return Ok(Opened {
@@ -309,7 +310,7 @@ fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, CliError> {
         });
     };
     predecessor.succeed(&mut server);
-    // Clients depend on us by now, so this is no reason to fail any more.
+    // This process serves the clients by now, so a failure must not end it.
     let pid_file = write_pid_file().unwrap_or_else(|failure| {
         log::error!("{}", failure.text);
         None
@@ -324,7 +325,7 @@ fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, CliError> {
 fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, CliError> {
     let mut signals = signals::signals()?;
     signals::listen();
-    let mut orders = Orders::new(plan.config.limits.drain_timeout);
+    let mut commands = SignalCommands::new(plan.config.limits.drain_timeout);
     let options = plan.config.bind_options();
     let server =
         blocking::Server::bind_resolved(model, &plan.addresses, plan.config.limits, &options)
@@ -334,9 +335,9 @@ fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, CliE
     let closer = signals.handle();
     let watch = move || {
         for signal in &mut signals {
-            orders.follow(signal.si_signo, &mut handle);
+            commands.follow(signal.si_signo, &mut handle);
         }
-        orders
+        commands
     };
     let watcher = thread::Builder::new()
         .name("signals".to_owned())
@@ -352,33 +353,33 @@ fn serve_by_blocking(model: blocking::Model, plan: Plan<'_>) -> Result<End, CliE
                 None => break,
             }
         };
-        // Without a thread it stays with the first attempt.
+        // Without a thread there is only the first attempt.
         let _ = thread::Builder::new().spawn(deliver);
     }
     let result = server.run();
     notify::finish(delivery::FINISH_TIMEOUT);
     closer.close();
-    let orders = watcher.join().ok();
+    let commands = watcher.join().ok();
     Ok(End {
         stats: result.map_err(|error| errors::system("serving failed", &error))?,
         addresses,
-        discarded_before: orders.map_or(0, |orders| orders.discarded_before()),
+        discarded_before: commands.map_or(0, |commands| commands.discarded_before()),
         memory: Vec::new(),
     })
 }
 
-/// A server as signals see it.
+/// The operations of a server that signals call.
 trait Served {
     fn drain(&mut self);
     fn stop(&mut self);
     fn stats(&self) -> Stats;
 
-    /// What it holds, for the table of memory.
+    /// Connections and their memory, for the table of memory.
     fn held(&self) -> Held {
         let stats = self.stats();
         Held {
             connections: stats.connections_open,
-            tails: stats.unsent_bytes,
+            write_buffers: stats.unsent_bytes,
             ..Held::default()
         }
     }
@@ -403,7 +404,7 @@ impl Served for Server {
         Held {
             connections: stats.connections_open,
             slots: (taken as u64, room as u64),
-            tails: stats.unsent_bytes,
+            write_buffers: stats.unsent_bytes,
             turn_us_max: stats.turn_us_max,
         }
     }
@@ -423,25 +424,25 @@ impl Served for blocking::Handle {
     }
 }
 
-/// What signals have asked for so far.
+/// Commands that came as signals.
 #[derive(Debug)]
-struct Orders {
+struct SignalCommands {
     drain_timeout: Duration,
-    /// Bytes discarded when the first order to stop came, if one has.
+    /// Bytes discarded when the first signal to stop came, if one has.
     stopping: Option<u64>,
-    /// Whether this process is the one that a service manager knows: not so once another has taken over.
+    /// Whether the service manager counts this process as the service: no longer after a hand-over.
     is_the_service: bool,
-    /// What connections cost so far.
-    ladder: Ladder,
+    /// Memory per connection so far.
+    memory: MemoryTable,
 }
 
-impl Orders {
+impl SignalCommands {
     fn new(drain_timeout: Duration) -> Self {
         Self {
             drain_timeout,
             stopping: None,
             is_the_service: true,
-            ladder: Ladder::new(&[std::process::id()]),
+            memory: MemoryTable::new(&[std::process::id()]),
         }
     }
 
@@ -449,12 +450,12 @@ impl Orders {
         self.stopping.unwrap_or(0)
     }
 
-    /// The counters, and what connections cost: at every power of ten on the way, and now.
-    fn tell(&self, server: &impl Served) {
+    /// Prints the counters, and memory per connection at every power of ten and now.
+    fn print_counters(&self, server: &impl Served) {
         logging::print_line(&server.stats().to_string());
         let held = server.held();
-        let now = self.ladder.row(held.connections, Some(held), true);
-        for row in self.ladder.rows().iter().chain([&now]) {
+        let now = self.memory.row(held.connections, Some(held), true);
+        for row in self.memory.rows().iter().chain([&now]) {
             logging::print_line(&row.to_string());
         }
     }
@@ -478,22 +479,20 @@ impl Orders {
                 );
                 server.drain();
             }
-            SIGUSR1 => self.tell(server),
-            SIGUSR2 => log::warn!("SIGUSR2 hands over with --model reactor alone, and is ignored"),
+            SIGUSR1 => self.print_counters(server),
+            SIGUSR2 => log::warn!("SIGUSR2 is ignored: only --model reactor hands over"),
             SIGHUP => log::info!("SIGHUP is ignored; SIGTERM drains and stops"),
             _ => {}
         }
     }
 }
 
-/// The last words, and whether the end was a clean one.
+/// Logs the result, and returns whether the end was in order.
 fn conclude(end: &End, lasted: Duration) -> Exit {
     let lasted = Duration::from_millis(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX));
     log::info!("ended after {}: {}", Time(lasted), end.stats);
     if let Err(problem) = end.stats.check_invariants() {
-        log::error!(
-            "a mistake in this program, please report it: the counters says that {problem}"
-        );
+        log::error!("a bug in this program, please report it: the counters disagree: {problem}");
     }
     let cut = end.stats.closed(CloseReason::Aborted);
     let refused = end.stats.rejected(RejectReason::Stopping);
@@ -542,23 +541,23 @@ mod tests {
     }
 
     #[test]
-    fn the_first_order_drains_and_the_second_stops_whatever_else_comes() {
-        let mut orders = Orders::new(Duration::from_secs(5));
+    fn the_first_sigterm_drains_and_the_second_stops_whatever_comes_between() {
+        let mut commands = SignalCommands::new(Duration::from_secs(5));
         let mut server = Recorder::default();
         server.stats.discarded = 7;
         for signal in [SIGHUP, SIGUSR1, SIGTERM, SIGUSR1, SIGHUP] {
-            orders.follow(signal, &mut server);
+            commands.follow(signal, &mut server);
         }
         assert_eq!(server.said, ["drain"]);
-        assert_eq!(orders.discarded_before(), 7);
+        assert_eq!(commands.discarded_before(), 7);
         server.stats.discarded = 9;
-        orders.follow(SIGINT, &mut server);
+        commands.follow(SIGINT, &mut server);
         assert_eq!(server.said, ["drain", "stop"]);
-        assert_eq!(orders.discarded_before(), 7, "the first order counts");
+        assert_eq!(commands.discarded_before(), 7, "the first signal counts");
     }
 
     #[test]
-    fn an_end_with_connections_cut_is_not_a_clean_one() {
+    fn an_end_with_aborted_connections_has_an_exit_code_of_its_own() {
         let mut end = End {
             stats: Stats::default(),
             addresses: Vec::new(),

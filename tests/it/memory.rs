@@ -38,7 +38,7 @@ fn a_row_is_reported_at_every_power_of_ten() {
     for name in [
         "rss_bytes",
         "slot_bytes",
-        "tail_bytes",
+        "write_buffer_bytes",
         "kernel_bytes",
         "tcp_buffer_bytes",
         "turn_us_max",
@@ -69,7 +69,7 @@ fn a_row_is_reported_at_every_power_of_ten() {
             number("slot_bytes_room") >= each * 5_000,
             "the preallocated slots are there: {row}"
         );
-        assert_eq!(number("tail_bytes"), 0);
+        assert_eq!(number("write_buffer_bytes"), 0);
     }
     assert!(
         report["turn_us_max"].as_u64().unwrap() > 0,

@@ -19,21 +19,24 @@ const EXAMPLES: &str = "\
 Examples:
   echo-reactor serve                                  tcp://127.0.0.1:50007, for this machine alone
   echo-reactor serve :7777                            TCP on all interfaces, IPv4 and IPv6
-  echo-reactor serve udp://127.0.0.1:7777 -v          UDP, and a line for everything that comes
+  echo-reactor serve udp://127.0.0.1:7777 -v          UDP, and a log line for every datagram
   echo-reactor serve unix:///run/echo.sock --unix-mode 0660
   echo-reactor serve localhost:0 | head -n 2          any free port; the lines say which
   echo-reactor serve --idle-timeout 1m30s --max-connections 10k --stats-json stats.json
 
-Addresses: tcp://host:port  udp://host:port  unix:///path  unix://@name  unixgram:///path  host:port  :port
-Bytes: 64KiB or 64k is 65,536, 64kB is 64,000. Times: 250ms, 5s, 1m30s. Counts: 500, 10k, 1M, 100,000.
-Signals: SIGTERM and SIGINT drain, a second one stops at once, also where they were inherited blocked or ignored; SIGHUP is
-ignored; SIGUSR1 prints the counters; SIGUSR2 hands all listeners over to a new process of this program as it lies on disk
-now, without a client noticing.
-Environment: LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES pass listening sockets (systemd), beside ADDRESS or in its place;
-NOTIFY_SOCKET is told READY, RELOADING and STOPPING, again until the manager takes it.
+Addresses: tcp://host:port  udp://host:port  unix:///path  unix://@name
+           unixgram:///path  host:port  :port
+Bytes: 64KiB or 64k is 65,536, 64kB is 64,000. Times: 250ms, 5s, 1m30s.
+Counts: 500, 10k, 1M, 100,000.
+Signals: SIGTERM and SIGINT drain, a second one stops at once, also where they
+were inherited blocked or ignored; SIGHUP is ignored; SIGUSR1 prints the
+counters; SIGUSR2 hands all listeners over to a new process of the program file.
+Environment: LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES pass listening sockets
+(systemd), beside ADDRESS or in its place; NOTIFY_SOCKET receives READY,
+RELOADING and STOPPING, repeated until the manager takes them.
 ";
 
-/// Send back whatever comes, until told to stop
+/// Serve echo: send received bytes back, until a signal stops it
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct ServeArgs {
@@ -43,11 +46,11 @@ pub(in crate::cli) struct ServeArgs {
     ))]
     addresses: Vec<Address>,
 
-    /// What serves: the event loop, or one of its blocking models
+    /// The event loop, or one of the blocking models to compare it with
     #[arg(long, value_name = "MODEL", value_enum, default_value_t = Model::Reactor)]
     pub(super) model: Model,
 
-    /// Keep IPv4 clients out of IPv6 addresses
+    /// Accept no IPv4 clients at IPv6 addresses (IPV6_V6ONLY)
     #[arg(long)]
     pub(super) ipv6_only: bool,
 
@@ -55,7 +58,7 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long, value_name = "MODE", default_value_t = Mode(Config::default().unix_mode))]
     pub(super) unix_mode: Mode,
 
-    /// Keep tight bounds, for a server that strangers can reach; what else is typed goes before
+    /// Set tight bounds, for a server on an open network; other flags override them
     ///
     /// --max-connections 10k --max-per-prefix 100 --read-buffer 16KiB --idle-timeout 30s
     /// --write-stall-timeout 10s --send-buffer 16KiB --receive-buffer 8KiB
@@ -63,11 +66,11 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long, verbatim_doc_comment)]
     pub(super) hardened: bool,
 
-    /// End with the parent, which has this number: for servers that are started for a measurement
+    /// Stop when the parent process ends, which has this number (used by bench and compare)
     #[arg(long, value_name = "PID", hide = true)]
     pub(super) end_with: Option<u32>,
 
-    /// Give up, before the first client, all that serving does not need: files, programs, other sockets (seccomp, Landlock)
+    /// Before the first client, give up access to files, programs and other sockets (seccomp, Landlock)
     #[arg(long, value_name = "HOW", value_enum, default_value_t, num_args = 0..=1, require_equals = true,
         default_missing_value = "try")]
     pub(super) sandbox: Sandbox,
@@ -103,7 +106,7 @@ impl ServeArgs {
         self.output.stats_json.as_ref()
     }
 
-    /// Where to listen. Nothing typed means the usual address, unless there is something to listen at already.
+    /// The addresses to listen at: by default [`DEFAULT_ADDRESS`], unless listeners were inherited.
     pub(super) fn addresses(&self, inherited: bool) -> Vec<Address> {
         match self.addresses.is_empty() && !inherited {
             true => DEFAULT_ADDRESS.parse().into_iter().collect(),
@@ -130,7 +133,7 @@ impl ServeArgs {
         self.capacity.strict
     }
 
-    /// Whether `--max-connections` was typed: a limit of the user's own making may not be lowered without a word.
+    /// Whether `--max-connections` was given. Then it may not be lowered without a warning.
     pub(super) fn asked_for_connections(&self) -> bool {
         self.capacity.max_connections.is_some()
     }
@@ -188,7 +191,7 @@ impl ServeArgs {
             ipv6_only: self.ipv6_only,
             unix_mode: self.unix_mode.0,
             access: self.access(),
-            fit_descriptors: false, // they have been fitted to the limit that was raised
+            fit_descriptors: false, // done already, to the limit that was raised
         }
     }
 
@@ -199,13 +202,13 @@ impl ServeArgs {
         }
     }
 
-    /// Whether other machines are meant to reach this server.
+    /// Whether other machines are to reach this server, over UDP too.
     pub(super) fn is_exposed(&self) -> bool {
         self.admission.allow_public_udp
     }
 
-    /// Where the flags that were not typed come from. Those that have a default in their help know the two values
-    /// themselves, and a test holds them to it.
+    /// The limits behind flags that were not given and have no default in their help. The other flags state the defaults of
+    /// both profiles themselves; a test compares them.
     fn profile(&self) -> Limits {
         if self.hardened {
             Limits::hardened()
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_typed_means_the_defaults() {
+    fn no_arguments_are_the_defaults() {
         let args = args(&[]);
         assert_eq!(args.limits(), Limits::default());
         let config = args.config(args.limits());
@@ -290,12 +293,12 @@ mod tests {
         assert_eq!(
             args(&hardened).limits(),
             expected,
-            "what is typed goes before the profile"
+            "a flag overrides the profile"
         );
     }
 
     #[test]
-    fn the_profile_is_the_librarys_and_its_help_says_so() {
+    fn the_hardened_profile_is_that_of_the_library_and_its_help_lists_it() {
         assert_eq!(args(&["--hardened"]).limits(), Limits::hardened());
         let help = <Line as clap::CommandFactory>::command()
             .render_long_help()

@@ -1,7 +1,4 @@
-//! How many connections this process can hold, by its limits of descriptors and threads.
-//!
-//! What may live in this file: asking the system, raising what may be raised, and fitting the limits of the server to it.
-//! What may not: the limits that were typed; those are in [`super::typed`].
+//! Fitting the number of connections to the limits of descriptors and threads of this process.
 
 use super::args::ServeArgs;
 use super::errors::limit_error;
@@ -15,12 +12,12 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::close;
 use std::io;
 
-/// What the server itself opens beside its sockets: standard streams and their copies, the event queue, signal pipes, the
-/// file of the report, the way to a service manager. The rest of the reserve has room for what was inherited.
+/// Descriptors that the server opens beside its sockets: standard streams and their copies, epoll, signal pipes, the file of
+/// the report, the socket to a service manager. The rest of the reserve is for inherited ones.
 const DESCRIPTORS_OWN: usize = 16;
 
-/// The limits that this process can keep, and what to say of them at the start. Of the
-/// descriptors `in_use` are inherited ones and listeners.
+/// Returns the limits that this process can keep, and a text about them for the log. `in_use` counts the descriptors that
+/// are inherited or listeners.
 pub(super) fn fit(args: &ServeArgs, in_use: u64) -> Result<(Limits, String), CliError> {
     let mut limits = args.limits();
     limits.check().map_err(|error| limit_error(&error))?;
@@ -52,7 +49,7 @@ pub(super) fn fit(args: &ServeArgs, in_use: u64) -> Result<(Limits, String), Cli
     let fits = limits.connections_max as u64;
     if lowered && args.asked_for_connections() {
         let text = format!(
-            "--max-connections {} is more than fits: there is room for {} ({room}); raise the hard limit \
+            "--max-connections {} is too much: the limits allow {} ({room}); raise the hard limit \
              (ulimit -Hn, or LimitNOFILE= of systemd), or ask for less",
             grouped(asked),
             grouped(fits)
@@ -77,9 +74,9 @@ pub(super) fn fit(args: &ServeArgs, in_use: u64) -> Result<(Limits, String), Cli
     Ok((limits, capacity))
 }
 
-/// Makes the kernel's table of our descriptors as large as the reserve asks for. Left alone it doubles as connections
-/// come, and the one that needs place 524,288 waits until four megabytes have been copied. The table never shrinks, so
-/// taking a high descriptor once, and giving it back, is all it needs (F_DUPFD of fcntl(2)).
+/// Grows the kernel's table of this process's descriptors for `--preallocate`. By itself it doubles as connections come,
+/// and descriptor 524,288 waits until 4 MiB have been copied. The table never shrinks, so it is enough to take a high
+/// descriptor once and to close it (F_DUPFD of fcntl(2)).
 fn reserve_descriptors(limits: &Limits, descriptors: u64) {
     let wanted = limits.preallocate_connections.min(limits.connections_max);
     let highest = (wanted + limits.descriptors_reserved)
@@ -91,9 +88,9 @@ fn reserve_descriptors(limits: &Limits, descriptors: u64) {
         Ok(descriptor) => {
             let _ = close(descriptor);
         }
-        // They will come one by one, then.
+        // The table then grows as connections come.
         Err(error) => log::warn!(
-            "no room can be made for {} descriptors ahead of time: {error}",
+            "--preallocate: the table for {} descriptors could not be made at the start: {error}",
             grouped(highest as u64)
         ),
     }

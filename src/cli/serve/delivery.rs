@@ -1,9 +1,7 @@
-//! The announcements of a server: the lines of its addresses on standard output, and what a service manager is told.
+//! Repeated delivery of announcements: the addresses on standard output, and the messages to a service manager.
 //!
-//! A script waits for the first, a manager for the other, and both may be too busy to take them at once. The event loop does
-//! not wait for them; it tries again, at growing intervals, until everything has been taken.
-//!
-//! What may live in this file: when it is tried. What may not: what is sent; that is in [`notify`] and in `serve`.
+//! A script reads the first and a manager the second, and neither may be ready to take them at once. The event loop does not
+//! wait for them; it tries again, at growing intervals, until everything has been taken.
 
 use super::notify;
 use crate::cli::output::Backlog;
@@ -14,7 +12,7 @@ use std::time::{Duration, Instant};
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How long the end of the process is held up by a reader or a manager that is busy.
+/// How long the end of the process waits for a slow reader or manager.
 pub(super) const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is still to be delivered.
@@ -27,7 +25,7 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// Opens the ways now: inside the sandbox nothing can be opened.
+    /// Opens standard output and the socket to the manager now: inside the sandbox nothing can be opened.
     pub(super) fn prepare() -> Self {
         notify::prepare();
         Self {
@@ -37,14 +35,14 @@ impl Delivery {
         }
     }
 
-    /// Tells a script the addresses, and the manager that the server is ready.
+    /// Announces the addresses on standard output, and READY to the manager.
     pub(super) fn announce(&mut self, lines: &str) {
         self.lines.push(lines);
         notify::ready();
         self.retry();
     }
 
-    /// Delivers what is taken now, if it is time to try. How long until the next attempt; `None` if nothing is left.
+    /// Delivers what is taken now, if an attempt is due. Returns the time until the next attempt; `None` if nothing is left.
     pub(super) fn retry(&mut self) -> Option<Duration> {
         let now = Instant::now();
         if let Some(left) = self.next.and_then(|next| next.checked_duration_since(now)) {
@@ -64,7 +62,7 @@ impl Delivery {
     /// Whether something is left.
     fn attempt(&mut self) -> bool {
         match self.lines.flush() {
-            // A reader that has closed standard output does not want to know.
+            // A closed standard output means that the addresses are not wanted.
             Err(error) if error.kind() != ErrorKind::BrokenPipe => {
                 log::warn!("standard output does not take the addresses: {error}");
             }
@@ -73,7 +71,7 @@ impl Delivery {
         notify::flush() || !self.lines.is_empty()
     }
 
-    /// The last attempt, for which the end of the process waits a little.
+    /// The last attempt, which waits up to [`FINISH_TIMEOUT`].
     pub(super) fn finish(mut self) {
         self.attempt();
         notify::finish(FINISH_TIMEOUT);

@@ -1,7 +1,4 @@
-//! Why a server did not start, in words that say what to do about it.
-//!
-//! What may live in this file: errors of the system, told with the value that they concern and with a remedy. What may
-//! not: acting on them.
+//! Errors of a start: what is wrong with which value, and what to do about it.
 
 use crate::blocking;
 use crate::cli::error::{CliError, CliErrorKind};
@@ -18,6 +15,7 @@ use std::path::Path;
 /// Ports below this one belong to root (ip(7), `ip_unprivileged_port_start`).
 const PRIVILEGED_PORTS: u16 = 1024;
 
+/// Describes why a server of the event loop did not start.
 pub(super) fn start_error(error: &StartError) -> CliError {
     match error {
         StartError::Limit(limit) => limit_error(limit),
@@ -26,7 +24,7 @@ pub(super) fn start_error(error: &StartError) -> CliError {
     }
 }
 
-/// The same for the blocking models.
+/// Describes why a server of a blocking model did not start.
 pub(super) fn blocking_error(error: &blocking::StartError) -> CliError {
     use blocking::StartError as Error;
     match error {
@@ -74,11 +72,11 @@ fn bind_error(error: &BindError) -> CliError {
 }
 
 fn no_address() -> CliError {
-    let text = "no address to listen on; name one, for example 127.0.0.1:50007";
+    let text = "no address to listen at; write one, for example 127.0.0.1:50007";
     CliError::new(CliErrorKind::Usage, text)
 }
 
-/// The operating system refused something that no flag can help with.
+/// A failed system call that no flag can help with.
 pub(super) fn system(what: &str, error: &io::Error) -> CliError {
     let remedy = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EMFILE) => "; raise the limit of descriptors (ulimit -n)",
@@ -138,7 +136,7 @@ fn ip_error(endpoint: &Endpoint, address: SocketAddr, error: &io::Error) -> CliE
                 address.ip()
             ),
         ),
-        // What a model or a build of this program cannot do; the error itself says what to do instead.
+        // Missing in this model or build; the text of the error says what to do instead.
         ErrorKind::Unsupported => {
             CliError::new(CliErrorKind::Usage, format!("{endpoint}: {error}"))
         }
@@ -149,7 +147,7 @@ fn ip_error(endpoint: &Endpoint, address: SocketAddr, error: &io::Error) -> CliE
 fn path_error(endpoint: &Endpoint, path: &Path, error: &io::Error) -> CliError {
     let directory = path.parent().unwrap_or(Path::new("/")).display();
     let (class, text) = match error.kind() {
-        // Both come with a text of ours that says what is there and what to do.
+        // The text of either error says what is at the path, and what to do.
         ErrorKind::AddrInUse => (CliErrorKind::Unavailable, error.to_string()),
         ErrorKind::AlreadyExists => (CliErrorKind::Create, error.to_string()),
         ErrorKind::NotFound if !path.parent().is_some_and(Path::is_dir) => (
@@ -226,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn every_failure_names_the_address_and_the_remedy() {
+    fn every_error_names_the_address_and_the_remedy() {
         told(
             "127.0.0.1:80",
             Errno::EADDRINUSE,

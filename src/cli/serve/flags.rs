@@ -14,49 +14,49 @@ use std::time::Duration;
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 pub(super) struct Output {
-    /// Write the counters to this file at the end, as JSON ('-' is standard output), in place of an older one
+    /// Write the counters to this file at the end, as JSON; '-' is standard output
     #[arg(long, value_name = "FILE")]
     pub(super) stats_json: Option<PathBuf>,
 
-    /// Keep the number of the serving process in this file
+    /// Write the number of the serving process to this file
     #[arg(long, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,
 
-    /// Say more: -v every connection and what it sends, -vv everything
+    /// Log more: -v every connection and what it sends, -vv everything
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
 
-    /// Say nothing but errors
+    /// Log errors only
     #[arg(short, long)]
     pub(super) quiet: bool,
 }
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Who may come")]
+#[command(next_help_heading = "Access")]
 pub(super) struct Admission {
-    /// Serve UDP to other machines too, and say nothing of TCP that they can reach
+    /// Serve UDP to other machines too, and do not warn about TCP that they can reach
     #[arg(long)]
     pub(super) allow_public_udp: bool,
 
-    /// Let in only these networks (10.0.0.0/8,2001:db8::/32), over TCP and UDP; may be repeated
+    /// Serve these networks only (10.0.0.0/8,2001:db8::/32), over TCP and UDP; may be repeated
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub(super) allow: Vec<IpNet>,
 
-    /// Keep these networks out, even where --allow has them
+    /// Refuse these networks, even those that --allow includes; may be repeated
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub(super) deny: Vec<IpNet>,
 
-    /// Connections that one prefix may hold at once, or 'off'; who comes on top is reset
+    /// Connections that one address prefix may hold at once, or 'off'; further ones are reset
     #[arg(long, value_name = "COUNT",
         default_value_t = per_prefix(Limits::default().connections_per_prefix),
         default_value_if("hardened", "true", "100"))]
     pub(super) max_per_prefix: Or<Count, Off>,
 
-    /// Bits of an IPv4 address that make a prefix
+    /// Length of an IPv4 prefix in bits
     #[arg(long, value_name = "BITS", default_value_t = Limits::default().prefix_bits_ipv4)]
     pub(super) prefix_ipv4: u8,
 
-    /// Bits of an IPv6 address that make a prefix
+    /// Length of an IPv6 prefix in bits
     #[arg(long, value_name = "BITS", default_value_t = Limits::default().prefix_bits_ipv6)]
     pub(super) prefix_ipv6: u8,
 }
@@ -69,33 +69,33 @@ fn per_prefix(limit: Option<usize>) -> Or<Count, Off> {
 #[command(next_help_heading = "Capacity")]
 pub(super) struct Capacity {
     #[arg(long, value_name = "COUNT", help = format!(
-        "Connections held at once; see --overload [default: {}, or what the descriptors allow]",
+        "Connections open at once; see --overload [default: {}, or what the descriptors allow]",
         Count(Limits::default().connections_max as u64)
     ))]
     pub(super) max_connections: Option<Count>,
 
-    /// What becomes of new connections when so many are open
+    /// What happens to new connections when --max-connections are open
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Full::Wait)]
     pub(super) overload: Full,
 
-    /// Make room for so many connections at the start: our slots, and the kernel's table of descriptors
+    /// Allocate for this many connections at the start: slots, and the kernel's table of descriptors
     #[arg(long, value_name = "COUNT", default_value_t = Count(Limits::default().preallocate_connections as u64))]
     pub(super) preallocate: Count,
 
-    /// Refuse to start if the descriptors do not suffice for --max-connections
+    /// Refuse to start if there are too few descriptors for --max-connections
     #[arg(long)]
     pub(super) strict: bool,
 
-    /// Descriptors kept free for everything that is no connection
+    /// Descriptors kept free for everything but connections
     #[arg(long, value_name = "COUNT",
         default_value_t = Count(Limits::default().descriptors_reserved as u64))]
     pub(super) reserve_descriptors: Count,
 
-    /// Handshakes that the kernel may finish ahead of us
+    /// Length of the accept queue of each listener (listen(2)), or 'max'
     #[arg(long, value_name = "COUNT", default_value_t = Or::some(None), value_parser = at_most::<Most>(i32::MAX as u64))]
     pub(super) backlog: Or<Count, Most>,
 
-    /// Stack of each thread of --model threads
+    /// Stack size of each thread of --model threads
     #[arg(long, value_name = "BYTES",
         default_value_t = Bytes(Limits::default().thread_stack_bytes))]
     pub(super) thread_stack: Bytes,
@@ -104,21 +104,21 @@ pub(super) struct Capacity {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Fairness")]
 pub(super) struct Turns {
-    /// Bytes that one connection may read in a turn of the loop
+    /// Bytes that one connection may read per turn of the loop
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().read_budget_bytes))]
     pub(super) read_budget: Bytes,
 
-    /// Connections that one listener may accept in a turn
+    /// Connections that one listener may accept per turn
     #[arg(long, value_name = "COUNT",
         default_value_t = Count(Limits::default().accept_budget as u64))]
     pub(super) accept_budget: Count,
 
-    /// Datagrams that one socket may answer in a turn
+    /// Datagrams that one socket may answer per turn
     #[arg(long, value_name = "COUNT",
         default_value_t = Count(Limits::default().datagram_budget as u64))]
     pub(super) datagram_budget: Count,
 
-    /// Size of the one buffer that everything is read into, and the most that a connection can be unsent
+    /// Size of the one read buffer, and the most bytes that a connection can have unsent
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().read_buffer_bytes),
         default_value_if("hardened", "true", "16KiB"))]
     pub(super) read_buffer: Bytes,
@@ -127,39 +127,39 @@ pub(super) struct Turns {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Deadlines")]
 pub(super) struct Deadlines {
-    /// Close a connection that says nothing for so long, or 'off'
+    /// Close a connection that has been idle for this time, or 'off'
     #[arg(long, value_name = "TIME",
         default_value_t = Or::some(Limits::default().idle_timeout.map(Time)),
         default_value_if("hardened", "true", "30s"))]
     pub(super) idle_timeout: Or<Time, Off>,
 
-    /// Reset a connection that takes nothing of what it is unsent for so long, or 'off'
+    /// Reset a connection that has taken none of its unsent bytes for this time, or 'off'
     #[arg(long, value_name = "TIME",
         default_value_t = Or::some(Limits::default().write_stall_timeout.map(Time)),
         default_value_if("hardened", "true", "10s"))]
     pub(super) write_stall_timeout: Or<Time, Off>,
 
-    /// Wait so long for the peer's own end after we have said ours
+    /// Time that the peer has for its FIN after the FIN of the server
     #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().fin_timeout))]
     pub(super) fin_timeout: Time,
 
-    /// Cut what is not finished so long after the signal to stop
+    /// Abort connections that are still open this time after the signal to stop
     #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().drain_timeout))]
     pub(super) drain_timeout: Time,
 
-    /// While draining, end a connection that says nothing for so long
+    /// While draining, close a connection that has been idle for this time
     #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().drain_idle_timeout))]
     pub(super) drain_idle_timeout: Time,
 
-    /// Give a successor up that is not ready so long after SIGUSR2
+    /// Time that a new process has to be ready after SIGUSR2
     #[arg(long, value_name = "TIME", default_value_t = Time(Duration::from_secs(10)))]
     pub(super) handover_timeout: Time,
 
-    /// After a hand-over, drain whoever is still here after so long, or 'off'
+    /// After a hand-over, drain the connections that stay longer than this, or 'off'
     #[arg(long, value_name = "TIME", default_value_t = Or::some(None))]
     pub(super) handover_drain_timeout: Or<Time, Off>,
 
-    /// Pause so long after accepting failed for want of descriptors or memory
+    /// Pause of accepting after it failed for lack of descriptors or memory
     #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().accept_retry))]
     pub(super) accept_retry: Time,
 }
@@ -167,25 +167,25 @@ pub(super) struct Deadlines {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Kernel")]
 pub(super) struct Kernel {
-    /// The kernel's send buffer of each connection, or 'auto'
+    /// The kernel's send buffer of each connection (SO_SNDBUF), or 'auto'
     #[arg(long, value_name = "BYTES",
         default_value_t = Or::some(Limits::default().send_buffer_bytes.map(Bytes)),
         default_value_if("hardened", "true", "16KiB"))]
     pub(super) send_buffer: Or<Bytes, Auto>,
 
-    /// The kernel's receive buffer of each connection, or 'auto'
+    /// The kernel's receive buffer of each connection (SO_RCVBUF), or 'auto'
     #[arg(long, value_name = "BYTES",
         default_value_t = Or::some(Limits::default().receive_buffer_bytes.map(Bytes)),
         default_value_if("hardened", "true", "8KiB"))]
     pub(super) receive_buffer: Or<Bytes, Auto>,
 
-    /// Let TCP probe a peer that is silent for so long, or 'off'
+    /// Idle time after which TCP probes the peer (SO_KEEPALIVE), or 'off'
     #[arg(long, value_name = "TIME",
         default_value_t = Or::some(Limits::default().keepalive.map(Time)),
         default_value_if("hardened", "true", "10s"))]
     pub(super) keepalive: Or<Time, Off>,
 
-    /// Let TCP give a peer up that acknowledges nothing for so long, or 'off'
+    /// Time without acknowledgement after which TCP drops the peer (TCP_USER_TIMEOUT), or 'off'
     #[arg(long, value_name = "TIME",
         default_value_t = Or::some(Limits::default().user_timeout.map(Time)),
         default_value_if("hardened", "true", "15s"))]
@@ -195,13 +195,13 @@ pub(super) struct Kernel {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "UDP")]
 pub(super) struct Datagrams {
-    /// Datagrams a second that one source may have answered, or 'off' for no limit (and no end of loops)
+    /// Datagrams answered per second and source address, or 'off' (an echo loop then never ends)
     #[arg(long, value_name = "COUNT", value_parser = at_most::<Off>(u64::from(u32::MAX)),
         default_value_t = rate(Limits::default().datagrams_per_source),
         default_value_if("hardened", "true", "100"))]
     pub(super) udp_rate_per_source: Or<Count, Off>,
 
-    /// Datagrams a second answered in all, or 'off' for no limit
+    /// Datagrams answered per second in all, or 'off'
     #[arg(long, value_name = "COUNT", value_parser = at_most::<Off>(u64::from(u32::MAX)),
         default_value_t = rate(Limits::default().datagrams_total),
         default_value_if("hardened", "true", "10k"))]
@@ -227,10 +227,10 @@ fn rate(limit: Option<u32>) -> Or<Count, Off> {
     Or::some(limit.map(|rate| Count(u64::from(rate))))
 }
 
-/// What becomes of new connections while as many connections are open as may be.
+/// What happens to new connections while `--max-connections` are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Full {
-    /// They wait in the kernel's queue until one closes
+    /// They wait in the accept queue until one closes
     Wait,
     /// They are reset at once
     Reject,
@@ -245,19 +245,19 @@ impl From<Full> for OverloadPolicy {
     }
 }
 
-/// What serves.
+/// The model of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum Model {
     /// One thread, one event loop, all connections
     Reactor,
     /// A thread for each connection
     Threads,
-    /// One connection after the other, as in the tutorial
+    /// One connection after the other
     Iterative,
 }
 
 impl Model {
-    /// Its name, as it is typed and as machines read it.
+    /// Its name on the command line and in JSON.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Reactor => "reactor",
@@ -281,9 +281,7 @@ impl FromStr for Mode {
             !digits.is_empty() && digits.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
         match u32::from_str_radix(digits, 8) {
             Ok(mode) if octal && mode <= 0o777 => Ok(Self(mode)),
-            _ => {
-                Err("permission bits are 0000 to 0777 in octal; write for example 0600".to_owned())
-            }
+            _ => Err("it is not between 0000 and 0777 in octal; write for example 0600".to_owned()),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Sockets that this process was born with: from a service manager, by the convention of sd_listen_fds(3), or from the
-//! server that we are to succeed ([`super::succession`]), which speaks the same language.
+//! Inherited sockets: from a service manager, by the convention of sd_listen_fds(3), or from the server that this process is
+//! to succeed ([`super::handover`]), which uses the same convention.
 //!
 //! ```text
 //! LISTEN_FDS=2                 two descriptors, 3 and 4
@@ -7,12 +7,11 @@
 //! LISTEN_FDNAMES=web:admin     a name for each; may be missing
 //! ```
 //!
-//! What may live in this file: reading these variables, and taking the descriptors. A number in the environment that
-//! becomes the owner of a descriptor cannot be had without `unsafe`; the crate listenfd has that, with the checks that
-//! make it sound. What it does not do is to complain: of a wrong process or a count that is none it says "no sockets",
-//! and the server would listen elsewhere than it was meant to. So everything is read here first, and refused by name.
+//! Turning a number of the environment into an owned descriptor takes `unsafe`; the crate listenfd has it, with the checks
+//! that make it sound. But it reports a wrong process or an invalid count as "no sockets", and the server would listen at
+//! another address than intended. So the variables are checked here first, and refused by name.
 //!
-//! This must come before anything else that opens a descriptor, or a count that is too high would take that.
+//! Nothing may be opened before this, or a count that is too high would take that descriptor.
 
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::net::{BoundSocket, FromFdError};
@@ -24,22 +23,22 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-/// The first descriptor behind standard error.
+/// The first descriptor after standard error.
 pub(super) const FIRST: usize = 3;
 
-/// The name of the one descriptor that is no listener: the line to a server that hands over.
+/// The name of the one descriptor that is no listener: the socket to a server that hands over.
 pub(super) const OLD_PROCESS: &str = "echo-reactor-predecessor";
 
-/// What this process was born with.
+/// The inherited descriptors.
 #[derive(Debug, Default)]
 pub(super) struct Inherited {
-    /// Sockets to serve.
+    /// Listeners and datagram sockets to serve.
     pub(super) sockets: Vec<BoundSocket>,
-    /// The line to the server that we succeed, if there is one.
+    /// The socket to the server that hands over, if there is one.
     pub(super) predecessor: Option<UnixStream>,
 }
 
-/// Takes what there is. The variables are gone afterwards, so that no child of ours takes them for its own.
+/// Takes the inherited sockets, and removes the variables, so that no child process takes them for its own.
 pub(super) fn take() -> Result<Inherited, CliError> {
     let names = Names::read(&|name| Some(env::var_os(name)?.to_string_lossy().into_owned()))?;
     let mut inherited = Inherited::default();
@@ -58,7 +57,7 @@ pub(super) fn take() -> Result<Inherited, CliError> {
     for (index, name) in names.0.iter().enumerate() {
         let problem = |error: FromFdError| {
             refused(&format!(
-                "LISTEN_FDS: descriptor {} is of no use: {error}",
+                "LISTEN_FDS: descriptor {} cannot be served: {error}",
                 FIRST + index
             ))
         };
@@ -81,7 +80,7 @@ fn entry(number: usize) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{number}"))
 }
 
-/// The owner of one descriptor. listenfd wants to be told what it is; so it is asked for each kind.
+/// Takes one descriptor. listenfd has a function for each kind of socket, so all are tried.
 fn own(descriptors: &mut ListenFd, index: usize) -> Result<OwnedFd, FromFdError> {
     if let Ok(Some(listener)) = descriptors.take_tcp_listener(index) {
         return Ok(listener.into());
@@ -121,7 +120,7 @@ impl Names {
             }
             _ => {}
         }
-        // More than that no process has by default, and a number that is too great finds a closed descriptor anyway.
+        // No process has more descriptors by default, and a count that is too high fails at a closed descriptor anyway.
         let Some(count) = count.parse().ok().map(|count: u16| usize::from(count)) else {
             return Err(refused(&format!(
                 "LISTEN_FDS is '{count}', and should be the number of sockets passed, 0 to 65535; correct it or unset it"
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn s8_junk_in_the_variables_is_refused_by_value_and_remedy() {
+    fn invalid_variables_are_refused_with_value_and_remedy() {
         refused(
             &[("LISTEN_FDS", "1"), ("LISTEN_PID", "1")],
             &["LISTEN_PID is '1'", "unset"],

@@ -1,13 +1,11 @@
-//! What a service manager is told: one datagram for each change, by the convention of sd_notify(3).
+//! Messages to a service manager: one datagram for each change of state, by the convention of sd_notify(3).
 //!
 //! Without NOTIFY_SOCKET in the environment nothing is sent. sd_notify(3) itself waits where the manager's queue is full
 //! (ten datagrams, net.unix.max_dgram_qlen), and an event loop must not; yet a READY=1 that is lost means that the manager
 //! kills the service when its start has timed out. So messages are queued here, in their order, and tried again until
-//! the manager takes them. A manager that is not there is waited for, too, as it may be starting anew, but not for ever.
-//!
-//! What may live in this file: that convention, and the queue. What may not: when it is tried again; see
-//! [`super::delivery`]. (The crate sd-notify does the same in four hundred lines, waits, and leaves out abstract names,
-//! which managers in containers use.)
+//! the manager takes them. A missing manager may be restarting, so it has [`ABSENCE_MAX`] to come back. The times of the
+//! attempts are in [`super::delivery`]. (The crate sd-notify blocks, and lacks abstract names, which managers in containers
+//! use.)
 
 use crate::cli::output::pause;
 use crate::net::escape::Escaped;
@@ -21,17 +19,17 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The server answers from now on.
+/// READY: the server serves from now on.
 pub(super) fn ready() {
     tell("READY=1");
 }
 
-/// It has begun to stop.
+/// STOPPING: the server has begun to stop.
 pub(super) fn stopping() {
     tell("STOPPING=1");
 }
 
-/// It is handing over. The manager takes it for a reload, and wants to know since when.
+/// RELOADING: the server is handing over. For the manager that is a reload, with the time of its beginning.
 pub(super) fn reloading() {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
         i128::from(now.tv_sec()) * 1_000_000 + i128::from(now.tv_nsec()) / 1_000
@@ -39,22 +37,22 @@ pub(super) fn reloading() {
     tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
 }
 
-/// Another process is the service from now on.
+/// MAINPID: another process is the service from now on.
 pub(super) fn succeeded_by(process: u32) {
     tell(&format!("MAINPID={process}\nREADY=1"));
 }
 
-/// Whether the manager's socket is one with a name beside the file system.
+/// Whether the socket of the manager has an abstract name (unix(7)).
 pub(super) fn is_abstract() -> bool {
     std::env::var_os(VARIABLE).is_some_and(|manager| manager.as_bytes().starts_with(b"@"))
 }
 
-/// Opens the way to the manager now, so that nothing has to be opened later.
+/// Opens the socket to the manager now, so that nothing has to be opened later.
 pub(super) fn prepare() {
     drop(manager());
 }
 
-/// Tries again to send what is queued. Whether some of it still is.
+/// Tries again to send the queued messages. Returns whether some are left.
 pub(super) fn flush() -> bool {
     manager().is_some_and(|mut manager| {
         manager.flush(Instant::now());
@@ -62,12 +60,12 @@ pub(super) fn flush() -> bool {
     })
 }
 
-/// Waits at the end of the process for a manager whose queue is full, at most so long.
+/// Waits at the end of the process for a manager whose queue is full, at most `limit`.
 pub(super) fn finish(limit: Duration) {
     let deadline = Instant::now() + limit;
     while flush() && manager().is_some_and(|manager| manager.missing_since.is_none()) {
         if Instant::now() >= deadline {
-            return log::warn!("the service manager at NOTIFY_SOCKET does not read");
+            return log::warn!("the service manager at NOTIFY_SOCKET does not read its messages");
         }
         pause(Duration::from_millis(10));
     }
@@ -75,10 +73,10 @@ pub(super) fn finish(limit: Duration) {
 
 const VARIABLE: &str = "NOTIFY_SOCKET";
 
-/// A manager that is started anew is back within this time.
+/// A manager that restarts is back within this time.
 const ABSENCE_MAX: Duration = Duration::from_secs(60);
 
-/// More messages than one hand-over after the other would leave, each of which has two.
+/// Longest queue; a hand-over sends two messages, so this is far more than a busy manager leaves.
 const QUEUE_MAX: usize = 64;
 
 static MANAGER: OnceLock<Option<Mutex<Manager>>> = OnceLock::new();
@@ -90,9 +88,7 @@ fn manager() -> Option<MutexGuard<'static, Manager>> {
             Ok(manager) => Some(Mutex::new(manager)),
             Err(error) => {
                 let name = Escaped::new(name.as_bytes());
-                log::warn!(
-                    "NOTIFY_SOCKET is '{name}', and no service manager can be told there: {error}"
-                );
+                log::warn!("NOTIFY_SOCKET '{name}' is ignored: {error}");
                 None
             }
         }
@@ -106,7 +102,7 @@ fn tell(what: &str) {
     }
 }
 
-/// The way to the manager, and what it has not taken yet.
+/// The socket to the manager, and the messages that it has not taken yet.
 #[derive(Debug)]
 struct Manager {
     address: SocketAddr,
@@ -125,9 +121,7 @@ impl Manager {
             }
             [b'/', ..] => SocketAddr::from_pathname(name)?,
             _ => {
-                return Err(io::Error::other(
-                    "a path from the root, or @name, should be there",
-                ));
+                return Err(io::Error::other("write an absolute path, or @name"));
             }
         };
         let socket = UnixDatagram::unbound()?;

@@ -1,26 +1,25 @@
-//! A server that was started for a measurement ends with whoever measures, even if that one is killed.
+//! A server that was started for a measurement ends with its parent, even if the parent is killed.
 //!
-//! A process can clean up behind itself at every end but SIGKILL and the like, so it is the child that has to notice.
-//! Two ways are safe: a pipe from the parent, whose end of file says that it is gone; or prctl(2), PR_SET_PDEATHSIG, by
-//! which the kernel sends a signal at that moment. The pipe is portable, and somebody has to listen to it: a thread
-//! more, or a descriptor more in the loop, in a process whose threads, memory and system calls are what is measured. So
-//! it is the signal, SIGTERM: it drains, and removes the file of a Unix socket, as every other SIGTERM does.
+//! SIGKILL leaves the parent no time to stop its children, so the child has to notice. Two ways are safe: a pipe from the
+//! parent, which reads end of file when the parent is gone; or PR_SET_PDEATHSIG of prctl(2), by which the kernel sends a
+//! signal. The pipe is portable, but needs a further thread, or a descriptor in the loop, in a process whose threads, memory
+//! and system calls are measured. So it is the signal: SIGTERM drains, and removes the files of Unix sockets.
 //!
-//! (The workers of `bench` need none of this: their orders come by a pipe to which they listen anyway.)
+//! (The workers of `bench` read commands from a pipe anyway, and end with it.)
 
 use nix::unistd::{Pid, getppid};
 
-/// From now on the end of our parent, which should have this number, is SIGTERM for us. Says whether it is still there.
+/// Asks for SIGTERM when the parent process ends, which should have this number. Returns whether it still runs.
 #[cfg(target_os = "linux")]
 pub(super) fn end_with(parent: u32) -> bool {
     use nix::sys::{prctl, signal::Signal};
     crate::cli::own_program::restore_name();
-    // It can fail for a wrong signal alone. What ended before the call sends nothing, so we look afterwards.
+    // It can fail for an invalid signal only. A parent that ended before the call sends nothing, so it is checked after.
     let _ = prctl::set_pdeathsig(Signal::SIGTERM);
     i32::try_from(parent).is_ok_and(|parent| getppid() == Pid::from_raw(parent))
 }
 
-/// Elsewhere nobody tells; a parent that is killed leaves us behind.
+/// Other systems send no such signal: the server outlives a killed parent.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn end_with(parent: u32) -> bool {
     i32::try_from(parent).is_ok_and(|parent| getppid() == Pid::from_raw(parent))

@@ -8,7 +8,7 @@
 //!  "receive_errors": the same, "log_lines_lost": count}
 //! ```
 //!
-//! What may live in this file: that form. The file is [`crate::cli::output`]'s.
+//! The file is written by [`crate::cli::output_file`].
 
 use crate::cli::logging;
 use crate::cli::memory::Row;
@@ -62,7 +62,7 @@ pub(super) fn report(
     Value::Object(report)
 }
 
-/// `EMFILE(24)`, or the number alone where nobody knows a name.
+/// `EMFILE(24)`, or the number alone if it has no name.
 fn errno_name(errno: i32) -> String {
     match Errno::from_raw(errno) {
         Errno::UnknownErrno => errno.to_string(),

@@ -1,16 +1,15 @@
-//! `serve --sandbox`: once everything is open, the process gives up whatever serving does not need.
+//! `serve --sandbox`: once everything is open, the process gives up what serving does not need.
 //!
-//! An echo server opens its sockets, and from then on reads and writes descriptors that it has. Whatever else a process
-//! may do is of use to nobody but whoever should find a way to take this one over. So between the last thing that is
-//! opened and the first client that is accepted two linux of the kernel go up, and nothing takes them down again:
-//! Landlock and seccomp, in [`linux`].
+//! An echo server opens its sockets, and from then on reads and writes descriptors that it has. All other abilities of a
+//! process would help an attacker only. So between the last open and the first accept the process restricts itself by
+//! Landlock and seccomp, in [`linux`]; neither can be lifted again.
 //!
-//! What follows from that is meant. A sandboxed server cannot start a successor, since execve(2) is not on the list; a
-//! supervisor that holds the listening sockets can still start one beside it. And the blocking models have no sandbox:
-//! they start a thread for each client, and a list of calls with which one can do that is worth little.
+//! This has two consequences. A sandboxed server cannot start a new process of itself, since execve(2) is not on the list;
+//! a supervisor that holds the listening sockets can. And the blocking models have no sandbox: they start a thread for each
+//! client, and a list that allows that protects little.
 //!
-//! What may live in this file: what was asked for, what a server still needs, and what to say if the kernel does not
-//! grant it. What may not: a system call by name.
+//! What may live in this file: the level that was asked for, and the error if the kernel does not grant it. What may not: a
+//! system call by name.
 
 #[cfg(all(
     feature = "sandbox",
@@ -23,7 +22,7 @@
 ))]
 mod linux;
 
-/// Where there is nothing to build a fence with, there is still somebody to tell.
+/// Builds without seccomp and Landlock report that the sandbox is missing.
 #[cfg(not(all(
     feature = "sandbox",
     target_os = "linux",
@@ -34,9 +33,9 @@ mod linux;
     )
 )))]
 mod linux {
-    pub(super) fn raise(_: &super::Needs) -> super::Raised {
-        super::Raised {
-            stands: Vec::new(),
+    pub(super) fn restrict(_: &super::needs::Needs) -> super::needs::Restrictions {
+        super::needs::Restrictions {
+            applied: Vec::new(),
             missing: vec![
                 "this build has none (it takes the feature 'sandbox', and Linux on x86_64, aarch64 or riscv64)"
                     .to_owned(),
@@ -45,68 +44,31 @@ mod linux {
     }
 }
 
+mod needs;
+
 use super::notify;
 use crate::cli::error::{CliError, CliErrorKind};
-use crate::net::{Endpoint, UnixName};
+use crate::net::Endpoint;
 use clap::ValueEnum;
-use std::path::{Path, PathBuf};
+use needs::Needs;
+use std::path::Path;
 
-/// How much of a sandbox is asked for.
+/// The requested level of the sandbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum Sandbox {
     /// None
     #[default]
     Off,
-    /// As much as this kernel grants, and a warning if that is not all
+    /// Apply what this kernel supports, and warn if that is not all
     Try,
-    /// All of it, or no start
+    /// Refuse to start if this kernel does not support all of it
     Require,
 }
 
-/// What a server still does after the linux are up, as far as that is not the same for every server.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Needs {
-    /// The directories in which its files are, which it removes at the end: socket files, and that of `--pid-file`.
-    directories: Vec<PathBuf>,
-    /// Whether it sends datagrams to abstract names: to clients of a Unix datagram socket, to a service manager.
-    sends_to_names: bool,
-}
-
-/// What has become of the linux.
-#[derive(Debug, Default)]
-struct Raised {
-    stands: Vec<String>,
-    missing: Vec<String>,
-}
-
-impl Needs {
-    fn of(endpoints: &[Endpoint], pid_file: Option<&Path>) -> Self {
-        let mut needs = Self::default();
-        needs.directories.extend(pid_file.map(directory_of));
-        for endpoint in endpoints {
-            if let Endpoint::Unix(UnixName::Path(path))
-            | Endpoint::UnixDatagram(UnixName::Path(path)) = endpoint
-            {
-                needs.directories.push(directory_of(path));
-            }
-            needs.sends_to_names |= matches!(endpoint, Endpoint::UnixDatagram(_));
-        }
-        needs
-    }
-}
-
-fn directory_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(directory) if directory.as_os_str().is_empty() => PathBuf::from("."),
-        Some(directory) => directory.to_owned(),
-        None => PathBuf::from("/"),
-    }
-}
-
-/// Raises the linux for good, for the thread that calls this and all that it might start.
+/// Restricts the calling thread, and all threads that it might start, for good.
 ///
 /// # Errors
-/// If all was required and not all was granted.
+/// All of it was required, and the kernel did not grant all of it.
 pub(super) fn enter(
     sandbox: Sandbox,
     endpoints: &[Endpoint],
@@ -118,41 +80,20 @@ pub(super) fn enter(
     notify::prepare();
     let mut needs = Needs::of(endpoints, pid_file);
     needs.sends_to_names |= notify::is_abstract();
-    let raised = linux::raise(&needs);
-    if !raised.stands.is_empty() {
-        log::info!("sandbox: {}", raised.stands.join("; "));
+    let restrictions = linux::restrict(&needs);
+    if !restrictions.applied.is_empty() {
+        log::info!("sandbox: {}", restrictions.applied.join("; "));
     }
-    if raised.missing.is_empty() {
+    if restrictions.missing.is_empty() {
         return Ok(());
     }
-    let missing = raised.missing.join("; ");
+    let missing = restrictions.missing.join("; ");
     if sandbox == Sandbox::Require {
         let text = format!(
-            "--sandbox=require: the sandbox is not complete: {missing}; plain --sandbox serves with what there is"
+            "--sandbox=require: the sandbox is not complete: {missing}; use plain --sandbox to serve with what there is"
         );
         return Err(CliError::new(CliErrorKind::System, text));
     }
     log::warn!("the sandbox is not complete: {missing}; --sandbox=require would refuse to start");
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_needs_the_directories_of_its_files_and_nothing_for_the_rest() {
-        let endpoint = |text: &str| {
-            let address: crate::net::Address = text.parse().unwrap();
-            address.resolve().unwrap().remove(0)
-        };
-        let plain = ["127.0.0.1:0", "udp://127.0.0.1:0", "unix://@name"].map(endpoint);
-        assert_eq!(Needs::of(&plain, None), Needs::default());
-        let files = ["unix:///run/a", "unixgram:///tmp/b"].map(endpoint);
-        let needs = Needs {
-            directories: [".", "/run", "/tmp"].map(PathBuf::from).to_vec(),
-            sends_to_names: true,
-        };
-        assert_eq!(Needs::of(&files, Some(Path::new("pid"))), needs);
-    }
 }

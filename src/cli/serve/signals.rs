@@ -1,6 +1,4 @@
-//! The signals, and how the loop hears of them.
-//!
-//! What may live in this file: which signals there are, and that one has come. What may not: what is done then.
+//! The signals of a server, and how they wake the event loop.
 
 use super::errors;
 use crate::cli::error::CliError;
@@ -12,24 +10,24 @@ use signal_hook::iterator::exfiltrator::WithRawSiginfo;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The signals that the server looks after. SIGPIPE is not among them: Rust ignores it, and a write says EPIPE.
+/// The signals that the server handles. SIGPIPE is not among them: Rust ignores it, and a write returns EPIPE.
 const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP];
 
-/// Signals with their siginfo are counted one by one, where plain flags would melt two of a kind into one: the second
-/// SIGTERM must not be lost because it came right behind the first.
+/// Registers handlers that queue each signal with its siginfo. Plain flags would merge two of a kind, and the second SIGTERM
+/// must not be lost because it came right after the first.
 pub(super) fn signals() -> Result<SignalsInfo<WithRawSiginfo>, CliError> {
     SignalsInfo::new(SIGNALS).map_err(|error| errors::system("no signal handlers", &error))
 }
 
-/// Lets the signals through, once every handler is there: one that came while the parent's mask blocked it is handled now.
+/// Unblocks the signals once every handler is registered. A signal that came while the inherited mask blocked it is handled
+/// now.
 pub(super) fn listen() {
     process::unblock_signals();
     process::block_terminal_stop();
 }
 
-/// Rings when a signal has come, in two ways. A pipe ends the wait of the loop; but in the kernel's list of those who are
-/// ready it may stand behind thousands, a turn's worth at a time. So there is a flag beside it, to be looked at after every
-/// turn.
+/// Reports a signal in two ways. A pipe in the interest list ends epoll_wait; but in the ready list it may stand behind
+/// thousands of sockets. So there is a flag as well, which is checked after every turn.
 pub(super) struct Signals {
     signals: SignalsInfo<WithRawSiginfo>,
     flag: Arc<AtomicBool>,
@@ -39,8 +37,8 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn register() -> Result<Self, CliError> {
         let system = |error| errors::system("no signal handlers", &error);
-        // The actions of a signal run in the order of their registration, so that by the time the signals rings, the signal
-        // is there to be taken.
+        // The actions of a signal run in the order of their registration, so by the time the flag and the pipe report it,
+        // the signal is in the queue.
         let signals = signals()?;
         let flag = Arc::new(AtomicBool::new(false));
         for signal in SIGNALS {
@@ -55,6 +53,7 @@ impl Signals {
         })
     }
 
+    /// Adds the pipe to the interest list of the server.
     pub(super) fn watch_with(&mut self, server: &Server) -> Result<(), CliError> {
         server
             .watch(&mut self.pipe)
@@ -67,9 +66,9 @@ impl Signals {
         self.flag.load(Ordering::Relaxed)
     }
 
-    /// The signals that have come.
+    /// Takes the signals that have come.
     pub(super) fn take(&mut self) -> impl Iterator<Item = i32> {
-        self.flag.store(false, Ordering::Relaxed); // first, so that one that comes meanwhile is not missed
+        self.flag.store(false, Ordering::Relaxed); // first, so a signal that comes meanwhile is not missed
         self.pipe.pending().for_each(drop);
         self.signals.pending().map(|signal| signal.si_signo)
     }

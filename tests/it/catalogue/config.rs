@@ -106,7 +106,7 @@ fn g1_without_ipv6_its_addresses_are_refused_and_a_wildcard_means_ipv4() {
 fn g2_more_connections_than_fit_are_a_warning_or_with_strict_a_refusal() {
     let asked = ["--max-connections", "4M"]; // more descriptors than Linux gives to anybody by default
     let server = Serve::start(&[TCP], &asked);
-    server.says("--max-connections 4,000,000 is more than fits");
+    server.says("--max-connections 4,000,000 is too much");
     server.says("holds up to");
     server.connect().is_echoed(b"served all the same");
     let refused = ended(program().args(["serve", TCP, "--strict"]).args(asked));
@@ -114,7 +114,7 @@ fn g2_more_connections_than_fit_are_a_warning_or_with_strict_a_refusal() {
         71,
         &[
             "--max-connections 4,000,000",
-            "there is room for",
+            "the limits allow",
             "LimitNOFILE=",
         ],
     );

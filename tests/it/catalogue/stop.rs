@@ -307,7 +307,7 @@ fn s5_the_blocking_models_ignore_sigusr2_and_say_so() {
     for model in ["threads", "iterative"] {
         let server = Serve::start(&[TCP], &["--model", model]);
         server.signal(Signal::SIGUSR2);
-        server.says("SIGUSR2 hands over with --model reactor alone");
+        server.says("SIGUSR2 is ignored: only --model reactor hands over");
         server.connect().is_echoed(b"still here");
     }
 }

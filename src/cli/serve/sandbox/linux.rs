@@ -1,20 +1,20 @@
-//! The two linux: [`files`] by Landlock, then [`calls`] by seccomp, whose list has none of Landlock's own calls.
+//! The restrictions of Linux: first Landlock, then seccomp, whose list has none of Landlock's own system calls.
 //!
-//! Either would do much of the other's work. They fail differently, though: Landlock knows what a path is, and is as old
-//! as Linux 5.13, its rules for TCP and signals as 6.7 and 6.12; seccomp knows numbers alone, and is everywhere.
+//! Each covers much of the other. Landlock knows paths, and needs Linux 5.13, for TCP 6.7 and for signals 6.12; seccomp
+//! knows only numbers of system calls, and is in every kernel.
 
 mod landlock;
 mod seccomp;
 
-use super::{Needs, Raised};
+use super::needs::{Needs, Restrictions};
 
-/// Raises both. What one is refused does not keep the other from being raised.
-pub(super) fn raise(needs: &Needs) -> Raised {
-    let mut raised = Raised::default();
-    landlock::raise(needs, &mut raised);
-    match seccomp::raise(needs) {
-        Ok(stands) => raised.stands.push(stands),
-        Err(missing) => raised.missing.push(missing),
+/// Applies both. If the kernel refuses one of them, the other is still applied.
+pub(super) fn restrict(needs: &Needs) -> Restrictions {
+    let mut restrictions = Restrictions::default();
+    landlock::restrict(needs, &mut restrictions);
+    match seccomp::restrict(needs) {
+        Ok(applied) => restrictions.applied.push(applied),
+        Err(missing) => restrictions.missing.push(missing),
     }
-    raised
+    restrictions
 }

@@ -1,10 +1,10 @@
-//! No file, no TCP port, no signal to others: Landlock (landlock(7)).
+//! Landlock (landlock(7)): no file, no TCP port, no signal to other processes.
 //!
 //! A right that is handled and not granted is refused from now on, with EACCES or EPERM; descriptors that are open stay
-//! as they are, which is why the log and the file of `--stats-json` need nothing here. What is granted is the removal of
-//! files in the directories of our own (sockets, the pid), and no more: neither to read there nor to make anything.
+//! as they are, which is why the log and the file of `--stats-json` need nothing here. The one right
+//! that is granted is to remove files in the directories of the own socket files and of `--pid-file`.
 
-use super::{Needs, Raised};
+use super::super::needs::{Needs, Restrictions};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd,
     RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
@@ -14,16 +14,17 @@ use landlock::{
 /// The rules as Linux 6.12 knows them. Later versions have more; each is to be tried before it is asked for.
 const WANTED: ABI = ABI::V6;
 
-pub(super) fn raise(needs: &Needs, raised: &mut Raised) {
-    match restrict(needs) {
-        Ok(status) => judge(&status, raised),
-        Err(error) => raised
+/// Refuses the process files, TCP ports and signals.
+pub(super) fn restrict(needs: &Needs, restrictions: &mut Restrictions) {
+    match enforce(needs) {
+        Ok(status) => describe(&status, restrictions),
+        Err(error) => restrictions
             .missing
             .push(format!("Landlock was refused: {error}")),
     }
 }
 
-fn restrict(needs: &Needs) -> Result<RestrictionStatus, RulesetError> {
+fn enforce(needs: &Needs) -> Result<RestrictionStatus, RulesetError> {
     // A datagram to an abstract name counts as a connection to it.
     let scopes = match needs.sends_to_names {
         true => BitFlags::from(Scope::Signal),
@@ -35,7 +36,7 @@ fn restrict(needs: &Needs) -> Result<RestrictionStatus, RulesetError> {
         .scope(scopes)?
         .create()?;
     for directory in &needs.directories {
-        // A directory that is gone has no file of ours to remove.
+        // A directory that is gone has no file to remove.
         if let Ok(opened) = PathFd::new(directory) {
             rules = rules.add_rule(PathBeneath::new(opened, AccessFs::RemoveFile))?;
         }
@@ -43,7 +44,7 @@ fn restrict(needs: &Needs) -> Result<RestrictionStatus, RulesetError> {
     rules.restrict_self()
 }
 
-fn judge(status: &RestrictionStatus, raised: &mut Raised) {
+fn describe(status: &RestrictionStatus, restrictions: &mut Restrictions) {
     let stands = match status.landlock {
         LandlockStatus::NotEnabled => "Landlock is switched off in this kernel (lsm=)".to_owned(),
         LandlockStatus::NotImplemented => "this kernel has no Landlock (Linux 5.13)".to_owned(),
@@ -52,19 +53,19 @@ fn judge(status: &RestrictionStatus, raised: &mut Raised) {
         }
     };
     match status.ruleset {
-        RulesetStatus::FullyEnforced => raised
-            .stands
+        RulesetStatus::FullyEnforced => restrictions
+            .applied
             .push(format!("no files, no TCP but what is open ({stands})")),
         RulesetStatus::PartiallyEnforced => {
-            raised.missing.push(format!(
+            restrictions.missing.push(format!(
                 "{stands} is too old for some of the rules (all take ABI {}, Linux 6.12)",
                 WANTED as i32
             ));
-            raised
-                .stands
+            restrictions
+                .applied
                 .push("files and TCP as far as it goes".to_owned());
         }
-        RulesetStatus::NotEnforced => raised.missing.push(stands),
+        RulesetStatus::NotEnforced => restrictions.missing.push(stands),
     }
 }
 
@@ -76,10 +77,10 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::thread;
 
-    /// Rules are a thread's own, so a test can give itself some and take them to the grave.
+    /// The rules hold for one thread, so the thread of a test can restrict itself.
     #[test]
-    fn behind_the_fence_are_no_files_and_no_ports_but_what_was_open() {
-        let directory = std::env::temp_dir().join(format!("echo-fence-{}", std::process::id()));
+    fn a_restricted_thread_has_no_files_and_no_ports_but_open_ones() {
+        let directory = std::env::temp_dir().join(format!("echo-landlock-{}", std::process::id()));
         fs::create_dir(&directory).unwrap();
         let ours = directory.join("ours");
         let mut report = File::create(directory.join("report")).unwrap();
@@ -90,10 +91,10 @@ mod tests {
             ..Needs::default()
         };
         let behind = thread::spawn(move || {
-            let mut raised = Raised::default();
-            raise(&needs, &mut raised);
-            if !raised.missing.is_empty() {
-                return println!("skipped: {}", raised.missing[0]);
+            let mut restrictions = Restrictions::default();
+            restrict(&needs, &mut restrictions);
+            if !restrictions.missing.is_empty() {
+                return println!("skipped: {}", restrictions.missing[0]);
             }
             let denied = |result: std::io::Result<()>| {
                 assert_eq!(result.unwrap_err().kind(), ErrorKind::PermissionDenied);

@@ -1,17 +1,16 @@
-//! The system calls of a server that serves, and death by SIGSYS for any other: seccomp(2).
+//! seccomp(2): a list of the system calls of a running server; any other kills the process by SIGSYS.
 //!
-//! The list was read off strace, which watched every server that the integration tests start, from the line that says
-//! where it listens to its end; and then shortened by asking of each call who makes it. The tests run on it, too
-//! (`scripts/check`), so a call that the server learns and the list does not is a server that dies in a test.
+//! The list comes from strace of all servers that the integration tests start, from the announcement of their addresses to
+//! their end, less the calls whose origin was not needed. The tests run under the list, too (`scripts/check`): a server with
+//! a new call that is missing here dies in a test.
 //!
-//! Most calls are allowed whatever their arguments are. That is not for want of zeal: of such calls the kernel keeps a
-//! bitmap (since Linux 5.11), so that the calls of an echo are let through without a look at the program. Conditions are for
-//! calls that are rare and could do harm.
+//! Most calls are allowed with any arguments. For those the kernel keeps a bitmap (since Linux 5.11), so the calls of an
+//! echo pass without running the filter. Conditions are for calls that are rare and could do harm.
 //!
-//! Death is the answer rather than an error, since a server that makes a call which it never makes is no longer ours,
-//! and must not get a second try. [`REFUSED`] has the exceptions.
+//! A violation kills the process (SECCOMP_RET_KILL_PROCESS): an unexpected system call means that it may be compromised.
+//! [`REFUSED`] has the exceptions.
 
-use super::Needs;
+use super::super::needs::Needs;
 use libc::{self, c_long};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -19,7 +18,7 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
-/// The loop itself: who is ready, who is new, in, out, and the end of one.
+/// The loop: waiting, accepting, reading, writing and closing.
 const ECHO: &[c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_epoll_wait,
@@ -32,8 +31,8 @@ const ECHO: &[c_long] = &[
     libc::SYS_shutdown,
 ];
 
-/// Options of a connection (NODELAY where it is not inherited, the reset of one that is given up), its peer's name for
-/// the log, and datagrams with the address that was asked (IP_PKTINFO).
+/// Options of a connection (TCP_NODELAY, SO_LINGER for a reset), the peer's address for the log, and datagrams with their
+/// destination address (IP_PKTINFO).
 const SOCKETS: &[c_long] = &[
     libc::SYS_setsockopt,
     libc::SYS_getsockopt,
@@ -43,9 +42,9 @@ const SOCKETS: &[c_long] = &[
     libc::SYS_sendmsg,
 ];
 
-/// The log asks whether there is room for a line, and writes it; the waker of the loop is an eventfd that is written and
-/// read; the report reserves its space, and cuts its file to its length.
-const WORDS: &[c_long] = &[
+/// The log polls for room and writes a line; the waker of the loop is an eventfd; the report reserves space and truncates
+/// its file.
+const OUTPUT: &[c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
     libc::SYS_ppoll,
@@ -59,15 +58,14 @@ const WORDS: &[c_long] = &[
 /// Signals: the way back from a handler, and a wait that goes on after a stop (SIGSTOP, then SIGCONT).
 const SIGNALS: &[c_long] = &[libc::SYS_rt_sigreturn, libc::SYS_restart_syscall];
 
-/// Time comes from the vDSO and takes no call, but for machines whose clock the vDSO cannot read; and a hash table
-/// wants a seed.
+/// Time comes from the vDSO without a call, except on machines whose clock it cannot read; a hash table needs a seed.
 const SMALL: &[c_long] = &[
     libc::SYS_clock_gettime,
     libc::SYS_getrandom,
     libc::SYS_futex, // a lock that is contended; with one thread none is
 ];
 
-/// Memory for slots and tails, given and taken back. New memory may be anything but executable: see [`conditions`].
+/// Memory for slots and write buffers. New memory must not be executable: see [`conditions`].
 const MEMORY: &[c_long] = &[
     libc::SYS_brk,
     libc::SYS_munmap,
@@ -75,8 +73,8 @@ const MEMORY: &[c_long] = &[
     libc::SYS_madvise,
 ];
 
-/// The end: std takes down the main thread's signal stack; and `abort`, should it come to that, blocks signals, restores
-/// the default of SIGABRT and raises it.
+/// The end of the process: std frees the signal stack of the main thread; `abort` blocks signals, restores the default of
+/// SIGABRT and raises it.
 const END: &[c_long] = &[
     libc::SYS_exit,
     libc::SYS_exit_group,
@@ -87,7 +85,7 @@ const END: &[c_long] = &[
     libc::SYS_gettid,
 ];
 
-/// The socket's file and that of `--pid-file` are removed at the end, if they are still ours.
+/// Socket files and that of `--pid-file` are removed at the end, if they are still those of this process.
 const OWN_FILES: &[c_long] = &[
     libc::SYS_statx,
     libc::SYS_pread64,
@@ -98,8 +96,8 @@ const OWN_FILES: &[c_long] = &[
     libc::SYS_unlinkat,
 ];
 
-/// Refused with EPERM, and survived: what std asks for to print the backtrace of a panic (its own file, the list of its
-/// mappings). A panic is a mistake of ours that ends the process in any case, and its message must not be lost.
+/// Calls that fail with EPERM instead of killing: std makes them to print the backtrace of a panic (its own file, the list
+/// of its mappings). A panic ends the process in any case, and its message must not be lost.
 const REFUSED: &[c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_open,
@@ -110,7 +108,7 @@ const REFUSED: &[c_long] = &[
     libc::SYS_getcwd,
 ];
 
-/// Calls that are on the list with such arguments alone.
+/// Calls that are allowed with certain arguments only.
 fn conditions() -> Result<Vec<(c_long, SeccompRule)>, seccompiler::BackendError> {
     let rule = |argument: u8, operator: SeccompCmpOp, value: u64| {
         let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
@@ -118,7 +116,7 @@ fn conditions() -> Result<Vec<(c_long, SeccompRule)>, seccompiler::BackendError>
     };
     let executable = libc::PROT_EXEC as u64;
     let mut conditions = vec![
-        // Memory that can be written and then run is what an attacker wants first.
+        // Memory that is writable and executable is what an exploit needs first.
         (
             libc::SYS_mmap,
             rule(2, SeccompCmpOp::MaskedEq(executable), 0)?,
@@ -127,48 +125,48 @@ fn conditions() -> Result<Vec<(c_long, SeccompRule)>, seccompiler::BackendError>
             libc::SYS_mprotect,
             rule(2, SeccompCmpOp::MaskedEq(executable), 0)?,
         ),
-        // `abort` kills its own thread by this; nobody else can be meant by SIGABRT for long.
+        // `abort` sends SIGABRT to its own thread.
         (
             libc::SYS_tgkill,
             rule(2, SeccompCmpOp::Eq, libc::SIGABRT as u64)?,
         ),
     ];
     if cfg!(debug_assertions) {
-        // std looks, in debug builds, whether what it closes is open.
+        // Debug builds of std check whether the descriptor to close is open.
         let looks = rule(1, SeccompCmpOp::Eq, libc::F_GETFD as u64)?;
         conditions.push((libc::SYS_fcntl, looks));
     }
     Ok(conditions)
 }
 
-/// What is on the list of this server.
+/// The calls that this server may make with any arguments.
 fn allowed(needs: &Needs) -> Vec<c_long> {
-    let mut groups = vec![ECHO, SOCKETS, WORDS, SIGNALS, SMALL, MEMORY, END];
+    let mut groups = vec![ECHO, SOCKETS, OUTPUT, SIGNALS, SMALL, MEMORY, END];
     if !needs.directories.is_empty() {
         groups.push(OWN_FILES);
     }
     groups.concat()
 }
 
-/// Two programs, since each knows but two answers. The kernel runs both, and the stricter answer counts: a refused call is
-/// allowed by the one and refused by the other.
+/// Two filters, since a filter of seccompiler has only two actions. The kernel runs both and takes the stricter result: a
+/// refused call is allowed by the one and fails by the other.
 fn programs(needs: &Needs) -> Result<([BpfProgram; 2], usize), seccompiler::BackendError> {
     let processor: TargetArch = std::env::consts::ARCH.try_into()?;
-    let whatever = |calls: &[c_long]| -> BTreeMap<i64, Vec<SeccompRule>> {
+    let any_arguments = |calls: &[c_long]| -> BTreeMap<i64, Vec<SeccompRule>> {
         calls.iter().map(|&call| (call, Vec::new())).collect()
     };
     let refused = SeccompFilter::new(
-        whatever(REFUSED),
+        any_arguments(REFUSED),
         SeccompAction::Allow,
         SeccompAction::Errno(libc::EPERM as u32),
         processor,
     )?;
-    let mut list = whatever(&allowed(needs));
+    let mut list = any_arguments(&allowed(needs));
     for (call, rule) in conditions()? {
         list.entry(call).or_default().push(rule);
     }
     let count = list.len();
-    list.extend(whatever(REFUSED));
+    list.extend(any_arguments(REFUSED));
     let list = SeccompFilter::new(
         list,
         SeccompAction::KillProcess,
@@ -178,8 +176,8 @@ fn programs(needs: &Needs) -> Result<([BpfProgram; 2], usize), seccompiler::Back
     Ok(([refused.try_into()?, list.try_into()?], count))
 }
 
-/// Applies the list. seccompiler sets no_new_privs before, without which the kernel refuses it.
-pub(super) fn raise(needs: &Needs) -> Result<String, String> {
+/// Applies the list. seccompiler sets no_new_privs first, without which the kernel refuses a filter.
+pub(super) fn restrict(needs: &Needs) -> Result<String, String> {
     let refused = |error: &dyn std::fmt::Display| format!("seccomp was refused: {error}");
     let (programs, count) = programs(needs).map_err(|error| refused(&error))?;
     for program in &programs {
@@ -208,9 +206,9 @@ mod tests {
         assert_eq!(calls.len(), count);
     }
 
-    /// Filters are a thread's own, so a test can give itself one and take it to the grave.
+    /// A filter holds for one thread, so the thread of a test can restrict itself.
     #[test]
-    fn what_is_refused_is_survived() {
+    fn a_refused_call_fails_and_does_not_kill() {
         let refused = thread::spawn(|| {
             let (programs, _) = programs(&Needs::default()).unwrap();
             apply_filter(&programs[0]).unwrap();
