@@ -1,49 +1,52 @@
-//! The counters: plain counters that must balance.
+//! Counters of a server, the reasons for which connections and datagrams end, and the equations that hold between them.
 //!
 //! ```text
-//! accepted  = live + closed (each with a reason)
-//! bytes in  = bytes out + unsent + discarded
-//! datagrams in = datagrams out + dropped (each with a reason)
+//! accepted     = open + closed            each close has one CloseReason
+//! bytes in     = bytes out + unsent + discarded
+//! datagrams in = datagrams out + dropped  each drop has one DropReason
 //! ```
 //!
-//! Plain integers, since one thread counts: an atomic would pay for a second one that is not there. The threads of the
-//! blocking model keep one counters each, and [`Stats::merge`] adds them up. What may live in this file: counters, reasons,
-//! and their names. What may not: deciding anything by them.
+//! [`Stats::check_invariants`] checks the three; every test of the server calls it.
+//!
+//! The counters are plain integers: the event loop is one thread, and an atomic add costs more than the rest of the
+//! bookkeeping of an echo. Each thread of the blocking models has counters of its own, which [`Stats::merge`] adds up.
+//!
+//! This module holds counters, reasons and their names. It takes no decision, and imports nothing of this crate.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-/// Why a connection ended. Every one ends with exactly one of these.
+/// Reason for which a connection was closed. Every close is counted under exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The peer said FIN, and everything that it had sent was echoed.
+    /// The peer sent FIN, and everything that it had sent before was echoed.
     PeerClosed,
-    /// The peer reset it, or was gone when we wrote (`ECONNRESET`, `EPIPE`).
+    /// The peer sent RST, or the connection was already gone at a write (`ECONNRESET`, `EPIPE`).
     Reset,
-    /// The kernel gave up on the peer: keepalive or retransmission (`ETIMEDOUT`).
+    /// Keepalive probes or retransmissions were not acknowledged in time (`ETIMEDOUT`).
     PeerTimeout,
-    /// Somebody on this machine killed the socket (`ECONNABORTED`: `ss -K`).
+    /// The socket was aborted on this machine, as `ss -K` does (`ECONNABORTED`).
     ConnectionAborted,
-    /// Nothing came for the idle timeout, and nothing was unsent.
+    /// Nothing arrived for `idle_timeout`, and nothing was unsent.
     Idle,
-    /// The peer took nothing of what it was unsent for the write-stall timeout.
+    /// The peer took none of the unsent bytes for `write_stall_timeout`.
     WriteStall,
-    /// We were stopping, and said goodbye in order: all that was read had been echoed.
+    /// The server shut down and closed the connection in order: everything read had been echoed, then FIN was sent.
     ShutDown,
-    /// We were stopping, and the time to do it in order was over.
+    /// The server shut down, and `drain_timeout` ended before the connection could be closed in order.
     Aborted,
-    /// There was no memory for what it was unsent.
+    /// There was no memory to store its unsent bytes.
     OutOfMemory,
-    /// The event queue would not have it (`ENOSPC`, `ENOMEM` of `epoll_ctl`).
+    /// It could not be added to the interest list (`ENOSPC` or `ENOMEM` of epoll_ctl(2)).
     RegisterFailed,
-    /// Any other error of its socket.
+    /// Its socket failed with any other error.
     Error,
 }
 
 impl CloseReason {
-    /// Every reason, in the order of the counters.
+    /// All reasons, in the order in which reports print them.
     pub const ALL: &'static [Self] = &[
         Self::PeerClosed,
         Self::Reset,
@@ -58,7 +61,7 @@ impl CloseReason {
         Self::Error,
     ];
 
-    /// Its name in the counters: stable, for machines too.
+    /// Returns the stable name of the reason in reports and JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -78,7 +81,7 @@ impl CloseReason {
 }
 
 impl From<&io::Error> for CloseReason {
-    /// What an error of a connection's own socket says of its end.
+    /// Classifies an error that a connection's own socket returned.
     fn from(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Reset,
@@ -90,26 +93,26 @@ impl From<&io::Error> for CloseReason {
     }
 }
 
-/// Why a connection was taken from the queue and reset at once. Those were never connections of ours: the counters counts
-/// them apart, and they are in neither `accepted` nor `closed`.
+/// Reason for which a new connection was taken from the accept queue and reset at once. A rejected connection is counted
+/// neither in `accepted` nor in `closed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RejectReason {
-    /// As many connections are open as may be, and new connections are not to wait.
+    /// `connections_max` connections are open, and `overload` is [`Reject`](crate::limits::OverloadPolicy::Reject).
     Limit,
-    /// Its prefix holds as many connections as one prefix may.
+    /// Its address prefix holds `connections_per_prefix` connections already.
     Prefix,
-    /// Its address is on the deny-list, or not on the allow-list.
+    /// Its address is on the deny list, or not on the allow list.
     Denied,
-    /// It was still in the accept queue when the server's time for stopping was over.
+    /// It was still in the accept queue when `drain_timeout` ended.
     Stopping,
 }
 
 impl RejectReason {
-    /// Every reason, in the order of the counters.
+    /// All reasons, in the order in which reports print them.
     pub const ALL: &'static [Self] = &[Self::Limit, Self::Prefix, Self::Denied, Self::Stopping];
 
-    /// Its name in the counters: stable, for machines too.
+    /// Returns the stable name of the reason in reports and JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -120,7 +123,7 @@ impl RejectReason {
         }
     }
 
-    /// The reason in words, with the limit or list that decides it.
+    /// Describes the reason in words, with the limit or list that decides it.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -134,46 +137,47 @@ impl RejectReason {
     }
 }
 
-/// Why a datagram was not answered.
+/// Reason for which a datagram was not echoed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// Its source port belongs to a service (below 1024, or NFS's 2049) or cannot exist (0): an answer may start a loop.
+    /// Its source port belongs to a service (below 1024, or NFS's 2049) or is 0: an answer might start a loop.
     ServicePort,
-    /// Its source is one of our own sockets, by its port or by its Unix name: we would talk to ourselves for ever.
+    /// Its source is a socket of this server, by port or by Unix name: an answer would start a loop.
     OwnPort,
-    /// Its source is no single host: multicast, broadcast or unspecified.
+    /// Its source is no single host: a multicast, broadcast or unspecified address.
     NoHost,
-    /// It was sent to a broadcast or multicast address, and RFC 1122 lets no answer leave from one.
+    /// Its destination was a broadcast or multicast address, which must not be a source address (RFC 1122, 3.2.1.3).
     Group,
-    /// The address that it was sent to is unknown (its control messages were cut off): an answer from another one would
-    /// be thrown away by its sender.
+    /// Its destination is unknown since its control messages were truncated: an answer from another address would be
+    /// discarded by the sender.
     NoDestination,
-    /// Its sender is a process of another user, neither root nor this server's own (Unix sockets only): its name might
-    /// lead to a socket that only this server may write to.
+    /// Its sender runs as another user, neither root nor this server's own (Unix sockets only): the name to answer to
+    /// might lead to a socket that only this server may write to.
     ForeignSender,
-    /// Its source is on the deny-list, or not on the allow-list.
+    /// Its source is on the deny list, or not on the allow list.
     Denied,
-    /// Its source has had its share of answers for now.
+    /// Its source has used up `datagrams_per_source`.
     SourceRate,
-    /// All sources together have had theirs.
+    /// All sources together have used up `datagrams_total`.
     TotalRate,
-    /// Its source has sent thousands without a pause, of which one is not answered: it might be another echo server.
+    /// Its source has sent thousands of datagrams without a pause, as another echo server would; one of them is dropped
+    /// to end a possible loop.
     Loop,
     /// Its sender has no address to answer to (Unix sockets only).
     Unnamed,
-    /// It was longer than we have room for (Unix sockets only), so that its echo would have been cut.
+    /// It was longer than the read buffer, so that its echo would have been truncated (Unix sockets only).
     TooLong,
-    /// The socket's send buffer was full. A datagram is not worth waiting for.
+    /// The socket's send buffer was full. Datagrams are not queued for a later attempt.
     WouldBlock,
-    /// It was still queued when the server's time for stopping was over.
+    /// It was still in the receive buffer when `drain_timeout` ended.
     Stopping,
-    /// Sending failed in any other way.
+    /// Sending the answer failed with any other error.
     Error,
 }
 
 impl DropReason {
-    /// Every reason, in the order of the counters.
+    /// All reasons, in the order in which reports print them.
     pub const ALL: &'static [Self] = &[
         Self::ServicePort,
         Self::OwnPort,
@@ -192,7 +196,7 @@ impl DropReason {
         Self::Error,
     ];
 
-    /// Its name in the counters: stable, for machines too.
+    /// Returns the stable name of the reason in reports and JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -215,71 +219,70 @@ impl DropReason {
     }
 }
 
-/// What a server has done so far. All are counts since its start, but for `live` and `unsent`, which are of now, and
-/// `turn_us_max`, which is a time.
+/// Counters of one server since its start. `connections_open` and `unsent_bytes` are gauges: they tell of now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Connections accepted.
+    /// Connections accepted; rejected ones are not among them.
     pub accepted: u64,
-    /// Connections open now.
+    /// Connections that are open now.
     pub connections_open: u64,
-    /// The most connections that were open at once.
+    /// Maximum of `connections_open`.
     pub connections_open_peak: u64,
-    /// Connections ended, by [`CloseReason`]; read them with [`Stats::closed`].
+    /// Connections closed, by [`CloseReason`]; read by [`Stats::closed`].
     closed: [u64; CloseReason::ALL.len()],
-    /// New connections who were reset at once, by [`RejectReason`]; read them with [`Stats::rejected`].
+    /// New connections that were reset at once, by [`RejectReason`]; read by [`Stats::rejected`].
     rejected: [u64; RejectReason::ALL.len()],
-    /// Calls of `accept` that failed, by errno (0 where the system gave none).
+    /// Failed calls of accept(2), by errno (0 if the error has none).
     pub accept_errors: BTreeMap<i32, u64>,
-    /// Calls that read a datagram and failed, by errno (0 where the system gave none).
+    /// Failed calls that receive a datagram, by errno (0 if the error has none).
     pub receive_errors: BTreeMap<i32, u64>,
-    /// Times that accepting was paused, by a shortage or by the connection limit.
+    /// Pauses of accepting, caused by a lack of descriptors or memory or by the connection limit.
     pub accept_pauses: u64,
-    /// Time for which accepting was paused, in all (milliseconds).
+    /// Total time for which accepting was paused (milliseconds).
     pub accept_paused_ms: u64,
     /// Bytes read from streams.
     pub bytes_in: u64,
-    /// Bytes echoed to streams.
+    /// Bytes written to streams.
     pub bytes_out: u64,
-    /// Bytes read and not yet echoed: the tails of all live connections.
+    /// Bytes read and not yet written: the content of all write buffers.
     pub unsent_bytes: u64,
-    /// The most that was unsent at once, in bytes.
+    /// Maximum of `unsent_bytes`.
     pub unsent_bytes_peak: u64,
-    /// Bytes read that were never echoed, since their connection ended first.
+    /// Bytes read and never written, since their connection was closed first.
     pub discarded: u64,
-    /// Datagrams read.
+    /// Datagrams received.
     pub datagrams_in: u64,
-    /// Datagrams answered.
+    /// Datagrams echoed.
     pub datagrams_out: u64,
-    /// Datagrams not answered, by [`DropReason`]; read them with [`Stats::dropped`].
+    /// Datagrams not echoed, by [`DropReason`]; read by [`Stats::dropped`].
     dropped: [u64; DropReason::ALL.len()],
-    /// Turns of the loop.
+    /// Turns of the event loop: calls of epoll_wait(2) with what follows them.
     pub turns: u64,
-    /// The longest turn, from the end of its wait to its own end (microseconds): for so long, somebody who was ready may
-    /// have had to wait. Turns of up to eight who are ready, and nobody else, are not looked at. Zero where there is no loop.
+    /// Longest turn, from the return of epoll_wait(2) to the last event served (microseconds): a source that becomes
+    /// ready waits at most about this long. Turns of at most eight events are not timed. Zero in the blocking models.
     pub turn_us_max: u64,
-    /// Events for a connection that was gone by then.
+    /// Stale events: their connection had been closed before they were served.
     pub stale_events: u64,
-    /// Events that turned out to be for nothing: the first read or accept would have blocked.
+    /// Spurious events: the first read or accept after them would have blocked.
     pub spurious_events: u64,
-    /// Times that a source had more to do than one turn allows, and queued up again.
+    /// Times that a source used its whole budget of a turn and was queued for the next one.
     pub budget_yields: u64,
-    /// Socket options that could not be set on a connection, which was served without.
+    /// Socket options that could not be set on a connection; it is served without them.
     pub option_errors: u64,
-    /// Log lines that were held back, since the same line had just been written.
+    /// Log lines that the rate limit suppressed.
     pub log_suppressed: u64,
 }
 
 impl Stats {
-    /// A connection was accepted.
+    /// Counts an accepted connection.
     pub(crate) fn open(&mut self) {
         self.accepted += 1;
         self.connections_open += 1;
         self.connections_open_peak = self.connections_open_peak.max(self.connections_open);
     }
 
-    /// A connection ended: `unsent` bytes of what it was unsent go with it.
+    /// Counts a closed connection, whose `unsent` bytes are discarded.
     pub(crate) fn close(&mut self, reason: CloseReason, unsent: usize) {
         self.connections_open -= 1;
         self.closed[reason as usize] += 1;
@@ -287,19 +290,19 @@ impl Stats {
         self.discarded += unsent as u64;
     }
 
-    /// A connection owes `bytes` more.
+    /// Counts `bytes` that a connection has stored in its write buffer.
     pub(crate) fn store_unsent(&mut self, bytes: usize) {
         self.unsent_bytes += bytes as u64;
         self.unsent_bytes_peak = self.unsent_bytes_peak.max(self.unsent_bytes);
     }
 
-    /// A connection paid back `bytes` of what it unsent.
+    /// Counts `bytes` that a connection has written from its write buffer.
     pub(crate) fn flush_unsent(&mut self, bytes: usize) {
         self.unsent_bytes -= bytes as u64;
         self.bytes_out += bytes as u64;
     }
 
-    /// A call of `accept` failed.
+    /// Counts a failed call of accept(2) by its errno.
     pub(crate) fn accept_error(&mut self, error: &io::Error) {
         *self
             .accept_errors
@@ -307,7 +310,7 @@ impl Stats {
             .or_default() += 1;
     }
 
-    /// A call that reads a datagram failed.
+    /// Counts a failed call that receives a datagram by its errno.
     pub(crate) fn receive_error(&mut self, error: &io::Error) {
         *self
             .receive_errors
@@ -315,56 +318,56 @@ impl Stats {
             .or_default() += 1;
     }
 
-    /// A new connection was reset at once.
+    /// Counts a new connection that was reset at once.
     pub(crate) fn reject(&mut self, why: RejectReason) {
         self.rejected[why as usize] += 1;
     }
 
-    /// A datagram was not answered.
+    /// Counts a datagram that was not echoed.
     pub(crate) fn drop_datagram(&mut self, why: DropReason) {
         self.dropped[why as usize] += 1;
     }
 
-    /// Connections that ended for this reason.
+    /// Returns the number of connections closed for this reason.
     #[must_use]
     pub fn closed(&self, reason: CloseReason) -> u64 {
         self.closed[reason as usize]
     }
 
-    /// Connections that ended, for whatever reason.
+    /// Returns the number of connections closed, for any reason.
     #[must_use]
     pub fn closed_total(&self) -> u64 {
         self.closed.iter().sum()
     }
 
-    /// New connections who were reset at once for this reason.
+    /// Returns the number of new connections reset at once for this reason.
     #[must_use]
     pub fn rejected(&self, why: RejectReason) -> u64 {
         self.rejected[why as usize]
     }
 
-    /// New connections who were reset at once, for whatever reason.
+    /// Returns the number of new connections reset at once, for any reason.
     #[must_use]
     pub fn rejected_total(&self) -> u64 {
         self.rejected.iter().sum()
     }
 
-    /// Datagrams that were not answered for this reason.
+    /// Returns the number of datagrams not echoed for this reason.
     #[must_use]
     pub fn dropped(&self, why: DropReason) -> u64 {
         self.dropped[why as usize]
     }
 
-    /// Datagrams that were not answered, for whatever reason.
+    /// Returns the number of datagrams not echoed, for any reason.
     #[must_use]
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().sum()
     }
 
-    /// Checks the three equations at the head of this page.
+    /// Checks the three equations that connect the counters (see the [module page](self)).
     ///
     /// # Errors
-    /// The equation that does not hold, with its figures.
+    /// The first equation that does not hold, with its figures.
     pub fn check_invariants(&self) -> Result<(), String> {
         let equations = [
             (
@@ -391,10 +394,10 @@ impl Stats {
         }
     }
 
-    /// Adds another counters to this one. The peaks are added too, which makes them an upper bound: two counters do not
-    /// tell whether they peaked at the same moment. Of the longest turns the longer one stays.
+    /// Adds the counters of `other` to these. Peaks are added too and become an upper bound, since the two need not have
+    /// been reached at the same moment; `turn_us_max` becomes the longer of both.
     pub fn merge(&mut self, other: &Self) {
-        // Taken apart by name, so that a counter which is added to the struct and forgotten here does not compile.
+        // Destructured without `..`, so that a counter that is forgotten here does not compile.
         let Self {
             accepted,
             connections_open,
@@ -457,9 +460,8 @@ impl Stats {
         self.log_suppressed += log_suppressed;
     }
 
-    /// The plain counters with their stable names, in the order in which people want to read them. The families
-    /// `closed`, `rejected`, `dropped`, `accept_errors` and `receive_errors` have their own accessors.
-    #[must_use]
+    /// Iterates over the scalar counters with their stable names, in the order in which reports print them. The families
+    /// `closed`, `rejected`, `dropped`, `accept_errors` and `receive_errors` have accessors of their own.
     pub fn counters(&self) -> impl ExactSizeIterator<Item = (&'static str, u64)> + use<> {
         [
             ("accepted", self.accepted),
@@ -486,32 +488,22 @@ impl Stats {
     }
 }
 
-/// One line: the counters as `name=count`, the families as `closed{reason}=count`, what is zero left out of the latter.
+/// Prints one line: counters as `name=count`, families as `closed{reason}=count` without their zeros.
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (name, count)) in self.counters().enumerate() {
-            write!(f, "{}{name}={count}", if i == 0 { "" } else { " " })?;
+        for (place, (name, count)) in self.counters().enumerate() {
+            write!(f, "{}{name}={count}", if place == 0 { "" } else { " " })?;
         }
-        for reason in CloseReason::ALL
-            .iter()
-            .copied()
-            .filter(|&reason| self.closed(reason) > 0)
-        {
-            write!(f, " closed{{{}}}={}", reason.name(), self.closed(reason))?;
-        }
-        for why in RejectReason::ALL
-            .iter()
-            .copied()
-            .filter(|&why| self.rejected(why) > 0)
-        {
-            write!(f, " rejected{{{}}}={}", why.name(), self.rejected(why))?;
-        }
-        for why in DropReason::ALL
-            .iter()
-            .copied()
-            .filter(|&why| self.dropped(why) > 0)
-        {
-            write!(f, " dropped{{{}}}={}", why.name(), self.dropped(why))?;
+        let closed = CloseReason::ALL.iter();
+        let closed = closed.map(|&reason| ("closed", reason.name(), self.closed(reason)));
+        let rejected = RejectReason::ALL.iter();
+        let rejected = rejected.map(|&why| ("rejected", why.name(), self.rejected(why)));
+        let dropped = DropReason::ALL.iter();
+        let dropped = dropped.map(|&why| ("dropped", why.name(), self.dropped(why)));
+        for (family, reason, count) in closed.chain(rejected).chain(dropped) {
+            if count > 0 {
+                write!(f, " {family}{{{reason}}}={count}")?;
+            }
         }
         for (errno, count) in &self.accept_errors {
             write!(f, " accept_errors{{{errno}}}={count}")?;
@@ -528,29 +520,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reasons_are_listed_in_the_order_of_their_places() {
-        assert!(
-            CloseReason::ALL
-                .iter()
-                .enumerate()
-                .all(|(place, &reason)| place == reason as usize)
-        );
-        assert!(
-            DropReason::ALL
-                .iter()
-                .enumerate()
-                .all(|(place, &why)| place == why as usize)
-        );
-        assert!(
-            RejectReason::ALL
-                .iter()
-                .enumerate()
-                .all(|(place, &why)| place == why as usize)
-        );
+    fn reasons_are_listed_in_the_order_of_their_discriminants() {
+        let closed = CloseReason::ALL.iter().map(|&reason| reason as usize);
+        assert!(closed.eq(0..CloseReason::ALL.len()));
+        let rejected = RejectReason::ALL.iter().map(|&why| why as usize);
+        assert!(rejected.eq(0..RejectReason::ALL.len()));
+        let dropped = DropReason::ALL.iter().map(|&why| why as usize);
+        assert!(dropped.eq(0..DropReason::ALL.len()));
     }
 
     #[test]
-    fn a_life_of_one_connection_balances_at_every_step() {
+    fn the_invariants_hold_at_every_step_of_a_connection() {
         let mut stats = Stats::default();
         stats.open();
         assert_eq!(stats.check_invariants(), Ok(()));
@@ -569,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_add_up() {
+    fn merged_counters_add_up() {
         let mut one = Stats::default();
         one.open();
         one.close(CloseReason::Idle, 0);

@@ -36,17 +36,14 @@ pub(super) fn report(
     for (name, count) in stats.counters() {
         report.insert(name.into(), json!(count));
     }
-    let closed = CloseReason::ALL
-        .iter()
-        .map(|&reason| (reason.name().to_owned(), json!(stats.closed(reason))));
+    let closed = CloseReason::ALL.iter();
+    let closed = closed.map(|&reason| (reason.name().to_owned(), json!(stats.closed(reason))));
     report.insert("closed".into(), Value::Object(closed.collect()));
-    let rejected = RejectReason::ALL
-        .iter()
-        .map(|&why| (why.name().to_owned(), json!(stats.rejected(why))));
+    let rejected = RejectReason::ALL.iter();
+    let rejected = rejected.map(|&why| (why.name().to_owned(), json!(stats.rejected(why))));
     report.insert("rejected".into(), Value::Object(rejected.collect()));
-    let dropped = DropReason::ALL
-        .iter()
-        .map(|&why| (why.name().to_owned(), json!(stats.dropped(why))));
+    let dropped = DropReason::ALL.iter();
+    let dropped = dropped.map(|&why| (why.name().to_owned(), json!(stats.dropped(why))));
     report.insert("dropped".into(), Value::Object(dropped.collect()));
     for (family, errors) in [
         ("accept_errors", &stats.accept_errors),
