@@ -1,7 +1,7 @@
-//! Parts of the path of an echo, each by itself: what they cost without a kernel.
+//! Cost of the parts of an echo, each by itself, over sockets in memory and without a kernel.
 //!
-//! `cargo bench --bench parts` measures; `cargo test --benches` and CI run each once. What may live here: one part at a
-//! time, over sockets in memory. The whole server against its blocking models is in `echo`.
+//! `cargo bench --bench parts` measures; `cargo test --benches` and CI run each once. The whole server is compared with its
+//! blocking models in `echo`.
 
 use divan::{Bencher, black_box, counter::BytesCount};
 use echo_reactor::Stats;
@@ -20,7 +20,7 @@ fn main() {
     divan::main();
 }
 
-/// A peer in memory: it has one message to read, and takes all that is written, or half of it.
+/// A socket in memory: it has one message to read, and takes at most `takes_bytes` of each write.
 struct Memory {
     unread_bytes: usize,
     takes_bytes: usize,
@@ -182,11 +182,11 @@ fn reactor(sources: usize, silent: bool) -> Reactor<NullSource, AllReady> {
     });
     let class = reactor.timeout_class(Some(Duration::from_secs(60)));
     for _ in 0..sources {
-        let want = Registration {
+        let registration = Registration {
             interest: Interest::Read,
             class,
         };
-        assert!(reactor.add(NullSource, want).is_ok());
+        assert!(reactor.add(NullSource, registration).is_ok());
     }
     reactor
 }
@@ -245,11 +245,11 @@ fn key_is_looked_up(bencher: Bencher<'_, '_>) {
 fn slot_is_taken_and_freed(bencher: Bencher<'_, '_>) {
     let mut reactor = reactor(1_000, true);
     bencher.bench_local(|| {
-        let want = Registration {
+        let registration = Registration {
             interest: Interest::Read,
             class: TimeoutClass::NEVER,
         };
-        if let Ok(key) = reactor.add(NullSource, want) {
+        if let Ok(key) = reactor.add(NullSource, registration) {
             black_box(reactor.close(key));
         }
     });

@@ -1,172 +1,112 @@
-//! The reactor: it knows who is ready, in what order they take their turns, and whose time is over.
+//! The reactor: which source is ready, in which order ready sources are served, and when their timeouts expire.
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
 //! ```text
-//!            add, registration, again, close                      wait                     next_event
-//!   caller ───────────────────────────▶ slots  ◀── epoll ───────▶ run queue ──────────────────────▶ caller
-//!                                     (pages)        tokens        (keys)     Ready(key), Expired(key), ...
+//!            add, set_registration, requeue, close            wait (epoll_wait)               next_event
+//!   caller ─────────────────────────────────▶ slots  ◀── epoll ───────▶ run queue ──────────────────────▶ caller
+//!                                            (pages)       tokens         (keys)    Ready, Expired, Alarm
 //! ```
 //!
-//! It is pulled, not called back: [`Reactor::wait`] asks the kernel once, and [`Reactor::next_event`] hands out what there
-//! is to do, one thing at a time, until the turn is over. In between the caller is free to look at its sources, close
-//! them, and add new ones; nothing is borrowed across.
+//! [`Reactor::add`] puts a source into the **interest list** of an epoll instance (epoll(7)); the kernel moves it to the
+//! **ready list** when it becomes ready. [`Reactor::wait`] takes events from the ready list once a turn, and
+//! [`Reactor::next_event`] returns them one by one. The loop is pulled: nothing is borrowed between two calls, so that the
+//! caller may read, close and add sources in between.
 //!
-//! **The contract of an edge.** The kernel says once that a source has become ready, and then no more. So whoever gets
-//! [`Event::Ready`] does one of three things: goes on until the source would block; or says [`Reactor::requeue`], to be
-//! handed the same readiness in the next turn; or changes what it wants, with [`Reactor::set_registration`], upon which the kernel
-//! looks anew and reports what is ready then. Whoever does none of these will wait for ever.
+//! **Edge-triggered events.** The kernel reports a source when it *becomes* ready, not while it *is* ready. A source that
+//! is left before a read or accept would block (`EAGAIN`) stays silent: bytes left behind are not reported again. A later
+//! byte does raise a new edge, upon which the old ones are read as well; but a peer that waits for its echo sends none. So
+//! the caller answers [`Event::Ready`] in one of two ways: it goes on until the source would block, or it calls
+//! [`Reactor::requeue`], and receives the same readiness in the next turn. [`Reactor::set_registration`] is no third way:
+//! it makes the kernel report present readiness (EPOLL_CTL_MOD) only if the interest changes.
 //!
-//! What may live in this room: keys, readiness, turns, timeouts. What may not: bytes, connections, addresses, or any
-//! opinion on who deserves to be served. It imports nothing of ours.
+//! Events are hints. A **spurious event** finds nothing to read; a **stale event** names a source that was closed earlier
+//! in the same batch, and [`Reactor::begin_event`] discards it. The run queue prevents **starvation**: each source is
+//! served once a turn, in the order in which it became ready.
 //!
-//! In reading order: this page, `event`, `key`, `paged_slab`, `timeouts`, `epoll`, `outer_loop`; and `timer`, which the load
-//! generator needs and outer loops.
+//! In reading order: this page and `epoll`, which together are the path of an event; `event`, `selector`, `key`, `sources`;
+//! `slot`, `paged_slab`, `timeouts`, `horizon`, `time`; `embedding`, `outer_loop`, `waker`, `timer`.
+//!
+//! This module holds keys, readiness, turns and timeouts; no bytes, connections or addresses. It imports nothing of this
+//! crate, and only it and `net` name mio.
+//!
+//! Optimiser notes: `begin_event_after_pause` is `#[cold]`, and `begin_event` finds the slot twice, so that the common case
+//! stays short; where nothing has happened in between, the compiler keeps the first result.
 
+mod embedding;
 mod epoll;
 mod event;
+mod horizon;
 mod key;
 mod outer_loop;
 mod paged_slab;
+mod selector;
+mod slot;
+mod sources;
+mod time;
 mod timeouts;
 #[cfg(feature = "timerfd")]
 mod timer;
+mod waker;
 
-pub use epoll::{Epoll, Waker};
-pub use event::{Event, Interest, Readiness, Registration, Selector, Source};
+pub use epoll::Epoll;
+pub use event::{Event, Interest, Readiness, Registration, TimeoutClass};
 pub use key::Key;
-/// What a source is registered under, in the kernel's books: a [`Key`] as mio carries it.
-pub use mio::Token;
-/// What can be watched beside the reactor's own sources: anything that mio can register.
-pub use mio::event::Source as ExternalSource;
-/// A foreign source that is a descriptor and nothing else.
-pub use mio::unix::SourceFd as ExternalFd;
-pub use timeouts::TimeoutClass;
+pub use selector::{ExternalFd, ExternalSource, Selector, Source, Token};
 #[cfg(feature = "timerfd")]
 pub use timer::Timer;
+pub use waker::Waker;
 
-use key::{EXTERNAL, FIRST_SERIAL, SLOTS_MAX};
+use horizon::ExpiryHorizon;
+use key::{EXTERNAL, SLOTS_MAX};
 use paged_slab::PagedSlab;
+use selector::SOURCES_PER_TURN;
+use slot::{Slot, lookup};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
-use timeouts::{Links, Timeouts};
+use timeouts::{Timeouts, min_timeout};
 
-/// How many take part in a turn at most: so many of those who queued up, and so many of those of whom the kernel speaks.
-/// This bounds the time for which an order, a deadline or a new connection has to wait. Whoever finds no room has it in the next
-/// turn, since both lists go sweep. A turn's own cost (a call of `epoll_wait`, a clock) is divided by as many, and is lost in
-/// theirs. No more than so many expire in a turn, either.
-const SOURCES_PER_TURN: usize = 128;
-
-/// See the page above. `S` is what is registered; `P` is who tells what is ready.
+/// Event loop over sources of type `S`, with a [`Selector`] that reports which are ready: [`Epoll`], or a simulated one.
 #[derive(Debug)]
 pub struct Reactor<S, P = Epoll> {
     selector: P,
     slots: PagedSlab<Slot<S>>,
-    /// The generation of the next value.
+    /// Generation of the next source.
     generation: u32,
-    /// Who queued up for the next turn, by [`Reactor::requeue`].
+    /// Sources that wait for the next turn, by [`Reactor::requeue`].
     queue: VecDeque<Key>,
-    /// The run queue of this turn, and how many in it had theirs: first those who queued up, then those of whom the
-    /// kernel spoke. One queue for both, so that there is one rule of fairness: first come, first served, and only once
-    /// a turn.
+    /// Run queue of this turn: first the requeued sources, then those that the kernel reported.
     turn: Vec<(Key, Readiness)>,
+    /// Entries of the run queue that were handed out.
     served: usize,
-    /// Sources whose deadline was judged in this turn.
-    judged: usize,
+    /// Expired sources of this turn.
+    expired: usize,
     timeouts: Timeouts,
     /// The clock, read once a turn.
     now: Instant,
     now_ms: u64,
-    /// When the wait of this turn was over.
+    /// End of the wait of this turn.
     turn_began: Instant,
-    /// The latest moment of which everything is known: what was ready then has been handed out. Timeouts are judged by
-    /// it rather than by the clock: if this process was stopped for a minute, all those who spoke meanwhile are heard
-    /// before anybody is called idle.
-    expiry_horizon_ms: u64,
-    /// The round that the kernel is on, while more are ready than one wait has room for. One that began before
-    /// `expiry_horizon_ms` was given up when a wait had room for all.
-    sweep: Option<ReadyListSweep>,
+    horizon: ExpiryHorizon,
     alarm: Option<Instant>,
     stale_events: u64,
-    /// Whether the last wait had no room for all that was ready, or was interrupted.
+    /// The last wait filled the event buffer or was interrupted: the ready list may not be empty.
     is_unreported: bool,
 }
 
-/// A time in which no wait had room for all who were ready. The kernel goes round its list of them, and who becomes ready
-/// joins at its end; so it has spoken of all who were in it at the beginning when it has spoken of as many as there are.
-#[derive(Debug)]
-struct ReadyListSweep {
-    began_ms: u64,
-    /// How many events are still to come.
-    left: usize,
-}
-
-/// One registered source. Its size is what an idle connection costs; `echo` asserts it.
-#[derive(Debug)]
-struct Slot<S> {
-    source: S,
-    links: Links,
-    generation: u32,
-    registration: Registration,
-    /// Whether it queued up for the next turn, and what it will be told then.
-    queued: bool,
-    readiness: Readiness,
-}
-
-impl<S, P> Reactor<S, P> {
-    /// How many sources can be registered at once.
-    pub const SOURCES_MAX: usize = SLOTS_MAX;
-    /// What one source costs while it is registered, in bytes.
-    pub const SLOT_BYTES: usize = size_of::<Slot<S>>();
-}
-
 impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
-    /// A reactor that watches nothing as yet.
-    pub fn new(selector: P) -> Self {
-        let now = selector.now();
-        Self {
-            selector,
-            slots: PagedSlab::new(),
-            generation: FIRST_SERIAL,
-            queue: VecDeque::new(),
-            turn: Vec::new(),
-            served: 0,
-            judged: 0,
-            timeouts: Timeouts::new(now),
-            now,
-            now_ms: 0,
-            turn_began: now,
-            expiry_horizon_ms: 0,
-            sweep: None,
-            alarm: None,
-            stale_events: 0,
-            is_unreported: false,
-        }
-    }
-
-    /// A kind of waiting, with a timeout of its own; `None` never ends. There is room for four beside
-    /// [`TimeoutClass::NEVER`].
-    pub fn timeout_class(&mut self, timeout: Option<Duration>) -> TimeoutClass {
-        self.timeouts.timeout_class(timeout)
-    }
-
-    // ---- the turn ----
-
-    /// Begins a turn: asks the kernel who is ready, and waits for that until something is, `max_wait` is over, or a
-    /// deadline comes. It does not wait at all while there is work left from the last turn; one that was left in the middle
-    /// simply goes on.
+    /// Begins a turn: waits until a source is ready, `max_wait` is over, or a timeout expires, and fills the run queue. It
+    /// does not block while requeued sources wait; and it does nothing if the last turn was interrupted midway.
     ///
-    /// Says whether an external source has something ([`Reactor::watch`]). That is said once, and before the sources that
-    /// are ready have their turn. A [`Waker`] ends the wait and nothing else.
+    /// Returns whether an external source ([`Reactor::watch`]) is ready; that is reported once, ahead of the sources. A
+    /// [`Waker`] ends the wait and does nothing else.
     ///
     /// # Errors
-    /// Those of epoll_wait(2), but for an interruption by a signal, which is merely an early end. None of them can be
-    /// mended by trying again.
+    /// Those of epoll_wait(2) but `EINTR`, which merely ends the wait early. All others are permanent.
     pub fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<bool> {
         if self.served < self.turn.len() {
-            return Ok(false); // it was left in the middle, and goes on
+            return Ok(false);
         }
         let timeout = min_timeout(max_wait, self.timeout_of_turn());
         self.begin_turn();
@@ -177,15 +117,18 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             if key.slot() < SLOTS_MAX {
                 turn.push((key, readiness));
             } else {
-                external |= token == EXTERNAL; // or else it is WAKE, which has done its work
+                external |= token == EXTERNAL; // WAKE has ended the wait, and is done
             }
         });
         self.is_unreported = !matches!(complete, Ok(true));
         match complete {
-            // What was ready when we asked is in the queue now; so up to the last reading of the clock, which was
-            // before we asked, everything is known.
-            Ok(true) => self.expiry_horizon_ms = self.now_ms,
-            Ok(false) => self.continue_sweep(self.turn.len() - queued),
+            // The clock was read before the kernel was asked, so what was ready at `now_ms` is in the run queue.
+            Ok(true) => self.horizon.move_to(self.now_ms),
+            Ok(false) => {
+                let reported = self.turn.len() - queued;
+                let sources = self.slots.len();
+                self.horizon.continue_sweep(reported, sources, self.now_ms);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -193,31 +136,11 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         Ok(external)
     }
 
-    /// Not everybody who is ready was reported, but `reported` were. Where that is so in every turn, deadlines are judged
-    /// all the same, once a sweep.
-    #[cold]
-    fn continue_sweep(&mut self, reported: usize) {
-        let mut sweep = match self.sweep.take() {
-            Some(sweep) if sweep.began_ms > self.expiry_horizon_ms => sweep,
-            // Twice as many as there are: events for nobody take room, too.
-            _ => ReadyListSweep {
-                began_ms: self.now_ms,
-                left: 2 * self.slots.len(),
-            },
-        };
-        sweep.left = sweep.left.saturating_sub(reported);
-        if sweep.left == 0 {
-            self.expiry_horizon_ms = sweep.began_ms;
-        } else {
-            self.sweep = Some(sweep);
-        }
-    }
-
-    /// Those who queued up come first.
+    /// Moves requeued sources to the run queue, ahead of what the kernel will report.
     fn begin_turn(&mut self) {
         debug_assert_eq!(self.served, self.turn.len(), "the last turn is over");
         self.turn.clear();
-        (self.served, self.judged) = (0, 0);
+        (self.served, self.expired) = (0, 0);
         if self.queue.is_empty() {
             return; // nearly always
         }
@@ -233,7 +156,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         }
     }
 
-    /// The next thing to do in this turn; `None` ends it. First those who are ready, then those whose time is over.
+    /// Returns the next event of this turn, or `None` at its end: first the ready sources, then the expired ones.
     pub fn next_event(&mut self) -> Option<Event> {
         if let Some(&(key, readiness)) = self.turn.get(self.served) {
             self.served += 1;
@@ -249,24 +172,8 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         None
     }
 
-    /// The next source whose time is over, unless this turn has judged as many as it may. Those that are left are due at
-    /// once, so the next turn follows without a wait: first what is ready by then, and then so many of them again.
-    #[inline]
-    fn next_expired(&mut self) -> Option<Key> {
-        while self.judged < SOURCES_PER_TURN {
-            let key = self.timeouts.expired(&self.slots, self.expiry_horizon_ms)?;
-            self.judged += 1;
-            self.timeouts.touch(&mut self.slots, key, self.now_ms);
-            // A source in the queue is ready, and has not had its turn yet: it is not idle, however long the queue.
-            if !self.slots.at(key.slot).queued {
-                return Some(key);
-            }
-        }
-        None
-    }
-
-    /// The source whose turn it is, noted as active. `None` if it is gone: then the event was stale, and is counted.
-    /// `None` too if it had its turn already and queued up for another, in which it will hear of this as well.
+    /// Returns the source of an event, and restarts its timeout. `None` means that there is nothing to do: the event is
+    /// stale, which is counted, or the source was served in this turn and requeued, and the next turn includes this event.
     pub fn begin_event(&mut self, key: Key, readiness: Readiness) -> Option<&mut S> {
         let Some(slot) = lookup(&mut self.slots, key) else {
             self.stale_events += 1;
@@ -282,255 +189,13 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         {
             return self.begin_event_after_pause(key);
         }
-        // Said twice, so that here, where nothing has happened since, the compiler need not look for the slot again.
         self.get_mut(key)
     }
 
-    /// Admits a source that has not been active for a while: its deadline moves.
     #[cold]
     fn begin_event_after_pause(&mut self, key: Key) -> Option<&mut S> {
         self.timeouts.touch(&mut self.slots, key, self.now_ms);
         self.get_mut(key)
-    }
-
-    /// How long there is nothing to do from now on if nothing happens; `None` is without end. This reads the clock, since
-    /// anything may pass between two turns of an outer loop.
-    pub fn timeout(&self) -> Option<Duration> {
-        let left = self.timeout_of_turn()?;
-        if left.is_zero() {
-            return Some(left);
-        }
-        let since = self.selector.now().saturating_duration_since(self.now);
-        Some(left.saturating_sub(since))
-    }
-
-    /// The same, counted from the last reading of the clock: in a loop that does nothing but turns that is just now, and a
-    /// second reading would cost as much as the rest of this.
-    fn timeout_of_turn(&self) -> Option<Duration> {
-        let has_work = !self.queue.is_empty() || self.served < self.turn.len();
-        if has_work {
-            return Some(Duration::ZERO);
-        }
-        let alarm = self
-            .alarm
-            .map(|alarm| alarm.saturating_duration_since(self.now));
-        min_timeout(alarm, self.timeouts.until_next())
-    }
-
-    /// Whether an outer event loop may watch this reactor's descriptor, and so is to be told of the next turn.
-    #[inline]
-    pub fn is_watched(&self) -> bool {
-        self.selector.is_watched()
-    }
-
-    /// Makes the descriptor readable when the next turn is due: after this time, or at once if the last wait did not report
-    /// everything. An outer loop that waits for edges would not hear of the rest.
-    pub fn announce(&mut self, due: Option<Duration>) {
-        let due = if self.is_unreported {
-            Some(Duration::ZERO)
-        } else {
-            due
-        };
-        if let Some(due) = due {
-            self.selector.announce(due);
-        }
-    }
-
-    /// Reads the clock anew. A turn does so by itself; this is for what is done between two turns, which may lie far
-    /// apart where somebody else's loop drives this one.
-    #[inline]
-    pub fn read_clock(&mut self) -> Instant {
-        self.now = self.selector.now();
-        self.now_ms = self.timeouts.milliseconds(self.now);
-        self.now
-    }
-
-    /// How many had their turn in this one so far.
-    pub fn events_served(&self) -> usize {
-        self.served
-    }
-
-    /// How long this turn has taken so far, its wait left out. This reads the clock: a second time in a turn, which is
-    /// what it costs to know.
-    pub fn turn_elapsed(&self) -> Duration {
-        self.selector
-            .now()
-            .saturating_duration_since(self.turn_began)
-    }
-
-    /// The time of this turn.
-    pub fn now(&self) -> Instant {
-        self.now
-    }
-
-    /// Sets the one alarm, or stops it.
-    pub fn set_alarm(&mut self, at: Option<Instant>) {
-        self.alarm = at;
-    }
-
-    // ---- the sources ----
-
-    /// Registers a source.
-    ///
-    /// # Errors
-    /// What the kernel said (`ENOSPC`, `ENOMEM`), together with the source, whose end is then the caller's business. Or
-    /// that there are more sources than a key can name: 4,294,967,295, on a 32-bit machine 1,048,575.
-    pub fn add(
-        &mut self,
-        mut source: S,
-        registration: Registration,
-    ) -> Result<Key, (S, io::Error)> {
-        let number = self.slots.next_number();
-        if number >= SLOTS_MAX {
-            return Err((source, io::ErrorKind::StorageFull.into()));
-        }
-        let key = Key::new(number, self.generation);
-        if let Err(error) =
-            source.register(self.selector.registry(), key.token(), registration.interest)
-        {
-            return Err((source, error));
-        }
-        self.generation = self.generation.wrapping_add(1);
-        self.slots.insert(Slot {
-            source,
-            links: Links::UNLINKED,
-            generation: key.generation,
-            readiness: Readiness::Normal,
-            registration,
-            queued: false,
-        });
-        self.timeouts
-            .push_back(&mut self.slots, key, registration.class, self.now_ms);
-        Ok(key)
-    }
-
-    /// The source behind a key, unless it is gone.
-    pub fn get_mut(&mut self, key: Key) -> Option<&mut S> {
-        lookup(&mut self.slots, key).map(|slot| &mut slot.source)
-    }
-
-    /// Says what a source waits for from now on. If that is what it waits for already, this costs a comparison.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2).
-    pub fn set_registration(&mut self, key: Key, registration: Registration) -> io::Result<()> {
-        let Some(slot) = lookup(&mut self.slots, key) else {
-            return Ok(());
-        };
-        if slot.registration == registration {
-            return Ok(());
-        }
-        // First what may fail: until it has worked, nothing has changed.
-        if slot.registration.interest != registration.interest {
-            slot.source
-                .reregister(self.selector.registry(), key.token(), registration.interest)?;
-        }
-        let before = std::mem::replace(&mut slot.registration, registration);
-        if before.class != registration.class {
-            self.timeouts.unlink(&mut self.slots, key, before.class);
-            self.timeouts
-                .push_back(&mut self.slots, key, registration.class, self.now_ms);
-        }
-        Ok(())
-    }
-
-    /// Queues a source for the next turn, with what is still true of it. With edges nobody else will.
-    pub fn requeue(&mut self, key: Key, readiness: Readiness) {
-        if let Some(slot) = lookup(&mut self.slots, key) {
-            slot.readiness = slot.readiness.max(readiness);
-            if !slot.queued {
-                slot.queued = true;
-                self.queue.push_back(key);
-            }
-        }
-    }
-
-    /// Gives a source back, to be dropped. The kernel forgets it as its descriptor is closed, so this costs no system
-    /// call; events that were already under way find the key outdated.
-    pub fn close(&mut self, key: Key) -> Option<S> {
-        let class = lookup(&mut self.slots, key)?.registration.class;
-        self.timeouts.unlink(&mut self.slots, key, class);
-        Some(self.slots.remove(key.slot as usize).source)
-    }
-
-    /// Gives a source back that may live on, here or in another process that has a copy of its descriptor: so the
-    /// kernel is told to forget it.
-    ///
-    /// # Errors
-    /// None: that the kernel has forgotten it already is what was wanted.
-    pub fn release(&mut self, key: Key) -> Option<S> {
-        let mut source = self.close(key)?;
-        let _ = source.deregister(self.selector.registry());
-        Some(source)
-    }
-
-    /// The keys of all sources. Collected, so that the caller may close them one by one.
-    pub fn keys(&self) -> Vec<Key> {
-        self.slots
-            .iter()
-            .map(|(slot, value)| Key::new(slot, value.generation))
-            .collect()
-    }
-
-    /// Makes room for so many sources in all, ahead of their coming.
-    pub fn reserve(&mut self, count: usize) {
-        self.slots.reserve(count);
-    }
-
-    /// Memory of the slots, in bytes: of those that are taken, and of all that there is room for.
-    pub fn slot_bytes(&self) -> (usize, usize) {
-        let bytes = |slots: usize| slots * Self::SLOT_BYTES;
-        (bytes(self.slots.len()), bytes(self.slots.capacity()))
-    }
-
-    /// How many events, so far, were for a source that was gone.
-    pub fn stale_events(&self) -> u64 {
-        self.stale_events
-    }
-}
-
-/// The shorter of two times, where `None` is for ever.
-fn min_timeout(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
-}
-
-/// Whoever lives in the slot, if it is still the one whom the key means. A function and not a method, so that the other
-/// fields of the reactor stay free to use.
-fn lookup<S>(slots: &mut PagedSlab<Slot<S>>, key: Key) -> Option<&mut Slot<S>> {
-    slots
-        .get_mut(key.slot as usize)
-        .filter(|slot| slot.generation == key.generation)
-}
-
-impl<S: Source> Reactor<S> {
-    /// A handle that wakes this reactor from another thread.
-    pub fn waker(&self) -> Waker {
-        self.selector.waker()
-    }
-
-    /// Watches a foreign source, signals for example: when it becomes readable, [`Reactor::wait`] says so. Whose it was
-    /// is not said; look after all of them.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2).
-    pub fn watch(&self, source: &mut dyn ExternalSource) -> io::Result<()> {
-        self.selector.watch(source)
-    }
-}
-
-/// The event queue is a descriptor itself, and readable when something in it is ready.
-impl<S> AsFd for Reactor<S> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.selector.as_fd()
-    }
-}
-
-impl<S> AsRawFd for Reactor<S> {
-    fn as_raw_fd(&self) -> RawFd {
-        self.selector.as_raw_fd()
     }
 }
 
@@ -539,7 +204,7 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    /// A clock that goes on by a millisecond whenever somebody looks at it, and a wait that takes a second.
+    /// A selector whose clock advances by a millisecond at each reading, and whose wait takes a second.
     struct Ticking(Cell<Instant>);
 
     impl Selector for Ticking {
@@ -586,7 +251,7 @@ mod tests {
         for _ in 0..3 {
             reactor.wait(None).unwrap();
             assert_eq!(reactor.turn_elapsed(), Duration::from_millis(1));
-            reactor.read_clock(); // as a drain does in the middle of a turn
+            reactor.read_clock(); // as a drain does within a turn
             assert_eq!(
                 reactor.turn_elapsed(),
                 Duration::from_millis(3),
@@ -607,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_sources_of_a_slot_share_a_key_even_where_serials_wrap() {
+    fn no_two_sources_of_a_slot_share_a_key_when_generations_wrap() {
         let mut reactor: Reactor<Nothing, _> = Reactor::new(Ticking(Cell::new(Instant::now())));
         let registration = Registration {
             interest: Interest::Read,
@@ -625,19 +290,19 @@ mod tests {
             assert!(reactor.close(key).is_some());
             keys.push(key);
         }
-        let serials = keys.iter().map(|key| key.generation);
+        let generations = keys.iter().map(|key| key.generation);
         assert!(
-            serials.clone().any(|generation| generation == 0),
-            "one wrap"
+            generations.clone().any(|generation| generation == 0),
+            "the generation has wrapped"
         );
         assert!(keys.iter().all(|key| key.slot == 0));
     }
 
     #[test]
-    fn slots_are_counted_and_reserved() {
+    fn slots_are_counted_and_preallocated() {
         let mut reactor: Reactor<Nothing, _> = Reactor::new(Ticking(Cell::new(Instant::now())));
         assert_eq!(reactor.slot_bytes(), (0, 0));
-        reactor.reserve(1);
+        reactor.preallocate(1);
         let slot = Reactor::<Nothing, Ticking>::SLOT_BYTES;
         assert_eq!(reactor.slot_bytes(), (0, paged_slab::PAGE * slot));
         let registration = Registration {

@@ -88,5 +88,5 @@
 //! for. A table that doubles at 500,000 connections copies all of them in that turn; so does a heap that sorts a
 //! million deadlines, or a timer that walks over all connections to find the idle ones. Here no step depends on how
 //! many connections there are: deadlines are queues through the slots themselves, unlinked in one step
-//! (`src/reactor/deadlines.rs`), and a turn's cost is that of those who are ready in it. `turn_us_max` in the
+//! (`src/reactor/timeouts.rs`), and a turn's cost is that of those who are ready in it. `turn_us_max` in the
 //! statistics is the longest turn so far, in microseconds; it is the figure to watch.

@@ -1,34 +1,42 @@
-//! The real selector: mio, and epoll below it.
+//! The selector of a real system: one epoll instance (epoll(7)), used through [`mio::Poll`].
 //!
-//! All that the reactor asks of an operating system is on this page, and this is the only file that says it in mio's
-//! words. (On other Unixes mio puts kqueue in epoll's place; nothing changes here.)
+//! | here | epoll(7) |
+//! |---|---|
+//! | `Poll::new` | epoll_create1(2) |
+//! | `Source::register`, `reregister`, `deregister` (file `selector`) | epoll_ctl(2) with EPOLLET, on the interest list |
+//! | `Poll::poll` | epoll_wait(2), from the ready list into the event buffer |
+//!
+//! This is the only file that uses `Poll`. Where a system has kqueue instead of epoll, mio uses that, and nothing changes
+//! here.
 
-use super::key::{EXTERNAL, WAKE};
+use super::event::Readiness;
+use super::key::EXTERNAL;
 use super::outer_loop::OuterLoop;
-use super::{Interest, Readiness, SOURCES_PER_TURN, Selector, Source};
-use mio::{Events, Poll, Registry, Token};
+use super::selector::{SOURCES_PER_TURN, Selector, Token};
+use super::waker::Waker;
+use mio::{Events, Poll, Registry};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-/// The event queue of the operating system.
+/// Selector over an epoll instance.
 #[derive(Debug)]
 pub struct Epoll {
     poll: Poll,
+    /// The event buffer.
     events: Events,
     waker: Waker,
     outer_loop: OuterLoop,
 }
 
 impl Epoll {
-    /// A new event queue, with a waker in it.
+    /// Creates an epoll instance, with an eventfd for its [`Waker`].
     ///
     /// # Errors
-    /// What `epoll_create1` or `eventfd` said; usually that there are no descriptors left.
+    /// Those of epoll_create1(2) and eventfd(2): usually a lack of descriptors.
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
-        let waker = Waker(Arc::new(mio::Waker::new(poll.registry(), WAKE)?));
+        let waker = Waker::new(poll.registry())?;
         Ok(Self {
             poll,
             events: Events::with_capacity(SOURCES_PER_TURN),
@@ -91,67 +99,11 @@ fn readiness(event: &mio::event::Event) -> Readiness {
     }
 }
 
-impl Interest {
-    fn to_mio(self) -> mio::Interest {
-        match self {
-            // Urgent data ends a read early, like a message that carries descriptors. Asking to be told of it is free.
-            #[cfg(target_os = "linux")]
-            Self::Read => mio::Interest::READABLE | mio::Interest::PRIORITY,
-            #[cfg(not(target_os = "linux"))]
-            Self::Read => mio::Interest::READABLE,
-            Self::Write => mio::Interest::WRITABLE,
-        }
-    }
-}
-
-impl<T: mio::event::Source> Source for T {
-    fn register(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        registry.register(self, token, interest.to_mio())
-    }
-
-    fn reregister(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        registry.reregister(self, token, interest.to_mio())
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        registry.deregister(self)
-    }
-}
-
+/// Descriptor of the epoll instance. Taking it starts the announcements to an outer event loop.
 impl AsFd for Epoll {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.outer_loop.begin(self.poll.registry());
         self.poll.registry().as_fd()
-    }
-}
-
-impl AsRawFd for Epoll {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
-    }
-}
-
-/// Ends the wait of a reactor from another thread. What for is between its owner and the caller of the reactor.
-#[derive(Clone, Debug)]
-pub struct Waker(Arc<mio::Waker>);
-
-impl Waker {
-    /// Wakes the reactor, now or at its next wait.
-    ///
-    /// # Errors
-    /// What `write(2)` on an eventfd said: nothing that a sound process would see.
-    pub fn wake(&self) -> io::Result<()> {
-        self.0.wake()
     }
 }
 
@@ -168,16 +120,16 @@ mod tests {
         class: TimeoutClass::NEVER,
     };
 
-    /// The event queue keeps what it watches as long as any copy of the descriptor is open, here or in another process
-    /// (a child, an successor). So who gives a listener away tells the kernel to forget it.
+    /// An interest list keeps a socket as long as any duplicate of its descriptor is open, here or in another process
+    /// (epoll(7)). So a listener that is handed over has to be removed from it.
     #[test]
-    fn e4_a_listener_that_lives_on_elsewhere_is_forgotten() {
+    fn e4_a_listener_that_stays_open_elsewhere_is_removed() {
         let name = format!("echo-reactor-e4-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let _ = std::fs::remove_file(&path);
         let listener = net::UnixListener::bind(&path).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let successors = listener.try_clone().unwrap();
+        let duplicate = listener.try_clone().unwrap();
         let mut reactor: Reactor<UnixListener> = Reactor::new(Epoll::new().unwrap());
         let key = reactor.add(UnixListener::from_std(listener), READ).unwrap();
         drop(reactor.release(key));
@@ -186,16 +138,16 @@ mod tests {
         assert_eq!(
             reactor.next_event(),
             None,
-            "it is the successor's business now"
+            "its events belong to the other process"
         );
-        successors.accept().expect("and the successor has it");
+        duplicate.accept().expect("the duplicate accepts it");
         std::fs::remove_file(&path).unwrap();
     }
 
-    /// A connection's descriptor has no copies, so closing it is enough, and saves a call. If it had one, its events would
-    /// find the key outdated.
+    /// A connection's descriptor has no duplicate, so closing it is enough, and saves a call. If it had one, its events
+    /// would be stale.
     #[test]
-    fn e4_a_connection_that_lives_on_elsewhere_is_nobodys() {
+    fn e4_events_of_a_connection_that_stays_open_elsewhere_are_stale() {
         let (ours, mut peer) = net::UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let _copy = ours.try_clone().unwrap();
@@ -204,7 +156,7 @@ mod tests {
         drop(reactor.close(key));
         let (other, _peer) = UnixStream::pair().unwrap();
         let new_connection = reactor.add(other, READ).unwrap();
-        peer.write_all(b"for the one who has left").unwrap();
+        peer.write_all(b"for a closed connection").unwrap();
         reactor.wait(Some(Duration::ZERO)).unwrap();
         while let Some(event) = reactor.next_event() {
             let Event::Ready(key, readiness) = event else {

@@ -1,44 +1,41 @@
-//! A key: which slot, and which of its values.
+//! Keys of registered sources: a slot number with a generation.
 //!
-//! slab hands out the slot that was freed last, so a connection that is closed and one that is accepted in the same turn
-//! usually share a slot number; and the batch of events that epoll has already handed over may still hold one for the
-//! former. So a key carries a generation number as well, counted by the reactor and never the same for two values of a slot
-//! (until it wraps around, 4,294,967,296 registrations later). An event whose generation is not that of the value is stale:
-//! it is counted and ignored. One that comes so late that the generation is used again would be taken for a spurious event,
-//! which every source has to bear with.
+//! slab reuses the slot that was freed last, so a connection that is closed and one that is accepted in the same turn
+//! usually share a slot number, while the batch of events of that turn may still hold an event of the former. So a key also
+//! carries a generation number, which the reactor counts up with each registration: no two sources of a slot share one
+//! until it wraps around, 4,294,967,296 registrations later. An event with an old generation is stale: it is counted and
+//! ignored. One so late that its generation is in use again would act as a spurious event, which every source tolerates.
 
 use mio::Token;
 use std::fmt;
 
-/// Names something that is, or was, registered with the reactor. `Copy`, small, and harmless when outdated.
+/// Name of a source that is, or was, registered with a reactor. A key of a closed source is harmless.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
     pub(super) slot: u32,
     pub(super) generation: u32,
 }
 
-/// The token of what only ends a wait: the waker, and the timer for an outer event loop. No key has it, since its slot is
-/// [`SLOTS_MAX`].
+/// Token of what only ends a wait: the waker's eventfd, and the timer for an outer event loop. Its slot is [`SLOTS_MAX`],
+/// which no key has.
 pub(super) const WAKE: Token = Token(usize::MAX);
-/// The token of external sources. Its slot is [`SLOTS_MAX`] too.
+/// Token of external sources, with the same slot.
 pub(super) const EXTERNAL: Token = Token(SLOTS_MAX);
 
-/// How many bits of a token are the slot's; the others are the generation's. A token has 64 bits, half for each, or on a 32-bit
-/// machine 32: there 20 are for the slots, which is what a process may have descriptors for (`fs.nr_open`), and 12 for
-/// 4,096 serials, more than one turn can register.
+/// Bits of a token that hold the slot number; the rest hold the generation. On a 64-bit machine each has 32. On a 32-bit
+/// machine 20 are enough for the descriptors of a process (`fs.nr_open`), and 12 make 4,096 generations, more than one turn
+/// can register.
 const SLOT_BITS: u32 = if usize::BITS == 64 { 32 } else { 20 };
-/// How many sources a reactor can name at once. The last number is that of [`WAKE`] and
-/// [`EXTERNAL`], and the one that ends a list of deadlines.
+/// Largest number of slots. The number itself is used by [`WAKE`] and [`EXTERNAL`], and as the end of a list.
 pub(super) const SLOTS_MAX: usize = usize::MAX >> (usize::BITS - SLOT_BITS);
-const SERIAL_MASK: u32 = (usize::MAX >> SLOT_BITS) as u32;
+const GENERATION_MASK: u32 = (usize::MAX >> SLOT_BITS) as u32;
 
-/// The generation of the first registration. It wraps around soon after the start, so that whatever is wrong about that shows
-/// at once, in every test, and not after months (as the kernel does with its own clock: `INITIAL_JIFFIES`).
-pub(super) const FIRST_SERIAL: u32 = u32::MAX - 15;
+/// Generation of the first registration. It is close to the wrap, so that every test passes it and a fault shows at once,
+/// not after months (the kernel starts its own clock in this way: `INITIAL_JIFFIES`).
+pub(super) const FIRST_GENERATION: u32 = u32::MAX - 15;
 
 impl Key {
-    /// The number of its slot. A value has it alone, but not for longer than it is registered: for tables beside the
-    /// slots.
+    /// Returns the slot number, for tables beside the slots: it belongs to the source alone while it is registered.
     #[must_use]
     pub fn slot(self) -> usize {
         self.slot as usize
@@ -48,7 +45,7 @@ impl Key {
         debug_assert!(slot < SLOTS_MAX);
         Self {
             slot: slot as u32,
-            generation: generation & SERIAL_MASK,
+            generation: generation & GENERATION_MASK,
         }
     }
 
@@ -75,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_survives_the_journey_through_the_kernel() {
+    fn a_key_converts_to_a_token_and_back() {
         for slot in [0, 1, 65_535, 65_536, SLOTS_MAX - 1] {
             for generation in [0, 1, 65_535, u32::MAX] {
                 let key = Key::new(slot, generation);

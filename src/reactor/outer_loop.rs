@@ -1,54 +1,54 @@
-//! The next turn, announced to an outer event loop.
+//! Announcement of the next turn to an outer event loop.
 //!
-//! An epoll instance is a descriptor itself, readable while its ready list has something (epoll(7)), so that it can be
-//! watched by another one, or by poll(2). That is not enough for a reactor: requeued sources, events that were reported and
-//! not served yet, and deadlines are in no ready list; and an outer loop that waits for edges hears of nothing that was
-//! left in the list by the last epoll_wait. So at the end of a turn the reactor says when the next one is due: at once,
-//! which is a write to the waker's eventfd, or at a deadline, for which there is a timerfd in the ready list
-//! (feature `timerfd`; without it the outer loop must not wait longer than [`super::Reactor::timeout`]).
+//! An epoll instance is a descriptor itself, readable while its ready list is not empty (epoll(7)), so that another epoll
+//! instance or poll(2) can watch it. For a reactor that is not enough: requeued sources, events that are not served yet, and
+//! timeouts are in no ready list; and an outer loop that waits for edges is not told of events that the last epoll_wait(2)
+//! left in the list. So at the end of a turn the reactor announces when the next one is due: at once, by a write to the
+//! waker's eventfd, or later, by a timerfd in the interest list (feature `timerfd`; without it the outer loop must not wait
+//! longer than [`super::Reactor::timeout`]).
 //!
-//! Nothing of this costs a reactor anything that waits for itself: it begins when the descriptor is taken.
+//! Announcements begin when the descriptor is taken, and cost a reactor without an outer loop nothing.
 
-use super::Waker;
 #[cfg(feature = "timerfd")]
 use super::timer::Timer;
+use super::waker::Waker;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 #[cfg(feature = "timerfd")]
 use std::{io, sync::OnceLock, time::Instant};
 
-/// What is announced, and how.
+/// Means of announcing turns to an outer event loop.
 #[derive(Debug, Default)]
 pub(super) struct OuterLoop {
     is_watching: AtomicBool,
     #[cfg(feature = "timerfd")]
     timer: OnceLock<Timer>,
-    /// When the timer goes off. If the deadline has moved away since it was set, it goes off for nothing: that costs a
-    /// turn, and much less than setting it whenever a connection is active.
+    /// Expiry of the timer. If the deadline has moved since, the timer causes a turn without work; setting it at every
+    /// activity of a connection would cost more.
     #[cfg(feature = "timerfd")]
     set_for: Option<Instant>,
 }
 
 impl OuterLoop {
-    /// The descriptor was taken: from now on turns are announced.
+    /// Begins to announce turns, as the descriptor is taken.
     pub(super) fn begin(&self, registry: &mio::Registry) {
         if !self.is_watching.swap(true, Ordering::Relaxed) {
             self.make_timer(registry);
         }
     }
 
-    /// Whether anything watches the descriptor.
+    /// Returns whether the descriptor was taken.
     pub(super) fn is_watching(&self) -> bool {
         self.is_watching.load(Ordering::Relaxed)
     }
 
-    /// Announces the next turn, which is due after this time.
+    /// Makes the descriptor readable after this time, when the next turn is due.
     pub(super) fn announce(&mut self, due: Duration, waker: &Waker, registry: &mio::Registry) {
         if !due.is_zero() {
             return self.set_timer(due, registry);
         }
         if let Err(error) = waker.wake() {
-            log::error!("an outer event loop cannot be told that there is work: {error}");
+            log::error!("cannot wake the outer event loop: {error}");
         }
     }
 
@@ -60,10 +60,10 @@ impl OuterLoop {
             Ok(timer)
         };
         match make() {
-            // A second one, made by another thread at the same time, is closed again.
+            // A second timer, made by another thread at the same time, is closed again.
             Ok(timer) => drop(self.timer.set(timer)),
             Err(error) => log::error!(
-                "an outer event loop is not told of deadlines: {error}; it has to wait no longer than timeout() says"
+                "no timer for the outer event loop: {error}; it must not wait longer than timeout() returns"
             ),
         }
     }
@@ -76,11 +76,13 @@ impl OuterLoop {
             return;
         }
         if self.timer.get().is_none() {
-            self.make_timer(registry); // there was no descriptor for it; perhaps there is one now
+            self.make_timer(registry); // it failed at first, perhaps for lack of descriptors
         }
         match self.timer.get().map(|timer| timer.arm(due)) {
             Some(Ok(())) => self.set_for = Some(at),
-            Some(Err(error)) => log::error!("a deadline cannot be announced: {error}"),
+            Some(Err(error)) => {
+                log::error!("cannot set the timer for the outer event loop: {error}");
+            }
             None => {}
         }
     }

@@ -1,43 +1,41 @@
-//! Where the sources live: slab, in pages of a fixed size.
+//! Storage of the sources: a slab in pages of fixed size.
 //!
-//! One slab is one vector, and a vector that is full moves: the next connection after the 524,288th would wait until 25
-//! million bytes have been copied to twice the room, and everybody else with it. (glibc lets the kernel move the pages
-//! instead, by mremap(2); other allocators copy.) A page of [`PAGE`] slots never grows beyond what it was made with, so
-//! nothing ever moves, and the most that one new connection can cost is the allocation of one page.
+//! A single slab is one vector, and a full vector moves: the connection after the 524,288th would wait until 25 MB have
+//! been copied to a vector of twice the size, and all other connections with it. (glibc lets the kernel remap the pages by
+//! mremap(2) instead; other allocators copy.) A page of [`PAGE`] slots never grows, so that nothing moves, and a new
+//! connection costs at most the allocation of one page.
 //!
 //! ```text
 //!   pages   [ slab of 4,096 ] [ slab of 4,096 ] [ no memory ] [ slab of 4,096 ]
-//!   open      ── the pages with memory and a vacancy, the one to use next at the end ──
-//!   bare      ── the pages without memory ──
+//!   open      pages with memory and a free slot, the next one to use at the end
+//!   bare      pages without memory
 //! ```
 //!
-//! The number of a slot is its page and its place there, side by side: finding it costs one load more than in a single
-//! vector. A page that becomes empty is given back, if another one is empty already, and what was reserved stays: after a
-//! million have gone, their memory goes too, as far as the allocator hands it on; and no connection that comes and goes
-//! makes and frees a page each time, since between two pages lies a whole page of connections. (One connection that stays keeps its page of 192 KiB: slots cannot
-//! move, since their numbers are in the kernel's books.)
-//!
-//! What may live in this file: slots, by number. What may not: who lives in them.
+//! A slot number is the page number followed by the place in the page; finding a slot costs one more load than in a single
+//! vector. A page that becomes empty is freed if another page is empty and more are allocated than were preallocated. So
+//! the memory of a million closed connections returns to the allocator, while a connection that opens and closes again and
+//! again allocates nothing: a whole page of connections lies between allocating a page and freeing it. One open connection
+//! keeps its page of 192 KiB, since the interest list holds its slot number.
 
 use slab::Slab;
 
-/// The slots of a page. Small enough that a page is made in no time and given back often, large enough that a million
-/// connections take 245 of them, whose list fits into the nearest cache.
+/// Slots of a page. Few enough that allocating a page is quick and pages become empty; enough that the list of the 245
+/// pages of a million connections fits into the first-level cache.
 pub(super) const PAGE: usize = 1 << PAGE_BITS;
 const PAGE_BITS: u32 = 12;
 
-/// See the page above.
+/// Values of one type under slot numbers that never change.
 #[derive(Debug)]
 pub(super) struct PagedSlab<T> {
     pages: Vec<Slab<T>>,
-    /// Pages with memory and a vacancy, each once.
+    /// Pages with memory and a free slot, each once.
     open: Vec<u32>,
     /// Pages without memory.
     bare: Vec<u32>,
-    /// How many of the open pages are empty.
+    /// Number of open pages without a value.
     empty: usize,
-    /// Pages that are never given back (count).
-    reserved: usize,
+    /// Number of pages that stay allocated.
+    preallocated: usize,
     len: usize,
 }
 
@@ -48,26 +46,25 @@ impl<T> PagedSlab<T> {
             open: Vec::new(),
             bare: Vec::new(),
             empty: 0,
-            reserved: 0,
+            preallocated: 0,
             len: 0,
         }
     }
 
-    /// Makes pages for so many values in all. Their memory is ours from now on, and stays; the kernel still hands it out
-    /// when it is first written to.
-    pub(super) fn reserve(&mut self, count: usize) {
-        self.reserved = self.reserved.max(count.div_ceil(PAGE));
-        while self.pages.len() - self.bare.len() < self.reserved {
+    /// Allocates pages for this many values in all, and keeps them. The kernel provides their memory at the first write.
+    pub(super) fn preallocate(&mut self, count: usize) {
+        self.preallocated = self.preallocated.max(count.div_ceil(PAGE));
+        while self.pages.len() - self.bare.len() < self.preallocated {
             self.make_page();
         }
-        // The lists of pages must not be what moves, either.
+        // The lists of pages must not grow later, either.
         self.open.reserve(self.pages.len());
         self.bare.reserve(self.pages.len());
-        // The first page is to be used first.
+        // The last entry is used next: the first page.
         self.open.sort_unstable_by(|one, other| other.cmp(one));
     }
 
-    /// Opens a page with memory of its own, and returns its place.
+    /// Allocates a page, and returns its number.
     fn make_page(&mut self) -> usize {
         let page = match self.bare.pop() {
             Some(page) => page as usize,
@@ -82,13 +79,13 @@ impl<T> PagedSlab<T> {
         page
     }
 
-    /// The number that the next value will have.
+    /// Returns the slot number of the next value.
     pub(super) fn next_number(&mut self) -> usize {
         let page = self.open_page();
         number(page, self.pages[page].vacant_key())
     }
 
-    /// Lets a value in, under [`PagedSlab::next_number`].
+    /// Stores a value under [`PagedSlab::next_number`].
     pub(super) fn insert(&mut self, value: T) -> usize {
         let page = self.open_page();
         let slots = &mut self.pages[page];
@@ -102,7 +99,7 @@ impl<T> PagedSlab<T> {
         number(page, place)
     }
 
-    /// A page with a vacancy, the one that had its last leaver last; a new one if there is none.
+    /// Returns the most recently freed page with room; allocates one if every page is full.
     fn open_page(&mut self) -> usize {
         match self.open.last() {
             Some(&page) => page as usize,
@@ -110,10 +107,10 @@ impl<T> PagedSlab<T> {
         }
     }
 
-    /// Lets a value out.
+    /// Removes a value.
     ///
     /// # Panics
-    /// If nobody has this number.
+    /// If the slot is free.
     pub(super) fn remove(&mut self, number: usize) -> T {
         let page = number >> PAGE_BITS;
         let slots = &mut self.pages[page];
@@ -123,17 +120,16 @@ impl<T> PagedSlab<T> {
             self.open.push(page as u32);
         } else if slots.is_empty() {
             self.empty += 1;
-            if self.empty > 1 && self.pages.len() - self.bare.len() > self.reserved {
-                self.give_back(page);
+            if self.empty > 1 && self.pages.len() - self.bare.len() > self.preallocated {
+                self.free_page(page);
             }
         }
         value
     }
 
-    /// Frees the memory of an empty page. An event that is still under way finds no value, as in any other slot that
-    /// is free.
+    /// Frees the memory of an empty page. A stale event finds no value there, as in any free slot.
     #[cold]
-    fn give_back(&mut self, page: usize) {
+    fn free_page(&mut self, page: usize) {
         self.pages[page] = Slab::new();
         self.empty -= 1;
         self.open.retain(|&open| open as usize != page);
@@ -147,25 +143,25 @@ impl<T> PagedSlab<T> {
             .get_mut(number & (PAGE - 1))
     }
 
-    /// Whoever lives at a number.
+    /// Returns the value of a slot that is known to have one.
     ///
     /// # Panics
-    /// If nobody does, as indexing does.
+    /// If the slot is free.
     pub(super) fn at(&self, number: u32) -> &T {
         let number = number as usize;
         &self.pages[number >> PAGE_BITS][number & (PAGE - 1)]
     }
 
-    /// As [`PagedSlab::at`].
+    /// Returns the value of a slot that is known to have one, to change it.
     ///
     /// # Panics
-    /// If nobody does, as indexing does.
+    /// If the slot is free.
     pub(super) fn at_mut(&mut self, number: u32) -> &mut T {
         let number = number as usize;
         &mut self.pages[number >> PAGE_BITS][number & (PAGE - 1)]
     }
 
-    /// Everybody, with their numbers.
+    /// Iterates over all values with their slot numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         self.pages.iter().enumerate().flat_map(|(page, slots)| {
             slots
@@ -174,12 +170,12 @@ impl<T> PagedSlab<T> {
         })
     }
 
-    /// How many live here.
+    /// Returns the number of values.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// For how many there is memory.
+    /// Returns the number of slots that are allocated.
     pub(super) fn capacity(&self) -> usize {
         self.pages.iter().map(Slab::capacity).sum()
     }
@@ -194,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_million_arrive_and_nothing_moves() {
+    fn a_million_values_are_added_and_none_moves() {
         let mut slots = PagedSlab::new();
         let first = slots.insert(0);
         let address = std::ptr::from_ref(slots.at(first as u32));
@@ -213,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_those_who_have_left_goes_with_them() {
+    fn pages_are_freed_as_their_values_are_removed() {
         let mut slots = PagedSlab::new();
         let numbers: Vec<usize> = (0..10 * PAGE).map(|value| slots.insert(value)).collect();
         assert_eq!(slots.capacity(), 10 * PAGE);
@@ -221,20 +217,16 @@ mod tests {
             assert_eq!(slots.remove(number), number);
         }
         assert_eq!((slots.len(), slots.iter().count()), (0, 0));
-        assert_eq!(
-            slots.capacity(),
-            PAGE,
-            "one page is kept for new connections"
-        );
+        assert_eq!(slots.capacity(), PAGE, "one empty page is kept");
         assert_eq!(slots.get_mut(numbers[0]), None);
-        // All the numbers are good again.
+        // All slot numbers are used again.
         let mut again: Vec<usize> = (0..10 * PAGE).map(|value| slots.insert(value)).collect();
         again.sort_unstable();
         assert_eq!(again, numbers);
     }
 
     #[test]
-    fn coming_and_going_at_a_full_page_allocates_nothing() {
+    fn adding_and_removing_at_a_full_page_allocates_nothing() {
         let mut slots = PagedSlab::new();
         for value in 0..PAGE {
             slots.insert(value);
@@ -251,49 +243,49 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reserved_is_used_from_the_first_page_on() {
+    fn preallocated_pages_are_used_from_the_first_on() {
         let mut slots = PagedSlab::new();
-        slots.reserve(PAGE + 1);
+        slots.preallocate(PAGE + 1);
         assert_eq!(slots.capacity(), 2 * PAGE);
         assert_eq!(slots.next_number(), 0);
         for value in 0..2 * PAGE {
             assert_eq!(slots.insert(value), value);
         }
         assert_eq!(slots.capacity(), 2 * PAGE);
-        slots.reserve(1);
-        assert_eq!(slots.capacity(), 2 * PAGE, "there is room for one already");
+        slots.preallocate(1);
+        assert_eq!(slots.capacity(), 2 * PAGE, "one slot is allocated already");
     }
 
     #[test]
-    fn what_is_reserved_stays_whoever_comes_and_goes() {
+    fn preallocated_pages_stay_allocated() {
         let mut slots = PagedSlab::new();
-        slots.reserve(3 * PAGE);
+        slots.preallocate(3 * PAGE);
         let numbers: Vec<usize> = (0..5 * PAGE).map(|value| slots.insert(value)).collect();
         assert_eq!(slots.capacity(), 5 * PAGE);
         for number in numbers {
             slots.remove(number);
         }
         assert_eq!(slots.capacity(), 3 * PAGE);
-        let visitor = slots.insert(0);
-        slots.remove(visitor);
+        let number = slots.insert(0);
+        slots.remove(number);
         assert_eq!(slots.capacity(), 3 * PAGE);
     }
 
-    /// Whatever the order in which pages fill and empty: a few connections that come and go make no page anew each time.
+    /// Whichever order pages fill and empty in, a few values that are added and removed allocate no page each time.
     #[test]
-    fn coming_and_going_across_pages_allocates_nothing() {
+    fn adding_and_removing_across_pages_allocates_nothing() {
         let mut slots = PagedSlab::new();
         let numbers: Vec<usize> = (0..2 * PAGE).map(|value| slots.insert(value)).collect();
         slots.remove(numbers[0]);
-        // The second page is the one that was used last, and nothing is left in it.
+        // The second page was used last, and becomes empty.
         for &number in &numbers[PAGE..] {
             slots.remove(number);
         }
         let (mut changes, mut before) = (0, slots.capacity());
         for round in 0..100 {
-            let visitors: Vec<usize> = (0..1 + round % 3).map(|_| slots.insert(0)).collect();
-            for visitor in visitors {
-                slots.remove(visitor);
+            let short_lived: Vec<usize> = (0..1 + round % 3).map(|_| slots.insert(0)).collect();
+            for number in short_lived {
+                slots.remove(number);
             }
             changes += usize::from(slots.capacity() != before);
             before = slots.capacity();
@@ -301,9 +293,9 @@ mod tests {
         assert_eq!(changes, 0);
     }
 
-    /// Against the simplest thing that could be right, with comings and goings at random.
+    /// Random additions and removals, compared with a map.
     #[test]
-    fn every_number_leads_to_its_value() {
+    fn every_slot_number_leads_to_its_value() {
         let mut slots = PagedSlab::new();
         let mut expected = std::collections::BTreeMap::new();
         let mut random = 1_u64;

@@ -1,52 +1,26 @@
-//! Timeouts for very many sources at O(1) each, without a heap or a wheel.
+//! Timeouts of very many sources at O(1) each, without a heap or a timer wheel.
 //!
-//! All sources that wait for the same kind of thing wait equally long: a connection that may speak has the idle timeout,
-//! one that must read has the write-stall timeout. Each kind is a [`TimeoutClass`]: a queue in the order of last activity, whose
-//! head is the next to expire. The queue is a doubly linked list through the slots themselves, two numbers in each, so
-//! that it costs no memory of its own and a source that closes leaves no entry behind.
+//! All sources that wait for the same thing wait equally long: a connection that reads has the idle timeout, one with
+//! unsent bytes has the write-stall timeout. Each is a [`TimeoutClass`]: a list in the order of last activity, whose head
+//! is the next to expire. The list is doubly linked through the slots themselves, so that it needs no memory of its own,
+//! and a source that is closed leaves no entry behind.
 //!
-//! Moving a slot to the back at every echo would touch its two neighbours each time: three cache lines where one would
-//! do. So a slot is moved only when it has been active for a sixteenth of the timeout since its last move (nginx saves
-//! itself timer updates in the same way), and that sixteenth is added when it is judged. A source therefore never expires early, and at most a
-//! sixteenth late.
+//! Moving a slot to the back at every event would touch its two neighbours each time: three cache lines instead of one. So
+//! a slot is moved only if a sixteenth of the timeout has passed since its last move (nginx limits its timer updates in the
+//! same way), and that sixteenth is added to the timeout. So a source never expires early, and at most a sixteenth late.
+//!
+//! Optimiser notes: a busy loop has many turns in a millisecond; `begin_millisecond` is `#[cold]`, and `until_next` is
+//! stored, so that a common turn costs two comparisons.
 
+use super::event::TimeoutClass;
+use super::key::Key;
 use super::paged_slab::PagedSlab;
-use super::{Key, Slot};
+use super::slot::{Links, NIL, Slot};
 use std::time::{Duration, Instant};
-
-/// One kind of waiting, with its own timeout. Made by [`super::Reactor::timeout_class`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeoutClass(u8);
-
-impl TimeoutClass {
-    /// Waiting without end.
-    pub const NEVER: Self = Self(0);
-}
-
-/// The place of one slot in its class.
-#[derive(Debug)]
-pub(super) struct Links {
-    previous: u32,
-    next: u32,
-    /// When it last moved to the back, in milliseconds since the reactor began. In 64 bits, since they fit: in 32 they
-    /// would wrap around after 49 days, and every comparison in the reactor had to know.
-    moved_ms: u64,
-}
-
-impl Links {
-    pub(super) const UNLINKED: Self = Self {
-        previous: NIL,
-        next: NIL,
-        moved_ms: 0,
-    };
-}
-
-/// The end of a list. There are never that many slots.
-const NIL: u32 = u32::MAX;
 
 const CLASSES: usize = 5;
 
-/// All classes, and the clock by which they count.
+/// All classes, and the clock that they share.
 #[derive(Debug)]
 pub(super) struct Timeouts {
     start: Instant,
@@ -54,11 +28,9 @@ pub(super) struct Timeouts {
     next_ms_at: Instant,
     queues: [Queue; CLASSES],
     classes: u8,
-    /// Nobody is due before this. It may be early, when the one who was due then has been active or has left since; it
-    /// is only looked into when the time has come, and so the common turn costs a comparison.
+    /// Lower bound of the earliest deadline. May be stale after a touch or an unlink; recomputed when it is reached.
     earliest_due_ms: Option<u64>,
-    /// The time until then. Every turn asks for it, and it is worked out anew only when the millisecond or the one who is
-    /// due next has changed.
+    /// Time until then. Recomputed when the millisecond or the bound changes.
     until_next: Option<Duration>,
 }
 
@@ -66,9 +38,9 @@ pub(super) struct Timeouts {
 struct Queue {
     head: u32,
     tail: u32,
-    /// `None` never expires, and is never linked either.
+    /// `None` never expires; its slots are not linked.
     timeout_ms: Option<u64>,
-    /// How long a slot may be active without being moved: a sixteenth of the timeout, or for ever.
+    /// Time for which an active slot is not moved: a sixteenth of the timeout.
     grain_ms: u64,
 }
 
@@ -83,7 +55,7 @@ impl Queue {
     }
 }
 
-/// The longest timeout of a class (milliseconds): 146 million years, after which nothing that is added to it overflows.
+/// Longest timeout of a class (milliseconds): 146 million years, so that no sum with it overflows.
 const LONGEST_MS: u64 = u64::MAX / 4;
 
 impl Timeouts {
@@ -99,12 +71,11 @@ impl Timeouts {
         }
     }
 
-    /// A new class.
+    /// Creates a class.
     pub(super) fn timeout_class(&mut self, timeout: Option<Duration>) -> TimeoutClass {
         let class = self.classes;
         self.classes += 1;
-        // Rounded up, and one more: both ends of the waiting are cut down to a whole millisecond, and nothing may expire
-        // early.
+        // Rounded up, plus one: both ends of a wait are rounded down to whole milliseconds, and none may expire early.
         let timeout_ms = timeout.map(|timeout| {
             let whole_ms = timeout.as_nanos().div_ceil(1_000_000);
             u64::try_from(whole_ms).map_or(LONGEST_MS, |ms| ms.min(LONGEST_MS) + 1)
@@ -113,8 +84,7 @@ impl Timeouts {
         TimeoutClass(class)
     }
 
-    /// The time as the classes count it. A busy loop has many turns in a millisecond, so it is worked out anew only when
-    /// the next one has begun.
+    /// Converts the time to milliseconds since the reactor was created.
     #[inline]
     pub(super) fn milliseconds(&mut self, now: Instant) -> u64 {
         if now >= self.next_ms_at {
@@ -131,7 +101,7 @@ impl Timeouts {
         self.set_earliest_due(self.earliest_due_ms);
     }
 
-    /// Puts a slot at the back of a class.
+    /// Appends a slot to the list of a class.
     pub(super) fn push_back<S>(
         &mut self,
         slots: &mut PagedSlab<Slot<S>>,
@@ -162,7 +132,7 @@ impl Timeouts {
         }
     }
 
-    /// Takes a slot out of its class.
+    /// Removes a slot from the list of its class.
     pub(super) fn unlink<S>(
         &mut self,
         slots: &mut PagedSlab<Slot<S>>,
@@ -184,19 +154,19 @@ impl Timeouts {
         }
     }
 
-    /// Gives a slot its full time again.
+    /// Restarts the timeout of a slot.
     pub(super) fn touch<S>(&mut self, slots: &mut PagedSlab<Slot<S>>, key: Key, now_ms: u64) {
         let class = slots.at(key.slot).registration.class;
         self.unlink(slots, key, class);
         self.push_back(slots, key, class, now_ms);
     }
 
-    /// Whether a slot that is active now has to be moved to the back: the question on the path of every echo.
+    /// Returns whether a slot that is active now has to be moved to the back. Every event asks this.
     pub(super) fn must_touch(&self, links: &Links, class: TimeoutClass, now_ms: u64) -> bool {
         now_ms - links.moved_ms > self.queues[class.0 as usize].grain_ms
     }
 
-    /// A slot whose time was over at `expiry_horizon_ms`, if there is one.
+    /// Returns a slot whose timeout was over at `expiry_horizon_ms`.
     pub(super) fn expired<S>(
         &mut self,
         slots: &PagedSlab<Slot<S>>,
@@ -212,19 +182,18 @@ impl Timeouts {
             .map(|slot| Key::new(slot as usize, slots.at(slot).generation))
     }
 
-    /// The time until somebody may expire.
+    /// Returns a lower bound of the time until a slot expires.
     pub(super) fn until_next(&self) -> Option<Duration> {
         self.until_next
     }
 
-    /// Nobody is due before this, as things are now.
     fn set_earliest_due(&mut self, earliest_due_ms: Option<u64>) {
         self.earliest_due_ms = earliest_due_ms;
         self.until_next = earliest_due_ms
             .map(|before_ms| Duration::from_millis(before_ms.saturating_sub(self.now_ms)));
     }
 
-    /// The head of each class that has one, and when it is due.
+    /// Iterates over the heads of the lists with their deadlines.
     fn heads<S>(&self, slots: &PagedSlab<Slot<S>>) -> impl Iterator<Item = (u32, u64)> {
         self.queues[..usize::from(self.classes)]
             .iter()
@@ -235,5 +204,13 @@ impl Timeouts {
                 let due_ms = moved_ms + timeout_ms + queue.grain_ms;
                 Some((queue.head, due_ms))
             })
+    }
+}
+
+/// Returns the shorter of two timeouts, where `None` is endless.
+pub(super) fn min_timeout(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }

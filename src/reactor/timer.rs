@@ -1,9 +1,8 @@
-//! A timer finer than epoll's own.
+//! A timer with a finer resolution than the timeout of epoll_wait(2).
 //!
-//! `epoll_wait` counts in milliseconds, and a load of ten thousand requests a second is planned in tenths of them. A
-//! timerfd (timerfd_create(2)) becomes readable to the microsecond. Two other roads: polling without pause until the
-//! time has come, which takes a whole processor, perhaps the one that the server needs; and `epoll_pwait2`, which mio
-//! does not speak.
+//! That timeout counts milliseconds, and a load of 10,000 requests a second is scheduled in tenths of them. A timerfd
+//! (timerfd_create(2)) becomes readable to the microsecond. The alternatives are worse: polling without a pause takes a
+//! whole processor, perhaps the one that the server needs, and mio does not use epoll_pwait2(2).
 
 use mio::event::Source;
 use mio::unix::SourceFd;
@@ -14,12 +13,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-/// Rings once. Watched by [`super::Reactor::watch`], it makes [`super::Reactor::wait`] say so.
+/// One-shot timer; after [`super::Reactor::watch`] it ends the wait of [`super::Reactor::wait`] when it expires.
 #[derive(Debug)]
 pub struct Timer(TimerFd);
 
 impl Timer {
-    /// A timer that is not set.
+    /// Creates a timer that is not armed.
     ///
     /// # Errors
     /// Those of timerfd_create(2); usually that there are no descriptors left.
@@ -28,12 +27,12 @@ impl Timer {
         Ok(Self(TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?))
     }
 
-    /// Sets it, in place of what it was set to before. Nobody reads it: setting it anew raises a new edge.
+    /// Arms the timer, in place of an earlier setting. It is never read, since arming it again raises a new edge.
     ///
     /// # Errors
     /// Those of timerfd_settime(2).
     pub fn arm(&self, wait: Duration) -> io::Result<()> {
-        // Zero would switch it off.
+        // Zero would disarm it (timerfd_settime(2)).
         let wait = TimeSpec::from_duration(wait.max(Duration::from_nanos(1)));
         Ok(self
             .0
@@ -72,7 +71,7 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn it_rings_again_and_again_without_being_read_and_never_early() {
+    fn an_unread_timer_expires_each_time_and_never_early() {
         let mut reactor: Reactor<mio::net::TcpStream> = Reactor::new(Epoll::new().unwrap());
         let mut timer = Timer::new().unwrap();
         reactor.watch(&mut timer).unwrap();
