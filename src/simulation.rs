@@ -1,20 +1,25 @@
-//! The server without a kernel: scripted sockets, exhaustive choices, and a simulated network that is drawn from a seed.
+//! Test bench without a kernel: scripted sockets, exhaustive choices, and a simulated network with a virtual clock.
 //!
-//! This module is there in the crate's own tests and with the feature `simulation`, which replays seeds from other programs
+//! It is compiled for the tests of this crate and with the feature `simulation`, which replays seeds from other programs
 //! and serves the targets of cargo-fuzz.
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
-//! - `script`: a socket that does what a list says: short reads, short writes, `WouldBlock`, a reset. For one connection.
-//! - [`choices`]: every sequence of decisions up to a depth, one after the other. With a script that asks it what to do
-//!   next, a connection is taken through everything that can happen to it.
-//! - `network`: a whole operating system's worth of sockets, in memory, from a seed. The server runs in it unchanged.
-//! - `seeds` ([`replay`], [`check_seeds`]): clients of every behavior, and the oracle that knows what each must get.
-//! - [`fuzz_targets`]: properties that must hold for any bytes, with the corpus that the fuzzer has found.
+//! In reading order:
 //!
-//! And tests that need the simulated network: `time` (which connection is closed when), `uptime` (two years of that),
-//! `catalogue` (rows of the fault catalogue that no real kernel shows on demand), `torture` (every call fails once, in
-//! every way, at every place).
+//! - `script`: a socket whose calls return what a script says: a short read, a short write, `WouldBlock`, a reset.
+//! - `choices`: enumerates every sequence of decisions up to a depth. A script that takes its results from it leads one
+//!   connection through everything that can happen to it.
+//! - `network`: sockets, an edge-triggered event queue and a clock in memory, all driven by one seed. The server runs on
+//!   it unchanged, as another `echo::Backend`.
+//! - `seeds` ([`replay`], [`check_seeds`]): random clients and faults on that network, with the invariants that must hold.
+//! - `torture`: every call fails once, with every errno, at every place.
+//! - `catalogue`: the rows of the fault catalogue that no real kernel produces on demand.
+//! - `time`: timeouts, by a clock that the test moves.
+//! - `uptime`: two years of that.
+//! - [`fuzz_targets`]: properties of any input bytes, for the fuzzer, and the inputs that it has found.
+//!
+//! This module may import any other, and none imports it: the server has no hook for it.
 
 #[cfg(test)]
 mod catalogue;

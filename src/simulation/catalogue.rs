@@ -33,7 +33,7 @@ fn e1_spurious_events_change_nothing() {
         spurious_event: 1_000, // one in every wait
         ..unlimited()
     };
-    let mut stage = Stage::in_world(Limits::default(), knobs);
+    let mut stage = Stage::with_knobs(Limits::default(), knobs);
     let sockets = stage.connect(3);
     let before = stage.server.stats().clone();
     for _ in 0..100 {
@@ -55,7 +55,7 @@ fn e2_stale_events_of_a_closed_connection_wake_none() {
         stale_event: 1_000, // one in every wait, as soon as a connection has closed
         ..unlimited()
     };
-    let mut stage = Stage::in_world(Limits::default(), knobs);
+    let mut stage = Stage::with_knobs(Limits::default(), knobs);
     let sockets = stage.connect(2);
     stage.finish(sockets[0]);
     stage.settle();
@@ -85,7 +85,7 @@ fn e3_slot_reuse_in_one_batch() {
         spurious_event: 1_000, // a second event of one source, at the end of the batch
         ..unlimited()
     };
-    let mut stage = Stage::in_world(Limits::default(), knobs);
+    let mut stage = Stage::with_knobs(Limits::default(), knobs);
     let mut value = stage.connect(1)[0];
     for round in 0..ROUNDS {
         // In one batch: the connection ends, a new one is accepted, and there may be a second event for the closed one.
@@ -108,7 +108,7 @@ fn e3_slot_reuse_in_one_batch() {
 #[test]
 fn e6_data_left_by_the_budget_is_read_without_another_edge() {
     const BURST: usize = 10 << 20;
-    let mut stage = Stage::in_world(Limits::default(), unlimited());
+    let mut stage = Stage::with_knobs(Limits::default(), unlimited());
     let socket = stage.connect(1)[0];
     let turns = stage.server.stats().turns;
     stage.send_pattern(socket, 0, BURST);
@@ -124,7 +124,7 @@ fn e6_data_left_by_the_budget_is_read_without_another_edge() {
 /// The loop must not block while a source is queued: no further event may come.
 #[test]
 fn e6_the_loop_does_not_block_while_a_source_is_queued() {
-    let mut stage = Stage::in_world(Limits::default(), unlimited());
+    let mut stage = Stage::with_knobs(Limits::default(), unlimited());
     let socket = stage.connect(1)[0];
     let before = stage.network.kernel().now;
     stage.send_pattern(socket, 0, 2 << 20);
@@ -146,7 +146,7 @@ fn e9_more_events_than_a_batch_holds() {
         events_max: 64,
         ..unlimited()
     };
-    let mut stage = Stage::in_world(Limits::default(), knobs);
+    let mut stage = Stage::with_knobs(Limits::default(), knobs);
     let sockets = stage.connect(CLIENTS);
     let turns = stage.server.stats().turns;
     for &socket in &sockets {
@@ -176,7 +176,7 @@ fn e9_a_turn_is_bounded_however_many_sources_are_queued() {
         read_budget_bytes: 8,
         ..Limits::default()
     };
-    let mut stage = Stage::in_world(limits, knobs);
+    let mut stage = Stage::with_knobs(limits, knobs);
     let sockets = stage.connect(CLIENTS);
     for &socket in &sockets {
         stage.send_pattern(socket, 0, EACH);
@@ -203,7 +203,7 @@ fn e11_a_partial_write_goes_on_at_the_right_place() {
         short_write: 500,
         ..unlimited()
     };
-    let mut stage = Stage::in_world(Limits::default(), knobs);
+    let mut stage = Stage::with_knobs(Limits::default(), knobs);
     let socket = stage.connect(1)[0];
     stage.send_pattern(socket, 0, MESSAGE);
     stage.settle();
@@ -229,7 +229,7 @@ fn e12_would_block_where_an_event_promised_bytes() {
         would_block_for_nothing: 500,
         ..unlimited()
     };
-    let mut stage = Stage::in_world(Limits::default(), knobs);
+    let mut stage = Stage::with_knobs(Limits::default(), knobs);
     let socket = stage.connect(1)[0];
     let turns = stage.server.stats().turns;
     for round in 0..200 {
@@ -251,7 +251,7 @@ fn a1_without_descriptors_accept_pauses_until_its_timer_or_a_close() {
         descriptors: 2,
         ..unlimited()
     };
-    let mut stage = Stage::in_world(Limits::default(), knobs);
+    let mut stage = Stage::with_knobs(Limits::default(), knobs);
     stage.arrive(5);
     for _ in 0..1_000 {
         stage.turn(); // no time passes
@@ -275,7 +275,7 @@ fn a1_without_descriptors_accept_pauses_until_its_timer_or_a_close() {
 
 #[test]
 fn f1_a_small_stream_is_served_in_every_turn_beside_eight_large_ones() {
-    let mut stage = Stage::in_world(Limits::default(), unlimited());
+    let mut stage = Stage::with_knobs(Limits::default(), unlimited());
     let sockets = stage.connect(9);
     let (small, large) = (sockets[0], &sockets[1..]);
     let budget = Limits::default().read_budget_bytes as u64;
@@ -300,7 +300,7 @@ fn f1_a_small_stream_is_served_in_every_turn_beside_eight_large_ones() {
 
 #[test]
 fn f1_a_queued_source_is_served_once_a_turn_and_not_twice() {
-    let mut stage = Stage::in_world(Limits::default(), unlimited());
+    let mut stage = Stage::with_knobs(Limits::default(), unlimited());
     let large_one = stage.connect(1)[0];
     let budget = Limits::default().read_budget_bytes;
     stage.send(large_one, 8 * budget);
@@ -315,7 +315,7 @@ fn f1_a_queued_source_is_served_once_a_turn_and_not_twice() {
 
 #[test]
 fn f2_a_flood_of_datagrams_leaves_a_turn_to_the_streams() {
-    let mut stage = Stage::in_world(
+    let mut stage = Stage::with_knobs(
         Limits {
             datagrams_per_source: None,
             datagrams_total: None,
@@ -343,7 +343,7 @@ fn f2_a_flood_of_datagrams_leaves_a_turn_to_the_streams() {
 
 #[test]
 fn f3_a_busy_listener_does_not_starve_a_quiet_one() {
-    let mut stage = Stage::in_world(Limits::default(), unlimited());
+    let mut stage = Stage::with_knobs(Limits::default(), unlimited());
     let cold = stage.another_listener();
     let budget = Limits::default().accept_budget as u64;
     stage.arrive(2_000);
@@ -366,7 +366,7 @@ fn f4_no_connection_is_closed_as_idle_before_its_input_is_read() {
         idle_timeout: Some(Duration::from_secs(30)),
         ..Limits::default()
     };
-    let mut stage = Stage::in_world(limits, knobs);
+    let mut stage = Stage::with_knobs(limits, knobs);
     let sockets = stage.connect(9);
     stage.pass(Duration::from_secs(60)); // as if the process had been stopped
     for &socket in &sockets[1..] {
@@ -377,7 +377,7 @@ fn f4_no_connection_is_closed_as_idle_before_its_input_is_read() {
     assert_eq!(
         stage.closed(CloseReason::Idle),
         1,
-        "only the one that had sent nothing"
+        "only the connection without input"
     );
 }
 
@@ -392,7 +392,7 @@ fn f4_an_idle_connection_is_found_beside_more_ready_ones_than_a_wait_reports() {
         idle_timeout: Some(Duration::from_secs(30)),
         ..Limits::default()
     };
-    let mut stage = Stage::in_world(limits, knobs);
+    let mut stage = Stage::with_knobs(limits, knobs);
     let sockets = stage.connect(BUSY + 1);
     let (idle, busy) = sockets.split_first().unwrap();
     let step = Duration::from_millis(100);
@@ -409,7 +409,7 @@ fn f4_an_idle_connection_is_found_beside_more_ready_ones_than_a_wait_reports() {
             is_open || silent >= Duration::from_secs(30),
             "early: {silent:?}"
         );
-        // Timeouts are up to a sixteenth late; to that come two sweeps over a hundred sources, eight a turn.
+        // A timeout is up to a sixteenth late; two sweeps of the ready list, 100 sources at 8 a turn, come on top.
         assert!(
             !is_open || silent < Duration::from_secs(37),
             "never: {silent:?}"
@@ -418,7 +418,7 @@ fn f4_an_idle_connection_is_found_beside_more_ready_ones_than_a_wait_reports() {
     assert_eq!(
         stage.closed(CloseReason::Idle),
         1,
-        "the busy ones are not idle"
+        "busy connections are not idle"
     );
 }
 
@@ -431,7 +431,7 @@ impl Stage {
         let _ = self.server.turn(wait).expect("the loop goes on");
     }
 
-    /// Clients connect, and nobody lets them in as yet.
+    /// Clients connect; their connections wait in the accept queue.
     pub(super) fn arrive(&self, clients: usize) {
         self.arrive_at(self.listener, clients);
     }
@@ -444,7 +444,7 @@ impl Stage {
 
     pub(super) fn finish(&self, socket: usize) {
         let mut kernel = self.network.kernel();
-        kernel.wire(socket).client_finished = true;
+        kernel.wire(socket).client_sent_fin = true;
         kernel.touch(socket, Interest::Read);
     }
 
@@ -462,7 +462,7 @@ impl Stage {
         let queue = &mut kernel.wire(socket).to_client;
         let count = most.min(queue.len());
         let bytes = queue.drain(..count).collect();
-        kernel.made_room(socket);
+        kernel.consumed(socket);
         bytes
     }
 

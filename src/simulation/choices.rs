@@ -1,14 +1,13 @@
-//! Every sequence of decisions, one after the other.
+//! Enumeration of every sequence of decisions up to a depth.
 //!
-//! A test calls `choose(n)` wherever something can happen in n ways, and is run again and again; each run takes the
-//! next path through the tree of decisions, until all have been taken. There is no list of cases to write, and none is
-//! forgotten.
+//! A test calls `choose(n)` wherever something can happen in n ways, and runs until [`Choices::next_path`] is false. Each
+//! run takes the next path through the tree of decisions. So the cases need not be listed, and none is forgotten.
 
-/// Walks the tree of decisions down to a depth; below it, every decision is the first way.
+/// Walks the tree of decisions down to a depth; below it, every decision is 0.
 #[derive(Debug)]
 pub struct Choices {
     depth: usize,
-    /// The path of this run: the way taken at each decision, and the number of ways.
+    /// Path of this run: the decision taken at each step, and how many there were to choose from.
     path: Vec<(usize, usize)>,
     asked: usize,
 }
@@ -23,7 +22,7 @@ impl Choices {
         }
     }
 
-    /// One path alone: each byte is a decision, modulo the number of ways.
+    /// Returns a single path: each byte is a decision, modulo the number of ways.
     pub fn given(bytes: &[u8]) -> Self {
         Self {
             depth: bytes.len(),
@@ -32,7 +31,7 @@ impl Choices {
         }
     }
 
-    /// A number below `ways`.
+    /// Returns the next decision, a number below `ways`.
     pub fn choose(&mut self, ways: usize) -> usize {
         if self.asked == self.depth {
             return 0;
@@ -45,12 +44,12 @@ impl Choices {
         taken % ways
     }
 
-    /// Whether this run has come to the depth where every decision is the first way.
+    /// Returns whether this run has reached the depth below which every decision is 0.
     pub fn is_exhausted(&self) -> bool {
         self.asked == self.depth
     }
 
-    /// Goes on to the next path; `false` if there is none.
+    /// Advances to the next path; returns `false` after the last one.
     pub fn next_path(&mut self) -> bool {
         self.asked = 0;
         while let Some((taken, ways)) = self.path.pop() {

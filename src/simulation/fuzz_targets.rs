@@ -1,8 +1,8 @@
-//! Properties that must hold for any input bytes: one function for each target of the fuzzer, which is in `fuzz/`.
+//! Properties that must hold for any input bytes: one function for each target of the fuzzer.
 //!
-//! A target there is one line, which calls one of these functions; so the fuzzed code is compiled, linted and tested
-//! like everything else. Inputs that the fuzzer found worth keeping are in `tests/corpus`, a folder for each target,
-//! and the ordinary tests run them all. What may live in this file: such functions, and that test.
+//! A fuzz target is one line that calls one of these functions; so the fuzzed code is compiled, linted and tested like
+//! everything else. Inputs that the fuzzer found worth keeping are in `tests/corpus`, a folder for each target, and the
+//! test below runs them all.
 //!
 //! ```sh
 //! cargo install cargo-fuzz && cargo +nightly fuzz run address -- -max_total_time=60
@@ -16,8 +16,8 @@ use crate::reactor::{Key, Readiness, Token};
 use std::fmt::Display;
 use std::str::FromStr;
 
-/// What reads as a value prints as one that reads as the same, unless it has characters that are escaped in print; what
-/// does not is told on one line that has no control characters in it.
+/// Checks that text which parses as a value prints as text which parses as the same value (unless characters are escaped
+/// in print), and that the error of any other text is one line without control characters.
 fn reads_and_prints<T: FromStr<Err: Display> + Display + PartialEq>(text: &str) {
     match text.parse::<T>() {
         Ok(value) => {
@@ -34,13 +34,16 @@ fn reads_and_prints<T: FromStr<Err: Display> + Display + PartialEq>(text: &str) 
             );
         }
         Err(error) => {
-            let told = error.to_string();
-            assert!(!told.chars().any(char::is_control), "{text:?}: {told:?}");
+            let message = error.to_string();
+            assert!(
+                !message.chars().any(char::is_control),
+                "{text:?}: {message:?}"
+            );
         }
     }
 }
 
-/// Addresses of sockets, and prefixes of networks.
+/// Socket addresses and network prefixes print as they parse.
 pub fn address(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
@@ -49,7 +52,7 @@ pub fn address(bytes: &[u8]) {
     reads_and_prints::<IpNet>(text);
 }
 
-/// Counts, bytes, times, and the words that may stand for them.
+/// Counts, sizes, times, and the words that may replace them print as they parse.
 #[cfg(feature = "cli")]
 pub fn units(bytes: &[u8]) {
     use crate::cli::units::{Auto, Bytes, Count, Most, Off, Or, Time};
@@ -65,8 +68,8 @@ pub fn units(bytes: &[u8]) {
     reads_and_prints::<Or<Time, Off>>(text);
 }
 
-/// One connection over a scripted socket: the first byte chooses the kind of socket, every other one the result of a
-/// call. The properties are those of [`script`], which tries all scripts of six calls; these may be longer.
+/// A connection over a scripted socket keeps the invariants of [`script`]. The first byte selects the kind of socket,
+/// each further byte the result of a call; scripts may be longer than the six calls that the tests enumerate.
 pub fn connection(bytes: &[u8]) {
     let Some((kind, calls)) = bytes.split_first() else {
         return;
@@ -83,7 +86,7 @@ pub fn connection(bytes: &[u8]) {
     );
 }
 
-/// A token of the kernel becomes a key and a key a token, and no bit is lost on the way, whatever it was.
+/// Every token converts to a key and back without losing a bit.
 pub fn key(bytes: &[u8]) {
     let Ok(number) = bytes.try_into().map(usize::from_le_bytes) else {
         return;
@@ -92,7 +95,7 @@ pub fn key(bytes: &[u8]) {
     assert_eq!(key.token(), Token(number));
 }
 
-/// A line from a worker of `bench`: a line that parses as a message prints as a line that parses as the same message.
+/// A line from a worker of `bench` that parses as a message prints as a line that parses as the same message.
 #[cfg(all(feature = "cli", feature = "bench"))]
 pub fn wire(bytes: &[u8]) {
     use crate::cli::bench::ipc::{message_from, message_to_json};
@@ -111,14 +114,14 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    /// Runs every input that was kept for one target.
-    fn replay(target: &str, law: fn(&[u8])) {
+    /// Runs every stored input of one target.
+    fn replay(target: &str, property: fn(&[u8])) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/corpus")
             .join(target);
         let mut count = 0;
         for entry in fs::read_dir(folder).unwrap() {
-            law(&fs::read(entry.unwrap().path()).unwrap());
+            property(&fs::read(entry.unwrap().path()).unwrap());
             count += 1;
         }
         assert!(count > 0, "{target} has no corpus");
@@ -126,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kept_input_holds() {
+    fn properties_hold_for_every_stored_input() {
         replay("address", address);
         replay("connection", connection);
         replay("key", key);

@@ -1,11 +1,11 @@
-//! A simulated operating system: sockets, an edge-triggered event queue, and a clock, all from one seed.
+//! A simulated operating system: sockets, an edge-triggered event queue, and a clock, all driven by one seed.
 //!
-//! It keeps the kernel's promises and breaks everything that the kernel does not promise. An edge is told once, when
-//! something arrives or when the registration changes, and only if it is still true by the time of asking. Events come
-//! in any order, some for nothing, some late, some for sockets that are gone. Calls are interrupted, come short, fail.
-//! Slots and descriptors are limited, and time jumps.
+//! It keeps the promises of the kernel and breaks everything that the kernel does not promise. An edge is reported once,
+//! after something has arrived or the registration has changed, and only if the socket is still ready by then. Events come
+//! in any order; some are spurious, some late, some stale. Calls are interrupted, transfer fewer bytes than asked for, or
+//! fail. Descriptors are limited, and the clock jumps.
 //!
-//! What may live in this file: the mechanism, and the knobs. What clients do, and what they must get, is `simulation`'s.
+//! This file holds the mechanism and its knobs; what clients do, and what they must receive, is in `seeds`.
 
 mod sockets;
 
@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// How often, in a thousand times, the world is unkind in each way. Each seed turns each knob anew.
+/// Probability of each fault, in thousandths. Each seed draws a value for each knob.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Knobs {
     pub(crate) interrupted: u64,
@@ -32,23 +32,22 @@ pub(crate) struct Knobs {
     pub(crate) spurious_event: u64,
     pub(crate) stale_event: u64,
     pub(crate) late_event: u64,
-    /// One source is told of twice in a batch, so that the second time may be for somebody who has left since, or for
-    /// whoever lives in that slot by then.
+    /// One source is reported twice in a batch: by the second event it may have been closed, and its slot reused.
     pub(crate) double_event: u64,
     pub(crate) wait_interrupted: u64,
     pub(crate) accept_error: u64,
     pub(crate) register_error: u64,
     pub(crate) deregister_error: u64,
     pub(crate) shutdown_error: u64,
-    /// How many events one wait reports at most.
+    /// Capacity of the event buffer: the most events that one wait reports.
     pub(crate) events_max: usize,
-    /// How many bytes the kernel takes for a peer that does not read.
+    /// Send buffer: the bytes that the kernel takes for a peer that does not read.
     pub(crate) window_bytes: usize,
-    /// How many descriptors there are for connections.
+    /// Number of descriptors for connections.
     pub(crate) descriptors: usize,
 }
 
-/// A small generator of pseudo-random numbers (SplitMix64): all that happens follows from its seed.
+/// Pseudo-random numbers (SplitMix64): everything in a simulation follows from the seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -78,23 +77,23 @@ impl Random {
     }
 }
 
-/// One side's view of everything: the kernel's tables.
+/// State of the simulated kernel.
 #[derive(Debug)]
 pub(crate) struct Kernel {
     pub(crate) random: Random,
     pub(crate) knobs: Knobs,
     pub(crate) now: Instant,
-    /// Sockets by number. Numbers are never reused: the slots and keys of the server are, and that is the point.
+    /// Sockets by number. Unlike the slots of the server, numbers are never reused: they identify a connection.
     pub(crate) sockets: BTreeMap<usize, Socket>,
     next: usize,
-    old_tokens: Vec<Token>,
-    /// How many clients were reset in an accept queue when its listener was closed: no counter of the server tells of them.
+    stale_tokens: Vec<Token>,
+    /// Connections that were reset in an accept queue when its listener was closed. No counter of the server has them.
     pub(crate) resets_in_queue: usize,
-    /// The one call that is to fail, for `torture`.
+    /// The call that fails, for `torture`.
     pub(crate) fault: Option<Fault>,
 }
 
-/// The calls that the server makes of the system.
+/// System calls that the server makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Accept,
@@ -109,25 +108,25 @@ pub(crate) enum Call {
     Answer,
 }
 
-/// One call, the so-many-th of its kind, fails with an errno.
+/// One call fails with an errno.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault {
     pub(crate) call: Call,
-    /// How many of these calls go well before; 0 makes it the next one.
+    /// Number of calls of this kind that succeed first.
     pub(crate) after: usize,
     pub(crate) errno: i32,
-    pub(crate) has_struck: bool,
+    pub(crate) was_injected: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) kind: Kind,
     registered: Option<(Token, Interest)>,
-    /// Something has happened since the event queue last told of this socket.
+    /// An edge that has not been reported yet.
     edge: bool,
-    /// How many waits had no room for it since then.
-    passed_over: u32,
-    /// Another process has a copy of its descriptor, so it outlives its closing here, and so does its registration.
+    /// Waits since then that had no room for it in the event buffer.
+    waits_skipped: u32,
+    /// Another process has a duplicate of the descriptor, so that closing it here ends neither socket nor registration.
     pub(crate) is_shared: bool,
 }
 
@@ -143,46 +142,46 @@ pub(crate) enum Kind {
     },
 }
 
-/// What lies between a client and the server.
+/// A connection: the bytes under way in both directions, and what each side has done.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Wire {
     pub(crate) client: usize,
     pub(crate) to_server: VecDeque<u8>,
     pub(crate) to_client: VecDeque<u8>,
-    /// The client has said FIN.
-    pub(crate) client_finished: bool,
-    /// The server has said FIN.
-    pub(crate) server_finished: bool,
-    /// An error that the next call of the server will see.
+    /// The client has sent FIN.
+    pub(crate) client_sent_fin: bool,
+    /// The server has sent FIN.
+    pub(crate) server_sent_fin: bool,
+    /// Error of the next call of the server.
     pub(crate) broken: Option<ErrorKind>,
-    /// Whether this is TCP, where a short read leaves nothing behind, or a Unix socket.
+    /// Whether a short read empties the socket, as on TCP; a Unix socket may have more.
     pub(crate) short_read_means_empty: bool,
-    /// The server was told that there is no room, and waits to hear of some.
-    pub(crate) starved: bool,
-    /// The server has asked for a reset rather than an orderly end.
+    /// A write was short or would have blocked: room in the send buffer will raise an edge.
+    pub(crate) waits_for_room: bool,
+    /// The server has asked for RST at close (SO_LINGER of 0).
     pub(crate) aborted: bool,
-    /// The event queue has watched it: it was not sent away at once.
+    /// It has been in the interest list, so it was not rejected.
     pub(crate) was_watched: bool,
-    /// The client's address; without one it is a Unix socket.
+    /// Address of the client; a Unix socket has none.
     pub(crate) address: Option<SocketAddr>,
-    /// When the client connected, sent or took something last.
-    pub(crate) sent_at: Option<Instant>,
-    /// How long it had been silent before that.
+    /// Time at which the client last connected or sent.
+    pub(crate) last_sent_at: Option<Instant>,
+    /// Silence of the client before that.
     pub(crate) silence: Duration,
-    pub(crate) took_at: Option<Instant>,
+    pub(crate) last_read_at: Option<Instant>,
 }
 
 impl Wire {
     fn is_ready(&self, interest: Interest, window: usize) -> bool {
         self.broken.is_some()
             || match interest {
-                Interest::Read => !self.to_server.is_empty() || self.client_finished,
+                Interest::Read => !self.to_server.is_empty() || self.client_sent_fin,
                 Interest::Write => self.is_writable(window),
             }
     }
 
-    /// Whether the kernel tells of room, which is not the same as whether there is any: on TCP when a third of the send
-    /// buffer is free (`sk_stream_is_writeable`), on a Unix socket three quarters (`unix_writable`).
+    /// Whether the kernel reports the socket as writable. Some room is not enough: TCP reports it when a third of the send
+    /// buffer is free (`sk_stream_is_writeable`), a Unix socket when three quarters are (`unix_writable`).
     fn is_writable(&self, window: usize) -> bool {
         let used = self.to_client.len();
         if self.short_read_means_empty {
@@ -193,12 +192,12 @@ impl Wire {
     }
 }
 
-/// The simulated world, shared by the server, the clients and the event queue.
+/// The simulated network, shared by the server, the clients and the event queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
     kernel: Rc<RefCell<Kernel>>,
-    /// Connections that the server has closed.
-    remains: Rc<RefCell<Vec<Wire>>>,
+    /// Connections that the server has closed, until a test takes them.
+    closed_wires: Rc<RefCell<Vec<Wire>>>,
 }
 
 impl Network {
@@ -210,11 +209,11 @@ impl Network {
                 now: Instant::now(),
                 sockets: BTreeMap::new(),
                 next: 0,
-                old_tokens: Vec::new(),
+                stale_tokens: Vec::new(),
                 resets_in_queue: 0,
                 fault: None,
             })),
-            remains: Rc::default(),
+            closed_wires: Rc::default(),
         }
     }
 
@@ -222,8 +221,8 @@ impl Network {
         self.kernel.borrow_mut()
     }
 
-    pub(crate) fn take_remains(&self) -> Vec<Wire> {
-        self.remains.take()
+    pub(crate) fn take_closed(&self) -> Vec<Wire> {
+        self.closed_wires.take()
     }
 
     pub(crate) fn selector(&self) -> Queue {
@@ -260,14 +259,14 @@ impl Kernel {
                 kind,
                 registered: None,
                 edge: false,
-                passed_over: 0,
+                waits_skipped: 0,
                 is_shared: false,
             },
         );
         self.next
     }
 
-    /// The server's end of a connection.
+    /// The connection of a socket of the server.
     pub(crate) fn wire(&mut self, number: usize) -> &mut Wire {
         match &mut self.sockets.get_mut(&number).expect("an open socket").kind {
             Kind::Stream(wire) => wire,
@@ -275,7 +274,7 @@ impl Kernel {
         }
     }
 
-    /// The connections that are open at the server's end.
+    /// Iterates over the connections that the server has open.
     pub(crate) fn wires(&self) -> impl Iterator<Item = &Wire> {
         self.sockets
             .values()
@@ -285,27 +284,27 @@ impl Kernel {
             })
     }
 
-    /// How many these are.
+    /// Returns the number of connections that the server has open.
     pub(crate) fn streams(&self) -> usize {
         self.wires().count()
     }
 
-    /// Another process gets copies of all listeners and datagram sockets.
+    /// Gives another process duplicates of all listeners and datagram sockets.
     pub(crate) fn share(&mut self) {
         for socket in self.sockets.values_mut() {
             socket.is_shared = !matches!(socket.kind, Kind::Stream(_));
         }
     }
 
-    /// How many sockets are open here or, where they are shared, still watched from here.
-    pub(crate) fn open_here(&self) -> usize {
+    /// Returns the number of sockets that are open here or, if shared, still in the interest list here.
+    pub(crate) fn open_or_watched(&self) -> usize {
         self.sockets
             .values()
             .filter(|socket| !socket.is_shared || socket.registered.is_some())
             .count()
     }
 
-    /// Something has happened to a socket: an edge, for whoever watches for this.
+    /// Raises an edge, if the socket is registered for this interest.
     pub(crate) fn touch(&mut self, number: usize, what: Interest) {
         if let Some(socket) = self.sockets.get_mut(&number) {
             socket.edge |= socket
@@ -314,16 +313,16 @@ impl Kernel {
         }
     }
 
-    /// A connection breaks, which whoever watches for anything hears of.
-    pub(crate) fn break_wire(&mut self, number: usize, how: ErrorKind) {
+    /// Breaks a connection, which raises an edge for any interest.
+    pub(crate) fn break_connection(&mut self, number: usize, how: ErrorKind) {
         self.wire(number).broken = Some(how);
         self.touch(number, Interest::Read);
         self.touch(number, Interest::Write);
     }
 
-    /// Somebody connects.
+    /// A client connects: the connection joins the accept queue.
     pub(crate) fn connect(&mut self, listener: usize, mut wire: Wire) {
-        (wire.sent_at, wire.took_at) = (Some(self.now), Some(self.now));
+        (wire.last_sent_at, wire.last_read_at) = (Some(self.now), Some(self.now));
         let Kind::Listener { queue } =
             &mut self.sockets.get_mut(&listener).expect("a listener").kind
         else {
@@ -333,17 +332,17 @@ impl Kernel {
         self.touch(listener, Interest::Read);
     }
 
-    /// What a client took makes room, and the server is told if it had asked.
-    pub(crate) fn made_room(&mut self, number: usize) {
+    /// The client has read bytes, which makes room in the send buffer, and raises an edge if the server waits for it.
+    pub(crate) fn consumed(&mut self, number: usize) {
         let window = self.knobs.window_bytes;
         let wire = self.wire(number);
-        if wire.starved && wire.is_writable(window) {
-            wire.starved = false;
+        if wire.waits_for_room && wire.is_writable(window) {
+            wire.waits_for_room = false;
             self.touch(number, Interest::Write);
         }
     }
 
-    /// Whether there is an edge that the event queue has not told of.
+    /// Returns whether the ready list is not empty.
     pub(crate) fn has_edges(&self) -> bool {
         self.sockets.values().any(|socket| {
             socket.edge
@@ -367,15 +366,15 @@ impl Kernel {
             wire.was_watched = true;
         }
         socket.registered = Some((token, interest));
-        socket.edge = true; // what is ready already is told again
+        socket.edge = true; // EPOLL_CTL_MOD reports present readiness again
     }
 
-    /// Fails if this is the call that is to fail.
-    fn strike(&mut self, call: Call, number: usize) -> io::Result<()> {
+    /// Returns the error of the injected fault, if this is its call.
+    fn inject_fault(&mut self, call: Call, number: usize) -> io::Result<()> {
         let Some(fault) = self
             .fault
             .as_mut()
-            .filter(|fault| fault.call == call && !fault.has_struck)
+            .filter(|fault| fault.call == call && !fault.was_injected)
         else {
             return Ok(());
         };
@@ -383,17 +382,17 @@ impl Kernel {
             fault.after -= 1;
             return Ok(());
         }
-        fault.has_struck = true;
+        fault.was_injected = true;
         let error = io::Error::from_raw_os_error(fault.errno);
         if error.kind() == ErrorKind::WouldBlock {
             if let Some(socket) = self.sockets.get_mut(&number) {
-                socket.edge = true; // the kernel says so only if it will tell again
+                socket.edge = true; // EAGAIN promises another edge
             }
         }
         Err(error)
     }
 
-    fn maybe_unregistered(&mut self, number: usize) -> io::Result<()> {
+    fn maybe_fail_to_register(&mut self, number: usize) -> io::Result<()> {
         let is_stream = matches!(self.sockets[&number].kind, Kind::Stream(_));
         if is_stream && self.random.happens(self.knobs.register_error) {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC)); // epoll_ctl(2)'s "too many watches"
@@ -401,7 +400,7 @@ impl Kernel {
         Ok(())
     }
 
-    fn maybe_interrupted(&mut self) -> io::Result<()> {
+    fn maybe_interrupt(&mut self) -> io::Result<()> {
         if self.random.happens(self.knobs.interrupted) {
             Err(ErrorKind::Interrupted.into())
         } else {
@@ -409,7 +408,7 @@ impl Kernel {
         }
     }
 
-    fn report(&mut self, mut tell: impl FnMut(Token, Readiness)) -> bool {
+    fn report(&mut self, mut report: impl FnMut(Token, Readiness)) -> bool {
         let knobs = self.knobs.clone();
         let mut ready: Vec<usize> = Vec::new();
         for (&number, socket) in &self.sockets {
@@ -420,8 +419,8 @@ impl Kernel {
                 ready.push(number);
             }
         }
-        // Who has waited for longest is told of first, as in the kernel's list; who has waited equally long, in any order.
-        let waited = |number: &usize| Reverse(self.sockets[number].passed_over);
+        // The ready list is FIFO; sockets that have waited equally long are reported in any order.
+        let waited = |number: &usize| Reverse(self.sockets[number].waits_skipped);
         ready.sort_by_key(waited);
         let next = ready.len().min(knobs.events_max);
         let later = ready.split_off(next);
@@ -436,37 +435,37 @@ impl Kernel {
                 .get_mut(&number)
                 .expect("it was there just now");
             socket.edge = false;
-            socket.passed_over = 0;
+            socket.waits_skipped = 0;
             let (token, _) = socket.registered.expect("it was registered just now");
-            let special = match &socket.kind {
-                Kind::Stream(wire) => wire.client_finished || wire.broken.is_some(),
+            let is_exceptional = match &socket.kind {
+                Kind::Stream(wire) => wire.client_sent_fin || wire.broken.is_some(),
                 _ => false,
             };
-            let readiness = if special {
+            let readiness = if is_exceptional {
                 Readiness::Exceptional
             } else {
                 Readiness::Normal
             };
-            tell(token, readiness);
+            report(token, readiness);
             if self.random.happens(knobs.double_event) {
                 twice.push((token, readiness));
             }
         }
         for (token, readiness) in twice {
-            tell(token, readiness);
+            report(token, readiness);
         }
         for number in &later {
             self.sockets
                 .get_mut(number)
                 .expect("it is ready")
-                .passed_over += 1;
+                .waits_skipped += 1;
         }
-        self.report_nonsense(&mut tell);
+        self.report_false_events(&mut report);
         later.is_empty()
     }
 
-    /// Events that mean nothing: for somebody who is not ready, or who has left.
-    fn report_nonsense(&mut self, tell: &mut impl FnMut(Token, Readiness)) {
+    /// Reports a spurious event, of a socket that is not ready, and a stale one, of a closed socket.
+    fn report_false_events(&mut self, report: &mut impl FnMut(Token, Readiness)) {
         let knobs = self.knobs.clone();
         if self.random.happens(knobs.spurious_event) {
             let registered: Vec<Token> = self
@@ -476,25 +475,25 @@ impl Kernel {
                 .map(|(token, _)| token)
                 .collect();
             if !registered.is_empty() {
-                tell(
+                report(
                     registered[self.random.below(registered.len())],
                     Readiness::Normal,
                 );
             }
         }
-        if self.random.happens(knobs.stale_event) && !self.old_tokens.is_empty() {
-            let old = self.old_tokens[self.random.below(self.old_tokens.len())];
+        if self.random.happens(knobs.stale_event) && !self.stale_tokens.is_empty() {
+            let old = self.stale_tokens[self.random.below(self.stale_tokens.len())];
             let in_use = self
                 .sockets
                 .values()
                 .any(|socket| socket.registered.is_some_and(|(token, _)| token == old));
             assert!(!in_use, "no two registrations share a token");
-            tell(old, Readiness::Exceptional);
+            report(old, Readiness::Exceptional);
         }
     }
 }
 
-/// The event queue.
+/// The simulated event queue.
 #[derive(Debug)]
 pub(crate) struct Queue(Network);
 
@@ -511,14 +510,14 @@ impl Selector for Queue {
         report: impl FnMut(Token, Readiness),
     ) -> io::Result<bool> {
         let mut kernel = self.0.kernel();
-        kernel.strike(Call::Wait, 0)?;
+        kernel.inject_fault(Call::Wait, 0)?;
         let interrupted = kernel.knobs.wait_interrupted;
         if kernel.random.happens(interrupted) {
             return Err(ErrorKind::Interrupted.into());
         }
         if !kernel.has_edges() {
-            // Nothing will happen by itself, so this is the wait in full.
-            kernel.now += timeout.expect("a wait without end, and nothing to come");
+            // Nothing happens during a wait, so it lasts for its whole timeout.
+            kernel.now += timeout.expect("a wait without timeout while no event can come");
         }
         Ok(kernel.report(report))
     }

@@ -1,4 +1,4 @@
-//! A scripted socket, and what a connection makes of it: every script of up to six calls.
+//! A scripted socket, and one connection driven by every script of up to six calls.
 
 use super::choices::Choices;
 use crate::echo::connection::{Connection, Outcome, Wait};

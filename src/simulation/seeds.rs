@@ -1,14 +1,16 @@
-//! The whole server in the simulated network, one seed after the other.
+//! The whole server in the simulated network, with random faults, limits and clients from one seed after the other.
 //!
-//! Each seed draws a world (how often it is unkind in each way), the server's limits, and clients of all manners: those
-//! who read at once, slowly or never, who say FIN, break the connection or stay silent. Meanwhile the clock jumps, in one
-//! seed of eight by weeks; and now and then the server is told to drain, or leaves its listeners to another process. The
-//! oracle is simple: what a client gets is a prefix of what it sent; when the world turns kind again, everybody is served,
-//! without another byte from anybody; a clean end has echoed all; no connection ends as idle or stalled before its time;
-//! none is sent away but those that are counted; the counters balances; and in the end no socket is left.
+//! Each seed draws the probability of each fault, the server's limits, and clients that read at once, slowly or never, that
+//! send FIN, reset the connection or stay silent. Meanwhile the clock jumps, in one seed of eight by weeks; and now and
+//! then the server is told to drain, or detaches its listeners for another process. These must hold:
 //!
-//! `ECHO_SEED=n` replays one seed and tells its story, `ECHO_SEEDS=n` runs that many, from `ECHO_FIRST_SEED=n` on;
-//! `scripts/simulate` does so for as long as one likes.
+//! - The bytes that a client receives are a prefix of those that it sent, and all of them after an orderly close.
+//! - When the faults stop, every connection is served without another byte sent: no edge is lost.
+//! - No connection is closed as idle or stalled before its time, and none is rejected without being counted.
+//! - The invariants of the counters hold after every turn, and in the end no socket is left.
+//!
+//! `ECHO_SEED=n` replays one seed with a log, `ECHO_SEEDS=n` runs that many, from `ECHO_FIRST_SEED=n` on;
+//! `scripts/simulate` runs them for any length of time.
 
 mod clients;
 
@@ -23,18 +25,18 @@ use std::ops::Range;
 use std::panic::catch_unwind;
 use std::time::{Duration, Instant};
 
-/// The fields of [`Knobs`], and clients' resets, half closes, clock jumps, drains, descriptors that come and go, weeks that
-/// pass, listeners that are left, and clients that are sent away.
+/// The fields of [`Knobs`]; resets and half-closes by clients, clock jumps, drains, changes of the descriptor limit, long
+/// times, detached listeners, and rejected clients.
 const KNOBS: usize = 17 + 8;
-/// What a millisecond is in a seed whose times are long: half an hour and more, so that seconds become weeks.
-const LONG_MILLISECOND: u32 = 2_000_000;
-/// More turns than any seed needs to come to rest; whoever needs more is not being served.
+/// Factor of all times in a seed with long times: it turns milliseconds into half an hour, and seconds into weeks.
+const LONG_SCALE: u32 = 2_000_000;
+/// More turns than any seed needs to come to rest; a connection that needs more is not being served.
 const TURNS_MAX: usize = 20_000;
 
-/// Runs the server through one seed, and tells each step on standard error.
+/// Runs the server through one seed, and logs each step on standard error.
 ///
 /// # Panics
-/// If a rule of the oracle is broken.
+/// If one of the invariants does not hold.
 pub fn replay(seed: u64) {
     Simulation::new(seed, true).run();
 }
@@ -42,11 +44,11 @@ pub fn replay(seed: u64) {
 /// Runs the server through many seeds. The first one that fails is replayed.
 ///
 /// # Panics
-/// If a rule of the oracle is broken.
+/// If one of the invariants does not hold.
 pub fn check_seeds(seeds: Range<u64>) {
     for seed in seeds.clone() {
         if catch_unwind(|| Simulation::new(seed, false).run()).is_err() {
-            eprintln!("seed {seed} again, with its story:");
+            eprintln!("seed {seed} again, with a log:");
             replay(seed);
             panic!("seed {seed} failed, and did not when it was replayed");
         }
@@ -71,7 +73,7 @@ fn t2_ten_thousand_seeds() {
 
 struct Simulation {
     seed: u64,
-    tells: bool,
+    is_logged: bool,
     random: Random,
     network: Network,
     server: Server<Simulated>,
@@ -80,16 +82,16 @@ struct Simulation {
     clients: Vec<Client>,
     datagrams_sent: u64,
     draining: bool,
-    /// Another process has the listeners. How many connections and datagrams had come by then.
-    left: Option<(u64, u64)>,
+    /// The listeners are detached; the connections and datagrams that had been accepted and received by then.
+    detached: Option<(u64, u64)>,
     millisecond: Duration,
-    /// Whether each event comes in time and once, so that the server knows who has sent something.
-    hears_in_time: bool,
+    /// Whether each event is reported in time and once, so that the server can know of all input.
+    events_are_timely: bool,
     turns: usize,
     full_and_finished: u64,
-    /// How many descriptors there are in the other half of an episode: none, to begin with.
-    descriptors_elsewhere: usize,
-    /// Whether accept always works, so that the server can know of every client in its accept queues.
+    /// Descriptors after the next change of their number: 0 at first.
+    other_descriptors: usize,
+    /// Whether accept never fails, so that the server can empty its accept queues.
     can_accept: bool,
 }
 
@@ -105,21 +107,17 @@ impl Drop for Simulation {
 }
 
 impl Simulation {
-    fn new(seed: u64, tells: bool) -> Self {
+    fn new(seed: u64, is_logged: bool) -> Self {
         let mut random = Random::new(seed);
         let knobs = knobs(&mut random);
-        let scale = if random.below(8) == 0 {
-            LONG_MILLISECOND
-        } else {
-            1
-        };
+        let scale = if random.below(8) == 0 { LONG_SCALE } else { 1 };
         let limits = limits(&mut random, scale);
         assert_eq!(limits.check(), Ok(()));
-        if tells {
+        if is_logged {
             eprintln!("{knobs:#?}\n{limits:#?}");
         }
         let can_accept = knobs.accept_error == 0;
-        let hears_in_time =
+        let events_are_timely =
             knobs.late_event + knobs.double_event + knobs.spurious_event + knobs.stale_event == 0;
         let network = Network::new(Random::new(random.next()), knobs);
         let mut server = Server::new(network.selector(), limits, Default::default(), vec![50_007]);
@@ -127,7 +125,7 @@ impl Simulation {
             let number = handle.number;
             server
                 .add_listener(listener(Box::new(handle)))
-                .expect("the world is kind to listeners");
+                .expect("no fault strikes a listener");
             number
         };
         let listeners = (0..1 + random.below(2))
@@ -136,7 +134,7 @@ impl Simulation {
         let datagrams = open(network.datagrams(), Socket::Datagrams);
         Self {
             seed,
-            tells,
+            is_logged,
             random,
             network,
             server,
@@ -145,12 +143,12 @@ impl Simulation {
             clients: Vec::new(),
             datagrams_sent: 0,
             draining: false,
-            left: None,
+            detached: None,
             millisecond: Duration::from_millis(1) * scale,
-            hears_in_time,
+            events_are_timely,
             turns: 0,
             full_and_finished: 0,
-            descriptors_elsewhere: 0,
+            other_descriptors: 0,
             can_accept,
         }
     }
@@ -165,7 +163,7 @@ impl Simulation {
         self.check_nothing_left();
     }
 
-    // ---- the unkind part ----
+    // ---- with faults ----
 
     fn step(&mut self) {
         match self.random.below(100) {
@@ -178,28 +176,28 @@ impl Simulation {
             90..95 => self.datagram(),
             95..98 => {
                 let jump = self.millisecond * self.random.below(1_500) as u32;
-                self.tell(|| format!("the clock jumps by {jump:?}"));
+                self.log(|| format!("the clock jumps by {jump:?}"));
                 self.network.kernel().now += jump;
             }
             98 => match self.random.below(8) {
                 0 => self.drain(),
-                1 => self.leave(),
+                1 => self.detach_listeners(),
                 _ => {}
             },
-            99 => self.descriptors_come_and_go(),
+            99 => self.change_descriptors(),
             _ => {}
         }
     }
 
-    /// Somebody else takes all the descriptors, or gives them back. No edge tells of either.
-    fn descriptors_come_and_go(&mut self) {
+    /// Another part of the process takes all descriptors, or frees them. No event reports either.
+    fn change_descriptors(&mut self) {
         let mut kernel = self.network.kernel();
         let before = kernel.knobs.descriptors;
-        kernel.knobs.descriptors = std::mem::replace(&mut self.descriptors_elsewhere, before);
+        kernel.knobs.descriptors = std::mem::replace(&mut self.other_descriptors, before);
         self.can_accept &= kernel.knobs.descriptors > 0;
         let now = kernel.knobs.descriptors;
         drop(kernel);
-        self.tell(|| format!("{now} descriptors from now on, and not {before}"));
+        self.log(|| format!("{now} descriptors from now on, instead of {before}"));
     }
 
     fn datagram(&mut self) {
@@ -223,30 +221,30 @@ impl Simulation {
     }
 
     fn drain(&mut self) {
-        self.tell(|| "drain".into());
+        self.log(|| "drain".into());
         self.check_datagrams();
         self.draining = true;
         self.server.drain();
         self.find_sockets();
     }
 
-    /// The server leaves its listeners, and what is queued there, to another process. The kernel keeps both.
-    fn leave(&mut self) {
-        if self.draining || self.left.is_some() {
+    /// The server detaches its listeners, whose accept queues another process serves from now on.
+    fn detach_listeners(&mut self) {
+        if self.draining || self.detached.is_some() {
             return;
         }
-        self.tell(|| "leave".into());
+        self.log(|| "detach the listeners".into());
         self.network.kernel().share();
         self.server.detach_listeners();
         let stats = self.server.stats();
-        self.left = Some((stats.accepted, stats.datagrams_in));
+        self.detached = Some((stats.accepted, stats.datagrams_in));
         self.find_sockets();
         for client in &mut self.clients {
-            client.is_gone |= client.socket.is_none();
+            client.is_closed |= client.socket.is_none();
         }
     }
 
-    // ---- the server's turn, and what came of it ----
+    // ---- a turn of the server, and its result ----
 
     fn turn(&mut self, max_wait: Duration) {
         self.turns += 1;
@@ -254,38 +252,42 @@ impl Simulation {
         match self.server.turn(Some(max_wait)) {
             Ok(Turn::Finished) => {
                 assert!(
-                    self.draining || self.left.is_some(),
+                    self.draining || self.detached.is_some(),
                     "it ends only when it is told to"
                 );
             }
             Ok(_) => {}
             Err(error) => panic!("the loop ended: {error}"),
         }
-        let closed = self.network.take_remains();
-        self.judge_ends(&before, &closed);
-        self.bury(closed);
+        let closed = self.network.take_closed();
+        self.check_closes(&before, &closed);
+        self.record_closes(closed);
         self.find_sockets();
         let stats = self.server.stats();
-        if let Some(came) = self.left {
-            assert_eq!((stats.accepted, stats.datagrams_in), came, "left to others");
+        if let Some(counts) = self.detached {
+            assert_eq!(
+                (stats.accepted, stats.datagrams_in),
+                counts,
+                "the listeners are detached"
+            );
         }
         assert_eq!(stats.check_invariants(), Ok(()), "{stats}");
         let unsent_max = stats.connections_open * self.server.limits().read_buffer_bytes as u64;
         assert!(
             stats.unsent_bytes <= unsent_max,
-            "owes {} and may owe {unsent_max}",
+            "{} bytes are unsent, at most {unsent_max} may be",
             stats.unsent_bytes
         );
         assert!(stats.connections_open as usize <= self.server.limits().connections_max);
         assert_eq!(
             stats.connections_open as usize,
             self.network.kernel().streams(),
-            "live connections are the open ones"
+            "the open connections are the counted ones"
         );
     }
 
-    /// No connection ends as idle or stalled in this turn before its time, and none is sent away uncounted.
-    fn judge_ends(&self, before: &Stats, closed: &[Wire]) {
+    /// Checks that no connection was closed as idle or stalled before its time, and none rejected without being counted.
+    fn check_closes(&self, before: &Stats, closed: &[Wire]) {
         let (stats, limits) = (self.server.stats(), self.server.limits());
         let kernel = self.network.kernel();
         let count = |is_so: &dyn Fn(&Wire) -> bool| {
@@ -297,16 +299,16 @@ impl Simulation {
         };
         let ended = |reason| stats.closed(reason) - before.closed(reason);
         let stalled =
-            count(&|wire| wire.aborted && is_over(wire.took_at, limits.write_stall_timeout));
+            count(&|wire| wire.aborted && is_over(wire.last_read_at, limits.write_stall_timeout));
         assert!(
             ended(CloseReason::WriteStall) <= stalled,
-            "took something in time: {closed:?}"
+            "read something in time: {closed:?}"
         );
-        if self.hears_in_time {
-            // What is sent when the time is over already comes too late, if more is ready than one wait tells of.
+        if self.events_are_timely {
+            // Bytes that arrive after the timeout may come too late, if more sources are ready than one wait reports.
             let silent = count(&|wire| {
                 let is_late = |timeout| wire.silence >= timeout;
-                is_over(wire.sent_at, limits.idle_timeout)
+                is_over(wire.last_sent_at, limits.idle_timeout)
                     || limits.idle_timeout.is_some_and(is_late)
             });
             assert!(
@@ -314,8 +316,8 @@ impl Simulation {
                 "sent something in time: {closed:?}"
             );
         }
-        let sent_away = count(&|wire| wire.aborted && !wire.was_watched);
-        assert_eq!(stats.rejected_total() - before.rejected_total(), sent_away);
+        let rejected = count(&|wire| wire.aborted && !wire.was_watched);
+        assert_eq!(stats.rejected_total() - before.rejected_total(), rejected);
         let most = limits.connections_per_prefix.unwrap_or(usize::MAX);
         for wire in kernel.wires().filter(|wire| wire.address.is_some()) {
             let same = |other: &&Wire| other.address == wire.address;
@@ -323,53 +325,53 @@ impl Simulation {
         }
     }
 
-    /// Tells each client where its connection is by now, or that it is closed.
+    /// Notes for each client which socket of the server has its connection, or that it is closed.
     fn find_sockets(&mut self) {
         for (&number, socket) in &self.network.kernel().sockets {
             if let Kind::Stream(wire) = &socket.kind {
                 self.clients[wire.client].socket = Some(number);
             }
         }
-        let closed = self.network.take_remains();
-        self.bury(closed);
+        let closed = self.network.take_closed();
+        self.record_closes(closed);
     }
 
-    fn bury(&mut self, closed: Vec<Wire>) {
+    fn record_closes(&mut self, closed: Vec<Wire>) {
         for wire in closed {
             let index = wire.client;
             let client = &mut self.clients[index];
-            client.is_gone = true;
-            if !wire.aborted && !client.is_broken {
+            client.is_closed = true;
+            if !wire.aborted && !client.is_reset {
                 wire.to_client
                     .iter()
-                    .for_each(|&byte| client.gets(index, byte));
+                    .for_each(|&byte| client.receives(index, byte));
             }
             let is_full = client.received == client.sent;
-            self.full_and_finished += u64::from(is_full && wire.client_finished);
-            self.tell(|| format!("client {index} was closed, with {wire:?}"));
+            self.full_and_finished += u64::from(is_full && wire.client_sent_fin);
+            self.log(|| format!("client {index} was closed, with {wire:?}"));
         }
     }
 
-    // ---- the kind part ----
+    // ---- without faults ----
 
     fn stop_faults(&mut self) {
-        self.tell(|| "the world turns kind".into());
+        self.log(|| "the faults stop".into());
         let mut kernel = self.network.kernel();
         kernel.knobs = Knobs {
             events_max: kernel.knobs.events_max,
             window_bytes: kernel.knobs.window_bytes,
-            descriptors: kernel.knobs.descriptors.max(self.descriptors_elsewhere),
+            descriptors: kernel.knobs.descriptors.max(self.other_descriptors),
             ..Knobs::default()
         };
     }
 
-    /// Nobody sends another byte, and everybody who was let in is served to the last one all the same: no edge is lost.
+    /// Checks that every connection is served to its last byte although no client sends any more: no edge is lost.
     fn check_all_served(&mut self) {
         for _ in 0..TURNS_MAX {
             for client in 0..self.clients.len() {
                 self.client_reads(client, usize::MAX);
             }
-            // A quiet world, but for accept's retry: more than one turn of rest shows that nothing more will come.
+            // Without edges and progress only the retry of accept can follow: nothing more will come.
             let (wait, was) = (self.millisecond, self.server.stats().clone());
             let had_edges = self.network.kernel().has_edges();
             self.turn(wait);
@@ -386,16 +388,16 @@ impl Simulation {
             if let Kind::Stream(wire) = &socket.kind {
                 let client = &self.clients[wire.client];
                 assert!(
-                    !wire.client_finished,
-                    "nobody sees that socket {number} is at its end: {wire:?} {client:?}"
+                    !wire.client_sent_fin,
+                    "FIN of socket {number} was never read: {wire:?} {client:?}"
                 );
                 assert!(
                     wire.to_server.is_empty(),
-                    "nobody reads socket {number}: {wire:?} {client:?}"
+                    "input of socket {number} was never read: {wire:?} {client:?}"
                 );
                 assert!(
-                    wire.server_finished || client.received == client.sent,
-                    "socket {number} is unsent bytes: {wire:?} {client:?}"
+                    wire.server_sent_fin || client.received == client.sent,
+                    "socket {number} has unsent bytes: {wire:?} {client:?}"
                 );
             }
         }
@@ -403,13 +405,13 @@ impl Simulation {
         self.check_datagrams();
     }
 
-    /// Everybody says FIN. Those in the accept queue get their turn as others leave.
+    /// All clients send FIN. Connections in the accept queue are accepted as open ones close.
     fn close_all(&mut self) {
         for client in 0..self.clients.len() {
-            self.client_finishes(client);
+            self.client_sends_fin(client);
         }
         for _ in 0..TURNS_MAX {
-            if self.clients.iter().all(|client| client.is_gone) {
+            if self.clients.iter().all(|client| client.is_closed) {
                 break;
             }
             for client in 0..self.clients.len() {
@@ -420,13 +422,13 @@ impl Simulation {
         let waiting: Vec<_> = self
             .clients
             .iter()
-            .filter(|client| !client.is_gone)
+            .filter(|client| !client.is_closed)
             .collect();
         assert!(waiting.is_empty(), "never served: {waiting:?}");
         let stats = self.server.stats();
         assert!(
             stats.closed(CloseReason::PeerClosed) <= self.full_and_finished,
-            "a clean end has echoed everything: {stats}"
+            "an orderly close has echoed everything: {stats}"
         );
     }
 
@@ -442,10 +444,10 @@ impl Simulation {
         let stats = self.server.stats();
         assert_eq!((stats.connections_open, stats.unsent_bytes), (0, 0));
         assert_eq!(stats.check_invariants(), Ok(()));
-        let open = self.network.kernel().open_here();
+        let open = self.network.kernel().open_or_watched();
         assert_eq!(open, 0, "sockets left open");
-        if self.left.is_some() {
-            self.check_datagrams(); // those that are still queued are the other process's
+        if self.detached.is_some() {
+            self.check_datagrams(); // the other process receives the rest
         } else {
             assert_eq!(
                 stats.datagrams_in, self.datagrams_sent,
@@ -454,7 +456,10 @@ impl Simulation {
         }
         if self.can_accept {
             let reset = self.network.kernel().resets_in_queue;
-            assert_eq!(reset, 0, "queued clients that no counter tells of");
+            assert_eq!(
+                reset, 0,
+                "connections reset in the accept queue, without a counter"
+            );
         }
     }
 
@@ -476,8 +481,8 @@ impl Simulation {
         );
     }
 
-    fn tell(&self, what: impl FnOnce() -> String) {
-        if self.tells {
+    fn log(&self, what: impl FnOnce() -> String) {
+        if self.is_logged {
             eprintln!("{:>5}  {}", self.turns, what());
         }
     }

@@ -1,4 +1,4 @@
-//! The server and the clock: who is closed when, in a kind world whose time is turned by hand.
+//! Timeouts: which connection is closed when, on a fault-free network whose clock the test moves.
 
 use super::network::{Kind, Knobs, Network, Random, Simulated, Wire};
 use crate::echo::backend::Socket;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A server, and what a test does to it. `catalogue` plays on it too.
+/// A server on a simulated network, with the actions of a test. `catalogue` and `uptime` use it, too.
 pub(super) struct Stage {
     pub(super) network: Network,
     pub(super) server: Server<Simulated>,
@@ -26,10 +26,10 @@ impl Stage {
             descriptors: 100,
             ..Knobs::default()
         };
-        Self::in_world(limits, knobs)
+        Self::with_knobs(limits, knobs)
     }
 
-    pub(super) fn in_world(limits: Limits, knobs: Knobs) -> Self {
+    pub(super) fn with_knobs(limits: Limits, knobs: Knobs) -> Self {
         let network = Network::new(Random::new(1), knobs);
         let server = Server::new(network.selector(), limits, Default::default(), Vec::new());
         let began = network.kernel().now;
@@ -48,17 +48,17 @@ impl Stage {
         let number = listener.number;
         self.server
             .add_listener(Socket::Listener(Box::new(listener)))
-            .expect("a kind world");
+            .expect("no faults");
         number
     }
 
-    /// A datagram socket with so many datagrams in it.
+    /// Adds a datagram socket with this many datagrams in its receive buffer.
     pub(super) fn flood(&mut self, datagrams: usize) -> usize {
         let socket = self.network.datagrams();
         let number = socket.number;
         self.server
             .add_listener(Socket::Datagrams(Box::new(socket)))
-            .expect("a kind world");
+            .expect("no faults");
         let source = "10.0.0.1:40000".parse().expect("an address");
         let mut kernel = self.network.kernel();
         let Kind::Datagrams { inbox, .. } =
@@ -70,7 +70,7 @@ impl Stage {
         number
     }
 
-    /// Clients connect and are let in. Returns where the server has them.
+    /// Connects clients and lets the server accept them. Returns the sockets of all connections.
     pub(super) fn connect(&mut self, clients: usize) -> Vec<usize> {
         for client in 0..clients {
             let wire = Wire {
@@ -83,7 +83,7 @@ impl Stage {
         self.sockets()
     }
 
-    /// Where the server has its connections.
+    /// Returns the sockets of all open connections.
     pub(super) fn sockets(&self) -> Vec<usize> {
         let kernel = self.network.kernel();
         let streams = kernel
@@ -93,7 +93,7 @@ impl Stage {
         streams.map(|(&number, _)| number).collect()
     }
 
-    /// Turns until there is nothing to do at this moment.
+    /// Runs turns until nothing changes any more at this time.
     pub(super) fn settle(&mut self) {
         let mut quiet = 0;
         while quiet < 3 {
@@ -108,7 +108,7 @@ impl Stage {
         }
     }
 
-    /// Whatever changes when anything does.
+    /// Counters of which at least one changes with any progress.
     fn progress(&self) -> [u64; 5] {
         let stats = self.server.stats();
         [
@@ -133,7 +133,7 @@ impl Stage {
         self.network.kernel().now += time;
     }
 
-    /// Lets time pass as it will, and tells when the next connection ends.
+    /// Lets time pass until the next connection is closed, and returns the time since the start.
     fn next_end(&mut self) -> Duration {
         let closed = self.server.stats().closed_total();
         while self.server.stats().closed_total() == closed {
@@ -142,7 +142,7 @@ impl Stage {
         self.network.kernel().now - self.began
     }
 
-    /// Turns until the server has ended, which it must.
+    /// Runs turns until the server has finished, and fails if it does not.
     pub(super) fn ends(&mut self) {
         for _ in 0..10_000 {
             if self.server.turn(None).expect("the loop goes on") == Turn::Finished {
@@ -158,7 +158,7 @@ impl Stage {
 }
 
 #[test]
-fn the_idle_end_after_their_time_and_at_most_a_sixteenth_late() {
+fn an_idle_connection_is_closed_never_early_and_at_most_a_sixteenth_late() {
     for seconds in [1, 16, 3_600] {
         let timeout = seconds * SECOND;
         let mut stage = Stage::new(Limits {
@@ -177,7 +177,7 @@ fn the_idle_end_after_their_time_and_at_most_a_sixteenth_late() {
 }
 
 #[test]
-fn activity_too_slight_to_move_a_slot_counts_all_the_same() {
+fn activity_too_soon_to_move_a_slot_still_counts() {
     let mut stage = Stage::new(Limits {
         idle_timeout: Some(16 * SECOND),
         ..Limits::default()
@@ -192,7 +192,7 @@ fn activity_too_slight_to_move_a_slot_counts_all_the_same() {
 }
 
 #[test]
-fn the_active_live_on_while_the_idle_end() {
+fn active_connections_stay_open_while_idle_ones_are_closed() {
     let mut stage = Stage::new(Limits {
         idle_timeout: Some(10 * SECOND),
         ..Limits::default()
@@ -215,7 +215,7 @@ fn the_active_live_on_while_the_idle_end() {
 }
 
 #[test]
-fn who_takes_nothing_is_reset_and_who_takes_little_is_not() {
+fn a_stalled_reader_is_reset_and_a_slow_one_is_not() {
     let mut stage = Stage::new(Limits {
         write_stall_timeout: Some(10 * SECOND),
         ..Limits::default()
@@ -234,7 +234,7 @@ fn who_takes_nothing_is_reset_and_who_takes_little_is_not() {
         stage.pass(SECOND);
         let mut kernel = stage.network.kernel();
         kernel.wire(sockets[1]).to_client.pop_front();
-        kernel.made_room(sockets[1]);
+        kernel.consumed(sockets[1]);
         drop(kernel);
         stage.settle();
     }
@@ -247,13 +247,13 @@ fn who_takes_nothing_is_reset_and_who_takes_little_is_not() {
     );
     assert_eq!(stage.server.stats().discarded, 100);
     assert!(
-        stage.network.take_remains()[0].aborted,
+        stage.network.take_closed()[0].aborted,
         "an orderly close would leave its bytes in the kernel"
     );
 }
 
 #[test]
-fn a_drain_lets_the_busy_finish_and_tells_the_quiet_goodbye() {
+fn a_drain_closes_silent_connections_and_lets_busy_ones_finish() {
     let mut stage = Stage::new(Limits::default());
     let sockets = stage.connect(2);
     stage.server.drain();
@@ -265,15 +265,12 @@ fn a_drain_lets_the_busy_finish_and_tells_the_quiet_goodbye() {
     }
     let mut kernel = stage.network.kernel();
     assert!(
-        !kernel.wire(sockets[0]).server_finished,
-        "it is in the middle of something"
+        !kernel.wire(sockets[0]).server_sent_fin,
+        "it is in the middle of a message"
     );
-    assert!(
-        kernel.wire(sockets[1]).server_finished,
-        "it has nothing to say"
-    );
+    assert!(kernel.wire(sockets[1]).server_sent_fin, "it is silent");
     for &socket in &sockets {
-        kernel.wire(socket).client_finished = true;
+        kernel.wire(socket).client_sent_fin = true;
         kernel.touch(socket, Interest::Read);
     }
     drop(kernel);
@@ -327,7 +324,7 @@ fn a_drain_ends_in_time_whatever_the_peers_do() {
 fn a_drain_begun_long_after_the_last_turn_has_its_full_time() {
     let mut stage = Stage::new(Limits::default());
     stage.connect(1);
-    stage.pass(60 * SECOND); // somebody else's loop had nothing for us in all this time
+    stage.pass(60 * SECOND); // an outer loop made no turn in all this time
     let begun = stage.network.kernel().now;
     stage.server.drain();
     stage.ends();
@@ -337,15 +334,15 @@ fn a_drain_begun_long_after_the_last_turn_has_its_full_time() {
             stage.closed(CloseReason::ShutDown)
         ),
         (0, 1),
-        "it was told goodbye, and then waited for"
+        "FIN was sent, and the peer's FIN awaited"
     );
     let limits = stage.server.limits();
     assert!(stage.network.kernel().now - begun >= limits.drain_idle_timeout + limits.fin_timeout);
 }
 
 #[test]
-fn the_end_of_many_at_once_is_divided_among_turns_and_nobody_sleeps_between() {
-    let mut stage = Stage::in_world(
+fn many_expired_timeouts_are_spread_over_turns_without_a_wait_between() {
+    let mut stage = Stage::with_knobs(
         Limits {
             idle_timeout: Some(SECOND),
             ..Limits::default()
@@ -369,8 +366,11 @@ fn the_end_of_many_at_once_is_divided_among_turns_and_nobody_sleeps_between() {
             before - stats.connections_open <= 128,
             "too many in turn {turn}"
         );
-        assert_eq!(stats.bytes_out, 1, "before any of them, or between");
-        assert_eq!(stage.network.kernel().now, later, "not a moment");
+        assert_eq!(
+            stats.bytes_out, 1,
+            "input is served before the timeouts, or between"
+        );
+        assert_eq!(stage.network.kernel().now, later, "no time has passed");
         if stats.connections_open == 1 {
             break;
         }
@@ -405,7 +405,7 @@ fn a_timeout_of_milliseconds_is_not_early_either() {
             idle_timeout: Some(timeout),
             ..Limits::default()
         });
-        stage.pass(Duration::from_micros(999)); // the clock of the deadlines says 0
+        stage.pass(Duration::from_micros(999)); // 0 on the clock of the timeouts, which counts milliseconds
         stage.connect(1);
         let connected = stage.network.kernel().now - stage.began;
         let lasted = stage.next_end() - connected;
@@ -413,10 +413,10 @@ fn a_timeout_of_milliseconds_is_not_early_either() {
     }
 }
 
-/// With hundreds in the queue, a source may wait there for longer than its timeout. It is ready, and not idle.
+/// Among hundreds of requeued sources one may wait for longer than its timeout: it is ready, not idle.
 #[test]
 fn a_source_in_the_queue_is_not_idle() {
-    let mut stage = Stage::in_world(
+    let mut stage = Stage::with_knobs(
         Limits {
             idle_timeout: Some(SECOND),
             read_buffer_bytes: 1,
@@ -449,7 +449,7 @@ fn a_source_in_the_queue_is_not_idle() {
 fn a_reader_however_slow_is_not_reset_before_it_stops() {
     for is_tcp in [true, false] {
         let timeout = 10 * SECOND;
-        let mut stage = Stage::in_world(
+        let mut stage = Stage::with_knobs(
             Limits {
                 write_stall_timeout: Some(timeout),
                 ..Limits::default()
@@ -468,7 +468,7 @@ fn a_reader_however_slow_is_not_reset_before_it_stops() {
             stage.pass(2 * SECOND); // EPOLLOUT would come after more than half an hour
             let mut kernel = stage.network.kernel();
             kernel.wire(socket).to_client.pop_front();
-            kernel.made_room(socket);
+            kernel.consumed(socket);
             drop(kernel);
             stage.settle();
         }
@@ -484,7 +484,7 @@ fn a_reader_however_slow_is_not_reset_before_it_stops() {
 }
 
 #[test]
-fn all_that_is_unsent_may_be_sent_when_the_timeout_is_over() {
+fn a_flush_when_the_write_stall_timeout_expires_keeps_the_connection() {
     for draining in [false, true] {
         let mut stage = Stage::new(Limits {
             write_stall_timeout: Some(SECOND),
@@ -499,7 +499,7 @@ fn all_that_is_unsent_may_be_sent_when_the_timeout_is_over() {
         }
         let mut kernel = stage.network.kernel();
         kernel.wire(socket).to_client.pop_front();
-        kernel.made_room(socket);
+        kernel.consumed(socket);
         drop(kernel);
         while stage.server.stats().bytes_out < 101 {
             let _ = stage.server.turn(None).expect("the loop goes on");

@@ -1,9 +1,9 @@
-//! Every call of the server fails once, in every way that its manual page names, at every place.
+//! Every call of the server fails once, with every errno that its manual page names, at every place.
 //!
-//! One small story is told again and again: four clients come, send more than the window takes, read, and say FIN;
-//! datagrams come; the server drains. In each telling one call fails: the first `read` with `ECONNRESET`, then the second,
-//! and so on until the story has no such call left; then with the next errno; then the next kind of call. After each,
-//! nothing may be left open, nothing unaccounted for, and everybody whom the fault did not concern must be served.
+//! One short scenario runs again and again: four clients connect, send more than the send buffer takes, read, and send FIN;
+//! datagrams arrive; the server drains. In each run one call fails: the first `read` with `ECONNRESET`, then the second,
+//! and so on until the scenario has no such call left; then with the next errno; then the next kind of call. After each
+//! run every socket is closed, every byte is accounted for, and every client that the fault did not concern is served.
 
 use super::network::{Call, Fault, Kind, Knobs, Network, Random, Simulated, Wire};
 use crate::echo::backend::Socket;
@@ -180,28 +180,28 @@ const MESSAGE_BYTES: usize = 250;
 
 #[test]
 fn t1_every_call_fails_in_every_way_at_every_place() {
-    let mut tellings = 0;
+    let mut runs = 0;
     for (call, errnos) in MATRIX {
         for &errno in errnos {
             let mut after = 0;
-            while tell(Fault {
+            while run(Fault {
                 call,
                 after,
                 errno,
-                has_struck: false,
+                was_injected: false,
             }) {
                 after += 1;
-                tellings += 1;
+                runs += 1;
             }
-            assert!(after > 0, "the story has no {call:?}");
+            assert!(after > 0, "the scenario has no {call:?}");
         }
     }
-    println!("{tellings} faults");
-    assert!(tellings > 1_300, "only {tellings} faults");
+    println!("{runs} faults");
+    assert!(runs > 1_300, "only {runs} faults");
 }
 
-/// Tells the story with one fault in it. Whether the fault came to pass.
-fn tell(fault: Fault) -> bool {
+/// Runs the scenario with one fault. Returns whether the faulty call was made.
+fn run(fault: Fault) -> bool {
     let knobs = Knobs {
         events_max: 8,
         window_bytes: 100,
@@ -218,7 +218,7 @@ fn tell(fault: Fault) -> bool {
     };
     let mut server = Server::new(network.selector(), limits, Default::default(), Vec::new());
     let (listener, datagrams) = (network.listener(), network.datagrams());
-    let (handle, box_number) = (listener.number, datagrams.number);
+    let (handle, inbox_number) = (listener.number, datagrams.number);
     server
         .add_listener(Socket::Listener(Box::new(listener)))
         .expect("no fault yet");
@@ -244,16 +244,16 @@ fn tell(fault: Fault) -> bool {
         if let Kind::Datagrams { inbox, .. } = &mut network
             .kernel()
             .sockets
-            .get_mut(&box_number)
+            .get_mut(&inbox_number)
             .expect("open")
             .kind
         {
             inbox.push_back((vec![port as u8], source));
         }
-        network.kernel().touch(box_number, Interest::Read);
+        network.kernel().touch(inbox_number, Interest::Read);
     }
     let mut echoed = [0; CLIENTS];
-    clients_live(&mut server, &network, &mut echoed, fault);
+    clients_run(&mut server, &network, &mut echoed, fault);
     server.drain();
     let mut turns = 0;
     while server.turn(None).unwrap_or(Turn::Finished) != Turn::Finished {
@@ -263,8 +263,8 @@ fn tell(fault: Fault) -> bool {
     check(&server, &network, echoed, fault)
 }
 
-/// Everybody reads what comes. Three clients say FIN when they have all of it; the fourth stays, for the drain.
-fn clients_live(
+/// Every client reads its echoes. Three clients send FIN after the last; the fourth stays open until the drain.
+fn clients_run(
     server: &mut Server<Simulated>,
     network: &Network,
     echoed: &mut [usize; CLIENTS],
@@ -291,11 +291,11 @@ fn clients_live(
                 assert_eq!(byte, echoed[wire.client] as u8, "{fault:?}");
                 echoed[wire.client] += 1;
             }
-            let is_news = echoed[wire.client] == MESSAGE_BYTES
+            let is_complete = echoed[wire.client] == MESSAGE_BYTES
                 && wire.client > 0
-                && !std::mem::replace(&mut wire.client_finished, true);
-            kernel.made_room(number);
-            if is_news {
+                && !std::mem::replace(&mut wire.client_sent_fin, true);
+            kernel.consumed(number);
+            if is_complete {
                 kernel.touch(number, Interest::Read);
             }
         }
@@ -319,7 +319,7 @@ fn check(
         .iter()
         .filter(|&&count| count < MESSAGE_BYTES)
         .count();
-    // Who was not concerned is served; a listener that is broken leaves those outside who were not in yet.
+    // At most the client of the failed call is cut short; a failed listener also loses its accept queue.
     let concerned = if is_fatal_to_a_listener(fault) {
         CLIENTS
     } else {
@@ -329,10 +329,13 @@ fn check(
         cut_short <= concerned,
         "{cut_short} clients were cut short by {fault:?}: {stats}"
     );
-    network.kernel().fault.is_some_and(|fault| fault.has_struck)
+    network
+        .kernel()
+        .fault
+        .is_some_and(|fault| fault.was_injected)
 }
 
-/// Whether it says that the socket itself is unusable.
+/// Returns whether the fault means that the listening socket itself is unusable.
 fn is_fatal_to_a_listener(fault: Fault) -> bool {
     match fault.call {
         Call::Accept => matches!(fault.errno, libc::EBADF | libc::EINVAL | libc::ENOTSOCK),
@@ -342,7 +345,7 @@ fn is_fatal_to_a_listener(fault: Fault) -> bool {
 }
 
 #[test]
-fn when_the_event_queue_is_broken_the_loop_says_so_and_ends() {
+fn the_loop_ends_with_the_error_of_a_broken_event_queue() {
     for errno in [libc::EBADF, libc::EFAULT, libc::EINVAL] {
         let network = Network::new(
             Random::new(7),
@@ -361,7 +364,7 @@ fn when_the_event_queue_is_broken_the_loop_says_so_and_ends() {
             call: Call::Wait,
             after: 0,
             errno,
-            has_struck: false,
+            was_injected: false,
         });
         assert_eq!(server.run().unwrap_err().raw_os_error(), Some(errno));
     }

@@ -1,4 +1,4 @@
-//! The server's sockets in the simulated operating system: what a call comes to.
+//! Sockets of the server in the simulated operating system: the result of each call.
 
 use super::{Call, Kernel, Kind, Network, Queue, Socket};
 use crate::echo::Backend;
@@ -8,7 +8,7 @@ use mio::Token;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
-/// A socket of the server. Dropping it closes it.
+/// Descriptor of a socket of the server; dropping it closes it.
 #[derive(Debug)]
 pub(crate) struct Handle {
     pub(super) network: Network,
@@ -23,19 +23,19 @@ impl Drop for Handle {
         }
         let socket = kernel.sockets.remove(&self.number).expect("closed once");
         if let Some((token, _)) = socket.registered {
-            kernel.old_tokens.push(token);
+            kernel.stale_tokens.push(token);
         }
         if let Kind::Listener { queue } = &socket.kind {
             kernel.resets_in_queue += queue.len();
         }
         drop(kernel);
-        let mut remains = self.network.remains.borrow_mut();
+        let mut closed_wires = self.network.closed_wires.borrow_mut();
         match socket.kind {
-            Kind::Stream(wire) => remains.push(*wire),
+            Kind::Stream(wire) => closed_wires.push(*wire),
             Kind::Listener { queue } => {
                 for mut wire in queue {
                     wire.broken = Some(ErrorKind::ConnectionReset);
-                    remains.push(wire);
+                    closed_wires.push(wire);
                 }
             }
             Kind::Datagrams { .. } => {}
@@ -46,8 +46,8 @@ impl Drop for Handle {
 impl Source<Network> for Handle {
     fn register(&mut self, network: &Network, token: Token, interest: Interest) -> io::Result<()> {
         let mut kernel = network.kernel();
-        kernel.strike(Call::Register, self.number)?;
-        kernel.maybe_unregistered(self.number)?;
+        kernel.inject_fault(Call::Register, self.number)?;
+        kernel.maybe_fail_to_register(self.number)?;
         kernel.watch(self.number, token, interest);
         Ok(())
     }
@@ -59,25 +59,25 @@ impl Source<Network> for Handle {
         interest: Interest,
     ) -> io::Result<()> {
         let mut kernel = network.kernel();
-        kernel.strike(Call::Reregister, self.number)?;
-        kernel.maybe_unregistered(self.number)?;
+        kernel.inject_fault(Call::Reregister, self.number)?;
+        kernel.maybe_fail_to_register(self.number)?;
         kernel.watch(self.number, token, interest);
         Ok(())
     }
 
     fn deregister(&mut self, network: &Network) -> io::Result<()> {
         let mut kernel = network.kernel();
-        kernel.strike(Call::Deregister, self.number)?;
+        kernel.inject_fault(Call::Deregister, self.number)?;
         let socket = kernel
             .sockets
             .get_mut(&self.number)
             .expect("an open socket");
         if let Some((token, _)) = socket.registered.take() {
-            kernel.old_tokens.push(token);
+            kernel.stale_tokens.push(token);
         }
         let knob = kernel.knobs.deregister_error;
         if kernel.random.happens(knob) {
-            return Err(io::Error::from_raw_os_error(libc::ENOENT)); // it was deregistered already
+            return Err(io::Error::from_raw_os_error(libc::ENOENT)); // not in the interest list
         }
         Ok(())
     }
@@ -86,8 +86,8 @@ impl Source<Network> for Handle {
 impl Read for Handle {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut kernel = self.network.kernel();
-        kernel.strike(Call::Read, self.number)?;
-        kernel.maybe_interrupted()?;
+        kernel.inject_fault(Call::Read, self.number)?;
+        kernel.maybe_interrupt()?;
         let Kernel {
             random,
             knobs,
@@ -109,14 +109,14 @@ impl Read for Handle {
             return Err(random.one_of(&READ_ERRNOS));
         }
         if wire.to_server.is_empty() {
-            return if wire.client_finished {
+            return if wire.client_sent_fin {
                 Ok(0)
             } else {
                 Err(ErrorKind::WouldBlock.into())
             };
         }
         if random.happens(knobs.would_block_for_nothing) {
-            *edge = true; // the kernel says so only if it will tell again
+            *edge = true; // EAGAIN promises another edge
             return Err(ErrorKind::WouldBlock.into());
         }
         let mut count = buffer.len().min(wire.to_server.len());
@@ -133,8 +133,8 @@ impl Read for Handle {
 impl Write for Handle {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut kernel = self.network.kernel();
-        kernel.strike(Call::Write, self.number)?;
-        kernel.maybe_interrupted()?;
+        kernel.inject_fault(Call::Write, self.number)?;
+        kernel.maybe_interrupt()?;
         let Kernel {
             random,
             knobs,
@@ -148,7 +148,7 @@ impl Write for Handle {
         else {
             panic!("written to no stream");
         };
-        assert!(!wire.server_finished, "written after FIN");
+        assert!(!wire.server_sent_fin, "written after FIN");
         if let Some(kind) = wire.broken.take() {
             return Err(kind.into());
         }
@@ -160,14 +160,14 @@ impl Write for Handle {
             .saturating_sub(wire.to_client.len())
             .min(bytes.len());
         if room == 0 {
-            wire.starved = true;
+            wire.waits_for_room = true;
             return Err(ErrorKind::WouldBlock.into());
         }
         let mut count = room;
         if random.happens(knobs.short_write) {
             count = 1 + random.below(room);
         }
-        wire.starved |= count < bytes.len();
+        wire.waits_for_room |= count < bytes.len();
         wire.to_client.extend(&bytes[..count]);
         Ok(count)
     }
@@ -187,13 +187,13 @@ impl Stream for Handle {
 
     fn shutdown_write(&self) -> io::Result<()> {
         let mut kernel = self.network.kernel();
-        kernel.strike(Call::Shutdown, self.number)?;
+        kernel.inject_fault(Call::Shutdown, self.number)?;
         let knob = kernel.knobs.shutdown_error;
         if kernel.random.happens(knob) {
             return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
         }
         drop(kernel);
-        self.network.kernel().wire(self.number).server_finished = true;
+        self.network.kernel().wire(self.number).server_sent_fin = true;
         Ok(())
     }
 
@@ -242,9 +242,9 @@ impl Listener for Handle {
 
     fn accept(&mut self) -> io::Result<Accepted<Self>> {
         let mut kernel = self.network.kernel();
-        kernel.strike(Call::Accept, self.number)?;
+        kernel.inject_fault(Call::Accept, self.number)?;
         if kernel.streams() >= kernel.knobs.descriptors {
-            return Err(io::Error::from_raw_os_error(libc::EMFILE)); // even if the queue is empty
+            return Err(io::Error::from_raw_os_error(libc::EMFILE)); // even if the accept queue is empty
         }
         let knob = kernel.knobs.accept_error;
         if kernel.random.happens(knob) {
@@ -274,8 +274,8 @@ impl Datagrams for Handle {
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let mut kernel = self.network.kernel();
-        kernel.strike(Call::Receive, self.number)?;
-        kernel.maybe_interrupted()?;
+        kernel.inject_fault(Call::Receive, self.number)?;
+        kernel.maybe_interrupt()?;
         let Some(Socket {
             kind: Kind::Datagrams { inbox, .. },
             ..
@@ -288,10 +288,10 @@ impl Datagrams for Handle {
         Ok((datagram.len(), source))
     }
 
-    fn reply(&mut self, datagram: &[u8], route: &SocketAddr) -> io::Result<()> {
+    fn reply(&mut self, datagram: &[u8], path: &SocketAddr) -> io::Result<()> {
         let mut kernel = self.network.kernel();
-        kernel.strike(Call::Answer, self.number)?;
-        kernel.maybe_interrupted()?;
+        kernel.inject_fault(Call::Answer, self.number)?;
+        kernel.maybe_interrupt()?;
         let Kernel {
             random,
             knobs,
@@ -308,16 +308,16 @@ impl Datagrams for Handle {
         else {
             panic!("no datagram socket");
         };
-        answers.push((datagram.to_vec(), *route));
+        answers.push((datagram.to_vec(), *path));
         Ok(())
     }
 
-    fn source(route: &SocketAddr) -> Peer {
-        Peer::Ip(*route)
+    fn source(path: &SocketAddr) -> Peer {
+        Peer::Ip(*path)
     }
 }
 
-/// The simulated world, as the server knows it.
+/// The simulated network as a backend of the server.
 #[derive(Debug)]
 pub(crate) enum Simulated {}
 

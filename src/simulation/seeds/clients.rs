@@ -1,4 +1,4 @@
-//! The clients of a simulation: what they do, and what they must get.
+//! Clients of a simulation: what they send, and what they must receive.
 
 use super::super::network::{Kernel, Kind, Network, Wire};
 use super::Simulation;
@@ -11,15 +11,15 @@ use std::time::Duration;
 pub(super) struct Client {
     pub(super) index: usize,
     pub(super) listener: usize,
-    /// Where the server's end of its connection is: unknown until it was accepted.
+    /// Socket of the server's end; unknown until the connection is accepted.
     pub(super) socket: Option<usize>,
     pub(super) to_send: usize,
     pub(super) sent: usize,
     pub(super) received: usize,
     behavior: Behavior,
-    /// It has broken the connection, or the world has.
-    pub(super) is_broken: bool,
-    pub(super) is_gone: bool,
+    /// The client has reset the connection.
+    pub(super) is_reset: bool,
+    pub(super) is_closed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +27,11 @@ enum Behavior {
     Eager,
     Slow,
     NeverReads,
-    Breaks,
+    Resets,
 }
 impl Simulation {
     pub(super) fn connect(&mut self) {
-        if self.draining || self.left.is_some() || self.clients.len() >= 24 {
+        if self.draining || self.detached.is_some() || self.clients.len() >= 24 {
             return;
         }
         let listener = self.listeners[self.random.below(self.listeners.len())];
@@ -50,7 +50,7 @@ impl Simulation {
             0..5 => Behavior::Eager,
             5..7 => Behavior::Slow,
             7..9 => Behavior::NeverReads,
-            _ => Behavior::Breaks,
+            _ => Behavior::Resets,
         };
         self.clients.push(Client {
             index: client,
@@ -60,22 +60,22 @@ impl Simulation {
             sent: 0,
             received: 0,
             behavior,
-            is_broken: false,
-            is_gone: false,
+            is_reset: false,
+            is_closed: false,
         });
-        self.tell(|| format!("client {client} connects, {behavior:?}"));
+        self.log(|| format!("client {client} connects, {behavior:?}"));
     }
 
     pub(super) fn client_acts(&mut self, client: usize) {
         let decision = self.random.below(10);
         let amount = 1 + self.random.below(300);
         match (self.clients[client].behavior, decision) {
-            (Behavior::Breaks, 0) => self.client_breaks(client),
+            (Behavior::Resets, 0) => self.client_resets(client),
             (Behavior::Eager, 0) if self.clients[client].sent == self.clients[client].to_send => {
-                self.client_finishes(client);
+                self.client_sends_fin(client);
             }
             (_, 0..5) => self.client_sends(client, amount),
-            (Behavior::Eager | Behavior::Breaks, _) => self.client_reads(client, usize::MAX),
+            (Behavior::Eager | Behavior::Resets, _) => self.client_reads(client, usize::MAX),
             (Behavior::Slow, 9) => self.client_reads(client, 1 + amount / 30),
             _ => {}
         }
@@ -89,10 +89,10 @@ impl Simulation {
             .map(|place| pattern(index, place))
             .collect();
         let sent = with_wire(&self.network, client, |wire| {
-            let is_sent = !bytes.is_empty() && !wire.client_finished;
+            let is_sent = !bytes.is_empty() && !wire.client_sent_fin;
             if is_sent && wire.to_server.len() < 1_000 {
                 wire.to_server.extend(&bytes);
-                let last = wire.sent_at.replace(now);
+                let last = wire.last_sent_at.replace(now);
                 if last != Some(now) {
                     wire.silence = last.map_or(Duration::ZERO, |last| now - last);
                 }
@@ -104,7 +104,7 @@ impl Simulation {
             && count > 0
         {
             client.sent += count;
-            arrived(&self.network, client);
+            raise_edge(&self.network, client);
         }
     }
 
@@ -114,50 +114,50 @@ impl Simulation {
         let bytes = with_wire(&self.network, client, |wire| {
             let count = amount.min(wire.to_client.len());
             if count > 0 {
-                wire.took_at = Some(now);
+                wire.last_read_at = Some(now);
             }
             wire.to_client.drain(..count).collect::<Vec<u8>>()
         });
         for byte in bytes.unwrap_or_default() {
-            client.gets(index, byte);
+            client.receives(index, byte);
         }
-        if let Some(socket) = client.socket.filter(|_| !client.is_gone) {
-            self.network.kernel().made_room(socket);
+        if let Some(socket) = client.socket.filter(|_| !client.is_closed) {
+            self.network.kernel().consumed(socket);
         }
     }
 
-    pub(super) fn client_finishes(&mut self, index: usize) {
+    pub(super) fn client_sends_fin(&mut self, index: usize) {
         let client = &mut self.clients[index];
-        // Only once: a second FIN would be a second edge, and hide that the first one was lost.
-        let is_news = with_wire(&self.network, client, |wire| {
-            !std::mem::replace(&mut wire.client_finished, true)
+        // Once only: a second FIN would raise a second edge, and hide that the first one was lost.
+        let is_first = with_wire(&self.network, client, |wire| {
+            !std::mem::replace(&mut wire.client_sent_fin, true)
         });
-        if is_news == Some(true) {
-            arrived(&self.network, client);
+        if is_first == Some(true) {
+            raise_edge(&self.network, client);
         }
-        self.tell(|| format!("client {index} says FIN"));
+        self.log(|| format!("client {index} sends FIN"));
     }
 
-    fn client_breaks(&mut self, index: usize) {
+    fn client_resets(&mut self, index: usize) {
         let client = &mut self.clients[index];
-        client.is_broken = true;
+        client.is_reset = true;
         with_wire(&self.network, client, |wire| {
             wire.broken = Some(ErrorKind::ConnectionReset);
         });
-        if let Some(socket) = client.socket.filter(|_| !client.is_gone) {
+        if let Some(socket) = client.socket.filter(|_| !client.is_closed) {
             self.network
                 .kernel()
-                .break_wire(socket, ErrorKind::ConnectionReset);
+                .break_connection(socket, ErrorKind::ConnectionReset);
         }
-        self.tell(|| format!("client {index} breaks"));
+        self.log(|| format!("client {index} resets the connection"));
     }
 }
 
 impl Client {
-    pub(super) fn gets(&mut self, index: usize, byte: u8) {
+    pub(super) fn receives(&mut self, index: usize, byte: u8) {
         assert!(
             self.received < self.sent,
-            "client {index} gets more than it sent"
+            "client {index} receives more than it sent"
         );
         assert_eq!(
             byte,
@@ -169,14 +169,14 @@ impl Client {
     }
 }
 
-/// The byte that a client sends at a place: neighbours differ, and so do clients.
+/// Returns the byte that a client sends at a place: it differs between neighbours and between clients.
 fn pattern(client: usize, place: usize) -> u8 {
     (place * 31 + (place >> 8) * 7 + client * 101) as u8
 }
 
-/// The client's connection, wherever it is: in the accept queue, or open. `None` if it is closed.
+/// Runs `act` on the client's connection, accepted or still in the accept queue. Returns `None` if it is closed.
 fn with_wire<T>(network: &Network, client: &Client, act: impl FnOnce(&mut Wire) -> T) -> Option<T> {
-    if client.is_gone {
+    if client.is_closed {
         return None;
     }
     let mut kernel = network.kernel();
@@ -193,8 +193,8 @@ fn queued<'a>(kernel: &'a mut Kernel, client: &Client) -> Option<&'a mut Wire> {
     }
 }
 
-fn arrived(network: &Network, client: &Client) {
-    if let Some(socket) = client.socket.filter(|_| !client.is_gone) {
+fn raise_edge(network: &Network, client: &Client) {
+    if let Some(socket) = client.socket.filter(|_| !client.is_closed) {
         network.kernel().touch(socket, Interest::Read);
     }
 }
