@@ -1,5 +1,8 @@
 //! Sockets: addresses, binding, accepting, and the traits by which the server knows a socket.
 //!
+//! Promised are addresses, bound sockets, their options and their errors, as the crate page lists them. Traits and sockets
+//! whose page says so are unpromised.
+//!
 //! The server uses a stream, a listener and a datagram socket through three traits ([`Stream`], [`Listener`],
 //! [`Datagrams`]); only this module knows which family a socket belongs to (TCP or Unix, IPv4 or IPv6). The sockets of the
 //! operating system are closed enums rather than boxed trait objects: a `match` over two variants costs nothing beside a

@@ -163,7 +163,7 @@ impl Acceptor {
         self.gate.pause_until_close(core.reactor.now());
         if self.listeners.may_log_pause(core) {
             log::warn!(
-                "{} connections are open, which is the limit; new connections wait until one closes (see --max-connections)",
+                "{} connections are open, which is the limit connections_max; new connections wait until one closes",
                 core.limits.connections_max
             );
         }

@@ -1,5 +1,7 @@
 //! The accept gate: whether connections are accepted now, or wait in the kernel's accept queue.
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! Waiting in the accept queue costs the server nothing. There are two reasons for it: the server has as many connections
 //! as its limit allows, or the system is short of descriptors or memory. Both end when a connection closes. A shortage may
 //! also end elsewhere, so accepting is tried again by a timer. What must not be waited for is a new edge: the listener is

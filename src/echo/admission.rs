@@ -1,5 +1,7 @@
 //! Who is let in: the lists of networks, and how many connections each may hold.
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! The accept_gate asks whether there is room for anybody; here it is asked who. A new connection is known by its address alone,
 //! which over TCP is more than a claim: whoever has finished a handshake receives what is sent there. So one abuser is
 //! one prefix, a single IPv4 address or an IPv6 /64 (of which whoever has one address usually has all), and what one
@@ -21,6 +23,7 @@ use std::net::IpAddr;
 /// The networks that may come, and those that may not. They are searched from first to last, which suits the dozen that
 /// people write; ten thousand are a firewall's business.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AccessList {
     /// If there is any, all others stay outside.
     pub allow: Vec<IpNet>,

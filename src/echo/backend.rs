@@ -1,5 +1,7 @@
 //! The world that a server lives in: which sockets there are, and who tells that they are ready.
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! The server is written against [`Backend`], and there are two: [`Os`], which is the operating system through mio, and
 //! the simulated network of the tests, where readiness, partial reads, errors and the clock come from a seed. The same
 //! server runs in both, line by line. Whoever reads the server may take `W` for [`Os`] throughout.
@@ -11,6 +13,8 @@ use std::fmt::Debug;
 use std::io;
 
 /// See the page above.
+///
+/// Unpromised: it may change in any release.
 pub trait Backend: 'static {
     /// Who tells what is ready.
     type Selector: Selector + Debug;
@@ -26,6 +30,8 @@ pub trait Backend: 'static {
 pub type Registry<W> = <<W as Backend>::Selector as Selector>::Registry;
 
 /// The operating system.
+///
+/// Unpromised: it may change in any release.
 #[derive(Debug)]
 pub enum Os {}
 

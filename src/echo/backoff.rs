@@ -1,5 +1,7 @@
 //! Listeners and datagram sockets whose calls fail: which of them rest, and until when.
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! A shortage of descriptors concerns all listeners, and pauses the [`accept_gate`](super::accept_gate). This file is about
 //! an error of one socket alone, such as a security module that forbids `accept` on it: the other sockets are served
 //! meanwhile. While a socket rests its events are ignored. The end of the pause queues it again, so no edge is lost.

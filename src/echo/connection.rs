@@ -1,5 +1,7 @@
 //! One connection: a state machine that reads, writes, and tells what it waits for next.
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! ```text
 //!                      ┌─────── nothing left to read ──────┐
 //!                      ▼                                   │

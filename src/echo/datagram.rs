@@ -1,5 +1,7 @@
 //! Datagram echo: each datagram is answered at once, or dropped and counted with a reason.
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! A datagram socket has no connections, so there is no state machine, and a datagram of no bytes is a datagram, not an end.
 //! Nothing is ever stored: if the send buffer has no room for a reply, a reply sent later would reach a sender that has
 //! given up on it.

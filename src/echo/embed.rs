@@ -6,6 +6,8 @@ use super::handle::Handle;
 use super::server::Server;
 use crate::limits::Limits;
 use crate::net::{Endpoint, FileIdentity, SocketFile};
+use crate::reactor::ExternalFd;
+#[cfg(feature = "cli")]
 use crate::reactor::ExternalSource;
 use crate::stats::Stats;
 #[cfg(doc)]
@@ -74,17 +76,25 @@ impl<B: Backend> Server<B> {
 }
 
 impl Server {
-    /// A handle that stops this server from another thread.
+    /// A handle, with which other threads stop this server and read its counters.
     pub fn handle(&self) -> Handle {
-        Handle::new(self.control.clone(), self.core.reactor.waker())
+        Handle::new(&self.control, self.core.reactor.waker())
     }
 
-    /// Watches an external event source, signals for example: when it becomes readable, the wait ends, and
-    /// [`Server::turn`] returns [`Turn::Woken`](super::Turn::Woken).
+    /// Watches a descriptor of the program, a pipe of signals for example: when it becomes readable, the wait ends, and
+    /// [`Server::turn`] returns [`Turn::Woken`](super::Turn::Woken). It is registered edge-triggered: read it until it would
+    /// block. Closing its last duplicate ends the watch (epoll(7)).
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub fn watch(&self, source: &mut dyn ExternalSource) -> io::Result<()> {
+    pub fn watch(&self, descriptor: impl AsFd) -> io::Result<()> {
+        let descriptor = descriptor.as_fd().as_raw_fd();
+        self.core.reactor.watch(&mut ExternalFd(&descriptor))
+    }
+
+    /// The same for a source of mio that does not show its descriptor, as the signals of signal-hook-mio.
+    #[cfg(feature = "cli")]
+    pub(crate) fn watch_source(&self, source: &mut dyn ExternalSource) -> io::Result<()> {
         self.core.reactor.watch(source)
     }
 

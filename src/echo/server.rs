@@ -24,10 +24,11 @@ use std::time::Duration;
 /// The result of one turn of the loop.
 #[must_use = "a server that has finished needs no more turns"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Turn {
     /// The server goes on: there will be more turns.
     Serving,
-    /// An external source ([`Server::watch`]) is ready, or a [`Handle`](super::Handle) has woken the loop. Events that are
+    /// An external source ([`Server::watch`]) is ready, or a [`Handle`](super::Handle) has given a command. Events that are
     /// ready as well are served by the next turn.
     Woken,
     /// The server has stopped: no connection and no listener is left.
@@ -36,6 +37,20 @@ pub enum Turn {
 
 /// An echo server on one thread. [`Server::bind`] makes one; [`run`](Server::run) serves until it has stopped, and
 /// [`turn`](Server::turn) serves for one turn of the loop.
+///
+/// The server can be sent to another thread before it runs. [`Server::handle`] gives out what other threads may call. Its
+/// parameter is for the tests' simulated network (unpromised); programs leave it at its default, the operating system.
+///
+/// # Dropping
+///
+/// Dropping a server closes every socket, and removes the files of its Unix sockets unless another file has taken their
+/// place. It sends nothing that is unsent: close(2) then sends RST to a connection with unread input, which may destroy its
+/// last echoes. [`Server::drain`], and turns until [`Turn::Finished`], end every connection in order. A [`Handle`](super::Handle)
+/// may outlive the server; its commands do nothing then.
+///
+/// # Logging
+///
+/// What is logged under which target stands on [the page of the crate](crate#what-is-logged).
 #[derive(Debug)]
 pub struct Server<B: Backend = Os> {
     /// Dropped first, with the socket files in it: a file whose socket is closed looks like that of a process that has
@@ -66,6 +81,7 @@ impl<B: Backend> Server<B> {
     #[inline(never)]
     pub fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<Turn> {
         if self.is_finished() {
+            self.control.finish(&self.core.stats);
             return Ok(Turn::Finished); // stopped between two turns: no event would end the wait
         }
         let is_woken = self.core.reactor.wait(max_wait)?;
@@ -73,8 +89,7 @@ impl<B: Backend> Server<B> {
         // Commands go before I/O events, and the caller looks after its external sources before them, too: behind 1,000
         // ready sockets a SIGTERM would wait for a whole turn. Events of this wait are served by the next call.
         let end = if is_woken || self.control.is_pending() {
-            self.on_woken();
-            Turn::Woken
+            self.on_woken(is_woken)
         } else {
             self.serve_events();
             Turn::Serving
@@ -102,6 +117,7 @@ impl<B: Backend> Server<B> {
         }
         self.announce();
         if self.is_finished() {
+            self.control.finish(&self.core.stats);
             self.shutdown.take_failure().map_or(Ok(Turn::Finished), Err)
         } else {
             Ok(end)
@@ -155,13 +171,20 @@ impl<B: Backend> Server<B> {
     }
 
     #[inline(never)]
-    fn on_woken(&mut self) {
+    fn on_woken(&mut self, is_external: bool) -> Turn {
         let (core, acceptor, datagrams) = (&mut self.core, &mut self.acceptor, &mut self.datagrams);
-        match self.control.take() {
+        let command = self.control.take(&core.stats);
+        match command {
             Command::None => {}
             Command::Drain => self.shutdown.drain(core, acceptor, datagrams),
             Command::Stop => self.shutdown.stop(core, acceptor, datagrams),
         }
+        if is_external || command != Command::None {
+            return Turn::Woken;
+        }
+        // Only the counters were asked for. The turn goes on: a thread that asks without a pause would starve the sources.
+        self.serve_events();
+        Turn::Serving
     }
 
     // ---- the wait ----

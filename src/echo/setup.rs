@@ -11,15 +11,23 @@ use super::shutdown::Shutdown;
 use super::udp_filter::UdpFilter;
 use crate::limits::{LimitError, Limits};
 use crate::net::{
-    Address, BindError, BindOptions, BoundSocket, DatagramSocket, Endpoint, ListenerSocket, Peer,
-    UnixName, bind_all,
+    Address, AddressError, BindError, BindOptions, BoundSocket, DatagramSocket, Endpoint,
+    ListenerSocket, Peer, UnixName, bind_all,
 };
 use crate::reactor::Epoll;
 use std::fmt;
 use std::io;
 
 /// The configuration of a server. Where one is asked for, [`Limits`] alone will do.
+/// As of [`Limits`], more fields will come: begin with a default, and change fields by name or by [`Config::with`].
+///
+/// ```
+/// use echo_reactor::{Limits, echo::Config};
+///
+/// let config = Config::from(Limits::hardened()).with(|config| config.ipv6_only = true);
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// Every bound of the server.
     pub limits: Limits,
@@ -54,6 +62,13 @@ impl From<Limits> for Config {
 }
 
 impl Config {
+    /// This configuration, changed by `change`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
     /// The options for [`bind_all`].
     #[must_use]
     pub fn bind_options(&self) -> BindOptions {
@@ -71,7 +86,10 @@ impl Config {
 
 /// The reason why a server could not start. Nothing is left behind then: no listener, no file.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum StartError {
+    /// A text is not an address.
+    Address(AddressError),
     /// A limit is out of range.
     Limit(LimitError),
     /// There was no address, or one could not be bound.
@@ -80,9 +98,57 @@ pub enum StartError {
     Reactor(io::Error),
 }
 
+impl StartError {
+    /// The limit that is out of range, if that is the reason.
+    #[must_use]
+    pub fn limit(&self) -> Option<&LimitError> {
+        match self {
+            Self::Limit(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The address that could not be resolved or bound, if that is the reason.
+    #[must_use]
+    pub fn address(&self) -> Option<Address> {
+        match self {
+            Self::Bind(error) => error.address(),
+            _ => None,
+        }
+    }
+
+    /// The error of the resolver or of the system call, if one failed.
+    #[must_use]
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match self {
+            Self::Bind(error) => error.io_error(),
+            Self::Reactor(error) => Some(error),
+            Self::Address(_) | Self::Limit(_) => None,
+        }
+    }
+
+    /// The kind of [`io_error`](Self::io_error); `InvalidInput` for an address or a limit that cannot be.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Bind(error) => error.kind(),
+            Self::Reactor(error) => error.kind(),
+            Self::Address(_) | Self::Limit(_) => io::ErrorKind::InvalidInput,
+        }
+    }
+}
+
+/// For programs whose own functions return [`io::Result`]: the kind and the text stay.
+impl From<StartError> for io::Error {
+    fn from(error: StartError) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Address(error) => write!(f, "{error}"),
             Self::Limit(error) => write!(f, "{error}"),
             Self::Bind(error) => write!(f, "{error}"),
             Self::Reactor(error) => write!(f, "cannot make an epoll instance: {error}"),
@@ -94,6 +160,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             // The texts of these errors are part of this one's.
+            Self::Address(error) => error.source(),
             Self::Limit(error) => error.source(),
             Self::Bind(error) => error.source(),
             Self::Reactor(error) => error.source(),
@@ -134,12 +201,34 @@ impl<B: Backend> Server<B> {
 impl Server {
     /// Makes a server that is bound to every address. A host name is bound with all of its addresses.
     ///
+    /// An address is an [`Address`], a text that is one, a [`SocketAddr`](std::net::SocketAddr) (TCP), or an [`Endpoint`]. Names
+    /// are resolved here, which can take long: see [`Address::resolve`].
+    ///
+    /// ```
+    /// use echo_reactor::{Limits, echo::Server, net::Address};
+    ///
+    /// let server = Server::bind(["127.0.0.1:0", "udp://[::1]:0"], Limits::default())?;
+    /// let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    /// let server = Server::bind([Address::tcp(address), Address::udp(address)], Limits::hardened())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// The first failure; nothing is bound then.
-    pub fn bind(addresses: &[Address], config: impl Into<Config>) -> Result<Self, StartError> {
+    pub fn bind<A>(
+        addresses: impl IntoIterator<Item = A>,
+        config: impl Into<Config>,
+    ) -> Result<Self, StartError>
+    where
+        A: TryInto<Address>,
+        A::Error: Into<AddressError>,
+    {
+        let addresses = addresses.into_iter().map(TryInto::try_into);
+        let addresses: Vec<Address> = (addresses.collect::<Result<_, _>>())
+            .map_err(|error: A::Error| StartError::Address(error.into()))?;
         let config = config.into();
         config.limits.check().map_err(StartError::Limit)?;
-        let bound = bind_all(addresses, &config.bind_options()).map_err(StartError::Bind)?;
+        let bound = bind_all(&addresses, &config.bind_options()).map_err(StartError::Bind)?;
         Self::with_sockets(bound, config)
     }
 

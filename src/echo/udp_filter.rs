@@ -1,5 +1,7 @@
 //! Who gets an answer to a datagram.
 //!
+//! Unpromised: public for readers of this documentation; names and signatures may change in any release.
+//!
 //! UDP has no handshake, so a source address is a claim. An echo server that believes every claim can be made to talk
 //! to another echo server, or to itself, for ever (CVE-1999-0103, and again CVE-2024-2169), or to pour chosen bytes over
 //! somebody who never asked. So the guard refuses the sources that can only be forged or that would answer back, and

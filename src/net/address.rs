@@ -413,7 +413,7 @@ impl Endpoint {
 
     /// Returns the IPv4 wildcard with the same port if this is the IPv6 wildcard: it is bound where the machine has no IPv6.
     #[must_use]
-    pub fn ipv4_wildcard(&self) -> Option<Self> {
+    pub(super) fn ipv4_wildcard(&self) -> Option<Self> {
         let ipv4 = |address: &SocketAddr| {
             (address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED))
                 .then(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()))

@@ -21,8 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: slowed PORT PERCENT".into());
     };
     let share = percent.parse::<f64>()? / 100.0;
-    let address = format!("tcp://127.0.0.1:{port}").parse()?;
-    let mut server = Server::bind(&[address], Limits::default())?;
+    let address = format!("tcp://127.0.0.1:{port}");
+    let mut server = Server::bind([address], Limits::default())?;
     // Processor time burned so far, in nanoseconds.
     let mut wasted = 0.0;
     loop {

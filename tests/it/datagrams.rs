@@ -93,10 +93,7 @@ fn a_wildcard_is_refused_rather_than_served_wrongly() {
 fn a_unix_socket_that_other_users_may_send_to_is_refused() {
     use echo_reactor::echo::Config;
     let directory = Dir::new();
-    let open_file = Config {
-        unix_mode: 0o666,
-        ..Config::default()
-    };
+    let open_file = Config::default().with(|config| config.unix_mode = 0o666);
     let name = Endpoint::UnixDatagram(unique_name()).to_string();
     for (address, config) in [
         (directory.address("unixgram", "s"), open_file),

@@ -184,10 +184,8 @@ fn check(model: Model, transport: Transport) {
         return;
     }
     let directory = Dir::new();
-    let config = Config {
-        ipv6_only: transport == Transport::Ipv6Only,
-        ..Config::default()
-    };
+    let config =
+        Config::default().with(|config| config.ipv6_only = transport == Transport::Ipv6Only);
     let server = Running::start(model, &[&transport.address(&directory)], config);
     let way = transport.way(&server.endpoints[0]);
     let cases = cases();
@@ -267,10 +265,7 @@ fn check_ipv6_only(model: Model) {
     }
     // Another test may have the port over IPv4, by chance. Not every time.
     let refused = (0..10).any(|_| {
-        let config = Config {
-            ipv6_only: true,
-            ..Config::default()
-        };
+        let config = Config::default().with(|config| config.ipv6_only = true);
         let server = Running::start(model, &["[::]:0"], config);
         let port = ip(&server.endpoints[0]).port();
         let ipv4 = sock_addr(&Endpoint::Tcp(([127, 0, 0, 1], port).into()));

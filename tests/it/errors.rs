@@ -30,7 +30,7 @@ fn errors() -> Vec<Box<dyn Error>> {
         Box::new(blocking::StartError::Datagrams(address())),
         Box::new(BindError::NoAddress),
         Box::new(BoundSocket::from_fd(std::fs::File::open("/dev/null").unwrap()).unwrap_err()),
-        Box::new(Server::bind(&[], Limits::default()).unwrap_err()),
+        Box::new(Server::bind([""; 0], Limits::default()).unwrap_err()),
     ];
     for error in io_errors()
         .into_iter()

@@ -328,7 +328,10 @@ fn a_limit_out_of_range_is_refused_by_name_and_nothing_is_bound() {
     let addresses = crate::support::parse(&[TCP]);
     let limits = Limits::default().with(|limits| limits.connections_max = 0);
     let error = echo_reactor::echo::Server::bind(&addresses, limits).unwrap_err();
-    assert!(error.to_string().contains("connections of 0"), "{error}");
+    assert!(
+        error.to_string().contains("connections_max of 0"),
+        "{error}"
+    );
 }
 
 /// The descriptor limit of a running server, lowered from outside. What the reactor does at it is in the catalogue (A1

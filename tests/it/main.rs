@@ -58,3 +58,4 @@ mod catalogue;
 // The facts about the kernel that the design stands on, and the shape of the sources.
 mod architecture;
 mod kernel;
+mod public_api;

@@ -110,5 +110,5 @@ fn preallocating_more_than_the_connection_limit_is_no_mistake() {
     connect_many(&server, 10);
     assert_eq!(server.stop(Signal::SIGTERM).code, 0);
     let refused = ended(program().args(["serve", TCP, "--preallocate", "5M"]));
-    refused.failed(64, &["preallocated connections of 5000000", "0 to 4000000"]);
+    refused.failed(64, &["--preallocate 5000000", "0 to 4000000"]);
 }

@@ -381,7 +381,7 @@ pub(crate) fn parse(addresses: &[&str]) -> Vec<Address> {
 /// An event loop that has run no turn yet.
 #[track_caller]
 pub(crate) fn bind(addresses: &[&str], config: impl Into<Config>) -> Server {
-    Server::bind(&parse(addresses), config).unwrap_or_else(|error| panic!("{error}"))
+    Server::bind(parse(addresses), config).unwrap_or_else(|error| panic!("{error}"))
 }
 
 impl Running {

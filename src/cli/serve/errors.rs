@@ -18,6 +18,7 @@ const PRIVILEGED_PORTS: u16 = 1024;
 /// Describes why a server of the event loop did not start.
 pub(super) fn start_error(error: &StartError) -> CliError {
     match error {
+        StartError::Address(_) => CliError::new(CliErrorKind::Usage, error.to_string()),
         StartError::Limit(limit) => limit_error(limit),
         StartError::Bind(error) => bind_error(error),
         StartError::Reactor(error) => system("no event queue (epoll)", error),

@@ -28,14 +28,13 @@ use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::units::plural;
 use crate::echo::Server;
 use crate::net::{Address, BoundSocket, FileIdentity, SocketFile};
-use crate::reactor::ExternalFd;
 use command_fds::{CommandFdExt, FdMapping};
 use serde_json::{Value, json};
 use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -217,7 +216,7 @@ impl Handover {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
                 result => result,
             })
-            .and_then(|()| server.watch(&mut ExternalFd(&successor.line.as_raw_fd())));
+            .and_then(|()| server.watch(&successor.line));
         match told {
             Ok(()) => Ok(successor),
             Err(error) => {

@@ -56,7 +56,7 @@ impl Signals {
     /// Adds the pipe to the interest list of the server.
     pub(super) fn watch_with(&mut self, server: &Server) -> Result<(), CliError> {
         server
-            .watch(&mut self.pipe)
+            .watch_source(&mut self.pipe)
             .map_err(|error| errors::system("no signals in the event loop", &error))
     }
 

@@ -47,7 +47,7 @@ fn a_host_can_open_files_beside_a_server_that_is_full() {
 }
 
 fn host() {
-    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], Limits::default());
+    let server = Server::bind(["127.0.0.1:0"], Limits::default());
     let mut server = server.unwrap();
     let Endpoint::Tcp(address) = server.addresses()[0] else {
         panic!("TCP was asked for");

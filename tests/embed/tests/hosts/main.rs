@@ -46,7 +46,7 @@ impl<H: Host> Loop<H> {
 
     /// Starts a server, and returns where it listens.
     fn serve(&mut self, limits: Limits) -> SocketAddr {
-        let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], limits).unwrap();
+        let server = Server::bind(["127.0.0.1:0"], limits).unwrap();
         let Endpoint::Tcp(address) = server.addresses()[0] else {
             panic!("TCP was asked for");
         };
