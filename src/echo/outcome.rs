@@ -13,7 +13,7 @@ pub enum Wait {
     Lingering,
 }
 
-/// The result of [`Connection::advance`].
+/// The result of [`Connection::advance`](super::connection::Connection::advance).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Everything is echoed, and the connection goes on waiting for bytes: nothing is to be changed.
