@@ -1,11 +1,11 @@
-//! Properties that must hold for any input bytes: one function for each target of the fuzzer.
+//! Properties that must hold for any input bytes: one function for each target of the fuzzer, which are in `tests/fuzz/`.
 //!
 //! A fuzz target is one line that calls one of these functions; so the fuzzed code is compiled, linted and tested like
 //! everything else. Inputs that the fuzzer found worth keeping are in `tests/corpus`, a folder for each target, and the
 //! test below runs them all.
 //!
 //! ```sh
-//! cargo install cargo-fuzz && cargo +nightly fuzz run address -- -max_total_time=60
+//! cargo install cargo-fuzz && cargo +nightly fuzz run --fuzz-dir tests/fuzz address -- -max_total_time=60
 //! ```
 
 use super::choices::Choices;
