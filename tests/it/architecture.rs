@@ -4,6 +4,8 @@
 //! without a test. The sources are read as text, formatted by rustfmt as they are: no parser, and no rule that would
 //! need one.
 
+
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -98,7 +100,13 @@ fn sources() -> Vec<Source> {
     }
     let sources = paths.into_iter().map(|path| Source::read(&root, path));
     let sources: Vec<Source> = sources
-        .filter(|source| source.module != "simulation" && !source.path.ends_with("tests.rs"))
+        .filter(|source| {
+            let inside = source.path.strip_prefix(&root).unwrap();
+            let is_for_tests = inside
+                .iter()
+                .any(|part| part == "tests" || part == "tests.rs");
+            !is_for_tests && source.module != "simulation"
+        })
         .collect();
     assert!(sources.len() > 20, "too few sources were found");
     sources
@@ -384,29 +392,63 @@ fn the_library_needs_five_crates() {
     assert_eq!(needed, BTreeSet::from(expected));
 }
 
+/// The library alone, the program with `serve` and `send` alone, and the program.
 #[test]
-fn readme_states_how_many_crates_the_program_needs() {
-    let Some(needed) = crates(&[]) else {
-        return;
+fn the_guide_states_how_many_crates_are_needed() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide/operations.md");
+    let page = fs::read_to_string(page).unwrap();
+    for features in [
+        &["--no-default-features"][..],
+        &["--no-default-features", "--features", "cli"],
+        &[],
+    ] {
+        let Some(needed) = crates(features) else {
+            return;
+        };
+        let stated = format!(" {} crates", needed.len());
+        assert!(
+            page.contains(&stated),
+            "the guide does not state{stated}: {features:?}"
+        );
+    }
+}
+
+// --- The top level -----------------------------------------------------------------------------------------------------
+
+/// What git tracks, or would: nothing of a build, and no file that a program made and that is large.
+#[test]
+fn the_top_level_and_the_benchmarks_hold_no_more_than_the_design_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let listed = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root)
+        .output();
+    let Some(listed) = listed.ok().filter(|output| output.status.success()) else {
+        return crate::support::skip("there is no git here, or no repository");
     };
-    let needed = needed.len();
-    println!("the program needs {needed} crates");
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let Ok(readme) = fs::read_to_string(readme) else {
-        return crate::support::skip("there is no README.md to state the number of crates");
-    };
-    let number = |text: &str| {
-        let digits = text.rsplit(|c: char| !c.is_ascii_digit()).next()?;
-        digits.parse::<usize>().ok()
-    };
-    let parts: Vec<&str> = readme.split(" crates").collect();
-    let stated: Vec<usize> = parts[..parts.len() - 1]
-        .iter()
-        .filter_map(|part| number(part))
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let top: BTreeSet<&str> = listed
+        .lines()
+        .map(|path| path.split('/').next().unwrap())
         .collect();
-    let right = stated.is_empty() || stated.contains(&needed);
-    assert!(
-        right,
-        "README.md states {stated:?} crates, and the program needs {needed}"
-    );
+    let top: Vec<&str> = top
+        .into_iter()
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    let allowed = [
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE-APACHE",
+        "LICENSE-MIT",
+        "README.md",
+        "benches",
+        "scripts",
+        "src",
+        "tests",
+    ];
+    assert_eq!(top, allowed);
+    let sizes = listed.lines().filter(|path| path.starts_with("benches/"));
+    let sizes = sizes.filter_map(|path| fs::metadata(root.join(path)).ok());
+    let bytes: u64 = sizes.map(|file| file.len()).sum();
+    assert!(bytes <= 100_000, "benches holds {bytes} bytes");
 }

@@ -55,6 +55,10 @@ mod python;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod catalogue;
 
+// What README and the guide state.
+#[cfg(all(feature = "cli", feature = "bench", target_os = "linux"))]
+mod guide;
+
 // The facts about the kernel that the design stands on, and the shape of the sources.
 mod architecture;
 mod kernel;
