@@ -4,7 +4,7 @@
 //! without a test. The sources are read as text, formatted by rustfmt as they are: no parser, and no rule that would
 //! need one.
 
-
+mod cycles;
 
 use std::collections::BTreeSet;
 use std::fs;
