@@ -370,8 +370,7 @@ fn a_finished_server_stays_readable<H: Host>() {
 fn several_servers_live_in_one_loop<H: Host>() {
     let mut host = Loop::<H>::new();
     let addresses = [host.serve(idle()), host.serve(Limits::default())];
-    let address = "udp://127.0.0.1:0".parse().unwrap();
-    let datagrams = Server::bind(&[address], Config::default()).unwrap();
+    let datagrams = Server::bind(["udp://127.0.0.1:0"], Config::default()).unwrap();
     let Endpoint::Udp(address) = datagrams.addresses()[0] else {
         panic!("UDP was asked for");
     };
