@@ -112,7 +112,7 @@ fn write_buffer_is_stored_and_consumed(bencher: Bencher<'_, '_>, bytes: usize) {
         let mut buffer = WriteBuffer::default();
         buffer.store(black_box(&unsent)).expect("memory");
         while !buffer.is_empty() {
-            let part = buffer.len().min(bytes / 4);
+            let part = buffer.remaining().len().min(bytes / 4);
             buffer.consume(black_box(part));
         }
     });

@@ -51,5 +51,6 @@ pub mod write_buffer;
 pub use admission::AccessList;
 pub use backend::{Backend, Os};
 pub use handle::Handle;
-pub use server::{Server, Turn};
+pub use outcome::Turn;
+pub use server::Server;
 pub use setup::{Config, StartError};

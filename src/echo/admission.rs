@@ -1,18 +1,16 @@
-//! Who is let in: the lists of networks, and how many connections each may hold.
+//! Admission: the lists of networks, and how many connections each network may have.
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
-//! The accept_gate asks whether there is room for anybody; here it is asked who. A new connection is known by its address alone,
-//! which over TCP is more than a claim: whoever has finished a handshake receives what is sent there. So one abuser is
-//! one prefix, a single IPv4 address or an IPv6 /64 (of which whoever has one address usually has all), and what one
-//! prefix may hold can be capped without troubling the others.
+//! The accept gate decides whether there is room for a connection; this file decides for which peer. A new connection is
+//! known by its address alone, which over TCP is more than a claim: after a handshake, what is sent to that address arrives
+//! at the peer. The unit is a prefix, a single IPv4 address or an IPv6 /64 (a host with one IPv6 address usually has all of
+//! its /64), and the number of connections of one prefix can be limited without an effect on the rest.
 //!
-//! It costs something when a connection comes and when it goes, and nothing between. What is remembered of a connection
-//! is its prefix, in a table beside the slots rather than in them: the slots of those who set no cap stay as they are.
-//! And the kernel cannot be asked later: a socket whose peer has reset it does not know any more who that was. Counts at
-//! zero are removed, so that the table is never longer than there are connections.
-//!
-//! What may live in this file: a yes or no for a new connection, and the counting behind it. No sockets, no clock.
+//! It costs something when a connection is accepted and when it is closed, and nothing between. The prefix of a connection is
+//! kept in a table beside the slots rather than in them: without a limit the slots stay as small as they are. The kernel
+//! cannot be asked later: after a RST getpeername(2) fails with ENOTCONN. Counts at zero are removed, so that the table is
+//! never longer than the number of connections.
 
 use crate::limits::Limits;
 use crate::net::{IpNet, Peer};
@@ -20,19 +18,19 @@ use crate::stats::RejectReason;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// The networks that may come, and those that may not. They are searched from first to last, which suits the dozen that
-/// people write; ten thousand are a firewall's business.
+/// The networks that are allowed to connect, and those that are not. The lists are searched from first to last, which suits
+/// a dozen entries; ten thousand are better placed in a firewall.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AccessList {
-    /// If there is any, all others stay outside.
+    /// If there is an entry, an address in none of them is rejected.
     pub allow: Vec<IpNet>,
-    /// Who is in here stays outside, even if the list above has them too.
+    /// An address in one of these is rejected, even if it is in `allow` too.
     pub deny: Vec<IpNet>,
 }
 
 impl AccessList {
-    /// Whether this address may come.
+    /// Whether this address is allowed to connect.
     #[must_use]
     pub fn admits(&self, address: IpAddr) -> bool {
         let has = |list: &[IpNet]| list.iter().any(|prefix| prefix.contains(address));
@@ -40,7 +38,7 @@ impl AccessList {
     }
 }
 
-/// See the page above.
+/// Decides which new connections are accepted.
 #[derive(Debug)]
 pub(super) struct Admission {
     pub(super) access: AccessList,
@@ -57,15 +55,18 @@ impl Admission {
                 most,
                 ipv4_bits: limits.prefix_bits_ipv4,
                 ipv6_bits: limits.prefix_bits_ipv6,
-                live: HashMap::new(),
+                open: HashMap::new(),
                 of_slot: Vec::new(),
             }),
         }
     }
 
-    /// Whether this new connection is let in, beside so many who are.
-    pub(super) fn judge(&self, peer: &Peer, live: u64) -> Result<(), RejectReason> {
-        // Whoever may open a Unix socket's file has been let in by the file system.
+    /// Decides on a new connection while `open` connections exist.
+    ///
+    /// # Errors
+    /// Why it is rejected.
+    pub(super) fn judge(&self, peer: &Peer, open: u64) -> Result<(), RejectReason> {
+        // For a Unix socket the permissions of its file have decided.
         if let Peer::Ip(address) = peer {
             if !self.access.admits(address.ip()) {
                 return Err(RejectReason::Denied);
@@ -74,20 +75,20 @@ impl Admission {
                 return Err(RejectReason::Prefix);
             }
         }
-        if live >= self.connections_max {
+        if open >= self.connections_max {
             return Err(RejectReason::Limit);
         }
         Ok(())
     }
 
-    /// It was let in, and has this slot.
+    /// Counts a connection that was accepted, and has this slot.
     pub(super) fn enter(&mut self, peer: &Peer, slot: usize) {
         if let (Some(counts), Peer::Ip(address)) = (&mut self.per_prefix, peer) {
             counts.enter(address.ip(), slot);
         }
     }
 
-    /// Whoever had this slot is gone.
+    /// Uncounts the connection in this slot, which has closed.
     pub(super) fn leave(&mut self, slot: usize) {
         if let Some(counts) = &mut self.per_prefix {
             counts.leave(slot);
@@ -100,8 +101,8 @@ struct PerPrefix {
     most: usize,
     ipv4_bits: u8,
     ipv6_bits: u8,
-    /// How many connections each prefix holds; std's hash has a random key, so nobody can aim at its buckets.
-    live: HashMap<IpNet, usize>,
+    /// How many connections each prefix has. The hash of std has a random key, so that collisions cannot be provoked.
+    open: HashMap<IpNet, usize>,
     of_slot: Vec<Option<IpNet>>,
 }
 
@@ -116,7 +117,7 @@ impl PerPrefix {
     }
 
     fn is_full(&self, address: IpAddr) -> bool {
-        (self.live.get(&self.prefix(address))).is_some_and(|&live| live >= self.most)
+        (self.open.get(&self.prefix(address))).is_some_and(|&open| open >= self.most)
     }
 
     fn enter(&mut self, address: IpAddr, slot: usize) {
@@ -124,19 +125,19 @@ impl PerPrefix {
         if slot >= self.of_slot.len() {
             self.of_slot.resize(slot + 1, None);
         }
-        debug_assert_eq!(self.of_slot[slot], None, "who left has been counted out");
+        debug_assert_eq!(self.of_slot[slot], None, "a closed connection is uncounted");
         self.of_slot[slot] = Some(prefix);
-        *self.live.entry(prefix).or_default() += 1;
+        *self.open.entry(prefix).or_default() += 1;
     }
 
     fn leave(&mut self, slot: usize) {
         let Some(prefix) = self.of_slot.get_mut(slot).and_then(Option::take) else {
-            return; // over a Unix socket
+            return; // a connection over a Unix socket
         };
-        if let Some(live) = self.live.get_mut(&prefix) {
-            *live -= 1;
-            if *live == 0 {
-                self.live.remove(&prefix);
+        if let Some(open) = self.open.get_mut(&prefix) {
+            *open -= 1;
+            if *open == 0 {
+                self.open.remove(&prefix);
             }
         }
     }
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denied_network_stays_outside_and_an_allowed_one_keeps_the_others_out() {
+    fn a_denied_network_is_rejected_and_an_allow_list_rejects_the_rest() {
         let mut access = AccessList::default();
         let admits = |access: &AccessList, address: &str| access.admits(address.parse().unwrap());
         assert!(admits(&access, "10.0.0.1"));
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_holds_as_many_as_it_may_and_is_forgotten_when_the_last_leaves() {
+    fn a_prefix_has_a_limit_and_is_forgotten_with_its_last_connection() {
         let limits = Limits {
             connections_per_prefix: Some(2),
             prefix_bits_ipv4: 24,
@@ -187,11 +188,11 @@ mod tests {
         admission.leave(3);
         assert_eq!(admission.judge(&first, 1), Ok(()));
         admission.leave(0);
-        assert!(admission.per_prefix.unwrap().live.is_empty());
+        assert!(admission.per_prefix.unwrap().open.is_empty());
     }
 
     #[test]
-    fn neighbours_in_a_64_are_one() {
+    fn addresses_of_one_64_share_a_limit() {
         let limits = Limits {
             connections_per_prefix: Some(1),
             ..Limits::default()
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_limit_nobody_is_let_in() {
+    fn beyond_the_limit_every_connection_is_rejected() {
         let limits = Limits {
             connections_max: 5,
             ..Limits::default()

@@ -1,10 +1,10 @@
-//! The world that a server lives in: which sockets there are, and who tells that they are ready.
+//! The backend of a server: which sockets there are, and what reports their readiness.
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
-//! The server is written against [`Backend`], and there are two: [`Os`], which is the operating system through mio, and
-//! the simulated network of the tests, where readiness, partial reads, errors and the clock come from a seed. The same
-//! server runs in both, line by line. Whoever reads the server may take `W` for [`Os`] throughout.
+//! The server is generic over [`Backend`], and there are two: [`Os`], the operating system through mio, and the simulated
+//! network of the tests, where readiness, short reads, errors and the clock come from a seed. The same server runs on both,
+//! line by line. A reader of the server may take `B` for [`Os`] throughout.
 
 use super::connection::Connection;
 use crate::net::{self, Datagrams, Listener, Stream};
@@ -12,22 +12,22 @@ use crate::reactor::{Epoll, Interest, Selector, Source, Token};
 use std::fmt::Debug;
 use std::io;
 
-/// See the page above.
+/// The types of sockets and of the selector that a server runs on.
 ///
 /// Unpromised: it may change in any release.
 pub trait Backend: 'static {
-    /// Who tells what is ready.
+    /// Reports which sources are ready.
     type Selector: Selector + Debug;
     /// Connections.
     type Stream: Stream + Source<Registry<Self>> + Debug;
-    /// Where connections arrive.
+    /// Listeners.
     type Listener: Listener<Stream = Self::Stream> + Source<Registry<Self>> + Debug;
-    /// Where datagrams arrive.
+    /// Datagram sockets.
     type Datagrams: Datagrams + Source<Registry<Self>> + Debug;
 }
 
-/// What the sockets of a world are registered with.
-pub type Registry<W> = <<W as Backend>::Selector as Selector>::Registry;
+/// What the sockets of a backend are registered with.
+pub type Registry<B> = <<B as Backend>::Selector as Selector>::Registry;
 
 /// The operating system.
 ///
@@ -42,32 +42,32 @@ impl Backend for Os {
     type Datagrams = net::DatagramSocket;
 }
 
-/// Whatever the server registers with its reactor. Connections are many and live in the slot; the others are few and
-/// live elsewhere, so that the slot needs no room for them.
+/// A source that the server registers with its reactor. Connections are many, and stored in the slot itself; listeners and
+/// datagram sockets are few, and boxed, so that the slot needs no room for them.
 #[derive(Debug)]
-pub enum Socket<W: Backend> {
+pub enum Socket<B: Backend> {
     /// A connection.
-    Connection(Connection<W::Stream>),
+    Connection(Connection<B::Stream>),
     /// A listener.
-    Listener(Box<W::Listener>),
+    Listener(Box<B::Listener>),
     /// A datagram socket.
-    Datagrams(Box<W::Datagrams>),
+    Datagrams(Box<B::Datagrams>),
 }
 
-impl<W: Backend> Socket<W> {
-    fn source(&mut self) -> &mut dyn Source<Registry<W>> {
+impl<B: Backend> Socket<B> {
+    fn source(&mut self) -> &mut dyn Source<Registry<B>> {
         match self {
-            Self::Connection(connection) => connection.stream_mut(),
+            Self::Connection(connection) => &mut connection.stream,
             Self::Listener(listener) => &mut **listener,
             Self::Datagrams(socket) => &mut **socket,
         }
     }
 }
 
-impl<W: Backend> Source<Registry<W>> for Socket<W> {
+impl<B: Backend> Source<Registry<B>> for Socket<B> {
     fn register(
         &mut self,
-        registry: &Registry<W>,
+        registry: &Registry<B>,
         token: Token,
         interest: Interest,
     ) -> io::Result<()> {
@@ -76,14 +76,14 @@ impl<W: Backend> Source<Registry<W>> for Socket<W> {
 
     fn reregister(
         &mut self,
-        registry: &Registry<W>,
+        registry: &Registry<B>,
         token: Token,
         interest: Interest,
     ) -> io::Result<()> {
         self.source().reregister(registry, token, interest)
     }
 
-    fn deregister(&mut self, registry: &Registry<W>) -> io::Result<()> {
+    fn deregister(&mut self, registry: &Registry<B>) -> io::Result<()> {
         self.source().deregister(registry)
     }
 }

@@ -15,41 +15,26 @@
 //!   be read when nothing is unsent, and a connection waits either to read or to write, never for both.
 //! - **A socket is read until it would block**, since an edge is reported once; or until the budget of the turn is spent,
 //!   and then the connection yields.
+//! - **A connection does not know the reactor.** So tests drive it with a scripted socket through every order of events.
 //!
-//! A connection does not know the reactor: it registers nothing and has no timeout. So tests drive it with a scripted socket
-//! through every order of events.
-//!
-//! For the optimiser: what is `#[cold]` here (slow peers, ends) stays out of the code of an echo.
+//! For the optimiser: `#[cold]` keeps slow peers out of the code of an echo.
 
 use super::linger::discard_until_fin;
+use super::outcome::Phase;
 pub use super::outcome::{Outcome, Wait};
 use super::write_buffer::WriteBuffer;
 use crate::net::{Stream, trace};
 use crate::reactor::Readiness;
 use crate::stats::{CloseReason, Stats};
-use std::io::{
-    self,
-    ErrorKind::{Interrupted, OutOfMemory, WouldBlock},
-};
+use std::io;
+use std::io::ErrorKind::{Interrupted, OutOfMemory, WouldBlock};
 
 /// A connection, with its stream and the bytes that are not sent yet.
 #[derive(Debug)]
 pub struct Connection<S> {
-    stream: S,
-    write_buffer: WriteBuffer,
-    phase: Phase,
-}
-
-/// How far a connection is with its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Bytes are echoed.
-    Open,
-    /// The server ends the connection as soon as nothing is unsent.
-    Closing,
-    /// The server has sent its FIN. Bytes that still arrive are discarded until the peer's FIN: closing a socket with
-    /// unread bytes sends a RST, and that can overtake the last echoes.
-    Lingering,
+    pub(super) stream: S,
+    pub(super) write_buffer: WriteBuffer,
+    pub(super) phase: Phase,
 }
 
 impl<S: Stream> Connection<S> {
@@ -179,38 +164,6 @@ impl<S: Stream> Connection<S> {
         self.write_buffer.consume(sent);
         stats.flush_unsent(sent);
         Ok(self.write_buffer.is_empty())
-    }
-
-    /// Ends the connection in good order: sends what is unsent, then a FIN, and waits for the peer's. Takes effect at the
-    /// next [`Connection::advance`].
-    pub fn begin_close(&mut self) {
-        if self.phase == Phase::Open {
-            self.phase = Phase::Closing;
-        }
-    }
-
-    /// What this connection waits for.
-    pub fn waits_for(&self) -> Wait {
-        match self.phase {
-            _ if !self.write_buffer.is_empty() => Wait::Writing,
-            Phase::Lingering => Wait::Lingering,
-            Phase::Open | Phase::Closing => Wait::Reading,
-        }
-    }
-
-    /// How many bytes are read and not sent yet.
-    pub fn unsent_bytes(&self) -> usize {
-        self.write_buffer.len()
-    }
-
-    /// The socket of this connection.
-    pub fn stream(&self) -> &S {
-        &self.stream
-    }
-
-    /// The socket of this connection, to be registered.
-    pub(super) fn stream_mut(&mut self) -> &mut S {
-        &mut self.stream
     }
 }
 

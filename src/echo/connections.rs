@@ -7,10 +7,35 @@ use super::accept::Acceptor;
 use super::backend::{Backend, Socket};
 use super::connection::{Connection, Outcome, Wait};
 use super::core::Core;
+use super::outcome;
 use super::phase::Phase;
 use crate::net::Stream;
 use crate::reactor::{Key, Readiness};
 use crate::stats::{CloseReason, Stats};
+
+impl<S> Connection<S> {
+    /// Ends the connection in good order: sends what is unsent, then a FIN, and waits for the peer's. Takes effect at the
+    /// next [`Connection::advance`].
+    pub fn begin_close(&mut self) {
+        if self.phase == outcome::Phase::Open {
+            self.phase = outcome::Phase::Closing;
+        }
+    }
+
+    /// What this connection waits for.
+    pub fn waits_for(&self) -> Wait {
+        match self.phase {
+            _ if !self.write_buffer.is_empty() => Wait::Writing,
+            outcome::Phase::Lingering => Wait::Lingering,
+            outcome::Phase::Open | outcome::Phase::Closing => Wait::Reading,
+        }
+    }
+
+    /// How many bytes are read and not sent yet.
+    pub fn unsent_bytes(&self) -> usize {
+        self.write_buffer.remaining().len()
+    }
+}
 
 /// Does what the outcome of a connection asks for.
 #[inline(never)]
@@ -100,7 +125,7 @@ pub(super) fn close_connection<B: Backend>(
     core.stats.close(reason, connection.unsent_bytes());
     if matches!(reason, CloseReason::WriteStall | CloseReason::Aborted) {
         // After an orderly close the kernel would offer the unsent bytes for as long as the peer keeps its window shut.
-        connection.stream().reset_on_close();
+        connection.stream.reset_on_close();
     }
     drop(connection); // before accepting is resumed: a new connection may need its descriptor
     acceptor.on_closed(core, key);

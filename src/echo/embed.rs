@@ -14,6 +14,7 @@ use crate::stats::Stats;
 use crate::stats::{DropReason, RejectReason};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 impl<B: Backend> Server<B> {
     // ---- reading its state ----
@@ -41,6 +42,28 @@ impl<B: Backend> Server<B> {
 }
 
 impl<B: Backend> Server<B> {
+    // ---- another event loop ----
+
+    /// How long [`Server::turn`] would wait from now on if no event came; `None` is without end. It is zero while work is
+    /// left from the last turn, while a command of a [`Handle`](super::Handle) is pending, and once the server has finished.
+    ///
+    /// For an outer event loop: see [the page of the crate](crate#in-another-event-loop).
+    pub fn timeout(&self) -> Option<Duration> {
+        if self.is_finished() || self.control.is_pending() {
+            return Some(Duration::ZERO);
+        }
+        self.core.reactor.timeout()
+    }
+
+    /// Tells an outer event loop, if there is one, when the next turn is due. Called at the end of a turn, and after each
+    /// change between two turns.
+    pub(super) fn announce(&mut self) {
+        if self.core.reactor.is_watched() {
+            let due = self.timeout();
+            self.core.reactor.announce(due);
+        }
+    }
+
     // ---- stopping ----
 
     /// Begins a graceful shutdown. Connections and datagrams that are queued now are served, and each listener is closed when

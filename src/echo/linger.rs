@@ -7,10 +7,8 @@
 use super::outcome::{Outcome, Wait};
 use crate::net::Stream;
 use crate::stats::{CloseReason, Stats};
-use std::io::{
-    self,
-    ErrorKind::{Interrupted, WouldBlock},
-};
+use std::io;
+use std::io::ErrorKind::{Interrupted, WouldBlock};
 
 /// Reads and discards until the peer's FIN, until the socket would block, or until `budget` bytes are read.
 #[cold]

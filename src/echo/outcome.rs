@@ -1,6 +1,19 @@
-//! The result of advancing a connection: what the connection and the server agree on.
+//! The states of a connection, and the results of advancing one and of one turn of the loop.
 
+#[cfg(doc)]
+use super::{Server, connection::Connection};
 use crate::stats::CloseReason;
+
+/// How far a connection is with its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Bytes are echoed.
+    Open,
+    /// The server ends the connection as soon as nothing is unsent.
+    Closing,
+    /// The server has sent its FIN. Bytes that still arrive are discarded until the peer's FIN.
+    Lingering,
+}
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,4 +37,18 @@ pub enum Outcome {
     Yield,
     /// The connection has ended.
     Done(CloseReason),
+}
+
+/// The result of one turn of the loop.
+#[must_use = "a server that has finished needs no more turns"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Turn {
+    /// The server goes on: there will be more turns.
+    Serving,
+    /// An external source ([`Server::watch`]) is ready, or a [`Handle`](super::Handle) has given a command. Events that are
+    /// ready as well are served by the next turn.
+    Woken,
+    /// The server has stopped: no connection and no listener is left.
+    Finished,
 }

@@ -23,7 +23,7 @@ pub(super) enum Phase {
     /// Another server has the listeners. Open connections are served as before.
     HandedOver,
     /// Each listener and datagram socket is served until its queue is empty, and then closed. A connection that is silent
-    /// for [`Limits::drain_idle_timeout`](crate::Limits::drain_idle_timeout) gets a FIN; all others get it at `close_at`.
+    /// for [`Limits::drain_idle_timeout`](crate::Limits::drain_idle_timeout) gets a FIN; the rest get it at `close_at`.
     Draining {
         close_at: Instant,
         abort_at: Instant,

@@ -6,8 +6,8 @@
 //! Alarm         a pause of accepting is over, or the next phase of the shutdown begins
 //! ```
 //!
-//! For the optimiser: `turn` is not inlined, since in a caller with a large frame of its own the path of an echo would grow by
-//! a fifth. What is no echo (`on_expired`, `on_alarm`, `on_woken`) is not inlined either, and stays out of that path.
+//! For the optimiser: in a caller with a large frame of its own the path of an echo would grow by a fifth, so `turn` is not
+//! inlined. What is no echo is not inlined either, and stays out of that path.
 
 use super::accept::Acceptor;
 use super::backend::{Backend, Os, Socket};
@@ -16,24 +16,11 @@ use super::connections;
 use super::core::Core;
 use super::datagram::DatagramEcho;
 use super::handle::{Command, Control};
+use super::outcome::Turn;
 use super::shutdown::Shutdown;
 use crate::reactor::{Event, Key, Readiness};
 use std::io;
 use std::time::Duration;
-
-/// The result of one turn of the loop.
-#[must_use = "a server that has finished needs no more turns"]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Turn {
-    /// The server goes on: there will be more turns.
-    Serving,
-    /// An external source ([`Server::watch`]) is ready, or a [`Handle`](super::Handle) has given a command. Events that are
-    /// ready as well are served by the next turn.
-    Woken,
-    /// The server has stopped: no connection and no listener is left.
-    Finished,
-}
 
 /// An echo server on one thread. [`Server::bind`] makes one; [`run`](Server::run) serves until it has stopped, and
 /// [`turn`](Server::turn) serves for one turn of the loop.
@@ -124,8 +111,6 @@ impl<B: Backend> Server<B> {
         }
     }
 
-    // ---- the events ----
-
     fn on_ready(&mut self, key: Key, readiness: Readiness) {
         let core = &mut self.core;
         match core.reactor.begin_event(key, readiness) {
@@ -139,19 +124,12 @@ impl<B: Backend> Server<B> {
                     connections::apply(core, &mut self.acceptor, phase, key, readiness, outcome);
                 }
             }
-            Some(Socket::Listener(_) | Socket::Datagrams(_)) => self.serve_queue(key, readiness),
+            Some(Socket::Listener(_) | Socket::Datagrams(_)) => {
+                let (acceptor, datagrams) = (&mut self.acceptor, &mut self.datagrams);
+                self.shutdown
+                    .serve_queue(core, acceptor, datagrams, key, readiness);
+            }
             None => {}
-        }
-    }
-
-    #[inline(never)]
-    fn serve_queue(&mut self, key: Key, readiness: Readiness) {
-        let (core, acceptor, datagrams) = (&mut self.core, &mut self.acceptor, &mut self.datagrams);
-        let result = self
-            .shutdown
-            .serve_queue(core, acceptor, datagrams, key, readiness);
-        if let Err(error) = result {
-            self.shutdown.fail(core, acceptor, datagrams, error);
         }
     }
 
@@ -187,29 +165,7 @@ impl<B: Backend> Server<B> {
         Turn::Serving
     }
 
-    // ---- the wait ----
-
-    /// How long [`Server::turn`] would wait from now on if no event came; `None` is without end. It is zero while work is
-    /// left from the last turn, while a command of a [`Handle`](super::Handle) is pending, and once the server has finished.
-    ///
-    /// For an outer event loop: see [the page of the crate](crate#in-another-event-loop).
-    pub fn timeout(&self) -> Option<Duration> {
-        if self.is_finished() || self.control.is_pending() {
-            return Some(Duration::ZERO);
-        }
-        self.core.reactor.timeout()
-    }
-
-    /// Tells an outer event loop, if there is one, when the next turn is due. Called at the end of a turn, and after each
-    /// change between two turns.
-    pub(super) fn announce(&mut self) {
-        if self.core.reactor.is_watched() {
-            let due = self.timeout();
-            self.core.reactor.announce(due);
-        }
-    }
-
-    fn is_finished(&self) -> bool {
+    pub(super) fn is_finished(&self) -> bool {
         self.shutdown.is_finished(&self.core.stats, &self.acceptor)
     }
 }

@@ -68,7 +68,7 @@ impl Shutdown {
 
     /// The last listener is broken: open connections may finish, and the server ends with this error.
     #[cold]
-    pub(super) fn fail<B: Backend>(
+    fn fail<B: Backend>(
         &mut self,
         core: &mut Core<B>,
         acceptor: &mut Acceptor,
@@ -150,7 +150,7 @@ impl Shutdown {
         }
         acceptor.end_pauses(core); // a connection that is refused needs no room
         for key in acceptor.listeners.keys().to_vec() {
-            self.serve_queue_while_stopping(core, acceptor, datagrams, key);
+            self.serve_queue(core, acceptor, datagrams, key, Readiness::Normal);
         }
     }
 
@@ -178,7 +178,7 @@ impl Shutdown {
     ///
     /// Files of Unix sockets are removed before that, so that no new client can connect.
     fn serve_queues<B: Backend>(
-        &self,
+        &mut self,
         core: &mut Core<B>,
         acceptor: &mut Acceptor,
         datagrams: &mut DatagramEcho,
@@ -189,48 +189,37 @@ impl Shutdown {
             if let Some(Socket::Datagrams(_)) = core.reactor.get_mut(key) {
                 datagrams.begin_drain(key, QUEUED_MAX);
             }
-            self.serve_queue_while_stopping(core, acceptor, datagrams, key);
+            self.serve_queue(core, acceptor, datagrams, key, Readiness::Normal);
         }
     }
 
-    /// Serves the queue of a listener or datagram socket, as the phase demands.
-    ///
-    /// # Errors
-    /// The socket is broken for good, it was the last one, and the server is not stopping.
+    /// Serves the queue of a listener or datagram socket: accepts and answers, or refuses, as the phase demands. If the
+    /// last listener turns out to be broken, the server drains.
+    #[inline(never)]
     pub(super) fn serve_queue<B: Backend>(
-        &self,
+        &mut self,
         core: &mut Core<B>,
         acceptor: &mut Acceptor,
         datagrams: &mut DatagramEcho,
         key: Key,
         readiness: Readiness,
-    ) -> Result<(), NoListenerLeft> {
-        match core.reactor.get_mut(key) {
-            Some(Socket::Listener(_)) => acceptor.accept(core, self.phase, key, readiness),
+    ) {
+        let phase = self.phase;
+        let result = match core.reactor.get_mut(key) {
+            Some(Socket::Listener(_)) => acceptor.accept(core, phase, key, readiness),
             Some(Socket::Datagrams(_)) => {
-                datagrams.answer(core, &mut acceptor.listeners, self.phase, key, readiness)
+                datagrams.answer(core, &mut acceptor.listeners, phase, key, readiness)
             }
             _ => Ok(()),
+        };
+        if let Err(error) = result {
+            self.fail(core, acceptor, datagrams, error);
         }
-    }
-
-    fn serve_queue_while_stopping<B: Backend>(
-        &self,
-        core: &mut Core<B>,
-        acceptor: &mut Acceptor,
-        datagrams: &mut DatagramEcho,
-        key: Key,
-    ) {
-        let result = self.serve_queue(core, acceptor, datagrams, key, Readiness::Normal);
-        debug_assert!(
-            result.is_ok(),
-            "only a server that is not stopping needs a listener"
-        );
     }
 
     /// Refuses and counts what is queued, all in this turn, and closes every listener and datagram socket.
     fn refuse_queues<B: Backend>(
-        &self,
+        &mut self,
         core: &mut Core<B>,
         acceptor: &mut Acceptor,
         datagrams: &mut DatagramEcho,
@@ -247,7 +236,7 @@ impl Shutdown {
                 && core.reactor.get_mut(key).is_some()
             {
                 let count = lost_in_queue(&core.stats);
-                self.serve_queue_while_stopping(core, acceptor, datagrams, key);
+                self.serve_queue(core, acceptor, datagrams, key, Readiness::Normal);
                 let is_fruitless = lost_in_queue(&core.stats) == count;
                 fruitless = if is_fruitless { fruitless + 1 } else { 0 };
             }

@@ -1,24 +1,22 @@
-//! Who gets an answer to a datagram.
+//! The UDP filter: which sources get a reply to a datagram.
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
-//! UDP has no handshake, so a source address is a claim. An echo server that believes every claim can be made to talk
-//! to another echo server, or to itself, for ever (CVE-1999-0103, and again CVE-2024-2169), or to pour chosen bytes over
-//! somebody who never asked. So the guard refuses the sources that can only be forged or that would answer back, and
-//! caps what any one source can draw.
+//! UDP has no handshake, so a source address is a claim. An echo server that believes every claim can be made to talk to
+//! another echo server, or to itself, without end (CVE-1999-0103, and again CVE-2024-2169), or to flood a victim with chosen
+//! bytes. So the filter refuses sources that can only be forged or that would reply themselves, and limits the rate of
+//! every source.
 //!
-//! # Loops with a foreign echo server
+//! # Loops with another echo server
 //!
-//! An echo server on a high port is not told from a client by anything in its datagrams. A loop with it keeps going
-//! because each answer comes back and is answered again, one in a round trip; the rate of a source slows only a loop that is
-//! quicker than that rate. What ends every loop is one datagram that is *not* answered: nothing is left to go to and fro.
-//! So each source (address and port) loses one datagram in a while: one in 5,000 to 10,000, at a random place, as long as
-//! it never pauses for a minute. A loop of one datagram therefore ends after at most 10,000 answers (20 s at a round trip of
-//! 2 ms, 50 min at 300 ms), a loop of several loses them one by one, and an honest client that never pauses loses 0.01 to
-//! 0.02 % of its datagrams; one that pauses, or that stays below 5,000 in a row, loses none. A loop with a round trip of more
-//! than a minute is not ended. Where `datagrams_per_source` is off, none is.
-//!
-//! What may live in this file: a yes or no for a source and a moment. No sockets, no clock.
+//! Nothing in its datagrams distinguishes an echo server on a high port from a client. A loop with it goes on because each
+//! reply comes back and is answered again, once in a round trip; the rate limit slows only a loop that is faster than that
+//! limit. What ends every loop is one datagram that is *not* answered: nothing is left in flight. So each source (address
+//! and port) loses one datagram in 5,000 to 10,000, at a random place, as long as it never pauses for a minute. A loop of one
+//! datagram therefore ends after at most 10,000 replies (20 s at a round trip of 2 ms, 50 min at 300 ms), a loop of several
+//! loses them one by one. A client that never pauses loses 0.01 to 0.02 % of its datagrams; a client that pauses, or sends
+//! fewer than 5,000 in a row, loses none. A loop with a round trip of more than a minute is not ended. Where
+//! `datagrams_per_source` is off, no loop is.
 
 use super::admission::AccessList;
 use crate::limits::Limits;
@@ -31,16 +29,16 @@ use std::time::{Duration, Instant};
 
 /// Ports below this belong to services (RFC 6335's system ports).
 const SYSTEM_PORTS_END: u16 = 1024;
-/// NFS answers whatever reaches it, and lives above the system ports.
+/// NFS replies to every datagram, and its port is above the system ports.
 const NFS_PORT: u16 = 2049;
 
-/// See the page above.
+/// Decides which datagrams are answered.
 #[derive(Debug)]
 pub struct UdpFilter {
     pub(super) access: AccessList,
     own_ports: Vec<u16>,
-    /// The names under which this server's Unix datagram sockets are bound. They are what the kernel tells as the source
-    /// of a datagram that one of them has sent, by whatever links or spellings it was led back here.
+    /// The names to which this server's Unix datagram sockets are bound. The kernel reports them as the source of a datagram
+    /// that one of these sockets has sent, whatever path has led it back.
     pub(super) own_names: Vec<UnixName>,
     total: Option<TokenBucket>,
     per_source: Option<SourceBuckets>,
@@ -48,7 +46,7 @@ pub struct UdpFilter {
 }
 
 impl UdpFilter {
-    /// A guard for a server that has these UDP ports itself.
+    /// A filter for a server that is bound to these UDP ports.
     pub fn new(limits: &Limits, own_ports: Vec<u16>, now: Instant) -> Self {
         Self {
             access: AccessList::default(),
@@ -64,10 +62,10 @@ impl UdpFilter {
         }
     }
 
-    /// Whether this source gets an answer now.
+    /// Decides on a datagram from this source.
     ///
     /// # Errors
-    /// Why not.
+    /// Why it is not answered.
     pub fn admit(&mut self, source: &Peer, now: Instant) -> Result<(), DropReason> {
         match source {
             Peer::Unnamed => Err(DropReason::Unnamed),
@@ -95,7 +93,7 @@ impl UdpFilter {
             return Err(DropReason::ServicePort);
         }
         let no_host = match source.ip() {
-            // 0/8 is "this network", 240/4 and above was never given out and ends in the broadcast address.
+            // 0/8 is "this network"; 240/4 is reserved (RFC 1112), and its last address is the broadcast address.
             IpAddr::V4(ip) => ip.is_multicast() || ip.octets()[0] == 0 || ip.octets()[0] >= 240,
             IpAddr::V6(ip) => ip.is_multicast() || ip.is_unspecified(),
         };
@@ -106,7 +104,7 @@ impl UdpFilter {
         }
     }
 
-    /// `source` is who has one share of the answers, `socket` the one socket that would hear this one.
+    /// Checks the rates. `source` has one share of the replies; `socket` is the one socket that would receive this reply.
     fn check_rate(
         &mut self,
         source: impl Hash,
@@ -131,7 +129,7 @@ impl UdpFilter {
     }
 }
 
-/// A token bucket: it fills at `rate` a second, holds a second's worth, and each answer takes one.
+/// A token bucket: it fills at `rate` tokens a second, holds those of one second, and each reply takes one.
 #[derive(Clone, Debug)]
 struct TokenBucket {
     rate: f64,
@@ -160,9 +158,9 @@ impl TokenBucket {
     }
 }
 
-/// A bucket for each source, in a table that cannot grow: forged sources are free, so whatever grew with their number
-/// would be theirs to fill. SourceBuckets that fall into the same place share its bucket; which ones do is decided by a random
-/// hash, so nobody can aim at somebody else's.
+/// A bucket for each source, in a table of fixed size: forged sources cost nothing, so a table that grew with their number
+/// could be filled at will. Sources that fall into the same place share its bucket. Which ones do is decided by a hash with a
+/// random key, so that a source cannot be forged to share the bucket of a given victim.
 #[derive(Debug)]
 struct SourceBuckets {
     hash: RandomState,
@@ -185,7 +183,7 @@ impl SourceBuckets {
     }
 }
 
-/// Whoever has one IPv6 address usually has a /64 of them.
+/// The part of an address that one subscriber has: an IPv4 address, or an IPv6 /64.
 fn subscriber(source: IpAddr) -> (bool, u64) {
     let bits = match source {
         IpAddr::V4(ip) => u64::from(u32::from(ip)),
@@ -194,9 +192,9 @@ fn subscriber(source: IpAddr) -> (bool, u64) {
     (source.is_ipv6(), bits)
 }
 
-/// Drops one datagram of each source in a while, which ends a loop (see the page above). SourceBuckets that fall into the same
-/// place of the table share its count, as in [`SourceBuckets`]; that the drops come at random places keeps the regular traffic of
-/// one from always shielding another's.
+/// Drops one datagram of each source in 5,000 to 10,000, which ends a loop. Sources that fall into the same place of the table
+/// share its count, as in [`SourceBuckets`]. The drops come at random places, since otherwise regular traffic of one source
+/// could always take the drop of another.
 #[derive(Debug)]
 struct LoopBreaker {
     hash: RandomState,
@@ -207,14 +205,14 @@ struct LoopBreaker {
 /// Datagrams of one source without a pause of [`PAUSE`] between two of them.
 #[derive(Clone, Debug)]
 struct Streak {
-    /// How many more are answered before one is dropped.
+    /// How many more datagrams are answered before one is dropped.
     left: u16,
     last: Instant,
 }
 
-/// At most so many datagrams of one source are answered in a row, and at least half of them.
+/// At most this many datagrams of one source are answered in a row, and at least half as many.
 const STREAK_MAX: u16 = 10_000;
-/// What ends a streak: no loop that does harm has so long a round trip.
+/// A pause that ends a streak. A loop with so long a round trip does no harm.
 const PAUSE: Duration = Duration::from_secs(60);
 
 impl LoopBreaker {
@@ -242,7 +240,7 @@ impl LoopBreaker {
             streak.left -= 1;
             return false;
         }
-        // The hash has a random key, so the next place cannot be foreseen.
+        // The hash has a random key, so the next drop cannot be predicted.
         self.drops += 1;
         let half = STREAK_MAX / 2;
         streak.left = half + (self.hash.hash_one(self.drops) % u64::from(half)) as u16;
@@ -256,14 +254,14 @@ mod tests {
     use crate::net::UnixName;
     use std::time::Duration;
 
-    fn guard(limits: &Limits) -> (UdpFilter, Instant) {
+    fn filter(limits: &Limits) -> (UdpFilter, Instant) {
         let now = Instant::now();
         (UdpFilter::new(limits, vec![50_007], now), now)
     }
 
     #[track_caller]
     fn check(source: &str, expected: Result<(), DropReason>) {
-        let (mut udp_filter, now) = guard(&Limits::default());
+        let (mut udp_filter, now) = filter(&Limits::default());
         assert_eq!(
             udp_filter.admit(&Peer::Ip(source.parse().unwrap()), now),
             expected,
@@ -272,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_that_can_only_be_forged_or_would_answer_get_nothing() {
+    fn forged_sources_and_services_get_no_reply() {
         check("10.0.0.1:40000", Ok(()));
         check("[2001:db8::1]:40000", Ok(()));
         check("10.0.0.1:0", Err(DropReason::ServicePort));
@@ -293,8 +291,8 @@ mod tests {
     }
 
     #[test]
-    fn unix_sources_need_a_name_that_is_none_of_ours() {
-        let (mut udp_filter, now) = guard(&Limits::default());
+    fn unix_sources_need_a_name_that_is_not_the_servers() {
+        let (mut udp_filter, now) = filter(&Limits::default());
         udp_filter
             .own_names
             .push(UnixName::Path("/run/echo".into()));
@@ -308,13 +306,13 @@ mod tests {
     }
 
     #[test]
-    fn unix_sources_have_rates_like_all_others() {
+    fn unix_sources_have_rates_too() {
         let limits = Limits {
             datagrams_per_source: Some(10),
             datagrams_total: Some(15),
             ..Limits::default()
         };
-        let (mut udp_filter, now) = guard(&limits);
+        let (mut udp_filter, now) = filter(&limits);
         let mut answered = |name| {
             let each = (0..100).map(|_| udp_filter.admit(&unix(name), now));
             each.filter(Result::is_ok).count()
@@ -324,9 +322,9 @@ mod tests {
         assert!(answered("b") <= 5);
     }
 
-    /// How many answers a loop draws whose one datagram comes back after this round trip, in milliseconds.
+    /// How many replies a loop of one datagram gets whose round trip takes this long, in milliseconds.
     fn hops_of_loop(round_trip: u64) -> u64 {
-        let (mut udp_filter, start) = guard(&Limits::default());
+        let (mut udp_filter, start) = filter(&Limits::default());
         let reflector = Peer::Ip("192.0.2.1:40007".parse().unwrap());
         let at = |hop| start + Duration::from_millis(round_trip * hop);
         let mut hops = 0..1_000_000;
@@ -341,10 +339,10 @@ mod tests {
         }
     }
 
-    /// Several datagrams in one loop are lost one by one, also beside other traffic of the same source.
+    /// The datagrams of a loop are lost one by one.
     #[test]
     fn a_loop_of_many_datagrams_ends_too() {
-        let (mut udp_filter, start) = guard(&Limits::default());
+        let (mut udp_filter, start) = filter(&Limits::default());
         let reflector = Peer::Ip("192.0.2.1:40007".parse().unwrap());
         let (mut circulating, mut hop) = (20_u64, 0);
         while circulating > 0 {
@@ -360,8 +358,8 @@ mod tests {
     }
 
     #[test]
-    fn an_honest_client_loses_next_to_nothing() {
-        let (mut udp_filter, start) = guard(&Limits::default());
+    fn a_client_loses_next_to_nothing() {
+        let (mut udp_filter, start) = filter(&Limits::default());
         let client = Peer::Ip("192.0.2.1:40007".parse().unwrap());
         let mut lost = |from: u64, count: u64, every: u64| {
             let at = |number: u64| start + Duration::from_millis(from + every * number);
@@ -376,24 +374,24 @@ mod tests {
     }
 
     #[test]
-    fn where_sources_have_no_cap_loops_are_not_looked_for() {
+    fn without_a_rate_per_source_loops_are_not_ended() {
         let limits = Limits {
             datagrams_per_source: None,
             datagrams_total: None,
             ..Limits::default()
         };
-        let (mut udp_filter, now) = guard(&limits);
+        let (mut udp_filter, now) = filter(&limits);
         let client = Peer::Ip("192.0.2.1:40007".parse().unwrap());
         assert!((0..100_000).all(|_| udp_filter.admit(&client, now).is_ok()));
     }
 
     #[test]
-    fn a_source_draws_its_rate_and_a_64_is_one_source() {
+    fn a_source_gets_its_rate_and_a_64_is_one_source() {
         let limits = Limits {
             datagrams_per_source: Some(10),
             ..Limits::default()
         };
-        let (mut udp_filter, start) = guard(&limits);
+        let (mut udp_filter, start) = filter(&limits);
         let mut answered = |ms: u64, host: u64| {
             let source = Peer::Ip(format!("[2001:db8::{host:x}]:40000").parse().unwrap());
             udp_filter
@@ -410,12 +408,12 @@ mod tests {
     }
 
     #[test]
-    fn all_sources_together_have_a_cap() {
+    fn all_sources_together_have_a_rate() {
         let limits = Limits {
             datagrams_total: Some(10),
             ..Limits::default()
         };
-        let (mut udp_filter, start) = guard(&limits);
+        let (mut udp_filter, start) = filter(&limits);
         let answered = (0..100)
             .filter(|host| {
                 udp_filter

@@ -29,12 +29,6 @@ impl WriteBuffer {
         self.0.is_none()
     }
 
-    /// How many bytes are unsent.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.remaining().len()
-    }
-
     /// The bytes that are unsent.
     #[must_use]
     pub fn remaining(&self) -> &[u8] {
@@ -49,10 +43,7 @@ impl WriteBuffer {
     /// # Errors
     /// There is no memory for them; the buffer is still empty then.
     pub fn store(&mut self, bytes: &[u8]) -> io::Result<()> {
-        debug_assert!(
-            self.is_empty(),
-            "nothing may be read while something is unsent"
-        );
+        debug_assert!(self.is_empty(), "no read while bytes are unsent");
         if bytes.is_empty() {
             return Ok(());
         }
@@ -82,7 +73,7 @@ mod tests {
         assert!(buffer.is_empty());
         buffer.store(b"hello").unwrap();
         buffer.consume(2);
-        assert_eq!((buffer.remaining(), buffer.len()), (&b"llo"[..], 3));
+        assert_eq!(buffer.remaining(), b"llo");
         buffer.consume(3);
         assert!(buffer.is_empty());
         assert_eq!(size_of::<WriteBuffer>(), size_of::<usize>());
