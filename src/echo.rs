@@ -21,10 +21,10 @@
 //! | `Shutdown` | the phase, and the error that began it |
 //! | `Control` | the command of another thread |
 //!
-//! In reading order: `server` (the loop), [`connection`], [`write_buffer`], `outcome`, `connections`, `linger`, `core`,
-//! [`backend`], `accept`, [`accept_gate`], `listeners`, [`backoff`], [`admission`], [`datagram`], [`udp_filter`], `phase`,
-//! `shutdown`, `handle`, `embed`, `setup`, `log_limit`. A file imports only files that stand for smaller parts: `server` imports
-//! the parts, the parts import `core`, and only `setup` and `embed` import `server`.
+//! In reading order: `server` (the loop), [`connection`], [`write_buffer`]; `outcome`, `connections`, `linger`; `core`,
+//! [`backend`]; `accept`, [`accept_gate`], `listeners`, [`backoff`], [`admission`]; [`datagram`], [`udp_filter`]; `phase`,
+//! `shutdown`; `handle`, `embed`, `setup`; `log_limit`. Imports go one way: `server` imports the parts, the parts import `core`,
+//! and only `setup` and `embed` import `server`.
 
 mod accept;
 pub mod accept_gate;

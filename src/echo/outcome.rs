@@ -1,7 +1,5 @@
 //! The states of a connection, and the results of advancing one and of one turn of the loop.
 
-#[cfg(doc)]
-use super::{Server, connection::Connection};
 use crate::stats::CloseReason;
 
 /// How far a connection is with its end.
@@ -46,8 +44,8 @@ pub enum Outcome {
 pub enum Turn {
     /// The server goes on: there will be more turns.
     Serving,
-    /// An external source ([`Server::watch`]) is ready, or a [`Handle`](super::Handle) has given a command. Events that are
-    /// ready as well are served by the next turn.
+    /// An external source ([`Server::watch`](super::Server::watch)) is ready, or a [`Handle`](super::Handle) has given a
+    /// command. Events that are ready as well are served by the next turn.
     Woken,
     /// The server has stopped: no connection and no listener is left.
     Finished,
