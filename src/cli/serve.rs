@@ -252,7 +252,7 @@ fn serve_by_events(
         }
         if handover.is_under_way() {
             handover.look(&mut server);
-            commands.is_the_service = !handover.has_left();
+            commands.is_the_service = !handover.is_handed_over();
             wait = wait.or(handover.timeout());
         }
         wait = [wait, delivery.retry()].into_iter().flatten().min();
@@ -279,7 +279,7 @@ fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, CliError> {
         mut sockets,
         predecessor,
     } = inherited;
-    let predecessor = predecessor.map(OldProcess::hear).transpose()?;
+    let predecessor = predecessor.map(OldProcess::read).transpose()?;
     let mut addresses = plan.addresses;
     if let Some(predecessor) = &predecessor {
         predecessor.name(&mut sockets);

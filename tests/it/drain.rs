@@ -119,7 +119,7 @@ fn every_queued_datagram_is_answered() {
             client
         })
         .collect();
-    // As many as a Unix datagram socket queues where nobody has changed that (net.unix.max_dgram_qlen).
+    // As many as a Unix datagram socket queues where that is unchanged (net.unix.max_dgram_qlen).
     let local = UnixDatagram::bind(directory.path("client")).unwrap();
     local.connect(directory.path("unixgram")).unwrap();
     local.set_nonblocking(true).unwrap();

@@ -140,10 +140,10 @@ fn what_is_sent_to_a_broadcast_address_is_not_answered_however_early() {
         let (socket, port) = wildcard(address);
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_broadcast(true).unwrap();
-        let everybody = (Ipv4Addr::new(127, 255, 255, 255), port);
-        client.send_to(b"before", everybody).unwrap();
+        let broadcast = (Ipv4Addr::new(127, 255, 255, 255), port);
+        client.send_to(b"before", broadcast).unwrap();
         let mut server = adopted(socket, Limits::default());
-        client.send_to(b"after", everybody).unwrap();
+        client.send_to(b"after", broadcast).unwrap();
         turn_until(&mut server, "both are read", |stats| {
             stats.datagrams_in == 2
         });
@@ -234,17 +234,17 @@ fn abstract_address() -> UnixAddr {
 }
 
 /// Sends in the name of another user, which root alone may do.
-fn send_as_nobody(client: &UnixDatagram, to: &UnixAddr) -> nix::Result<usize> {
+fn send_as_foreign_user(client: &UnixDatagram, to: &UnixAddr) -> nix::Result<usize> {
     use nix::sys::socket::{ControlMessage, MsgFlags, UnixCredentials, sendmsg};
     use std::os::fd::AsRawFd;
-    let nobody = UnixCredentials::from(libc::ucred {
+    let foreign_user = UnixCredentials::from(libc::ucred {
         pid: std::process::id() as i32,
         uid: 65_534,
         gid: 65_534,
     });
     let name = to.as_abstract_name().unwrap();
     let to = nix::sys::socket::UnixAddr::new_abstract(name)?;
-    let control = [ControlMessage::ScmCredentials(&nobody)];
+    let control = [ControlMessage::ScmCredentials(&foreign_user)];
     let parts = [io::IoSlice::new(b"forged")];
     sendmsg(
         client.as_raw_fd(),
@@ -264,7 +264,7 @@ fn datagrams_of_other_users_are_counted_and_not_answered() {
     let mut server = adopted(socket, Limits::default());
     let client = UnixDatagram::bind_addr(&abstract_address()).unwrap();
     client.set_read_timeout(Some(DEADLINE)).unwrap();
-    if send_as_nobody(&client, &address) == Err(nix::errno::Errno::EPERM) {
+    if send_as_foreign_user(&client, &address) == Err(nix::errno::Errno::EPERM) {
         return crate::support::skip("only root can send in the name of another user");
     }
     client.send_to_addr(b"as ourselves", &address).unwrap();

@@ -313,7 +313,7 @@ fn a_manager_that_is_not_there_costs_a_line_and_not_the_end() {
     let missing = directory.path("missing").display().to_string();
     for name in [
         missing.as_str(),
-        "@nobody-is-there",
+        "@no-such-manager",
         "vsock:2:1234",
         "\u{9b}2J",
     ] {

@@ -1,26 +1,25 @@
-//! SIGUSR2: a new process of this program takes the place of this one, and no client notices.
+//! SIGUSR2: a new process of this program takes over the listening sockets of the running one, without a refused client.
 //!
 //! ```text
-//! predecessor                                  successor
-//!   │ starts it, with copies of all sockets ────▶│ as LISTEN_FDS (see `inherit`), and one line to talk over
-//!   │ the will: names, files, in JSON ──────────▶│ binds nothing, opens its event queue, accepts nobody
+//! old process                                  new process
+//!   │ starts it, with copies of all sockets ────▶│ as LISTEN_FDS (see `listen_fds`), and a socket pair for control
+//!   │ state: names, files, in JSON ─────────────▶│ binds nothing, opens its event queue, accepts nothing
 //!   │◀──────────────────────────────── READY ────│
 //!   │ GO ───────────────────────────────────────▶│ serves; the files of Unix sockets are its own now
-//!   │ leaves the listeners, serves who is inside, ends
+//!   │ detaches the listeners, serves its connections, ends
 //! ```
 //!
-//! Nobody is refused, since the sockets never close: both processes hold the same ones, with one accept queue, and what
-//! waits there is for whoever asks first. Until GO the successor asks for nothing. So up to that moment it can be given up
-//! without harm, if it has died or is not ready in time, and this process simply goes on; and from that moment on this
-//! process asks for nothing more. Every datagram and every connection is therefore had by exactly one of them.
+//! No client is refused, since the sockets never close: both processes hold the same ones, with one accept queue, and each
+//! queued connection goes to the process that accepts first. Until GO the new process accepts nothing. So up to that moment
+//! it can be given up without harm, if it has ended or is not ready in time, and the old process goes on; from that moment on
+//! the old process accepts nothing. Every datagram and every connection is therefore served by exactly one of them.
 //!
-//! The successor is the program as it lies on disk now, which is how a new version is brought in, with the arguments of
-//! this process, its environment and its working directory. Its addresses are those that it was given; what was typed is
-//! not bound again.
+//! The new process runs the program as it lies on disk now, which is how a new version is brought in, with the arguments of
+//! this process, its environment and its working directory. Its addresses are those of the sockets that it was given; the
+//! addresses among the arguments are not bound again.
 //!
-//! What may live in this file: both sides of that conversation. Two roads were not taken: `exec` in place would lose every
-//! connection, and a second server with SO_REUSEPORT has a queue of its own, of which the leaving one takes whatever is in
-//! it to the grave.
+//! Two roads were not taken: `exec` in place would lose every connection, and a second server with SO_REUSEPORT has an
+//! accept queue of its own, whose connections are reset when the old one closes.
 
 use super::listen_fds::{FIRST, OLD_PROCESS};
 use super::notify;
@@ -52,8 +51,8 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// Of this process. To be asked at the start: once its file has been replaced, the system knows only that it is
-    /// deleted.
+    /// The program of this process. To be called at the start: once the file has been replaced, the system tells only that
+    /// it is deleted.
     pub(super) fn of_this_process() -> Self {
         let mut arguments = env::args_os();
         let args = arguments.next().map(PathBuf::from).unwrap_or_default();
@@ -62,8 +61,8 @@ impl Program {
             let identity = |path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
             identity(path).is_some_and(|file| Some(file) == identity(running))
         };
-        // What was typed may be a link that will lead to another version then, while the system tells where it leads now.
-        // A name without a slash was looked up in PATH, and whatever is called so here is something else.
+        // The first argument may be a link that will lead to another version by then, while the system tells where it
+        // leads now. A name without a slash was looked up in PATH, so a file of that name here is another one.
         let file = match args.components().count() > 1 && same(&args) {
             true => args,
             false => env::current_exe().unwrap_or(args),
@@ -74,7 +73,7 @@ impl Program {
         }
     }
 
-    /// Starts it with these sockets, and a line to talk over.
+    /// Starts it with these sockets, and one end of a socket pair for control.
     fn start(&self, sockets: Vec<OwnedFd>) -> io::Result<(Child, UnixStream)> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut names = vec!["listener"; sockets.len()];
@@ -86,13 +85,13 @@ impl Program {
                 parent_fd,
                 child_fd: i32::try_from(number).unwrap_or(i32::MAX),
             });
-        // Between fork and exec the child puts these descriptors at their numbers, over whatever is there; also over the
-        // pipe by which std would hear that exec has failed, if that were there. It is not: our copies, which are one
-        // more than the numbers, have filled every gap below it.
+        // Between fork and exec the child moves these descriptors to their numbers, over open ones; also over the pipe by
+        // which std learns that exec has failed, if that were there. It is not: the copies, one more than the numbers,
+        // have filled every gap below it.
         let mut command = Command::new(&self.file);
         command
             .args(&self.arguments)
-            // Its number is not known before it is there. Whoever reads these variables may do without.
+            // The process id is not known before the process exists; sd_listen_fds(3) of this program does without.
             .env_remove("LISTEN_PID")
             .env("LISTEN_FDS", names.len().to_string())
             .env("LISTEN_FDNAMES", names.join(":"))
@@ -100,31 +99,31 @@ impl Program {
             .map_err(io::Error::other)?;
         let child = command.spawn()?;
         Ok((child, ours))
-        // Here our copies of what it has go, so that the line ends when it does.
+        // Here the copies are closed, so that the socket pair ends when the child does.
     }
 }
 
-// --- The predecessor ---------------------------------------------------------------------------------------------------
+// --- The old process ---------------------------------------------------------------------------------------------------
 
 /// Hands the server of this process over when it is told to.
 #[derive(Debug)]
 pub(super) struct Handover {
     program: Program,
-    /// How long a successor may take to be ready.
-    patience: Duration,
-    /// How long those who are inside may stay after that.
-    stay: Option<Duration>,
+    /// How long the new process may take to be ready.
+    ready_timeout: Duration,
+    /// How long open connections may stay after that.
+    drain_timeout: Option<Duration>,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Serving.
+    /// Serving, and no hand-over has begun.
     Alone,
-    /// Serving, with a successor that is not ready yet.
+    /// Serving, with a new process that is not ready yet.
     Waiting(NewProcess),
-    /// The listeners are the successor's. At this time those who are still inside are asked to go.
-    Left(Option<Instant>),
+    /// The listeners belong to the new process. At this time the connections that are still open are drained.
+    HandedOver(Option<Instant>),
 }
 
 #[derive(Debug)]
@@ -135,11 +134,15 @@ struct NewProcess {
 }
 
 impl Handover {
-    pub(super) fn new(program: Program, patience: Duration, stay: Option<Duration>) -> Self {
+    pub(super) fn new(
+        program: Program,
+        ready_timeout: Duration,
+        drain_timeout: Option<Duration>,
+    ) -> Self {
         Self {
             program,
-            patience,
-            stay,
+            ready_timeout,
+            drain_timeout,
             state: State::Alone,
         }
     }
@@ -149,32 +152,32 @@ impl Handover {
         !matches!(self.state, State::Alone)
     }
 
-    /// Whether the listeners are somebody else's.
-    pub(super) fn has_left(&self) -> bool {
-        matches!(self.state, State::Left(_))
+    /// Whether the listeners belong to the new process.
+    pub(super) fn is_handed_over(&self) -> bool {
+        matches!(self.state, State::HandedOver(_))
     }
 
-    /// How long there is nothing to look after; `None` is without end.
+    /// Time until [`Handover::look`] has something to do by itself; `None` is without end.
     pub(super) fn timeout(&self) -> Option<Duration> {
         let until = match &self.state {
             State::Alone => None,
-            State::Waiting(successor) => Some(successor.until),
-            State::Left(until) => *until,
+            State::Waiting(new_process) => Some(new_process.until),
+            State::HandedOver(until) => *until,
         };
         until.map(|until| until.saturating_duration_since(Instant::now()))
     }
 
-    /// SIGUSR2 has come.
+    /// Begins a hand-over: SIGUSR2 has arrived.
     pub(super) fn begin(&mut self, server: &mut Server) {
         match &self.state {
             State::Alone => {}
-            State::Waiting(successor) => {
-                let process = successor.child.id();
+            State::Waiting(new_process) => {
+                let process = new_process.child.id();
                 return log::warn!(
                     "SIGUSR2: process {process} is taking over already; wait for it"
                 );
             }
-            State::Left(_) => {
+            State::HandedOver(_) => {
                 return log::warn!(
                     "SIGUSR2: another process has taken over already; send it there"
                 );
@@ -182,12 +185,12 @@ impl Handover {
         }
         notify::reloading();
         match self.start_process(server) {
-            Ok(successor) => {
+            Ok(new_process) => {
                 log::info!(
                     "handing over to process {}, as soon as it is ready",
-                    successor.child.id()
+                    new_process.child.id()
                 );
-                self.state = State::Waiting(successor);
+                self.state = State::Waiting(new_process);
             }
             Err(error) => {
                 let file = self.program.file.display();
@@ -201,78 +204,80 @@ impl Handover {
             server.try_clone_listeners()?.into_iter().unzip();
         let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
         let files: Vec<Value> = server.files().map(|file| file_to_json(&file)).collect();
-        let will = json!({"version": 1, "process": std::process::id(), "endpoints": endpoints, "files": files});
+        let state = json!({"version": 1, "process": std::process::id(), "endpoints": endpoints, "files": files});
         let (child, line) = self.program.start(sockets)?;
-        let mut successor = NewProcess {
+        let mut new_process = NewProcess {
             child,
             line,
-            until: Instant::now() + self.patience,
+            until: Instant::now() + self.ready_timeout,
         };
-        let told = successor
+        let told = new_process
             .line
             .set_nonblocking(true)
-            .and_then(|()| match writeln!(&successor.line, "{will}") {
-                // It has ended already. `look` finds out how.
+            .and_then(|()| match writeln!(&new_process.line, "{state}") {
+                // The process has ended already; `look` finds out how.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
                 result => result,
             })
-            .and_then(|()| server.watch(&successor.line));
+            .and_then(|()| server.watch(&new_process.line));
         match told {
-            Ok(()) => Ok(successor),
+            Ok(()) => Ok(new_process),
             Err(error) => {
-                successor.give_up();
+                new_process.give_up();
                 Err(error)
             }
         }
     }
 
-    /// Looks after a hand-over that has begun; to be called whenever something may have come of it.
+    /// Advances a hand-over that has begun; to be called after each wake-up.
     pub(super) fn look(&mut self, server: &mut Server) {
         match &mut self.state {
-            State::Alone | State::Left(None) => {}
-            State::Waiting(successor) => match successor.look() {
+            State::Alone | State::HandedOver(None) => {}
+            State::Waiting(new_process) => match new_process.look() {
                 Ok(false) => {}
-                Ok(true) => self.leave(server),
+                Ok(true) => self.hand_over(server),
                 Err(why) => self.fail(&why),
             },
-            State::Left(Some(until)) if *until <= Instant::now() => {
-                self.state = State::Left(None);
+            State::HandedOver(Some(until)) if *until <= Instant::now() => {
+                self.state = State::HandedOver(None);
                 log::info!(
                     "draining {} that stayed",
                     plural(server.stats().connections_open, "connection")
                 );
                 server.drain();
             }
-            State::Left(Some(_)) => {}
+            State::HandedOver(Some(_)) => {}
         }
     }
 
-    /// This process is to stop: a successor that is not ready yet is of no use to anybody.
+    /// Gives up a new process that is not ready yet: this process is about to stop.
     pub(super) fn give_up(&mut self) {
-        if let State::Waiting(successor) = &mut self.state {
-            successor.give_up();
+        if let State::Waiting(new_process) = &mut self.state {
+            new_process.give_up();
             self.fail("this process was told to stop meanwhile");
         }
     }
 
-    fn leave(&mut self, server: &mut Server) {
+    fn hand_over(&mut self, server: &mut Server) {
         let before = std::mem::replace(&mut self.state, State::Alone);
-        let State::Waiting(mut successor) = before else {
+        let State::Waiting(mut new_process) = before else {
             return;
         };
-        // From here on the successor serves, so this must be the last thing that can fail.
-        if let Err(error) = (&successor.line).write_all(&[GO]) {
-            successor.give_up();
-            return self.fail(&format!("the successor does not listen any more: {error}"));
+        // From here on the new process serves, so this must be the last call that can fail.
+        if let Err(error) = (&new_process.line).write_all(&[GO]) {
+            new_process.give_up();
+            return self.fail(&format!(
+                "the new process does not answer any more: {error}"
+            ));
         }
         server.detach_listeners();
-        let process = successor.child.id();
+        let process = new_process.child.id();
         notify::succeeded_by(process);
         log::info!(
             "handed over to process {process}; {} left to serve here",
             plural(server.stats().connections_open, "connection")
         );
-        self.state = State::Left(self.stay.map(|stay| Instant::now() + stay));
+        self.state = State::HandedOver(self.drain_timeout.map(|timeout| Instant::now() + timeout));
     }
 
     fn fail(&mut self, why: &str) {
@@ -283,7 +288,7 @@ impl Handover {
 }
 
 impl NewProcess {
-    /// Whether it is ready, or why it never will be.
+    /// Whether the process is ready, or why it never will be.
     fn look(&mut self) -> Result<bool, String> {
         let mut said = [0; 1];
         let process = self.child.id();
@@ -299,7 +304,7 @@ impl NewProcess {
                 ))
             }
             _ => {
-                // Whoever is at its end already cannot be killed any more, and tells how it came to it.
+                // A process that has ended cannot be killed any more, and `wait` tells how it ended.
                 let end = self.give_up();
                 Err(format!(
                     "process {process} ended before it was ready: {end}"
@@ -308,7 +313,7 @@ impl NewProcess {
         }
     }
 
-    /// It has accepted nobody yet, and so takes nobody with it. How it ended.
+    /// Kills the process, which has accepted nothing yet. Returns how it ended.
     fn give_up(&mut self) -> String {
         let _ = self.child.kill();
         match self.child.wait() {
@@ -318,9 +323,9 @@ impl NewProcess {
     }
 }
 
-// --- The successor -----------------------------------------------------------------------------------------------------
+// --- The new process ---------------------------------------------------------------------------------------------------
 
-/// The server before us, which waits until we are ready.
+/// The old process, seen from the new one.
 #[derive(Debug)]
 pub(super) struct OldProcess {
     line: UnixStream,
@@ -330,31 +335,31 @@ pub(super) struct OldProcess {
 }
 
 impl OldProcess {
-    /// Reads the will.
-    pub(super) fn hear(line: UnixStream) -> Result<Self, CliError> {
+    /// Reads the state that the old process has sent.
+    pub(super) fn read(line: UnixStream) -> Result<Self, CliError> {
         let failure = |why: &str| {
             let text =
-                format!("a hand-over without a will: {why}; was LISTEN_FDNAMES set by hand?");
+                format!("a hand-over without its state: {why}; was LISTEN_FDNAMES set by hand?");
             CliError::new(CliErrorKind::System, text)
         };
-        let mut will = String::new();
+        let mut state = String::new();
         BufReader::new(&line)
-            .read_line(&mut will)
+            .read_line(&mut state)
             .map_err(|error| failure(&error.to_string()))?;
-        let will: Value =
-            serde_json::from_str(&will).map_err(|error| failure(&error.to_string()))?;
-        let all = |name: &str| will[name].as_array().cloned().unwrap_or_default();
+        let state: Value =
+            serde_json::from_str(&state).map_err(|error| failure(&error.to_string()))?;
+        let all = |name: &str| state[name].as_array().cloned().unwrap_or_default();
         let text = |value: &Value| value.as_str().map(str::to_owned);
         Ok(Self {
             line,
-            process: will["process"].as_u64().unwrap_or(0),
+            process: state["process"].as_u64().unwrap_or(0),
             endpoints: all("endpoints").iter().filter_map(text).collect(),
             files: all("files").iter().filter_map(file_from_json).collect(),
         })
     }
 
-    /// Tells Unix sockets where they are found. They themselves know only the name under which they were bound, before
-    /// they were given their real one.
+    /// Gives Unix sockets their real names. getsockname(2) tells only the name under which they were bound, before the
+    /// file was moved to its place.
     pub(super) fn name(&self, sockets: &mut [BoundSocket]) {
         for (socket, endpoint) in sockets.iter_mut().zip(&self.endpoints) {
             if let Ok(address @ (Address::Unix(_) | Address::UnixDatagram(_))) = endpoint.parse() {
@@ -365,16 +370,16 @@ impl OldProcess {
         }
     }
 
-    /// Says that we are ready, waits until it is our turn, and takes what is left to us. If the predecessor has died
-    /// meanwhile, it is our turn as well.
+    /// Reports that this process is ready, waits for GO, and takes over the socket files. If the old process has died
+    /// meanwhile, this one serves as well.
     pub(super) fn succeed(self, server: &mut Server) {
         let mut said = [0; 1];
         let answer = (&self.line)
             .write_all(&[READY])
             .and_then(|()| (&self.line).read_exact(&mut said));
         if answer.is_err() || said != [GO] {
-            // It would have killed us if it wanted to go on.
-            log::warn!("the server before us, process {}, has died", self.process);
+            // It would have killed this process if it wanted to go on.
+            log::warn!("the old process, {}, has died", self.process);
         }
         for file in self.files {
             server.adopt_socket_file(SocketFile::from_identity(file));
@@ -389,7 +394,7 @@ impl OldProcess {
 }
 
 fn file_to_json(file: &FileIdentity) -> Value {
-    // A path was an address once, and those are text.
+    // A path was parsed from an address, so it is valid text.
     json!({"path": file.path.to_string_lossy(), "device": file.device, "inode": file.inode})
 }
 
@@ -406,25 +411,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_will_is_read_as_it_was_written() {
+    fn the_state_is_read_as_it_was_written() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let file = FileIdentity {
             path: "/tmp/a name\nof \"two\" lines".into(),
             device: u64::MAX,
             inode: 7,
         };
-        let will = json!({"process": 42, "endpoints": ["tcp://[::1]:7", "unix:///a b"], "files": [file_to_json(&file)]});
-        writeln!(&ours, "{will}").unwrap();
-        let heard = OldProcess::hear(theirs).unwrap();
+        let state = json!({"process": 42, "endpoints": ["tcp://[::1]:7", "unix:///a b"], "files": [file_to_json(&file)]});
+        writeln!(&ours, "{state}").unwrap();
+        let heard = OldProcess::read(theirs).unwrap();
         assert_eq!((heard.process, heard.files), (42, vec![file]));
         assert_eq!(heard.endpoints, ["tcp://[::1]:7", "unix:///a b"]);
     }
 
     #[test]
-    fn no_will_is_a_failure() {
+    fn a_missing_state_is_a_failure() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(ours);
-        let failure = OldProcess::hear(theirs).unwrap_err();
+        let failure = OldProcess::read(theirs).unwrap_err();
         assert!(failure.text.contains("LISTEN_FDNAMES"), "{failure}");
     }
 

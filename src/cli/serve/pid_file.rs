@@ -1,7 +1,6 @@
-//! `--pid-file`: where others find the number of the process that serves.
+//! `--pid-file`: the process id of the serving process, in a file.
 //!
-//! What may live in this file: making, replacing and removing that file. After a hand-over it names the successor, and
-//! the one who has left does not remove it: it is removed only by the process that it names.
+//! After a hand-over the file names the new process, and the old one does not remove it: only the process that it names does.
 
 use crate::cli::error::{CliError, CliErrorKind};
 use std::fs::{self, File, OpenOptions};
@@ -9,7 +8,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// A file with our number in it, for as long as this lives. It stays open: inside a sandbox nothing could open it again.
+/// A file that holds the process id, for as long as this value lives. It stays open, since nothing can be opened inside a
+/// sandbox.
 #[derive(Debug)]
 pub(super) struct PidFile {
     path: PathBuf,
@@ -17,16 +17,16 @@ pub(super) struct PidFile {
 }
 
 impl PidFile {
-    /// Writes it, in place of an older one. Whoever reads finds one number or the other, and never half of one.
+    /// Writes the file, in place of an older one, by a rename: a reader finds one process id or the other, never half of one.
     pub(super) fn write(path: &Path) -> Result<Self, CliError> {
-        let unborn = unborn(path);
+        let temporary = temporary_path(path);
         let write = || {
             let mut file = (OpenOptions::new().read(true).write(true))
                 .create(true)
                 .truncate(true)
-                .open(&unborn)?;
+                .open(&temporary)?;
             file.write_all(content().as_bytes())?;
-            fs::rename(&unborn, path).map(|()| file)
+            fs::rename(&temporary, path).map(|()| file)
         };
         let file = write().map_err(|error| failure(path, &error))?;
         Ok(Self {
@@ -35,7 +35,7 @@ impl PidFile {
         })
     }
 
-    /// Whether the name still leads to our file, and our number is still in it.
+    /// Whether the path still leads to this file, and this process id is still in it.
     fn is_still_ours(&self) -> io::Result<bool> {
         let (there, ours) = (fs::symlink_metadata(&self.path)?, self.file.metadata()?);
         let mut now = [0; 16];
@@ -57,14 +57,14 @@ fn content() -> String {
     format!("{}\n", std::process::id())
 }
 
-fn unborn(path: &Path) -> PathBuf {
+fn temporary_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));
     path.with_file_name(name)
 }
 
 fn failure(path: &Path, error: &io::Error) -> CliError {
-    let _ = fs::remove_file(unborn(path));
+    let _ = fs::remove_file(temporary_path(path));
     CliError::new(
         CliErrorKind::Create,
         format!(

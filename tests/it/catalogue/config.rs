@@ -104,7 +104,7 @@ fn g1_without_ipv6_its_addresses_are_refused_and_a_wildcard_means_ipv4() {
 
 #[test]
 fn g2_more_connections_than_fit_are_a_warning_or_with_strict_a_refusal() {
-    let asked = ["--max-connections", "4M"]; // more descriptors than Linux gives to anybody by default
+    let asked = ["--max-connections", "4M"]; // more descriptors than Linux gives to a process by default
     let server = Serve::start(&[TCP], &asked);
     server.says("--max-connections 4,000,000 is too much");
     server.says("holds up to");
