@@ -195,10 +195,10 @@
 //! `cli` imports all of them and is imported by none. mio is named in `net` and `reactor` alone, slab in `reactor` alone. A
 //! test reads the sources and holds this.
 //!
-//! **Reading order**: [`guide`], `src/reactor/epoll.rs`, [`reactor`] (`src/reactor.rs`), `src/reactor/paged_slab.rs`,
-//! `src/reactor/timeouts.rs`, [`echo`] (`src/echo.rs`), [`echo::connection`], [`echo::write_buffer`], `src/echo/accept.rs`,
-//! [`echo::datagram`], `src/echo/shutdown.rs`, [`blocking`]; and last `src/simulation.rs`, the network on which the tests run
-//! the same server.
+//! **Reading order**: [`guide`]; `src/reactor/epoll.rs`, the only file that calls epoll; [`reactor`] (`src/reactor.rs`), with
+//! `sources.rs`, `paged_slab.rs` and `timeouts.rs` below it; [`echo`] and `src/echo/server.rs`, the loop; [`echo::connection`],
+//! [`echo::write_buffer`]; `src/echo/accept.rs`, [`echo::datagram`], `src/echo/shutdown.rs`; [`blocking`]; and last
+//! `src/simulation.rs`, the network on which the tests run the same server.
 //!
 //! **The path of one echo** is five files, in this order:
 //!
