@@ -18,29 +18,37 @@
 //! `tests/it/guide.rs` checks what these pages state: tables against the program, names against the source, and commands by
 //! running them.
 
-#[doc = include_str!("guide/primer.md")]
-pub mod primer {}
+pub mod primer {
+    #![doc = include_str!("guide/primer.md")]
+}
 
-#[doc = include_str!("guide/path.md")]
-pub mod path {}
+pub mod path {
+    #![doc = include_str!("guide/path.md")]
+}
 
-#[doc = include_str!("guide/edges.md")]
-pub mod edges {}
+pub mod edges {
+    #![doc = include_str!("guide/edges.md")]
+}
 
-#[doc = include_str!("guide/mistakes.md")]
-pub mod mistakes {}
+pub mod mistakes {
+    #![doc = include_str!("guide/mistakes.md")]
+}
 
-#[doc = include_str!("guide/cost.md")]
-pub mod cost {}
+pub mod cost {
+    #![doc = include_str!("guide/cost.md")]
+}
 
-#[doc = include_str!("guide/operations.md")]
-pub mod operations {}
+pub mod operations {
+    #![doc = include_str!("guide/operations.md")]
+}
 
-#[doc = include_str!("guide/benchmarking.md")]
-pub mod benchmarking {}
+pub mod benchmarking {
+    #![doc = include_str!("guide/benchmarking.md")]
+}
 
-#[doc = include_str!("guide/changelog.md")]
-pub mod changelog {}
+pub mod changelog {
+    #![doc = include_str!("guide/changelog.md")]
+}
 
 // The Rust in README is compiled, too.
 #[cfg(doctest)]
