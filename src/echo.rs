@@ -23,8 +23,8 @@
 //!
 //! In reading order: `server` (the loop), [`connection`], [`write_buffer`]; `outcome`, `connections`, `linger`; `core`,
 //! [`backend`]; `accept`, [`accept_gate`], `listeners`, [`backoff`], [`admission`]; [`datagram`], [`udp_filter`]; `phase`,
-//! `shutdown`; `handle`, `embed`, `setup`; `log_limit`. Imports go one way: `server` imports the parts, the parts import `core`,
-//! and only `setup` and `embed` import `server`.
+//! `shutdown`; `handle`, `parts`, `embed`, `setup`; `log_limit`. Imports go one way: `server`, `setup` and `embed` import
+//! `parts`, which imports the parts, and these import `core`.
 
 mod accept;
 pub mod accept_gate;
@@ -41,6 +41,7 @@ mod linger;
 mod listeners;
 mod log_limit;
 mod outcome;
+mod parts;
 mod phase;
 mod server;
 mod setup;
@@ -52,5 +53,5 @@ pub use admission::AccessList;
 pub use backend::{Backend, Os};
 pub use handle::Handle;
 pub use outcome::Turn;
-pub use server::Server;
+pub use parts::Server;
 pub use setup::{Config, StartError};

@@ -3,7 +3,7 @@
 
 use super::backend::{Backend, Socket};
 use super::handle::Handle;
-use super::server::Server;
+use super::parts::Server;
 use crate::limits::Limits;
 use crate::net::{Endpoint, FileIdentity, SocketFile};
 use crate::reactor::ExternalFd;

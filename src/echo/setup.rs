@@ -6,7 +6,7 @@ use super::backend::{Backend, Socket};
 use super::core::Core;
 use super::datagram::DatagramEcho;
 use super::handle::Control;
-use super::server::Server;
+use super::parts::Server;
 use super::shutdown::Shutdown;
 use super::udp_filter::UdpFilter;
 use crate::limits::{LimitError, Limits};
