@@ -4,21 +4,23 @@
 //!
 //! ```text
 //!             ┌────────── worker: one thread, one reactor ──────────┐  seconds, one by one
-//!   Plan ───▶ │ opening ─▶ warm-up ─▶ window ─▶ drain               │ ─────────────────────▶ whoever asked
+//!   Plan ───▶ │ opening ─▶ warm-up ─▶ window ─▶ drain               │ ─────────────────────▶ ControlChannel
 //!             │    client: issue ─▶ write .. read ─▶ verify, record │       Message
 //!             └─────────────────────────────────────────────────────┘
 //! ```
 //!
-//! It runs on the same reactor as the server, and knows nothing of the server: any echo server will do. What may live
-//! in this room: connections as a client sees them, clocks, histograms, figures of the machine, and the verdict on
-//! whether a measurement is worth anything. What may not: options as people type them, and reports as people read them.
+//! It runs on the same reactor as the server and knows nothing of the server: any echo server will do. What may live
+//! in this module: connections as a client sees them, clocks, histograms, figures of the machine, and the rules by
+//! which a run is called invalid. What may not: the command line, and the formats of reports.
 //!
-//! Three rules make its figures believable. **Every byte is verified**, against a text in which each depends on its
-//! position. **Time is taken from the plan**: an open loop counts from the moment when a request was due, however late
-//! it could be sent. **The generator measures itself**: how late it was, and whether it was the bottleneck.
+//! Three rules make its figures believable. **Every byte is verified** against a text in which each byte depends on
+//! its position. **Time is taken from the plan**: an open loop counts the *response time* from the moment when a
+//! request was planned to be sent, however late it was sent; the *service time* is counted from the actual send.
+//! **The generator measures itself**: how late it was, and whether it was the bottleneck.
 //!
-//! In reading order: this page, `pattern`, `pace`, `latencies`, `record`, `request`, `stream`, `datagram`, `worker`,
-//! `opening`, `issuing`, `finish`, `leaving`, `chores`, `company`, [`machine`], [`fit`], [`verdict`].
+//! In reading order: this page, `payload`, `schedule`, `latencies`, `metrics`, `in_flight`, `stream`, `datagram`,
+//! `worker`, `connector`, `issuing`, `finish`, `teardown`, `housekeeping`, `bad_clients`, [`procfs`], [`preflight`],
+//! [`validity`].
 
 mod bad_clients;
 mod connector;
@@ -56,92 +58,93 @@ use crate::net::connect::Trigger;
 use std::io;
 use std::time::Duration;
 
-/// What is to be done to a server.
+/// What a load is to do: servers, connections, requests and times.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The servers; connections take them in turn.
+    /// The servers. Connections go to them in turn.
     pub targets: Vec<Endpoint>,
-    /// Addresses of ours to come from; `None` leaves it to the system.
+    /// Local addresses of the connections; with `None` the kernel chooses.
     pub sources: Option<Sources>,
-    /// Which of several workers this plan is for, from 0 on. It signs what it reports.
+    /// The number of the worker that this plan is for, from 0 on. Its messages carry the number.
     pub worker: usize,
     /// The number of the first connection: each worker has numbers of its own.
     pub first_number: u32,
-    /// Connections.
+    /// Number of connections.
     pub connections: usize,
-    /// How many of them send requests; the others are proved by one echo and then idle.
+    /// Number of connections that send requests; the rest is proved by one echo and then idle.
     pub active: usize,
-    /// How many connections send requests in each worker, this one included: by these shares the workers divide the
-    /// planned requests of an open loop. Empty for a run of one worker.
-    pub team: Vec<usize>,
-    /// Connections beside them that behave badly.
-    pub company: BadClients,
+    /// Number of sending connections of each worker, this one included: the planned requests of an open loop are
+    /// divided in these shares. Empty for a run of one worker.
+    pub active_by_worker: Vec<usize>,
+    /// Badly behaved clients beside the connections.
+    pub bad_clients: BadClients,
     /// Bytes of a request.
     pub size: usize,
-    /// Requests that a connection may have under way.
+    /// Requests that may be in flight on one connection.
     pub depth: usize,
     /// When requests are sent.
     pub mode: Mode,
-    /// When the kernel says that an answer is there, which decides whose is read first.
+    /// The epoll trigger mode, which decides the order in which answers are read that are ready at the same time.
     pub trigger: Trigger,
-    /// Time under load before anything counts.
+    /// Time under load before the measurement begins.
     pub warm_up: Duration,
     /// Time that is measured.
     pub duration: Duration,
-    /// Ends the measurement early, after so many requests.
+    /// Ends the measurement after this number of requests.
     pub requests: Option<u64>,
-    /// Time over which the connections are opened, at least.
-    pub ramp: Duration,
-    /// Connections that may be on their way to being proved at once.
-    pub opening: usize,
-    /// Time after which an answer is not waited for any more.
+    /// Time over which the opening of the connections is spread.
+    pub ramp_up: Duration,
+    /// Connections that may be opened, and not proved yet, at the same time.
+    pub connect_concurrency: usize,
+    /// The longest wait for an answer.
     pub timeout: Duration,
-    /// Time between two slices of the record.
+    /// Length of an interval, after which the worker reports.
     pub interval: Duration,
-    /// From which everything random is drawn.
+    /// Seed of the random numbers.
     pub seed: u64,
-    /// Processes whose figures are taken along: those of the server.
+    /// Processes of the server, whose CPU time and memory are sampled.
     pub servers: Vec<u32>,
-    /// Whether the connections are reset at the end. A connection that is closed by FIN keeps its port for a minute
-    /// (TIME_WAIT), in which a run that follows cannot have it.
+    /// Whether the connections are reset at the end. A connection that is closed by FIN keeps its port in TIME_WAIT
+    /// for a minute, and a following run cannot use the port.
     pub reset_at_end: bool,
 }
 
 /// When requests are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
-    /// Each connection sends the next one when an answer has come.
+    /// Each connection sends its next request when the answer to the last has come.
     Closed,
-    /// They are planned on a clock, so many a second in all, whatever the server does.
+    /// Requests are planned on a clock, whatever the server does.
     Open {
         /// Requests a second, over all connections.
         rate: f64,
-        /// How they follow one another.
+        /// How arrivals follow one another.
         arrivals: Arrivals,
     },
     /// Each connection is closed after one request, and opened anew.
     Churn {
-        /// By a reset; else by FIN.
+        /// By a reset; otherwise by FIN.
         reset: bool,
     },
 }
 
-/// What a worker tells while it runs.
+/// What a worker reports while it runs.
 #[derive(Debug)]
 pub enum Message {
-    /// The connections are open: so many of them, after so many nanoseconds. The load waits for the order to go.
+    /// The connections are open: their number, and the nanoseconds that opening took. The load begins at
+    /// [`Control::go`].
     Opened(u64, u64),
-    /// So many connections are open, and more are to come: told now and then, and at every power of ten.
+    /// The number of connections that are open so far: sent now and then, and at every power of ten.
     Opening(u64),
-    /// A second has passed.
+    /// An interval has passed.
     Interval(Box<Interval>),
-    /// It is over.
+    /// The run is over.
     Done(Box<Final>),
-    /// It could not run at all.
+    /// The run was not possible.
     Failed(String),
 }
 
-/// What is known at the end of a run, beside its slices.
+/// What is known at the end of a run, beside its intervals.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Final {
     /// What became of every request.
@@ -149,36 +152,36 @@ pub struct Final {
     /// What went wrong.
     pub faults: Faults,
     /// How evenly the connections were served.
-    pub shares: Fairness,
+    pub fairness: Fairness,
     /// Requests on streams that had no answer when they were given up, or when the run ended.
     pub unanswered: Unanswered,
     /// Times in which the generator itself stood still.
     pub pauses: Pauses,
     /// What TCP sent again on the connections of this run.
     pub resent: Resent,
-    /// What the generator used of the processor in the window.
+    /// CPU time of the generator in the window.
     pub usage: Usage,
     /// The length of the window, in nanoseconds.
     pub window: u64,
-    /// The server, if it could be seen.
+    /// Samples of the server, if its processes could be read.
     pub server: Option<ServerFigures>,
-    /// Whether it was ended before its time by an order.
+    /// Whether a command ended the run before its time.
     pub interrupted: bool,
 }
 
-/// The server at five moments.
+/// The server at five moments of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ServerFigures {
     /// Before the first connection.
     pub before: ServerSample,
     /// With all connections open.
     pub opened: ServerSample,
-    /// When the window began.
+    /// At the start of the window.
     pub begin: ServerSample,
-    /// When it ended.
+    /// At the end of the window.
     pub end: ServerSample,
-    /// When nothing was under way any more. This sample and `opened` have looked at every thread, however many there are:
-    /// context switches are those between these two, and of all echoes between them.
+    /// When nothing was in flight any more. This sample and `opened` include every thread, however many there are:
+    /// context switches are counted between these two, and so are the echoes that they are divided by.
     pub drained: ServerSample,
 }
 
@@ -195,59 +198,60 @@ impl ServerFigures {
     }
 }
 
-/// What a worker has been told by now.
+/// Commands that a worker has received so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Control {
-    /// The load may begin, since all workers are ready, at this time of the monotonic clock, in nanoseconds. It is the
-    /// same time for all of them: their plans are parts of one.
+    /// The load may begin, since all workers are ready, at this time of the monotonic clock, in nanoseconds. It is
+    /// the same for all workers: their plans are parts of one.
     pub go: Option<u64>,
-    /// End now, with a report.
+    /// The run must end now, with a report.
     pub stop: bool,
 }
 
-/// The line to whoever ordered a run: control come in on it, and messages go out.
+/// The channel between a worker and the process that started it: commands come in, messages go out.
 ///
-/// Both ends of it are called in the middle of the loop, so neither may wait: meanwhile no answer is read, and the load
-/// would measure itself. A worker could leave both to a second thread, and for a while it did. But where a process has
-/// two threads every system call costs more, in libc (which must then expect to be cancelled in the middle of it) and in
-/// the kernel (which must then count the users of a descriptor): here that was two to four per cent of the load.
+/// Both methods are called in the middle of the loop, so neither may block: while they block no answer is read, and
+/// the load would measure itself. A second thread could do both; but in a process with two threads every system call
+/// costs more, in libc (which must expect cancellation in the middle of it) and in the kernel (which must count the
+/// users of a descriptor): 2 to 4 % of the load here.
 pub trait ControlChannel {
-    /// All control that have come by now. Asked fifty times a second.
+    /// All commands that have come by now. Called fifty times a second.
     fn control(&mut self) -> Control;
     /// Sends a message.
     fn tell(&mut self, message: &Message);
 }
 
 impl Plan {
-    /// The shares of several workers: connections and requests are divided, and the first one alone looks at the server.
-    /// Requests go by the connections that send them: a worker with none of those has none to send.
+    /// Divides the plan among several workers. Connections and requests are divided, and only the first worker
+    /// samples the server. Requests are divided by sending connections: a worker without any has no requests.
     #[must_use]
     pub fn divide(&self, workers: usize) -> Vec<Self> {
-        // They add up to all (Hermite), and a part of something has no larger share anywhere than the whole.
+        // Hermite's identity: the parts add up to the whole, and the share of a part never exceeds that of the whole.
         let share = |all: usize, worker: usize| (all + worker) / workers;
         // Every connection of a churn sends.
         let senders = match self.mode {
             Mode::Churn { .. } => self.connections,
             _ => self.active,
         };
-        let team: Vec<usize> = (0..workers).map(|worker| share(senders, worker)).collect();
+        let active_by_worker: Vec<usize> =
+            (0..workers).map(|worker| share(senders, worker)).collect();
         let mut first_number = self.first_number;
         (0..workers)
             .map(|worker| {
                 let connections = share(self.connections, worker);
-                let before: usize = team[..worker].iter().sum();
+                let before: usize = active_by_worker[..worker].iter().sum();
                 let of_requests = |all: u64| {
                     let up_to =
                         |sending: usize| u128::from(all) * sending as u128 / senders.max(1) as u128;
-                    (up_to(before + team[worker]) - up_to(before)) as u64
+                    (up_to(before + active_by_worker[worker]) - up_to(before)) as u64
                 };
                 let plan = Self {
                     worker,
                     first_number,
                     connections,
                     active: share(self.active, worker),
-                    team: team.clone(),
-                    company: self.company.map(|count| share(count, worker)),
+                    active_by_worker: active_by_worker.clone(),
+                    bad_clients: self.bad_clients.map(|count| share(count, worker)),
                     requests: self.requests.map(of_requests),
                     seed: self.seed.wrapping_add(worker as u64),
                     servers: if worker == 0 {
@@ -264,11 +268,11 @@ impl Plan {
     }
 }
 
-/// Runs a plan on the calling thread. Everything that there is to know of it goes out on the line, and the last message is
-/// [`Message::Done`] or [`Message::Failed`].
-pub fn run(plan: &Plan, line: &mut dyn ControlChannel) {
-    let ended: io::Result<Final> = worker::Worker::new(plan, line).and_then(worker::Worker::run);
-    line.tell(&match ended {
+/// Runs a plan on the calling thread. All results go out on the channel; the last message is [`Message::Done`] or
+/// [`Message::Failed`].
+pub fn run(plan: &Plan, channel: &mut dyn ControlChannel) {
+    let ended: io::Result<Final> = worker::Worker::new(plan, channel).and_then(worker::Worker::run);
+    channel.tell(&match ended {
         Ok(end) => Message::Done(Box::new(end)),
         Err(error) => Message::Failed(error.to_string()),
     });

@@ -1,8 +1,8 @@
 //! `echo-reactor bench`: puts a server under load, and reports what came of it, and whether to believe it.
 //!
-//! What may live in this file: the order of those steps, and the exit code. What was typed is in [`typed`]; the server
-//! that is started if none was named in [`child`]; which endpoint of a name in [`targets`]; running a plan, in a process or several, in [`crew`] and [`worker`]; what is
-//! seen meanwhile in [`progress`]; the forms of the report in [`text`], [`json`], [`csv`], [`hdr`] and [`svg`].
+//! The command line is in [`args`]; the server that is started if none was named in [`server_process`]; the endpoint
+//! of each name in [`targets`]; running a plan, in one process or several, in [`workers`] and [`worker`]; progress in
+//! [`progress`]; the formats of the report in [`text`], [`json`], [`csv`], [`hdr`] and [`svg`].
 
 mod args;
 mod csv;
@@ -48,7 +48,7 @@ pub(super) struct Run {
     pub(super) workers: usize,
     pub(super) total: Total,
     pub(super) kernel: KernelCounters,
-    pub(super) verdict: Validity,
+    pub(super) validity: Validity,
     /// What the connections of a hold cost, at every power of ten of them.
     pub(super) memory: Vec<Row>,
 }
@@ -105,7 +105,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
             "what was to come after this was not measured: {}",
             failure.text
         );
-        last.verdict.notes.push(text);
+        last.validity.notes.push(text);
     }
     let exit = match answer.runs.is_empty() {
         true => None,
@@ -145,7 +145,8 @@ impl Answer {
     }
 }
 
-/// Writes the report, and then the files beside it, each whatever became of the others: a disk that is full for a drawing
+/// Writes the report, and then the files beside it, each whether or not the rest could be written: a disk that is
+/// full for a drawing
 /// must not cost the figures. Says what failed, and returns how the command ends.
 fn deliver(
     args: &BenchArgs,
@@ -243,10 +244,10 @@ impl Bench<'_> {
                     }
                 }
             }
-            Told::Interval(slice, total) => {
-                progress.tell(slice, total);
+            Told::Interval(interval, total) => {
+                progress.tell(interval, total);
                 if let Some(log) = log {
-                    log.write(slice);
+                    log.write(interval);
                 }
             }
         };
@@ -256,13 +257,13 @@ impl Bench<'_> {
         Ok(run)
     }
 
-    /// Whether somebody has said that it is enough.
+    /// Whether the run was interrupted.
     pub(super) fn must_stop(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 }
 
-/// Runs a plan, and judges it. `stop` is asked twenty times a second, `told` hears of what goes on.
+/// Runs a plan, and assesses the result. `stop` is called twenty times a second, `told` with what goes on.
 pub(super) fn measure(
     plan: Plan,
     workers: usize,
@@ -272,13 +273,13 @@ pub(super) fn measure(
     let before = KernelCounters::read();
     let total = workers::run(&plan, workers, stop, told)?;
     let kernel = KernelCounters::read().since(before);
-    let verdict = assess(&plan, workers, &total, &kernel);
+    let validity = assess(&plan, workers, &total, &kernel);
     Ok(Run {
         plan,
         workers,
         total,
         kernel,
-        verdict,
+        validity,
         memory: Vec::new(),
     })
 }
@@ -334,7 +335,7 @@ fn explain(answer: &Answer) {
             let text = format!("{} ({count} of them), the first: {first}", kind.name());
             logging::print_line(&format!("echo-reactor: {text}"));
         }
-        for reason in &run.verdict.invalid {
+        for reason in &run.validity.invalid {
             logging::print_line(&format!("echo-reactor: not valid because {reason}"));
         }
     }
@@ -361,7 +362,7 @@ fn exit_of(run: &Run, allow_loss: bool) -> Exit {
     if !allow_loss && end.counters.lost + end.counters.late > 0 {
         return Exit::Timeout;
     }
-    match run.verdict.is_valid() {
+    match run.validity.is_valid() {
         true => Exit::Ok,
         false => Exit::Invalid,
     }

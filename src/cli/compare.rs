@@ -1,9 +1,8 @@
-//! `echo-reactor compare`: the event loop against its blocking models, and against anybody else's server.
+//! `echo-reactor compare`: the event loop against its blocking models, and against any other server.
 //!
-//! What may live in this file: the order of the steps, and the exit code. What was typed is in [`typed`]; who is compared
-//! in [`subject`], and their servers are ended by [`guard`]; at what and how often in [`menu`]; one measurement in [`sample`], all of them in [`rounds`]; system
-//! calls in [`strace`]; what the figures allow to say in [`judge`]; what is kept in [`record`], and shown in [`text`],
-//! [`html`](mod@html) and [`progress`].
+//! The command line is in [`args`]; the compared servers are in [`subject`], and are ended by [`guard`]; the loads are in
+//! [`workloads`], one measurement in [`sample`], all rounds in [`rounds`], system calls in [`strace`], the statistics in
+//! [`statistics`]; what is kept is in [`record`], and shown by [`text`], [`html`](mod@html) and [`progress`].
 
 mod args;
 mod guard;
@@ -53,7 +52,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, CliError> {
     let descriptors = descriptors::raise();
     check_descriptors(&loads, descriptors)?;
     let host = Host::look(descriptors);
-    // The load is one thread, and has one processor; the servers may use all the others.
+    // The load is one thread on one processor; the servers may use the rest.
     let processors = Processors::look(|all| all - 1);
     let models: Vec<_> = subjects.iter().map(Subject::model).collect();
     let names = models.iter().map(|model| model.name.clone()).collect();
@@ -130,7 +129,7 @@ impl Files {
         })
     }
 
-    /// Writes each of them, whatever becomes of the others.
+    /// Writes each file, whether or not the rest could be written.
     fn fill(self, record: &Record) -> [Result<(), CliError>; 3] {
         let fill = |file: Option<OutputFile>, text: &dyn Fn() -> String| {
             let Some(mut file) = file else {
@@ -214,7 +213,7 @@ fn machine(host: &Host) -> Machine {
     }
 }
 
-/// What is to be known of the course, in sentences.
+/// What is to be known of how the comparison was made, in sentences.
 fn notes(
     subjects: &[Subject],
     course: &Course,
@@ -244,7 +243,7 @@ fn notes(
         .any(|one| matches!(one, Subject::Running(_)))
     {
         notes.push(
-            "of a server that somebody else has started, neither processor nor memory is known, and it kept its memory \
+            "of a server that ran already, neither processor nor memory is known, and it kept its memory \
              and its place from round to round"
                 .to_owned(),
         );

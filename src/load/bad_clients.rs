@@ -1,11 +1,10 @@
-//! Bad company: clients beside the load that no server likes, and every server meets.
+//! Badly behaved clients beside the load, of the four kinds that servers meet.
 //!
-//! They send and end as badly behaved clients do, so that one sees what the good ones feel of it. What may live in this
-//! file: how each kind behaves, and when it comes again. What may not: the load itself; nothing that they send is among
-//! its requests, and nothing of theirs is among its latencies.
+//! They show what well-behaved connections feel of them. Nothing that they send is counted among the requests, and
+//! nothing of theirs among the latencies.
 //!
-//! All of them are looked after in the tick, and each acts at a moment of its own: a thousand that acted at once would
-//! hold up the good ones here, in the generator, and be taken for a fault of the server.
+//! All of them are driven by the tick, each at a moment of its own: a thousand that acted at the same time would
+//! delay the load here, in the generator, and the delay would be taken for the server's.
 
 use super::in_flight::WorkerContext;
 use super::metrics::Fault;
@@ -16,37 +15,38 @@ use crate::reactor::{Interest, Key};
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
 
-/// How often a dribbler sends its byte, and how long any of them stays away after it has been cut off.
-const DRIBBLE: u64 = Duration::from_secs(1).as_nanos() as u64;
+/// Nanoseconds between two bytes of a slowloris client, and before any client reconnects after the server has closed
+/// it.
+const BYTE_INTERVAL: u64 = Duration::from_secs(1).as_nanos() as u64;
 
-/// How many there are of each kind.
+/// Number of badly behaved clients of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BadClients {
     /// Send without end and never read.
-    pub slow_readers: usize,
-    /// Connect, send a request, and reset at once; and again, up to fifty times a second each.
-    pub resetters: usize,
-    /// Send a byte a second and never end, as slowloris does; what comes back they read.
-    pub dribblers: usize,
-    /// Connect, send a request, say FIN, and read to the end; and again, up to fifty times a second each.
-    pub half_closers: usize,
+    pub slow_reader: usize,
+    /// Connect, send a request, and reset at once; repeated up to fifty times a second each.
+    pub reset: usize,
+    /// Send a byte a second and never end; they read what comes back.
+    pub slowloris: usize,
+    /// Connect, send a request, send FIN, and read to the end; repeated up to fifty times a second each.
+    pub half_close: usize,
 }
 
-/// What one of them does.
+/// The kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Behavior {
     SlowReader,
-    Resetter,
-    Dribbler,
-    HalfCloser,
+    Reset,
+    Slowloris,
+    HalfClose,
 }
 
-/// One of them, whether it is connected or not.
+/// One client, whether it is connected or not.
 #[derive(Debug)]
 pub(super) struct BadClient {
-    habit: Behavior,
+    behavior: Behavior,
     key: Option<Key>,
-    /// When it acts next: comes again, sends its byte, or gives its echo up.
+    /// When it acts next: reconnects, sends its byte, or gives its echo up.
     due: u64,
     connected: bool,
     sent: u64,
@@ -54,53 +54,53 @@ pub(super) struct BadClient {
 }
 
 impl BadClients {
-    /// All of them.
+    /// The number of all clients.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.slow_readers + self.resetters + self.dribblers + self.half_closers
+        self.slow_reader + self.reset + self.slowloris + self.half_close
     }
 
-    /// Whether there are none.
+    /// Whether there is no client.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many there are of each kind, by name.
+    /// The number of each kind, by its name on the command line.
     #[must_use]
     pub fn counts(&self) -> [(&'static str, usize); 4] {
         [
-            ("slow_readers", self.slow_readers),
-            ("resetters", self.resetters),
-            ("dribblers", self.dribblers),
-            ("half_closers", self.half_closers),
+            ("slow-reader", self.slow_reader),
+            ("reset", self.reset),
+            ("slowloris", self.slowloris),
+            ("half-close", self.half_close),
         ]
     }
 
-    /// What each kind becomes when its number does.
+    /// Applies a function to the number of each kind.
     #[must_use]
     pub fn map(&self, mut number: impl FnMut(usize) -> usize) -> Self {
         Self {
-            slow_readers: number(self.slow_readers),
-            resetters: number(self.resetters),
-            dribblers: number(self.dribblers),
-            half_closers: number(self.half_closers),
+            slow_reader: number(self.slow_reader),
+            reset: number(self.reset),
+            slowloris: number(self.slowloris),
+            half_close: number(self.half_close),
         }
     }
 
-    /// All of them, to come one after another: fifty a second, or all within the second after `now`.
-    pub(super) fn gather(&self, now: u64) -> Vec<BadClient> {
-        let habits = [
-            (Behavior::SlowReader, self.slow_readers),
-            (Behavior::Resetter, self.resetters),
-            (Behavior::Dribbler, self.dribblers),
-            (Behavior::HalfCloser, self.half_closers),
+    /// The clients, with their first connects spread over time: fifty a second, or all within the second after `now`.
+    pub(super) fn spread_over_time(&self, now: u64) -> Vec<BadClient> {
+        let behaviors = [
+            (Behavior::SlowReader, self.slow_reader),
+            (Behavior::Reset, self.reset),
+            (Behavior::Slowloris, self.slowloris),
+            (Behavior::HalfClose, self.half_close),
         ];
-        let mut members = Vec::with_capacity(self.len());
-        for (habit, count) in habits {
-            let within = DRIBBLE.min(TICK * count as u64);
-            members.extend((0..count).map(|place| BadClient {
-                habit,
+        let mut clients = Vec::with_capacity(self.len());
+        for (behavior, count) in behaviors {
+            let within = BYTE_INTERVAL.min(TICK * count as u64);
+            clients.extend((0..count).map(|place| BadClient {
+                behavior,
                 key: None,
                 due: now + within * place as u64 / count as u64,
                 connected: false,
@@ -108,83 +108,84 @@ impl BadClients {
                 back: 0,
             }));
         }
-        members
+        clients
     }
 }
 
-/// What became of one that has done what it could.
-enum Went {
-    /// It waits for the socket, or for its time.
-    On,
-    /// It is through, as it wished.
-    Through,
-    /// The server has cut it off, or has cut its echo.
+/// How an attempt has gone on.
+enum Progress {
+    /// It waits for the socket or for its time.
+    Waiting,
+    /// It has ended as the client meant it to.
+    Done,
+    /// The server has closed it, or has cut its echo short.
     Cut,
 }
 
 impl Worker<'_> {
-    /// Those whose time has come act. To be called in the tick.
-    pub(super) fn keep_company(&mut self, now: u64) {
-        for place in 0..self.company.len() {
-            if self.company[place].due > now {
+    /// Lets the clients act whose time has come. To be called in the tick.
+    pub(super) fn drive_bad_clients(&mut self, now: u64) {
+        for place in 0..self.bad_clients.len() {
+            if self.bad_clients[place].due > now {
                 continue;
             }
-            let key = self.company[place].key;
-            let is_here = key.is_some_and(|key| self.reactor.get_mut(key).is_some());
-            match self.company[place].habit {
-                _ if !is_here => self.come(place, now),
-                Behavior::Dribbler => {
-                    self.company[place].due = now + DRIBBLE;
-                    self.dribble(place);
+            let key = self.bad_clients[place].key;
+            let is_connected = key.is_some_and(|key| self.reactor.get_mut(key).is_some());
+            match self.bad_clients[place].behavior {
+                _ if !is_connected => self.connect_bad_client(place, now),
+                Behavior::Slowloris => {
+                    self.bad_clients[place].due = now + BYTE_INTERVAL;
+                    self.send_one_byte(place);
                 }
-                // Its echo has not ended in time.
-                Behavior::HalfCloser => self.leave(place, &Went::Cut),
-                Behavior::SlowReader | Behavior::Resetter => self.company[place].due = u64::MAX,
+                // The echo has not ended in time.
+                Behavior::HalfClose => self.end_attempt(place, &Progress::Cut),
+                Behavior::SlowReader | Behavior::Reset => self.bad_clients[place].due = u64::MAX,
             }
         }
     }
 
-    /// They leave with the end of the window; what they do afterwards would show nobody anything.
-    pub(super) fn dismiss_company(&mut self) {
-        for member in self.company.drain(..) {
-            if let Some(outgoing) = member.key.and_then(|key| self.reactor.close(key)) {
+    /// Closes all clients at the end of the window: what they do afterwards is not measured.
+    pub(super) fn close_bad_clients(&mut self) {
+        for client in self.bad_clients.drain(..) {
+            if let Some(outgoing) = client.key.and_then(|key| self.reactor.close(key)) {
                 abort(&outgoing.socket);
             }
         }
     }
 
-    fn come(&mut self, place: usize, now: u64) {
+    fn connect_bad_client(&mut self, place: usize, now: u64) {
         let number = (self.plan.connections + place) as u32;
         let target = self.plan.target(number);
         let options = self.plan.options(number);
-        let member = &mut self.company[place];
-        let again = match member.habit {
-            Behavior::HalfCloser => nanoseconds(self.plan.timeout),
-            _ => DRIBBLE,
+        let client = &mut self.bad_clients[place];
+        let again = match client.behavior {
+            Behavior::HalfClose => nanoseconds(self.plan.timeout),
+            _ => BYTE_INTERVAL,
         };
-        (member.due, member.connected) = (now + again, false);
-        (member.sent, member.back) = (0, 0);
+        (client.due, client.connected) = (now + again, false);
+        (client.sent, client.back) = (0, 0);
         let state = Client::Bad(place as u32);
         let registered = ClientSocket::connect(target, &options)
-            // The first event, as soon as it is writable, sets it going.
+            // The first event, when the socket is writable, starts the client.
             .and_then(|socket| {
                 let outgoing = ClientSource {
                     socket,
                     state,
-                    trigger: Trigger::Edge, // most of them do not look after what they are told of
+                    trigger: Trigger::Edge, // most of them do not read what they are told of
                 };
                 self.register(outgoing, Interest::Write)
             });
         match registered {
-            Ok(key) => self.company[place].key = Some(key),
-            // A Unix server whose queue is full.
+            Ok(key) => self.bad_clients[place].key = Some(key),
+            // The accept queue of a Unix listener is full.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => self.is_missing(place, error),
+            Err(error) => self.connect_failed(place, error),
         }
     }
 
-    /// It could not come. Only this is a fault: a server may be rude to the rude, but it has to be there.
-    fn is_missing(&mut self, place: usize, error: io::Error) {
+    /// Notes that a client could not connect. Only that is a fault: a server may close such a client, but it has to
+    /// accept it.
+    fn connect_failed(&mut self, place: usize, error: io::Error) {
         let target = self.plan.target((self.plan.connections + place) as u32);
         let faults = &mut self.context.faults;
         faults.note(&Fault::from(error), || {
@@ -192,186 +193,201 @@ impl Worker<'_> {
         });
     }
 
-    /// The socket of one of them has something.
+    /// Handles the readiness of a client's socket.
     pub(super) fn on_bad_ready(&mut self, key: Key, place: u32) {
         let place = place as usize;
-        let known = self.company.get(place).is_some_and(|m| m.key == Some(key));
+        let known = self
+            .bad_clients
+            .get(place)
+            .is_some_and(|m| m.key == Some(key));
         if !known {
             return drop(self.reactor.close(key));
         }
-        if !self.company[place].connected {
+        if !self.bad_clients[place].connected {
             let target = self.plan.target((self.plan.connections + place) as u32);
             let confirmed = self
                 .reactor
                 .get_mut(key)
                 .map(|out| out.socket.confirm(target));
             if let Some(Err(error)) = confirmed {
-                self.is_missing(place, error);
-                self.company[place].due = self.context.now + DRIBBLE;
-                return self.forget(place);
+                self.connect_failed(place, error);
+                self.bad_clients[place].due = self.context.now + BYTE_INTERVAL;
+                return self.close_bad_client(place);
             }
-            self.company[place].connected = true;
+            self.bad_clients[place].connected = true;
         }
-        match self.company[place].habit {
+        match self.bad_clients[place].behavior {
             Behavior::SlowReader => self.on_slow_reader(place),
-            Behavior::Resetter => self.on_resetter(place),
-            Behavior::Dribbler => self.on_dribbler(place),
-            Behavior::HalfCloser => self.on_half_closer(place),
+            Behavior::Reset => self.on_reset(place),
+            Behavior::Slowloris => self.on_slowloris(place),
+            Behavior::HalfClose => self.on_half_close(place),
         }
     }
 
-    /// It writes for as long as the server takes it.
+    /// Writes until the socket would block.
     fn on_slow_reader(&mut self, place: usize) {
-        let went = self.with(place, |stream, _, context| {
+        let progress = self.with_stream(place, |stream, _, context| {
             let bytes = context.pattern.slice(0, 0, READ_BUFFER_BYTES / 2);
             loop {
                 match stream.write(bytes) {
                     Ok(_) => {}
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Went::On,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        return Progress::Waiting;
+                    }
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(_) => return Went::Cut,
+                    Err(_) => return Progress::Cut,
                 }
             }
         });
-        if let Went::Cut = went {
+        if let Progress::Cut = progress {
             self.context.counters.slow_cut += 1;
-            self.forget(place);
-            // It has shown what becomes of it, and does not come again.
-            self.company[place].due = u64::MAX;
+            self.close_bad_client(place);
+            // The server has closed it; it does not reconnect.
+            self.bad_clients[place].due = u64::MAX;
         }
     }
 
-    fn on_resetter(&mut self, place: usize) {
-        let went = self.with(place, |stream, _, context| {
+    fn on_reset(&mut self, place: usize) {
+        let progress = self.with_stream(place, |stream, _, context| {
             let _ = stream.write(context.pattern.slice(
                 0,
                 0,
                 context.size.min(READ_BUFFER_BYTES / 2),
             ));
             stream.reset_on_close();
-            Went::Through
+            Progress::Done
         });
-        self.leave(place, &went);
+        self.end_attempt(place, &progress);
     }
 
-    /// What comes back it reads, without a look: its bytes are too few to tell anything.
-    fn on_dribbler(&mut self, place: usize) {
-        if self.company[place].sent == 0 {
-            self.dribble(place);
-            if let Some(key) = self.company.get(place).and_then(|member| member.key) {
+    /// Reads what comes back without verifying it: it is a byte a second.
+    fn on_slowloris(&mut self, place: usize) {
+        if self.bad_clients[place].sent == 0 {
+            self.send_one_byte(place);
+            if let Some(key) = self.bad_clients.get(place).and_then(|client| client.key) {
                 self.want(key, false);
             }
         }
-        let went = self.with(place, |stream, _, context| {
+        let progress = self.with_stream(place, |stream, _, context| {
             loop {
                 match stream.read(&mut context.read_buffer) {
-                    Ok(0) => return Went::Cut,
+                    Ok(0) => return Progress::Cut,
                     Ok(_) => {}
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Went::On,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        return Progress::Waiting;
+                    }
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(_) => return Went::Cut,
+                    Err(_) => return Progress::Cut,
                 }
             }
         });
-        self.leave(place, &went);
+        self.end_attempt(place, &progress);
     }
 
-    fn dribble(&mut self, place: usize) {
-        let went = self.with(place, |stream, member, context| {
-            match stream.write(context.pattern.slice(0, member.sent, 1)) {
+    fn send_one_byte(&mut self, place: usize) {
+        let progress = self.with_stream(place, |stream, client, context| {
+            match stream.write(context.pattern.slice(0, client.sent, 1)) {
                 Ok(count) => {
-                    member.sent += count as u64;
+                    client.sent += count as u64;
                     context.counters.bad_bytes += count as u64;
                 }
-                // A server that takes nothing more has heard enough of it.
+                // The server reads no more; the client keeps the connection.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Went::Cut,
+                Err(_) => return Progress::Cut,
             }
-            Went::On
+            Progress::Waiting
         });
-        self.leave(place, &went);
+        self.end_attempt(place, &progress);
     }
 
-    /// It sends once, as much as the kernel takes at once, and says FIN; all of that has to come back before the end.
-    fn on_half_closer(&mut self, place: usize) {
-        if self.company[place].sent == 0 {
-            let went = self.with(place, |stream, member, context| {
+    /// Sends once, as much as the kernel takes at once, and FIN; all of it has to come back before the server's FIN.
+    fn on_half_close(&mut self, place: usize) {
+        if self.bad_clients[place].sent == 0 {
+            let progress = self.with_stream(place, |stream, client, context| {
                 let bytes = context
                     .pattern
                     .slice(0, 0, context.size.min(READ_BUFFER_BYTES / 2));
                 match stream.write(bytes) {
-                    Ok(count) => member.sent = count as u64,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Went::On,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => return Went::On,
-                    Err(_) => return Went::Cut,
+                    Ok(count) => client.sent = count as u64,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        return Progress::Waiting;
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {
+                        return Progress::Waiting;
+                    }
+                    Err(_) => return Progress::Cut,
                 }
-                stream.shutdown_write().map_or(Went::Cut, |()| Went::On)
+                stream
+                    .shutdown_write()
+                    .map_or(Progress::Cut, |()| Progress::Waiting)
             });
-            self.leave(place, &went);
-            match self.company[place].key {
-                Some(key) if self.company[place].sent > 0 => self.want(key, false),
+            self.end_attempt(place, &progress);
+            match self.bad_clients[place].key {
+                Some(key) if self.bad_clients[place].sent > 0 => self.want(key, false),
                 _ => return,
             }
         }
-        let went = self.with(place, |stream, member, context| {
+        let progress = self.with_stream(place, |stream, client, context| {
             loop {
                 match stream.read(&mut context.read_buffer) {
-                    Ok(0) if member.back == member.sent => return Went::Through,
+                    Ok(0) if client.back == client.sent => return Progress::Done,
                     Ok(count) if count > 0 => {
-                        let expected = context.pattern.slice(0, member.back, count);
-                        member.back += count as u64;
-                        if member.back > member.sent || context.read_buffer[..count] != *expected {
-                            return Went::Cut;
+                        let expected = context.pattern.slice(0, client.back, count);
+                        client.back += count as u64;
+                        if client.back > client.sent || context.read_buffer[..count] != *expected {
+                            return Progress::Cut;
                         }
                     }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Went::On,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        return Progress::Waiting;
+                    }
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    _ => return Went::Cut,
+                    _ => return Progress::Cut,
                 }
             }
         });
-        self.leave(place, &went);
+        self.end_attempt(place, &progress);
     }
 
-    /// Does something with a member's stream. One whose server has no streams never gets here: see `fit`.
-    fn with(
+    /// Calls a function with the stream of a client. Targets without streams were refused in `preflight`.
+    fn with_stream(
         &mut self,
         place: usize,
-        act: impl FnOnce(&mut StreamSocket, &mut BadClient, &mut WorkerContext) -> Went,
-    ) -> Went {
-        let member = &mut self.company[place];
-        let outgoing = member.key.and_then(|key| self.reactor.get_mut(key));
+        act: impl FnOnce(&mut StreamSocket, &mut BadClient, &mut WorkerContext) -> Progress,
+    ) -> Progress {
+        let client = &mut self.bad_clients[place];
+        let outgoing = client.key.and_then(|key| self.reactor.get_mut(key));
         match outgoing.map(|outgoing| &mut outgoing.socket) {
-            Some(ClientSocket::Stream(stream)) => act(stream, member, &mut self.context),
-            _ => Went::On,
+            Some(ClientSocket::Stream(stream)) => act(stream, client, &mut self.context),
+            _ => Progress::Waiting,
         }
     }
 
-    /// Counts what became of a member that has left or was cut off, and lets it come again.
-    fn leave(&mut self, place: usize, went: &Went) {
+    /// Counts how an attempt has ended, and sets the time of the next one.
+    fn end_attempt(&mut self, place: usize, progress: &Progress) {
         let counters = &mut self.context.counters;
-        let pause = match (went, self.company[place].habit) {
-            (Went::On, _) => return,
-            (Went::Through, Behavior::HalfCloser) => {
+        let pause = match (progress, self.bad_clients[place].behavior) {
+            (Progress::Waiting, _) => return,
+            (Progress::Done, Behavior::HalfClose) => {
                 counters.bad_half_closed += 1;
                 TICK
             }
-            (Went::Through, _) => {
+            (Progress::Done, _) => {
                 counters.bad_resets += 1;
                 TICK
             }
-            (Went::Cut, _) => {
+            (Progress::Cut, _) => {
                 counters.bad_cut += 1;
-                DRIBBLE
+                BYTE_INTERVAL
             }
         };
-        self.forget(place);
-        self.company[place].due = self.context.now + pause;
+        self.close_bad_client(place);
+        self.bad_clients[place].due = self.context.now + pause;
     }
 
-    fn forget(&mut self, place: usize) {
-        if let Some(key) = self.company[place].key.take() {
+    fn close_bad_client(&mut self, place: usize) {
+        if let Some(key) = self.bad_clients[place].key.take() {
             drop(self.reactor.close(key));
         }
     }
@@ -389,15 +405,15 @@ mod tests {
 
     #[test]
     fn they_come_one_after_another() {
-        let company = BadClients {
-            dribblers: 4,
-            resetters: 1,
+        let bad = BadClients {
+            slowloris: 4,
+            reset: 1,
             ..BadClients::default()
         };
-        let members = company.gather(7);
-        let due: Vec<u64> = members.iter().map(|member| member.due - 7).collect();
+        let clients = bad.spread_over_time(7);
+        let due: Vec<u64> = clients.iter().map(|client| client.due - 7).collect();
         assert_eq!(due, [0, 0, TICK, 2 * TICK, 3 * TICK]);
-        assert_eq!((company.len(), company.is_empty()), (5, false));
-        assert_eq!(company.map(|count| count / 2).dribblers, 2);
+        assert_eq!((bad.len(), bad.is_empty()), (5, false));
+        assert_eq!(bad.map(|count| count / 2).slowloris, 2);
     }
 }

@@ -1,8 +1,8 @@
-//! How connections come about, and what becomes of their places when they end.
+//! Opening connections, and reopening them after they have ended.
 //!
-//! A connection is open once an echo has come back over it. So many at most are on their way there at once: a handshake
-//! alone is answered by the kernel, and whoever opens ten thousand without waiting for the server to accept them
-//! measures the length of its queue. What may live in this file: places, and who fills them.
+//! A connection is open once an echo has come back over it: a handshake alone is answered by the kernel. The number
+//! of connections that are being opened has a bound; ten thousand connects at once would measure the length of the
+//! server's accept queue.
 
 use super::datagram::DatagramClient;
 use super::finish::resent;
@@ -18,46 +18,46 @@ use crate::reactor::{Interest, Key, Registration, TimeoutClass};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 
-/// A connection of a churn that takes longer is asked for what TCP has sent again on it.
+/// Nanoseconds after which a connection of a churn is asked for the segments that TCP has sent again on it.
 const SLOW_CYCLE: u64 = 100_000_000;
 
-/// The places of the connections, by number.
+/// The connections by number, and which of them are to be opened next.
 #[derive(Debug)]
-pub(super) struct Opening {
+pub(super) struct Connector {
     places: Vec<Option<Key>>,
     active: usize,
-    /// The next place that nobody has had yet, and those to be filled again: at once, and after a pause.
+    /// The next number that was not used yet, and numbers to be reopened: at once, and at the next tick.
     next: usize,
     again: Vec<u32>,
     later: Vec<u32>,
-    /// Connections on their way to being proved.
+    /// Connections that are being opened, and are not proved yet.
     pending: usize,
     pending_max: usize,
     /// Connections that are proved.
     pub(super) open: usize,
-    /// The next power of ten of them, and how many were told of last.
+    /// The next power of ten of them that is reported, and the number in the last report.
     tell_at: usize,
     told: usize,
-    /// Nanoseconds between one connection's beginning and the next.
+    /// Nanoseconds between two connects.
     spacing: u64,
     churn: bool,
     stopped: bool,
-    /// What was done at each place, where connections come and go.
+    /// What each connection of a churn has done.
     tallies: Vec<Tally>,
-    /// What connections have done that are no more, where they do not come again.
+    /// What closed connections have done, where they are not reopened.
     ended: BTreeMap<u32, Tally>,
     /// Proved connections among those that send requests.
     open_active: usize,
-    /// Connections that had no answer to their first request in time; in a churn, of those since the last answer.
+    /// Connections without an answer to their first request within the timeout; in a churn, since the last answer.
     timeouts: usize,
-    /// Whether a churn of so many requests is given up, which nothing else would end.
+    /// Whether a churn that ends by its number of requests is given up, since nothing answers.
     given_up: bool,
 }
 
-impl Opening {
+impl Connector {
     pub(super) fn new(plan: &Plan) -> Self {
         let churn = matches!(plan.mode, Mode::Churn { .. });
-        let spacing = plan.ramp.as_nanos() as u64 / plan.connections.max(1) as u64;
+        let spacing = plan.ramp_up.as_nanos() as u64 / plan.connections.max(1) as u64;
         Self {
             places: vec![None; plan.connections],
             active: plan.active,
@@ -65,7 +65,7 @@ impl Opening {
             again: Vec::new(),
             later: Vec::new(),
             pending: 0,
-            pending_max: plan.opening.max(1),
+            pending_max: plan.connect_concurrency.max(1),
             open: 0,
             tell_at: 10,
             told: 0,
@@ -86,18 +86,18 @@ impl Opening {
         }
     }
 
-    /// From now on every place is filled again as soon as it is empty.
+    /// From now on every connection is reopened as soon as it has ended.
     pub(super) fn churn(&mut self) {
         (self.churn, self.stopped) = (true, false);
         self.pending_max = self.places.len();
     }
 
-    /// Nobody is let in any more.
+    /// Opens no more connections.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
     }
 
-    /// Whether every place has been filled, or found impossible to fill.
+    /// Whether every connection was opened, or has failed to.
     pub(super) fn is_over(&self) -> bool {
         self.next == self.places.len()
             && self.pending == 0
@@ -105,7 +105,8 @@ impl Opening {
             && self.later.is_empty()
     }
 
-    /// Whether no connection is left that could send, and none will come. Where none was to send, that says nothing.
+    /// Whether no connection is left that could send, and none will be opened. Without sending connections that means
+    /// nothing.
     pub(super) fn is_hopeless(&self) -> bool {
         self.given_up || !self.churn && self.active > 0 && self.open_active == 0
     }
@@ -114,20 +115,20 @@ impl Opening {
         self.churn
     }
 
-    /// Connections on their way to being proved.
+    /// Connections that are being opened, and are not proved yet.
     pub(super) fn pending(&self) -> usize {
         self.pending
     }
 
-    /// Whether it makes no sense to go on: nothing has answered at all, or as many connections had no answer as may be on
-    /// their way at once. Then the next ones would take a timeout more, and the next again.
+    /// Whether opening is to stop: nothing has answered at all, or as many connections had no answer as may be opened
+    /// at the same time. Each further attempt would take another timeout.
     fn must_give_up(&self) -> bool {
         let all = self.pending_max.min(self.places.len());
         let nothing_answers = self.timeouts > 0 && self.open == 0 && !self.churn;
         nothing_answers || self.timeouts >= all
     }
 
-    /// Tries no more connections. How many of them were never tried.
+    /// Tries no more connections. Returns how many were never tried.
     fn give_up(&mut self) -> u64 {
         let untried = self.places.len() - self.next + self.again.len() + self.later.len();
         self.next = self.places.len();
@@ -136,7 +137,7 @@ impl Opening {
         untried as u64
     }
 
-    /// What a connection has done that is no more.
+    /// What a closed connection has done.
     pub(super) fn ended(&self, place: usize) -> Option<Tally> {
         self.ended.get(&(place as u32)).copied()
     }
@@ -155,19 +156,19 @@ impl Opening {
         self.places.len()
     }
 
-    pub(super) fn member(&self, place: usize) -> Option<Key> {
+    pub(super) fn key(&self, place: usize) -> Option<Key> {
         self.places[place]
     }
 
-    /// Whoever has a place.
-    pub(super) fn members(&self) -> Vec<(usize, Key)> {
+    /// The open connections, with their numbers.
+    pub(super) fn keys(&self) -> Vec<(usize, Key)> {
         let places = self.places.iter().enumerate();
         places
             .filter_map(|(place, key)| Some((place, (*key)?)))
             .collect()
     }
 
-    /// Those that send requests.
+    /// The connections that send requests.
     pub(super) fn active(&self) -> Vec<Key> {
         self.places[..self.active]
             .iter()
@@ -176,22 +177,22 @@ impl Opening {
             .collect()
     }
 
-    /// The shares of places whose connections come and go.
-    pub(super) fn take_shares(&mut self, now: u64) -> Fairness {
-        let mut shares = Fairness::default();
+    /// How evenly the connections of a churn were served.
+    pub(super) fn take_fairness(&mut self, now: u64) -> Fairness {
+        let mut fairness = Fairness::default();
         for tally in self.tallies.drain(..) {
-            shares.note(tally.echoes, tally.longest_gap(now));
+            fairness.note(tally.echoes, tally.longest_gap(now));
         }
-        shares
+        fairness
     }
 
-    /// What was done so far does not count.
-    pub(super) fn forget_shares(&mut self, now: u64) {
+    /// Forgets what was done so far.
+    pub(super) fn reset_tallies(&mut self, now: u64) {
         let all = self.tallies.iter_mut().chain(self.ended.values_mut());
         all.for_each(|tally| tally.reset(now));
     }
 
-    /// The place to fill next, if it is time.
+    /// The number of the next connection to open, if it is due.
     fn next_place(&mut self, now: u64) -> Option<u32> {
         if self.stopped || self.pending >= self.pending_max {
             return None;
@@ -213,7 +214,7 @@ impl Plan {
         &self.targets[number as usize % self.targets.len()]
     }
 
-    /// Where a connection comes from. Targets change faster than sources: every pair comes up.
+    /// The local address of a connection. Targets change faster than sources, so that every pair comes up.
     pub(super) fn options(&self, number: u32) -> ConnectOptions {
         let turn = u64::from(number) / self.targets.len() as u64;
         ConnectOptions {
@@ -224,22 +225,22 @@ impl Plan {
 }
 
 impl Worker<'_> {
-    /// Opens as many connections as may be on their way at once.
+    /// Opens as many connections as may be opened at the same time.
     pub(super) fn open_some(&mut self) {
-        while let Some(place) = self.opening.next_place(self.context.now) {
-            if self.opening.churn && !self.context.may_plan() {
+        while let Some(place) = self.connector.next_place(self.context.now) {
+            if self.connector.churn && !self.context.may_plan() {
                 return;
             }
             let number = self.plan.first_number + place;
             match self.open_one(number) {
                 Ok(key) => {
-                    self.opening.places[place as usize] = Some(key);
-                    self.opening.pending += 1;
+                    self.connector.places[place as usize] = Some(key);
+                    self.connector.pending += 1;
                     self.begin(key);
                 }
-                // A Unix server whose queue is full.
+                // The accept queue of a Unix listener is full.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.opening.later.push(place);
+                    self.connector.later.push(place);
                 }
                 Err(error) => self.not_opened(place, &error.into()),
             }
@@ -288,7 +289,7 @@ impl Worker<'_> {
         self.reactor.add(outgoing, want).map_err(|(_, error)| error)
     }
 
-    /// What is connected at once is proved at once.
+    /// Sends the first request on a socket that needs no handshake.
     fn begin(&mut self, key: Key) {
         let Some(ClientSource { socket, state, .. }) = self.reactor.get_mut(key) else {
             return;
@@ -310,7 +311,7 @@ impl Worker<'_> {
         }
     }
 
-    /// A socket that was connecting has become writable: it is connected, or it is clear why not.
+    /// A connecting socket has become writable: it is connected, or its error is known.
     pub(super) fn on_connected(&mut self, key: Key) {
         let Some(ClientSource { socket, state, .. }) = self.reactor.get_mut(key) else {
             return;
@@ -337,7 +338,7 @@ impl Worker<'_> {
         outgoing.is_some_and(|outgoing| outgoing.state.is_ready())
     }
 
-    /// The datagram that was to prove that a server is there has not come back.
+    /// The datagram that was to prove the server has had no answer.
     pub(super) fn prove_again(&mut self, key: Key) {
         match self.reactor.get_mut(key) {
             Some(ClientSource {
@@ -354,15 +355,15 @@ impl Worker<'_> {
         }
     }
 
-    /// The first echo has come.
+    /// The first echo of a connection has come.
     pub(super) fn on_proved(&mut self, key: Key) {
-        self.opening.pending -= 1;
+        self.connector.pending -= 1;
         self.context.counters.opened += 1;
         let Mode::Churn { reset } = self.plan.mode else {
-            self.opening.open += 1;
-            self.opening.open_active += usize::from(self.is_active(key));
-            if self.opening.open >= self.opening.tell_at {
-                self.opening.tell_at *= 10;
+            self.connector.open += 1;
+            self.connector.open_active += usize::from(self.is_active(key));
+            if self.connector.open >= self.connector.tell_at {
+                self.connector.tell_at *= 10;
                 self.tell_opening();
             }
             return;
@@ -374,8 +375,8 @@ impl Worker<'_> {
             return;
         };
         self.context.counters.cycles += 1;
-        self.opening.timeouts = 0;
-        // A segment that is sent again takes a fifth of a second at least (RFC 6298, with Linux' shortest timeout).
+        self.connector.timeouts = 0;
+        // TCP sends a segment again after a fifth of a second at least (RFC 6298, with Linux' shortest timeout).
         let slow = |tally: &mut Tally| tally.longest_gap(self.context.now) > SLOW_CYCLE;
         if state.tally().is_some_and(slow) {
             self.context.resent.note(resent(&socket));
@@ -385,9 +386,9 @@ impl Worker<'_> {
         }
         if let Some(tally) = state.tally() {
             let place = tally.number - self.plan.first_number;
-            self.opening.places[place as usize] = None;
-            self.opening.tallies[place as usize].count(self.context.now);
-            self.opening.again.push(place);
+            self.connector.places[place as usize] = None;
+            self.connector.tallies[place as usize].count(self.context.now);
+            self.connector.again.push(place);
         }
     }
 
@@ -404,37 +405,37 @@ impl Worker<'_> {
         ((number - self.plan.first_number) as usize) < self.plan.active
     }
 
-    /// Tells how many are open while that grows, unless that is known already.
+    /// Reports how many connections are open, if the number has grown.
     pub(super) fn tell_opening(&mut self) {
-        if self.opening.open > self.opening.told && !self.opening.is_over() {
-            self.opening.told = self.opening.open;
-            let message = Message::Opening(self.opening.open as u64);
-            self.line.tell(&message);
+        if self.connector.open > self.connector.told && !self.connector.is_over() {
+            self.connector.told = self.connector.open;
+            let message = Message::Opening(self.connector.open as u64);
+            self.channel.tell(&message);
         }
     }
 
-    /// A connection has ended for a fault.
-    pub(super) fn lost_member(&mut self, mut state: Client, fault: &Fault) {
+    /// Forgets a connection that a fault has closed.
+    pub(super) fn connection_failed(&mut self, mut state: Client, fault: &Fault) {
         let ready = state.is_ready();
         let Some(tally) = state.tally() else {
             return;
         };
         let (number, tally) = (tally.number, *tally);
         let place = number - self.plan.first_number;
-        self.opening.places[place as usize] = None;
+        self.connector.places[place as usize] = None;
         if ready {
-            self.opening.open -= 1;
-            self.opening.open_active -= usize::from(self.is_active_number(number));
-            self.opening.ended.insert(place, tally);
+            self.connector.open -= 1;
+            self.connector.open_active -= usize::from(self.is_active_number(number));
+            self.connector.ended.insert(place, tally);
         } else {
-            self.opening.pending -= 1;
-            self.opening.timeouts += usize::from(fault.kind == FaultKind::Timeout);
+            self.connector.pending -= 1;
+            self.connector.timeouts += usize::from(fault.kind == FaultKind::Timeout);
         }
         self.not_opened(place, fault);
         let by_count = self.plan.requests.is_some();
-        match self.opening.must_give_up() {
-            true if self.opening.churn => self.opening.given_up = by_count,
-            true if !ready => self.context.counters.untried += self.opening.give_up(),
+        match self.connector.must_give_up() {
+            true if self.connector.churn => self.connector.given_up = by_count,
+            true if !ready => self.context.counters.untried += self.connector.give_up(),
             _ => {}
         }
     }
@@ -446,8 +447,8 @@ impl Worker<'_> {
             .faults
             .note(fault, || format!("connection {number} to {target}"));
         self.context.counters.failed += 1;
-        if self.opening.churn {
-            self.opening.later.push(place);
+        if self.connector.churn {
+            self.connector.later.push(place);
         }
     }
 }

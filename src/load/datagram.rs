@@ -37,7 +37,7 @@ enum Fate {
     Lost,
 }
 
-/// See the page above.
+/// One datagram socket of the load.
 #[derive(Debug)]
 pub(super) struct DatagramClient {
     origin: u64,
@@ -123,7 +123,7 @@ impl DatagramClient {
         self.flush(socket, context)
     }
 
-    /// Sends what was issued and is not sent yet.
+    /// Sends issued datagrams until the socket would block.
     pub(super) fn flush(
         &mut self,
         socket: &Connected,
@@ -157,7 +157,7 @@ impl DatagramClient {
         self.unsent.wrapping_mul(size as u64) % (1 << 40)
     }
 
-    /// Does what can be done at once: takes and verifies what has come, and sends.
+    /// Receives and verifies until the socket would block, and sends.
     pub(super) fn advance(
         &mut self,
         socket: &Connected,
@@ -169,7 +169,7 @@ impl DatagramClient {
         let before = self.tally.echoes;
         loop {
             match socket.receive(&mut context.read_buffer) {
-                // A datagram that is wrong says nothing of the next one. The one that it should have been is lost.
+                // A wrong datagram says nothing of the next one. The one in whose place it came is lost.
                 Ok(count) => {
                     if let Err(fault) = self.take(count, context) {
                         let number = self.tally.number;
@@ -178,7 +178,8 @@ impl DatagramClient {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Said of an earlier datagram, and told once. While nobody has proved to be there, it is the answer.
+                // The error belongs to an earlier datagram and is reported once. Before the first echo it means that
+                // no server listens.
                 Err(error) if is_loss(&error) && self.ready => {}
                 Err(error) => return Err(error.into()),
             }
@@ -204,8 +205,8 @@ impl DatagramClient {
         let newest = number + 1 > self.newest;
         self.newest = self.newest.max(number + 1);
         let Some(place) = number.checked_sub(self.base) else {
-            // So old that nobody knows any more whether it is a double or was given up: late, in any case. It stays
-            // counted as what it was counted.
+            // The number is so old that it was forgotten: late, whether it is a duplicate or was given up. The
+            // counters stay as they are.
             context.counters.late += 1;
             return Ok(());
         };
@@ -275,7 +276,7 @@ impl DatagramClient {
         Ok(number)
     }
 
-    /// Gives up what has been under way since before `limit`, and says how many that was.
+    /// Gives up datagrams that were sent before `limit`, and returns their number.
     pub(super) fn give_up(&mut self, limit: u64, context: &mut WorkerContext) -> usize {
         let sent = self.unsent.saturating_sub(self.base) as usize;
         let mut given_up = 0;

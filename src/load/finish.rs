@@ -1,4 +1,4 @@
-//! The end of a run: answers under way are awaited, and what never came is counted.
+//! The end of a run: answers in flight are awaited, and requests without an answer are counted.
 //!
 //! A request without an answer is worse than a slow one. It is waited for until its timeout, and then it is a fault of its
 //! connection; what is still awaited when a run is ended early is reported as such. Either way its latency is recorded as
@@ -17,24 +17,24 @@ use std::time::Duration;
 const GRACE: Duration = Duration::from_secs(1);
 
 impl Worker<'_> {
-    /// Nothing more is sent; what is under way may still come, until its timeout. `part` is what the run was in: what
-    /// comes behind a window belongs to its figures, and what comes behind a warm-up to none.
-    pub(super) fn drain(&mut self, ended_at: u64, part: Stage) -> io::Result<()> {
-        self.rotate(part, ended_at);
-        self.next_slice = u64::MAX;
+    /// Sends no more, and awaits the answers in flight until their timeout. `stage` is what the run was in: answers
+    /// after a window belong to its figures, and answers after a warm-up to none.
+    pub(super) fn drain(&mut self, ended_at: u64, stage: Stage) -> io::Result<()> {
+        self.rotate(stage, ended_at);
+        self.next_interval = u64::MAX;
         self.context.again = false;
-        self.arrive_late(ended_at);
+        self.take_arrivals_until_end(ended_at);
         self.to_start = Vec::new();
         self.context.remaining = Some(0);
-        self.opening.stop();
-        self.dismiss_company();
+        self.connector.stop();
+        self.close_bad_clients();
         // Those that were planned and never sent have waited for at least so long. Leaving them out would say that the
         // server was quick because it could not be asked.
         self.context.counters.unsent = self.backlog.len() as u64;
         for planned in std::mem::take(&mut self.backlog) {
             if planned >= self.context.window.0 {
                 note(
-                    &mut self.context.slice.planned,
+                    &mut self.context.interval.response_time,
                     ended_at.saturating_sub(planned),
                 );
             }
@@ -47,55 +47,55 @@ impl Worker<'_> {
             }
             self.turn(until)?;
         }
-        self.give_up_the_late();
+        self.check_all_timeouts();
         // A double of the last answer is right behind it, if there is one.
         let until = self.context.read_clock() + 2_000_000;
         while self.context.now < until {
             self.turn(until)?;
         }
-        self.listen_once();
-        self.rotate(part, self.context.now);
+        self.check_for_extra_bytes();
+        self.rotate(stage, self.context.now);
         Ok(())
     }
 
     /// Whether nothing is under way any more. A connection of a churn that is not open yet is under way, too.
     fn is_quiet(&self) -> bool {
         let counters = &self.context.counters;
-        counters.sent == counters.echoed + counters.lost && self.opening.pending() == 0
+        counters.sent == counters.echoed + counters.lost && self.connector.pending() == 0
     }
 
     /// Counts what is still under way, and how evenly the connections fared: those that broke, or never came about, have
     /// had a share, too.
-    pub(super) fn settle(&mut self, ended_at: u64, part: Stage) -> Fairness {
+    pub(super) fn account_connections(&mut self, ended_at: u64, stage: Stage) -> Fairness {
         let now = self.context.now;
-        let churn = self.opening.is_churn();
-        let mut shares = self.opening.take_shares(ended_at);
-        for place in 0..self.opening.len() {
-            let key = self.opening.member(place);
+        let churn = self.connector.is_churn();
+        let mut fairness = self.connector.take_fairness(ended_at);
+        for place in 0..self.connector.len() {
+            let key = self.connector.key(place);
             let outgoing = key.and_then(|key| self.reactor.get_mut(key));
             let tally = match outgoing {
                 Some(ClientSource { socket, state, .. }) => {
                     self.context.resent.note(resent(socket));
-                    self.context.still_awaited(state, churn, now);
+                    self.context.count_awaited(state, churn, now);
                     state.tally().copied()
                 }
-                None => self.opening.ended(place),
+                None => self.connector.ended(place),
             };
             if !churn && place < self.plan.active {
                 match tally {
-                    Some(tally) => shares.note(tally.echoes, tally.longest_gap(ended_at)),
-                    None => shares.note(0, ended_at.saturating_sub(self.context.window.0)),
+                    Some(tally) => fairness.note(tally.echoes, tally.longest_gap(ended_at)),
+                    None => fairness.note(0, ended_at.saturating_sub(self.context.window.0)),
                 }
             }
         }
-        self.rotate(part, now);
-        shares
+        self.rotate(stage, now);
+        fairness
     }
 }
 
 impl WorkerContext {
-    /// Counts what a connection waits for when the run has ended.
-    fn still_awaited(&mut self, state: &Client, churn: bool, now: u64) {
+    /// Counts what a connection still waits for at the end of the run.
+    fn count_awaited(&mut self, state: &Client, churn: bool, now: u64) {
         let in_flight = state.in_flight() as u64;
         self.counters.in_flight += in_flight;
         match state {
@@ -103,7 +103,7 @@ impl WorkerContext {
                 self.unanswered.awaited += in_flight;
                 self.no_answer(state, now);
             }
-            // In a churn connecting is a part of what is measured.
+            // In a churn the connect is measured, too.
             Client::Stream(client) if churn && client.is_connecting() => {
                 let waited = now.saturating_sub(client.waiting_since().unwrap_or(now));
                 self.unanswered.note(client.tally.number, 0, false, waited);
@@ -112,7 +112,8 @@ impl WorkerContext {
         }
     }
 
-    /// Records that the requests of a connection have had no answer. Of datagrams, which may be lost, others are counted.
+    /// Records that the requests of a connection have had no answer. Datagrams may be lost, and have counters of
+    /// their own.
     pub(super) fn no_answer(&mut self, state: &Client, now: u64) {
         match state {
             Client::Stream(client) => {

@@ -1,7 +1,7 @@
-//! What a worker does beside sending and taking: control, slices, those that wait too long, and a last look.
+//! Housekeeping of a worker: commands, intervals, timeouts, and the check for extra bytes at the end.
 //!
-//! None of it is urgent, and all of it is done in small parts: whoever looks after ten thousand connections at once
-//! holds up the next answer, and measures himself.
+//! None of it is urgent, and all of it is done in small parts: checking ten thousand connections in one
+//! pass would delay reads, and show up as latency.
 
 use super::datagram::PROOFS;
 use super::metrics::{Fault, FaultKind, Stage};
@@ -15,36 +15,36 @@ const PAUSE_MIN: u64 = 50_000_000;
 impl Worker<'_> {
     pub(super) fn tick(&mut self) {
         let now = self.context.read_clock();
-        self.look_for_a_pause(now);
+        self.detect_pause(now);
         self.next_tick = now + TICK;
-        if now >= self.next_slice {
-            self.rotate(self.context.slice.part, now);
-            self.next_slice += nanoseconds(self.plan.interval);
+        if now >= self.next_interval {
+            self.rotate(self.context.interval.stage, now);
+            self.next_interval += nanoseconds(self.plan.interval);
         }
-        self.control = self.line.control();
-        self.opening.retry();
+        self.control = self.channel.control();
+        self.connector.retry();
         self.tell_opening();
-        self.look_for_the_late(now);
-        self.keep_company(now);
+        self.check_some_timeouts(now);
+        self.drive_bad_clients(now);
     }
 
-    /// Looks through a part of the connections for those that have waited too long: all of them in a quarter of the
-    /// timeout, or a second. All at once would hold up everybody else, by a tenth of a microsecond each.
-    fn look_for_the_late(&mut self, now: u64) {
+    /// Checks a part of the connections for an expired timeout: all of them in a quarter of the
+    /// timeout, or a second. All in one pass would delay the next read by a tenth of a microsecond each.
+    fn check_some_timeouts(&mut self, now: u64) {
         let timeout = nanoseconds(self.plan.timeout);
         let round = (timeout / 4).clamp(TICK, 1_000_000_000);
-        let members = self.opening.len();
+        let members = self.connector.len();
         let share = (members as u64 * TICK).div_ceil(round) as usize;
         for _ in 0..share.min(members) {
             self.cursor = (self.cursor + 1) % members;
-            if let Some(key) = self.opening.member(self.cursor) {
-                self.give_up_if_late(key, now);
+            if let Some(key) = self.connector.key(self.cursor) {
+                self.check_timeout(key, now);
             }
         }
     }
 
     /// Ends a connection that has waited for as long as the timeout, and gives up its datagrams.
-    fn give_up_if_late(&mut self, key: Key, now: u64) {
+    fn check_timeout(&mut self, key: Key, now: u64) {
         let timeout = nanoseconds(self.plan.timeout);
         match self.reactor.get_mut(key).map(|out| &mut out.state) {
             Some(Client::Stream(client)) => {
@@ -69,26 +69,27 @@ impl Worker<'_> {
         }
     }
 
-    /// Looks through all connections at once, when no answer can be held up any more.
-    pub(super) fn give_up_the_late(&mut self) {
+    /// Checks all connections for an expired timeout, when no more answers are awaited.
+    pub(super) fn check_all_timeouts(&mut self) {
         let now = self.context.read_clock();
-        for place in 0..self.opening.len() {
-            if let Some(key) = self.opening.member(place) {
-                self.give_up_if_late(key, now);
+        for place in 0..self.connector.len() {
+            if let Some(key) = self.connector.key(place) {
+                self.check_timeout(key, now);
             }
         }
     }
 
     /// A tick that comes much later than it was to come shows that the loop itself stood still.
-    fn look_for_a_pause(&mut self, now: u64) {
+    fn detect_pause(&mut self, now: u64) {
         let late = now.saturating_sub(self.next_tick);
-        if late >= PAUSE_MIN && matches!(self.context.slice.part, Stage::Window | Stage::Drain) {
+        if late >= PAUSE_MIN && matches!(self.context.interval.stage, Stage::Window | Stage::Drain)
+        {
             let at = self.next_tick.saturating_sub(self.context.window.0);
             self.pauses.note(at, late);
         }
     }
 
-    /// Datagrams are lost; others may take their place.
+    /// Sends other datagrams in place of lost ones.
     pub(super) fn on_lost(&mut self, key: Key, given_up: usize) {
         if !self.is_proved(key) {
             return self.prove_again(key);
@@ -112,7 +113,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Whether nothing has come back over a datagram socket for several timeouts. A run of so many requests would go on for
+    /// Whether nothing has come back over a datagram socket for several timeouts. A run that ends by its number of
+    /// requests would go on for
     /// as many timeouts.
     fn is_silent(&mut self, key: Key) -> bool {
         let patience = u64::from(PROOFS) * nanoseconds(self.plan.timeout);
@@ -125,9 +127,9 @@ impl Worker<'_> {
         tally.is_some_and(|tally| tally.silence(now) >= patience)
     }
 
-    /// A last look for bytes that nobody asked for.
-    pub(super) fn listen_once(&mut self) {
-        for (_, key) in self.opening.members() {
+    /// Checks every connection for bytes that were not asked for.
+    pub(super) fn check_for_extra_bytes(&mut self) {
+        for (_, key) in self.connector.keys() {
             let Some(ClientSource { socket, state, .. }) = self.reactor.get_mut(key) else {
                 continue;
             };
@@ -135,7 +137,7 @@ impl Worker<'_> {
                 if client.in_flight() > 0 {
                     continue;
                 }
-                if let Err(fault) = client.listen_once(stream, &mut self.context) {
+                if let Err(fault) = client.check_for_extra_bytes(stream, &mut self.context) {
                     self.end(key, &fault);
                 }
             }

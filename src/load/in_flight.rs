@@ -38,6 +38,12 @@ impl Requests {
         Some(first)
     }
 
+    /// Whether no request is under way. It is one comparison, where the length is a sum.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     pub(super) fn oldest(&self) -> Option<&Request> {
         self.first.as_ref()
     }
@@ -59,7 +65,7 @@ pub(super) struct WorkerContext {
     pub(super) pattern: Pattern,
     /// The one buffer that everything is read into.
     pub(super) read_buffer: Box<[u8]>,
-    pub(super) slice: Box<Interval>,
+    pub(super) interval: Box<Interval>,
     pub(super) counters: Counters,
     pub(super) faults: Faults,
     pub(super) unanswered: Unanswered,
@@ -68,7 +74,7 @@ pub(super) struct WorkerContext {
     pub(super) size: usize,
     /// Whether an answer is the sign for the next request: a closed loop that is running.
     pub(super) again: bool,
-    /// Whether requests are planned: then those count that were planned within `window`, and no others. What was left
+    /// Whether requests are planned: then only requests count that were planned within `window`. What was left
     /// over from the warm-up is no throughput of the window.
     pub(super) planned: bool,
     pub(super) window: (u64, u64),
@@ -105,22 +111,33 @@ impl WorkerContext {
         may
     }
 
-    /// A request has come back, verified.
+    /// Records a request whose answer has come back, verified.
     #[inline]
     pub(super) fn answered(&mut self, request: Request) {
         self.counters.echoed += 1;
-        let now = self.now;
-        if !self.planned {
-            self.slice.echoes += 1;
-            note(&mut self.slice.actual, now.saturating_sub(request.sent));
-            return;
+        if self.planned {
+            return self.answered_as_planned(request);
         }
+        self.interval.echoes += 1;
+        let service_time = self.now.saturating_sub(request.sent);
+        note(&mut self.interval.service_time, service_time);
+    }
+
+    /// The same for an open loop, where only requests that were planned within the window are measured.
+    fn answered_as_planned(&mut self, request: Request) {
+        let now = self.now;
         if self.is_in_window(request.planned) {
-            self.slice.echoes += 1;
-            note(&mut self.slice.actual, now.saturating_sub(request.sent));
-            note(&mut self.slice.planned, now.saturating_sub(request.planned));
-        } else if self.slice.part == Stage::WarmUp {
-            self.slice.echoes += 1;
+            self.interval.echoes += 1;
+            note(
+                &mut self.interval.service_time,
+                now.saturating_sub(request.sent),
+            );
+            note(
+                &mut self.interval.response_time,
+                now.saturating_sub(request.planned),
+            );
+        } else if self.interval.stage == Stage::WarmUp {
+            self.interval.echoes += 1;
         }
     }
 
@@ -133,10 +150,19 @@ impl WorkerContext {
     /// make a server the quicker the more requests it leaves without an answer.
     pub(super) fn not_answered(&mut self, request: Request, now: u64) {
         if !self.planned {
-            note(&mut self.slice.actual, now.saturating_sub(request.sent));
+            note(
+                &mut self.interval.service_time,
+                now.saturating_sub(request.sent),
+            );
         } else if self.is_in_window(request.planned) {
-            note(&mut self.slice.actual, now.saturating_sub(request.sent));
-            note(&mut self.slice.planned, now.saturating_sub(request.planned));
+            note(
+                &mut self.interval.service_time,
+                now.saturating_sub(request.sent),
+            );
+            note(
+                &mut self.interval.response_time,
+                now.saturating_sub(request.planned),
+            );
         }
     }
 }

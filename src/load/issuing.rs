@@ -1,7 +1,8 @@
 //! Which connection sends the next request: the start of a closed loop, and the queue of an open one.
 //!
-//! An open loop plans its requests on a clock. A request that is due and finds no connection free waits in a queue, whose
-//! length has a bound: a rate that is beyond every server would take all memory otherwise. What is due while the queue is
+//! An open loop plans its requests on a clock. A request that is due and finds no free connection waits in a queue
+//! whose length has a bound: a rate beyond every server would take all memory otherwise. What is due while the queue
+//! is
 //! full is left out, counted, and makes the run invalid.
 
 use super::in_flight::Request;
@@ -15,8 +16,8 @@ pub const QUEUE_MAX: usize = 1 << 20;
 /// Arrivals that are taken in one go. At an absurd rate another one is always due, and the loop would never come round
 /// to answers, to the clock and to Ctrl-C.
 const ARRIVALS_BUDGET: usize = 256;
-/// Requests with which a closed loop is started in one turn. To start a million without a look at the answers would put
-/// down to the server what is the start's own time.
+/// Requests with which a closed loop is started in one turn. To start a million without reading answers in between
+/// would count the start's own time as the server's.
 const START_BUDGET: usize = 1_024;
 
 impl Worker<'_> {
@@ -94,21 +95,25 @@ impl Worker<'_> {
     }
 
     /// Takes the arrivals that are due, as many as fit into one go.
-    pub(super) fn arrive(&mut self) {
+    pub(super) fn take_arrivals(&mut self) {
         for _ in 0..ARRIVALS_BUDGET {
             let now = self.context.read_clock();
-            let Some(planned) = self.pace.as_mut().and_then(|pace| pace.take(now)) else {
+            let Some(planned) = self
+                .schedule
+                .as_mut()
+                .and_then(|schedule| schedule.take(now))
+            else {
                 return;
             };
             if planned >= self.context.window.1 || !self.context.may_plan() {
-                self.pace = None;
+                self.schedule = None;
                 return;
             }
             if planned >= self.context.window.0 {
-                note(&mut self.context.slice.lag, now - planned);
+                note(&mut self.context.interval.lag, now - planned);
             }
             if self.backlog.len() >= QUEUE_MAX {
-                return self.leave_out(now);
+                return self.skip_arrivals(now);
             }
             self.backlog.push_back(planned);
             self.serve_backlog();
@@ -117,40 +122,47 @@ impl Worker<'_> {
 
     /// Takes what was due before the end and has not been taken, since the generator stood still just then. It is as much
     /// a part of the plan as the rest.
-    pub(super) fn arrive_late(&mut self, ended_at: u64) {
+    pub(super) fn take_arrivals_until_end(&mut self, ended_at: u64) {
         let (begin, end) = self.context.window;
         let until = ended_at.min(end.saturating_sub(1));
-        while self.pace.is_some() && until >= begin {
-            let Some(planned) = self.pace.as_mut().and_then(|pace| pace.take(until)) else {
+        while self.schedule.is_some() && until >= begin {
+            let Some(planned) = self
+                .schedule
+                .as_mut()
+                .and_then(|schedule| schedule.take(until))
+            else {
                 break;
             };
             if !self.context.may_plan() {
                 break;
             }
             if self.backlog.len() >= QUEUE_MAX {
-                self.leave_out(until);
+                self.skip_arrivals(until);
             } else {
                 if planned >= begin {
-                    note(&mut self.context.slice.lag, ended_at - planned);
+                    note(&mut self.context.interval.lag, ended_at - planned);
                 }
                 self.backlog.push_back(planned);
             }
         }
-        self.pace = None;
+        self.schedule = None;
     }
 
     /// The queue is full: what is due by now, and one that was taken already, is left out.
     #[cold]
-    fn leave_out(&mut self, now: u64) {
+    fn skip_arrivals(&mut self, now: u64) {
         let end = self.context.window.1;
-        let skipped = self.pace.as_mut().map_or(0, |pace| pace.skip(now.min(end)));
+        let skipped = self
+            .schedule
+            .as_mut()
+            .map_or(0, |schedule| schedule.skip(now.min(end)));
         self.context.counters.left_out += 1 + skipped;
         if let Some(remaining) = &mut self.context.remaining {
             *remaining = remaining.saturating_sub(skipped);
         }
     }
 
-    /// Sends what is due, as far as connections are free.
+    /// Sends the requests that are due, as far as connections are free.
     pub(super) fn serve_backlog(&mut self) {
         while !self.backlog.is_empty() {
             let Some((key, number)) = self.free.pop_front() else {

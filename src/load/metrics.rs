@@ -1,25 +1,24 @@
-//! What a run writes down: histograms, the counters of requests, and the first fault of each kind.
+//! What a run records: histograms, the counters of requests, and the first fault of each kind.
 //!
-//! What may live in this file: counters and how they are added up. What may not: judging them (`verdict` does), or
-//! showing them to anybody.
+//! This file has counters and their sums. What they mean is in `validity`.
 //!
-//! The hot path records into the slice of the current second alone, and sends it away whole: whoever adds slices up,
-//! computes percentiles or draws lines does so in another process, where it delays no request.
+//! The path of an echo records into the current interval, which is sent away whole: adding up intervals, percentiles
+//! and charts are the work of another process, where it delays no request.
 
 use super::latencies::{Latencies, latencies};
 use std::fmt;
 use std::io;
 
-/// Which part of a run a slice is of.
+/// The stage of a run that an interval belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Connections are being opened.
     Opening,
-    /// The load is on, but nothing counts as yet.
+    /// The load is on, and nothing is measured yet.
     WarmUp,
-    /// What is measured.
+    /// The measured time.
     Window,
-    /// Nothing more is asked; answers that are under way are awaited.
+    /// No more requests are sent; answers in flight are awaited.
     Drain,
 }
 
@@ -35,23 +34,23 @@ impl Stage {
         }
     }
 
-    /// The part of that name.
+    /// The stage of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Opening, Self::WarmUp, Self::Window, Self::Drain]
             .into_iter()
-            .find(|part| part.name() == name)
+            .find(|stage| stage.name() == name)
     }
 }
 
-/// The record of a second or so.
+/// What was recorded in an interval, a second by default.
 #[derive(Clone, Debug)]
 pub struct Interval {
-    /// Which part of the run it is of.
-    pub part: Stage,
-    /// When it began, in nanoseconds since the run did.
+    /// The stage of the run.
+    pub stage: Stage,
+    /// Its start, in nanoseconds since the run began.
     pub start: u64,
-    /// When it ended.
+    /// Its end.
     pub end: u64,
     /// Requests answered in it, each byte of them verified.
     pub echoes: u64,
@@ -59,41 +58,41 @@ pub struct Interval {
     pub open: u64,
     /// Faults in it.
     pub faults: u64,
-    /// From the actual send to the answer.
-    pub actual: Latencies,
-    /// From the planned send to the answer. Only an open loop plans.
-    pub planned: Latencies,
-    /// From the planned send to the moment when the generator came to it: its own lateness.
+    /// Service time: from the actual send to the answer.
+    pub service_time: Latencies,
+    /// Response time: from the planned send to the answer. Only an open loop plans.
+    pub response_time: Latencies,
+    /// From the planned send to the moment when the generator took the request up: its own lateness.
     pub lag: Latencies,
-    /// From connecting to being connected.
+    /// From connect(2) to being connected.
     pub connect: Latencies,
 }
 
 impl Interval {
-    /// An empty one.
+    /// An empty interval.
     #[must_use]
-    pub fn new(part: Stage, start: u64) -> Self {
+    pub fn new(stage: Stage, start: u64) -> Self {
         Self {
-            part,
+            stage,
             start,
             end: start,
             echoes: 0,
             open: 0,
             faults: 0,
-            actual: latencies(),
-            planned: latencies(),
+            service_time: latencies(),
+            response_time: latencies(),
             lag: latencies(),
             connect: latencies(),
         }
     }
 
-    /// Empties it, for another second.
-    pub(super) fn begin(&mut self, part: Stage, start: u64) {
-        (self.part, self.start, self.end) = (part, start, start);
+    /// Empties the interval, for another one.
+    pub(super) fn begin(&mut self, stage: Stage, start: u64) {
+        (self.stage, self.start, self.end) = (stage, start, start);
         (self.echoes, self.open, self.faults) = (0, 0, 0);
         for latencies in [
-            &mut self.actual,
-            &mut self.planned,
+            &mut self.service_time,
+            &mut self.response_time,
             &mut self.lag,
             &mut self.connect,
         ] {
@@ -119,16 +118,16 @@ pub struct Counters {
     pub echoed: u64,
     /// Requests that will not come back: their datagram was too late, or their connection broke.
     pub lost: u64,
-    /// Requests that were under way when the run ended. Counted one by one, not computed from the others.
+    /// Requests that were in flight when the run ended. Counted one by one, not computed from the rest.
     pub in_flight: u64,
     /// Datagrams that came back more than once.
     pub duplicates: u64,
     /// Datagrams that came back after one that was sent later.
     pub reordered: u64,
-    /// Datagrams that came back after they had been given up; they are no longer among the lost, unless they came so
-    /// late that nobody remembered them.
+    /// Datagrams that came back after they were given up. They no longer count as lost, unless they came so late that
+    /// their number was forgotten.
     pub late: u64,
-    /// Requests of an open loop that were planned, and found no connection free until the end.
+    /// Requests of an open loop that were planned, and found no free connection until the end.
     pub unsent: u64,
     /// Requests of an open loop that still waited for a connection when the warm-up ended, and were dropped then.
     pub warm_up_dropped: u64,
@@ -144,18 +143,18 @@ pub struct Counters {
     pub cycles: u64,
     /// Slow readers that the server has cut off.
     pub slow_cut: u64,
-    /// Connections of the bad company that it has reset itself.
+    /// Connections that reset clients have reset.
     pub bad_resets: u64,
-    /// Bytes that its dribblers have sent.
+    /// Bytes that slowloris clients have sent.
     pub bad_bytes: u64,
-    /// Connections of its half-closers to which everything came back, and then the end.
+    /// Connections of half-close clients on which everything came back, and then FIN.
     pub bad_half_closed: u64,
-    /// Connections of the bad company that the server has ended before that.
+    /// Other badly behaved clients that the server has closed, or whose echo it has cut short.
     pub bad_cut: u64,
 }
 
 impl Counters {
-    /// Its counters by name, in the order in which they are shown.
+    /// The counters by name, in the order in which they are shown.
     #[must_use]
     pub fn counters(&self) -> [(&'static str, u64); 19] {
         [
@@ -205,7 +204,7 @@ impl Counters {
         ]
     }
 
-    /// A counters from its counters' names; unknown names are nobody's.
+    /// Makes counters from values by name; unknown names are ignored.
     #[must_use]
     pub fn from_counters(count: impl Fn(&str) -> u64) -> Self {
         let mut counters = Self::default();
@@ -216,14 +215,14 @@ impl Counters {
         counters
     }
 
-    /// Adds another one's counters.
+    /// Adds the counters of another worker.
     pub fn add(&mut self, other: &Self) {
         for (counter, (_, more)) in self.counters_mut().into_iter().zip(other.counters()) {
             *counter += more;
         }
     }
 
-    /// Whether every request is accounted for: sent = echoed + lost + in request.
+    /// Whether every request is accounted for: sent = echoed + lost + in flight.
     #[must_use]
     pub fn balance(&self) -> bool {
         self.sent == self.echoed + self.lost + self.in_flight
@@ -237,7 +236,7 @@ pub enum FaultKind {
     Mismatch,
     /// More came back than was sent.
     Extra,
-    /// Nobody listens there.
+    /// No socket listens at the address.
     Refused,
     /// Reset by the server.
     Reset,
@@ -245,7 +244,7 @@ pub enum FaultKind {
     Closed,
     /// No answer in time.
     Timeout,
-    /// No address or port of ours was left to come from.
+    /// No local address or port was free.
     NoPort,
     /// No descriptor was left.
     NoDescriptor,
@@ -323,7 +322,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// How often each kind of fault came, and what the first of it was.
+/// How often each kind of fault came, and the text of the first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults([(u64, Option<String>); FaultKind::ALL.len()]);
 
@@ -334,14 +333,14 @@ impl Faults {
         first.get_or_insert_with(|| format!("{}: {}", context(), fault.text));
     }
 
-    /// Adds so many of a kind, of which the first was this.
+    /// Adds a number of faults of a kind, with the text of the first.
     pub fn add(&mut self, kind: FaultKind, more: u64, text: &str) {
         let (count, first) = &mut self.0[kind as usize];
         *count += more;
         first.get_or_insert_with(|| text.to_owned());
     }
 
-    /// Those that came: kind, count, and the first one's context.
+    /// The faults that came: kind, number, and the text of the first.
     pub fn iter(&self) -> impl Iterator<Item = (FaultKind, u64, &str)> {
         let all = FaultKind::ALL.into_iter().zip(&self.0);
         all.filter(|(_, (count, _))| *count > 0)
@@ -391,7 +390,7 @@ impl Fairness {
         self.longest_gap = self.longest_gap.max(gap);
     }
 
-    /// Adds another one's.
+    /// Adds the figures of another worker.
     pub fn add(&mut self, other: &Self) {
         self.fewest = match (self.connections, other.connections) {
             (0, _) => other.fewest,
@@ -405,7 +404,7 @@ impl Fairness {
         self.longest_gap = self.longest_gap.max(other.longest_gap);
     }
 
-    /// Jain's index of fairness: 1 if all had the same, 1/n if one had everything.
+    /// Jain's index of fairness: 1 if all connections had the same number, 1/n if one of n had them all.
     #[must_use]
     pub fn jain(&self) -> f64 {
         match self.squares > 0.0 {
@@ -415,28 +414,28 @@ impl Fairness {
     }
 }
 
-/// How many connections are named of those that had no answer.
+/// How many unanswered connections are named.
 const NAMED_MAX: usize = 10;
 
 /// Requests on streams that had no answer when they were given up, or when the run ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unanswered {
-    /// How many they are.
+    /// The number of requests.
     pub requests: u64,
-    /// Those of them that were not given up, but still awaited at the end: it came before their timeout.
+    /// Requests among them that were not given up: the end of the run came before their timeout.
     pub awaited: u64,
     /// The connections that they were sent on.
     pub connections: u64,
-    /// Connections of these on which an answer had begun to come.
+    /// Connections among these on which an answer had begun to come.
     pub half: u64,
     /// The longest that any of them waited, in nanoseconds.
     pub longest: u64,
-    /// The numbers of the first connections of these.
+    /// The numbers of the first of these connections.
     pub numbers: Vec<u32>,
 }
 
 impl Unanswered {
-    /// One connection, with what it waits for.
+    /// Adds one connection, with its waiting requests.
     pub(super) fn note(&mut self, number: u32, requests: u64, half: bool, waited: u64) {
         self.requests += requests;
         self.connections += 1;
@@ -447,7 +446,7 @@ impl Unanswered {
         }
     }
 
-    /// Adds those of another worker.
+    /// Adds the figures of another worker.
     pub fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         self.awaited += other.awaited;
@@ -459,8 +458,8 @@ impl Unanswered {
     }
 }
 
-/// Times in which the generator itself stood still: stopped, starved of a processor, or busy with one thing for so long.
-/// What was measured meanwhile is its own time, and looks like the server's.
+/// Times in which the generator itself stood still: stopped, starved of a processor, or busy with one thing for so
+/// long. They look like a slow server, and are not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pauses {
     /// How many there were.
@@ -483,7 +482,7 @@ impl Pauses {
         });
     }
 
-    /// Adds those of another worker.
+    /// Adds the figures of another worker.
     pub fn add(&mut self, other: &Self) {
         self.count += other.count;
         self.total += other.total;
@@ -493,8 +492,8 @@ impl Pauses {
     }
 }
 
-/// What TCP had to send again on connections of this run, as far as they were looked at (TCP_INFO, tcp(7)). The server's
-/// end knows what it has sent again itself; this is ours.
+/// What TCP has sent again on connections of this run, as far as they were asked (TCP_INFO, tcp(7)). It covers this
+/// end of the connection, and not the server's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resent {
     /// Segments.
@@ -509,7 +508,7 @@ impl Resent {
         self.connections += u64::from(segments > 0);
     }
 
-    /// Adds those of another worker.
+    /// Adds the figures of another worker.
     pub fn add(&mut self, other: &Self) {
         self.segments += other.segments;
         self.connections += other.connections;
@@ -525,9 +524,9 @@ mod tests {
         let mut sum = latencies();
         // 1 us, 2 us, ... 100 ms, in two halves that are added up.
         for half in 0..2 {
-            let mut part = latencies();
-            (0..50_000u64).for_each(|n| note(&mut part, (2 * n + 1 + half) * 1_000));
-            sum.add(&part);
+            let mut stage = latencies();
+            (0..50_000u64).for_each(|n| note(&mut stage, (2 * n + 1 + half) * 1_000));
+            sum.add(&stage);
         }
         for (quantile, expected) in [(0.5, 50e6), (0.9, 90e6), (0.99, 99e6), (0.9999, 99.99e6)] {
             let found = sum.value_at_quantile(quantile) as f64;

@@ -1,7 +1,7 @@
-//! What is sent, so that whatever comes back can be held against it.
+//! The bytes that are sent, and that every answer is compared with.
 //!
 //! Each connection sends a stream of its own, in which every byte depends on its position: a byte that is changed,
-//! lost, doubled, moved, or meant for somebody else shows at once. The streams are one and the same random text,
+//! lost, doubled, moved, or meant for another connection shows at once. The streams are one and the same random text,
 //! repeated without end; each connection begins at another place of it. So nothing is ever generated or copied: what is
 //! to be sent, and what must come back, are slices of one table, and the check is a `memcmp`.
 
@@ -9,7 +9,7 @@
 /// small enough to stay in the cache next to everything else.
 const PERIOD: u64 = 16_381;
 
-/// The text, long enough that a slice may begin anywhere in it.
+/// The text, long enough that a interval may begin anywhere in it.
 #[derive(Debug)]
 pub(super) struct Pattern {
     bytes: Vec<u8>,
@@ -55,7 +55,7 @@ impl Random {
     }
 
     /// The next one.
-    #[allow(clippy::should_implement_trait)] // it has no end, and nobody iterates over it
+    #[allow(clippy::should_implement_trait)] // it has no end, so it is no iterator
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

@@ -1,8 +1,8 @@
 //! Whether a run fits this machine: descriptors, and the arithmetic of tuples, done before anything is opened.
 //!
 //! A TCP connection is named by four numbers, of which the client may vary two: its address and its port. From one
-//! address to one server there are no more connections than the kernel has ports to choose from, 28,232 unless somebody
-//! has changed that; the next one fails with EADDRNOTAVAIL, which looks like a fault of the server's and is none.
+//! address to one server there are no more connections than the kernel has ports to choose from, 28,232 by
+//! default; the next connect fails with EADDRNOTAVAIL, which looks like a fault of the server and is none.
 
 use super::datagram::HEADER_BYTES;
 use super::{Mode, Plan};
@@ -17,7 +17,7 @@ const DESCRIPTORS_RESERVED: u64 = 32;
 /// The largest datagram that UDP can carry over IPv4 (RFC 768: 65,535 less the headers).
 const DATAGRAM_MAX: usize = 65_507;
 
-/// A range of addresses of ours.
+/// A range of local addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sources {
     first: IpAddr,
@@ -126,10 +126,10 @@ impl FromStr for Sources {
 /// Checks that a plan fits, where each of `workers` processes may have `descriptors` open.
 ///
 /// # Errors
-/// What does not fit, and what to do about it, in a sentence.
+/// The reason and the remedy, in a sentence.
 pub fn check(plan: &Plan, workers: usize, descriptors: u64) -> Result<(), String> {
     check_size(plan)?;
-    let all = (plan.connections + plan.company.len()) as u64;
+    let all = (plan.connections + plan.bad_clients.len()) as u64;
     let each = all.div_ceil(workers as u64) + DESCRIPTORS_RESERVED;
     if each > descriptors {
         let enough = all.div_ceil(descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(1));
@@ -169,9 +169,9 @@ fn check_size(plan: &Plan) -> Result<(), String> {
                 "--churn needs connections, and {target} has none; leave it out"
             ));
         }
-        if !plan.company.is_empty() {
+        if !plan.bad_clients.is_empty() {
             return Err(format!(
-                "--bad-clients and --slow-readers need connections, and {target} has none; leave them out"
+                "--bad-clients needs connections, and {target} has none; leave it out"
             ));
         }
     }
@@ -214,8 +214,8 @@ pub(super) mod tests {
             first_number: 0,
             connections: 10,
             active: 10,
-            team: Vec::new(),
-            company: BadClients::default(),
+            active_by_worker: Vec::new(),
+            bad_clients: BadClients::default(),
             size: 64,
             depth: 1,
             mode: Mode::Closed,
@@ -223,8 +223,8 @@ pub(super) mod tests {
             warm_up: Duration::ZERO,
             duration: Duration::from_millis(200),
             requests: None,
-            ramp: Duration::ZERO,
-            opening: 64,
+            ramp_up: Duration::ZERO,
+            connect_concurrency: 64,
             timeout: Duration::from_secs(5),
             interval: Duration::from_secs(1),
             seed: 1,

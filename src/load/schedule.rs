@@ -1,8 +1,8 @@
 //! When requests are due: the clock, and the plan of an open loop.
 //!
-//! A closed loop sends when the answer has come, and so asks less of a server the slower it is: its latencies leave out
-//! whoever would have come meanwhile (which is known as coordinated omission). An open loop plans its arrivals on a
-//! clock that no answer can slow. What may live in this file: that clock. What may not: sending.
+//! A closed loop sends when the answer has come, and so asks less of a server the slower it is: its latencies leave
+//! out the requests that would have been sent meanwhile (coordinated omission). An open loop plans its arrivals on a
+//! clock that no answer can slow.
 
 use super::payload::Random;
 use nix::time::{ClockId, clock_gettime};
@@ -77,10 +77,10 @@ struct Turns {
 }
 
 impl Turns {
-    fn new(team: &[usize], worker: usize) -> Self {
-        let shares: Vec<i64> = match team {
+    fn new(active_by_worker: &[usize], worker: usize) -> Self {
+        let shares: Vec<i64> = match active_by_worker {
             [] => vec![1],
-            team => team.iter().map(|&share| share as i64).collect(),
+            active_by_worker => active_by_worker.iter().map(|&share| share as i64).collect(),
         };
         Self {
             worker: worker.min(shares.len() - 1),
@@ -89,7 +89,7 @@ impl Turns {
         }
     }
 
-    /// This worker's share of the whole.
+    /// The share of this worker in the whole.
     fn share(&self) -> f64 {
         self.shares[self.worker] as f64 / self.all() as f64
     }
@@ -99,7 +99,7 @@ impl Turns {
     }
 
     /// How many arrivals of other workers come before the next one of this worker, which must have a share.
-    fn others_first(&mut self) -> u64 {
+    fn arrivals_before_own(&mut self) -> u64 {
         if self.shares.len() == 1 {
             return 0;
         }
@@ -122,20 +122,20 @@ impl Turns {
 }
 
 impl ArrivalSchedule {
-    /// Arrivals from `start` on, `rate` of them a second for the whole team. `None` for a worker that has no connection
+    /// Arrivals from `start` on, `rate` of them a second for all workers. `None` for a worker that has no connection
     /// to send them on.
     pub(super) fn new(
         (arrivals, rate): (Arrivals, f64),
         start: u64,
         seed: u64,
-        team: &[usize],
+        active_by_worker: &[usize],
         worker: usize,
     ) -> Option<Self> {
-        let turns = Turns::new(team, worker);
+        let turns = Turns::new(active_by_worker, worker);
         if turns.shares[turns.worker] == 0 {
             return None;
         }
-        let mut pace = Self {
+        let mut schedule = Self {
             arrivals,
             interval: match arrivals {
                 Arrivals::Constant => 1e9 / rate,
@@ -148,10 +148,10 @@ impl ArrivalSchedule {
             turns,
         };
         match arrivals {
-            Arrivals::Constant => pace.count = pace.turns.others_first(),
-            Arrivals::Poisson => pace.draw(),
+            Arrivals::Constant => schedule.count = schedule.turns.arrivals_before_own(),
+            Arrivals::Poisson => schedule.draw(),
         }
-        Some(pace)
+        Some(schedule)
     }
 
     /// When the next one is due.
@@ -172,18 +172,18 @@ impl ArrivalSchedule {
             return None;
         }
         match self.arrivals {
-            Arrivals::Constant => self.count += 1 + self.turns.others_first(),
+            Arrivals::Constant => self.count += 1 + self.turns.arrivals_before_own(),
             Arrivals::Poisson => self.draw(),
         }
         Some(due)
     }
 
-    /// Leaves out what is due by `now`, and says how many that were, without counting them one by one: a plan that is
-    /// far beyond what can be sent is also beyond what can be counted in time.
+    /// Leaves out the arrivals that are due by `now`, and returns their number, without counting them one by one: a
+    /// plan that is far beyond what can be sent is also beyond what can be counted in time.
     pub(super) fn skip(&mut self, now: u64) -> u64 {
         let behind = now.saturating_sub(self.next_due()) as f64;
         match self.arrivals {
-            // Whole rounds of the workers leave the turns as they are.
+            // Whole rounds of the workers do not change whose turn it is.
             Arrivals::Constant => {
                 let all = self.turns.all() as u64;
                 let rounds = (behind / self.interval) as u64 / all;
@@ -208,51 +208,54 @@ impl ArrivalSchedule {
 mod tests {
     use super::*;
 
-    fn taken(pace: &mut ArrivalSchedule, until: u64) -> Vec<u64> {
-        std::iter::from_fn(|| pace.take(until)).collect()
+    fn taken(schedule: &mut ArrivalSchedule, until: u64) -> Vec<u64> {
+        std::iter::from_fn(|| schedule.take(until)).collect()
     }
 
-    fn pace(arrivals: Arrivals, rate: f64, start: u64, seed: u64) -> ArrivalSchedule {
+    fn schedule(arrivals: Arrivals, rate: f64, start: u64, seed: u64) -> ArrivalSchedule {
         ArrivalSchedule::new((arrivals, rate), start, seed, &[], 0).unwrap()
     }
 
     #[test]
     fn the_arrivals_of_all_workers_are_one_series() {
-        for team in [&[4, 4][..], &[3, 2], &[0, 1], &[5, 0, 3, 1]] {
+        for active_by_worker in [&[4, 4][..], &[3, 2], &[0, 1], &[5, 0, 3, 1]] {
             let mut all = Vec::new();
-            for (worker, &share) in team.iter().enumerate() {
-                let pace = ArrivalSchedule::new((Arrivals::Constant, 1e6), 7, 0, team, worker);
-                assert_eq!(pace.is_none(), share == 0);
-                let due = pace.map_or_else(Vec::new, |mut pace| taken(&mut pace, 7 + 9_999_999));
-                let fair = 10_000 * share / team.iter().sum::<usize>();
+            for (worker, &share) in active_by_worker.iter().enumerate() {
+                let schedule =
+                    ArrivalSchedule::new((Arrivals::Constant, 1e6), 7, 0, active_by_worker, worker);
+                assert_eq!(schedule.is_none(), share == 0);
+                let due = schedule
+                    .map_or_else(Vec::new, |mut schedule| taken(&mut schedule, 7 + 9_999_999));
+                let fair = 10_000 * share / active_by_worker.iter().sum::<usize>();
                 assert!(
                     due.len().abs_diff(fair) <= 1,
-                    "{team:?} {worker} {}",
+                    "{active_by_worker:?} {worker} {}",
                     due.len()
                 );
                 all.extend(due);
             }
             all.sort_unstable();
             let expected: Vec<u64> = (0..10_000).map(|n| 7 + n * 1_000).collect();
-            assert_eq!(all, expected, "{team:?}");
+            assert_eq!(all, expected, "{active_by_worker:?}");
         }
     }
 
     #[test]
     fn what_is_left_out_is_counted() {
         for arrivals in [Arrivals::Constant, Arrivals::Poisson] {
-            let team = [2, 3];
-            let mut pace = ArrivalSchedule::new((arrivals, 1e9), 0, 1, &team, 1).unwrap();
-            let left_out = pace.skip(1_000_000_000) as f64;
+            let active_by_worker = [2, 3];
+            let mut schedule =
+                ArrivalSchedule::new((arrivals, 1e9), 0, 1, &active_by_worker, 1).unwrap();
+            let left_out = schedule.skip(1_000_000_000) as f64;
             assert!((left_out - 6e8).abs() < 1e6, "{arrivals:?}: {left_out}");
-            assert!(pace.next_due() + 10_000 > 1_000_000_000, "{arrivals:?}");
+            assert!(schedule.next_due() + 10_000 > 1_000_000_000, "{arrivals:?}");
         }
     }
 
     #[test]
     fn constant_arrivals_are_equally_far_apart_and_no_error_adds_up() {
-        let mut pace = pace(Arrivals::Constant, 3.0, 100, 0);
-        let due = taken(&mut pace, 100 + 1_000_000_000_000);
+        let mut schedule = schedule(Arrivals::Constant, 3.0, 100, 0);
+        let due = taken(&mut schedule, 100 + 1_000_000_000_000);
         assert_eq!(due.len(), 3_001);
         assert_eq!(due[..2], [100, 333_333_433]);
         assert_eq!(due[3_000], 1_000_000_000_100);
@@ -260,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_pause_of_the_one_who_asks_does_not_move_the_plan() {
-        let mut smooth = pace(Arrivals::Poisson, 1e4, 0, 7);
+        let mut smooth = schedule(Arrivals::Poisson, 1e4, 0, 7);
         let mut paused = smooth.clone();
         let asked_often: Vec<u64> = (1..=1000)
             .flat_map(|ms| taken(&mut smooth, ms * 1_000_000))
@@ -270,8 +273,8 @@ mod tests {
 
     #[test]
     fn poisson_arrivals_have_the_rate_and_the_spread_of_such() {
-        let mut pace = pace(Arrivals::Poisson, 1e4, 0, 42);
-        let due = taken(&mut pace, 10_000_000_000);
+        let mut schedule = schedule(Arrivals::Poisson, 1e4, 0, 42);
+        let due = taken(&mut schedule, 10_000_000_000);
         assert!((99_000..101_000).contains(&due.len()), "{}", due.len());
         // Of intervals of 100 us on average, e^-1 are longer than that.
         let longer = due

@@ -18,13 +18,13 @@ pub(super) enum Phase {
     /// Its connecting began then.
     Connecting(u64),
     /// It is connected, and its first request is under way: only an echo proves that a server is there. (A handshake
-    /// does not: the kernel answers it before anybody has called `accept`.)
+    /// does not: the kernel completes it before the server calls `accept`.)
     Proving,
     /// It is proved.
     Ready,
 }
 
-/// See the page above.
+/// One connection of the load, over TCP or a Unix stream.
 #[derive(Debug)]
 pub(super) struct StreamClient {
     /// Where its text begins; see `pattern`.
@@ -41,14 +41,14 @@ pub(super) struct StreamClient {
     pub(super) tally: Tally,
 }
 
-/// What there is to arrange after a connection has done what it could.
+/// What the worker has to do after a connection has done all that it could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Nothing.
     Nothing,
     /// It has been proved.
     Proved,
-    /// Requests have come back, and nobody has sent others in their place.
+    /// Answers have come, and no further requests were sent.
     Answered,
 }
 
@@ -103,7 +103,7 @@ impl StreamClient {
         }
     }
 
-    /// What it has waited for in vain, for as long as `timeout`.
+    /// The fault of a connection that has waited for as long as `timeout`.
     #[cold]
     pub(super) fn timed_out(&self, size: usize, timeout: Duration) -> Fault {
         let text = match (self.phase, self.half_answered(size)) {
@@ -123,14 +123,14 @@ impl StreamClient {
     /// Puts a request on its way, as far as `flush` then can.
     #[inline]
     pub(super) fn issue(&mut self, request: Request, context: &WorkerContext) {
-        if self.requests.len() == 0 {
+        if self.requests.is_empty() {
             self.boundary = self.issued + context.size as u64;
         }
         self.issued += context.size as u64;
         self.requests.push(request);
     }
 
-    /// Sends what was issued and is not sent yet.
+    /// Writes the bytes of issued requests until the socket would block.
     #[inline]
     pub(super) fn flush(
         &mut self,
@@ -153,7 +153,7 @@ impl StreamClient {
         Ok(())
     }
 
-    /// Does what can be done at once: reads and verifies, and sends.
+    /// Reads and verifies until the socket would block, and sends.
     #[inline]
     pub(super) fn advance(
         &mut self,
@@ -190,7 +190,7 @@ impl StreamClient {
     ) -> Result<(), Fault> {
         if let Phase::Connecting(since) = self.phase {
             let now = context.read_clock();
-            note(&mut context.slice.connect, now.saturating_sub(since));
+            note(&mut context.interval.connect, now.saturating_sub(since));
         }
         self.prove(stream, context)
     }
@@ -235,7 +235,7 @@ impl StreamClient {
             let all = self.verified == self.sent;
             if self.verified >= self.boundary {
                 context.read_clock();
-                while self.verified >= self.boundary && self.requests.len() > 0 {
+                while self.verified >= self.boundary && !self.requests.is_empty() {
                     self.complete(context);
                 }
             }
@@ -264,7 +264,7 @@ impl StreamClient {
         Ok(())
     }
 
-    /// Counts the oldest request, which has come back whole, and in a closed loop puts another on its way.
+    /// Counts the oldest request, whose answer is complete; a closed loop issues another one.
     // Kept out of line: inlined into two loops, it makes the compiler carry half of the context about on the stack.
     #[inline(never)]
     fn complete(&mut self, context: &mut WorkerContext) {
@@ -284,8 +284,8 @@ impl StreamClient {
         }
     }
 
-    /// Looks, at the end, whether there is something that nobody has asked for.
-    pub(super) fn listen_once(
+    /// Reads once, at the end of a run, to find bytes that were not asked for.
+    pub(super) fn check_for_extra_bytes(
         &mut self,
         stream: &mut StreamSocket,
         context: &mut WorkerContext,

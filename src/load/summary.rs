@@ -1,4 +1,4 @@
-//! The sum of what workers have told.
+//! The sum of what all workers have reported.
 
 use super::{Final, Interval, Latencies, Message, Stage, latencies};
 use std::time::Duration;
@@ -12,29 +12,29 @@ pub struct Second {
     pub lasted: f64,
     /// Echoes in it.
     pub echoes: u64,
-    /// Half of the answers took no longer, in nanoseconds.
+    /// The median latency, in nanoseconds.
     pub p50: u64,
-    /// Of a hundred answers, ninety-nine took no longer.
+    /// The p99, in nanoseconds.
     pub p99: u64,
-    /// The longest.
+    /// The longest latency, in nanoseconds.
     pub max: u64,
 }
 
-/// See the page above.
+/// The sum of what all workers have reported.
 #[derive(Debug)]
 pub struct Total {
     workers: usize,
-    /// Seconds of which some workers have told and others not.
+    /// Intervals that some workers have reported, and some not yet.
     pending: Vec<Pending>,
-    /// How many slices of which part each worker has told.
+    /// How many intervals of which stage each worker has reported.
     told: Vec<(Option<Stage>, usize)>,
-    /// From the actual send to the answer.
-    pub actual: Latencies,
-    /// From the planned send to the answer; in a closed loop there is none.
-    pub planned: Latencies,
+    /// Service time: from the actual send to the answer.
+    pub service_time: Latencies,
+    /// Response time: from the planned send to the answer; empty in a closed loop.
+    pub response_time: Latencies,
     /// The generator's own lateness.
     pub lag: Latencies,
-    /// From connecting to being connected.
+    /// From connect(2) to being connected.
     pub connect: Latencies,
     /// Echoes in the window.
     pub echoes: u64,
@@ -42,7 +42,7 @@ pub struct Total {
     pub seconds: Vec<Second>,
     /// When the first window began, in nanoseconds since the run did.
     pub window_at: Option<u64>,
-    /// What the workers said at their end.
+    /// What the workers have reported at their end.
     pub end: Final,
     /// Connections that were open when the load began, and the longest time that opening them took.
     pub opened: (u64, Duration),
@@ -56,19 +56,19 @@ pub struct Total {
 struct Pending {
     place: usize,
     told_by: usize,
-    slice: Interval,
+    interval: Interval,
 }
 
 impl Total {
-    /// Of so many workers.
+    /// An empty sum, for this number of workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self {
             workers,
             pending: Vec::new(),
             told: vec![(None, 0); workers],
-            actual: latencies(),
-            planned: latencies(),
+            service_time: latencies(),
+            response_time: latencies(),
             lag: latencies(),
             connect: latencies(),
             echoes: 0,
@@ -100,12 +100,12 @@ impl Total {
         self.ended_by == self.workers
     }
 
-    /// What kind of latency is the one to look at: from the plan, if there is one.
+    /// The latency to look at: the response time if there is one, otherwise the service time.
     #[must_use]
     pub fn latency(&self) -> &Latencies {
-        match self.planned.is_empty() {
-            true => &self.actual,
-            false => &self.planned,
+        match self.response_time.is_empty() {
+            true => &self.service_time,
+            false => &self.response_time,
         }
     }
 
@@ -124,10 +124,10 @@ impl Total {
         }
     }
 
-    /// Adds what a worker said. Returns the slice that is complete with it, if one is.
+    /// Adds a message of a worker. Returns the interval that is complete with it, if one is.
     ///
     /// # Errors
-    /// What the worker said of why it could not run.
+    /// The reason why the worker could not run.
     pub fn take(&mut self, worker: usize, message: Message) -> Result<Option<Interval>, String> {
         match message {
             Message::Opening(open) => self.opening[worker] = open,
@@ -137,7 +137,7 @@ impl Total {
                 self.opened.1 = self.opened.1.max(Duration::from_nanos(took));
                 self.opened_by += 1;
             }
-            Message::Interval(slice) => return Ok(self.join(worker, *slice)),
+            Message::Interval(interval) => return Ok(self.join(worker, *interval)),
             Message::Done(end) => {
                 self.finish(&end);
                 self.ended_by += 1;
@@ -153,7 +153,7 @@ impl Total {
         for (kind, count, first) in end.faults.iter() {
             sum.faults.add(kind, count, first);
         }
-        sum.shares.add(&end.shares);
+        sum.fairness.add(&end.fairness);
         sum.unanswered.add(&end.unanswered);
         sum.pauses.add(&end.pauses);
         sum.resent.add(&end.resent);
@@ -163,20 +163,20 @@ impl Total {
         sum.interrupted |= end.interrupted;
     }
 
-    /// Adds a slice, and joins it with those of the same second.
-    fn join(&mut self, worker: usize, slice: Interval) -> Option<Interval> {
-        self.add(&slice);
+    /// Adds an interval, and joins it with those of the same time.
+    fn join(&mut self, worker: usize, interval: Interval) -> Option<Interval> {
+        self.add(&interval);
         let told = &mut self.told[worker];
-        *told = match told.0 == Some(slice.part) {
+        *told = match told.0 == Some(interval.stage) {
             true => (told.0, told.1 + 1),
-            false => (Some(slice.part), 0),
+            false => (Some(interval.stage), 0),
         };
-        let (part, place) = (slice.part, told.1);
-        let same = |pending: &Pending| pending.place == place && pending.slice.part == part;
+        let (stage, place) = (interval.stage, told.1);
+        let same = |pending: &Pending| pending.place == place && pending.interval.stage == stage;
         let at = match self.pending.iter().position(same) {
             Some(at) => {
                 let pending = &mut self.pending[at];
-                merge(&mut pending.slice, &slice);
+                merge(&mut pending.interval, &interval);
                 pending.told_by += 1;
                 at
             }
@@ -184,7 +184,7 @@ impl Total {
                 self.pending.push(Pending {
                     place,
                     told_by: 1,
-                    slice,
+                    interval,
                 });
                 self.pending.len() - 1
             }
@@ -192,34 +192,34 @@ impl Total {
         if self.pending[at].told_by < self.workers {
             return None;
         }
-        let slice = self.pending.remove(at).slice;
-        if slice.part == Stage::Window {
-            self.list(&slice);
+        let interval = self.pending.remove(at).interval;
+        if interval.stage == Stage::Window {
+            self.list(&interval);
         }
-        Some(slice)
+        Some(interval)
     }
 
-    fn add(&mut self, slice: &Interval) {
-        if slice.part != Stage::WarmUp {
-            self.connect.add(&slice.connect);
+    fn add(&mut self, interval: &Interval) {
+        if interval.stage != Stage::WarmUp {
+            self.connect.add(&interval.connect);
         }
-        if matches!(slice.part, Stage::Window | Stage::Drain) {
-            self.planned.add(&slice.planned);
-            self.lag.add(&slice.lag);
-            self.actual.add(&slice.actual);
+        if matches!(interval.stage, Stage::Window | Stage::Drain) {
+            self.response_time.add(&interval.response_time);
+            self.lag.add(&interval.lag);
+            self.service_time.add(&interval.service_time);
         }
-        if slice.part == Stage::Window {
-            self.echoes += slice.echoes;
+        if interval.stage == Stage::Window {
+            self.echoes += interval.echoes;
         }
     }
 
-    fn list(&mut self, slice: &Interval) {
-        let start = *self.window_at.get_or_insert(slice.start);
-        let latency = slice.latency();
+    fn list(&mut self, interval: &Interval) {
+        let start = *self.window_at.get_or_insert(interval.start);
+        let latency = interval.latency();
         self.seconds.push(Second {
-            at: slice.start.saturating_sub(start) as f64 / 1e9,
-            lasted: (slice.end - slice.start) as f64 / 1e9,
-            echoes: slice.echoes,
+            at: interval.start.saturating_sub(start) as f64 / 1e9,
+            lasted: (interval.end - interval.start) as f64 / 1e9,
+            echoes: interval.echoes,
             p50: latency.value_at_quantile(0.5),
             p99: latency.value_at_quantile(0.99),
             max: latency.max(),
@@ -228,12 +228,12 @@ impl Total {
 }
 
 impl Interval {
-    /// What kind of latency is the one to look at.
+    /// The latency to look at.
     #[must_use]
     pub fn latency(&self) -> &Latencies {
-        match self.planned.is_empty() {
-            true => &self.actual,
-            false => &self.planned,
+        match self.response_time.is_empty() {
+            true => &self.service_time,
+            false => &self.response_time,
         }
     }
 }
@@ -244,8 +244,8 @@ fn merge(sum: &mut Interval, more: &Interval) {
     sum.echoes += more.echoes;
     sum.open += more.open;
     sum.faults += more.faults;
-    sum.actual.add(&more.actual);
-    sum.planned.add(&more.planned);
+    sum.service_time.add(&more.service_time);
+    sum.response_time.add(&more.response_time);
     sum.lag.add(&more.lag);
     sum.connect.add(&more.connect);
 }
@@ -254,14 +254,14 @@ fn merge(sum: &mut Interval, more: &Interval) {
 mod tests {
     use super::*;
 
-    fn slice(part: Stage, echoes: u64) -> Message {
-        let mut slice = Interval::new(part, 0);
-        slice.end = 1_000_000_000;
-        slice.echoes = echoes;
+    fn slice(stage: Stage, echoes: u64) -> Message {
+        let mut interval = Interval::new(stage, 0);
+        interval.end = 1_000_000_000;
+        interval.echoes = echoes;
         for _ in 0..echoes {
-            slice.actual.saturating_record(1_000 * echoes);
+            interval.service_time.saturating_record(1_000 * echoes);
         }
-        Message::Interval(Box::new(slice))
+        Message::Interval(Box::new(interval))
     }
 
     #[test]
@@ -272,8 +272,8 @@ mod tests {
         assert!(total.take(1, slice(Stage::WarmUp, 5)).unwrap().is_some());
         assert!(total.take(0, slice(Stage::Window, 1)).unwrap().is_none());
         let joined = total.take(1, slice(Stage::Window, 20)).unwrap().unwrap();
-        assert_eq!((joined.echoes, joined.actual.len()), (30, 30));
-        assert_eq!((total.echoes, total.actual.len()), (31, 31));
+        assert_eq!((joined.echoes, joined.service_time.len()), (30, 30));
+        assert_eq!((total.echoes, total.service_time.len()), (31, 31));
         assert_eq!(total.seconds.len(), 1);
     }
 }

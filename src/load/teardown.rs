@@ -2,8 +2,8 @@
 //!
 //! A few thousand sockets may simply be dropped. A process that drops a million sends a million FINs in one go: the
 //! loopback's queue overflows, what is lost is sent again and again (five million retransmissions were seen), and the
-//! server learns for minutes that somebody has left; a queue that is long enough takes the machine's memory instead. So a
-//! crowd leaves as it came: each says FIN, and the next one goes when the server has said its own.
+//! server reads FINs for minutes; a queue that is long enough takes the machine's memory instead. So very many connections
+//! are closed as they were opened, a number of them at a time: the next FIN is sent when the server has sent its own.
 
 use super::worker::{Client, TICK, Worker, nanoseconds};
 use crate::net::Stream;
@@ -12,34 +12,34 @@ use crate::reactor::{Event, Key};
 use std::io::{self, ErrorKind, Read};
 use std::time::Duration;
 
-/// Fewer than this may leave in one go.
-const CROWD: usize = 10_000;
-/// The longest wait for anybody of those who are leaving; then the rest is dropped as it is.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Up to this number of connections are closed at the same time.
+const CLOSE_AT_ONCE_MAX: usize = 10_000;
+/// The longest wait for the next FIN of the server; then the remaining connections are dropped.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Worker<'_> {
     /// Ends all connections, once all that there is to know of them is known.
     ///
     /// # Errors
     /// Those of epoll_wait(2).
-    pub(super) fn disperse(&mut self) -> io::Result<()> {
+    pub(super) fn close_all(&mut self) -> io::Result<()> {
         if self.plan.reset_at_end {
             return self.reset_all();
         }
-        let mut members = self.opening.members().into_iter();
-        if members.len() < CROWD {
+        let mut members = self.connector.keys().into_iter();
+        if members.len() < CLOSE_AT_ONCE_MAX {
             return Ok(()); // dropping the reactor is enough
         }
-        let patience = PATIENCE.min(self.plan.timeout);
+        let patience = END_TIMEOUT.min(self.plan.timeout);
         let (mut leaving, mut progress) = (0, self.context.read_clock());
         loop {
             for (_, key) in members.by_ref() {
-                leaving += usize::from(self.says_goodbye(key));
-                if leaving >= self.plan.opening {
+                leaving += usize::from(self.send_fin(key));
+                if leaving >= self.plan.connect_concurrency {
                     break;
                 }
             }
-            self.control = self.line.control();
+            self.control = self.channel.control();
             if leaving == 0 || self.control.stop {
                 return Ok(());
             }
@@ -47,7 +47,7 @@ impl Worker<'_> {
             let before = leaving;
             while let Some(event) = self.reactor.next_event() {
                 if let Event::Ready(key, readiness) = event {
-                    if self.reactor.begin_event(key, readiness).is_some() && self.has_left(key) {
+                    if self.reactor.begin_event(key, readiness).is_some() && self.has_closed(key) {
                         self.reactor.close(key);
                         leaving -= 1;
                     }
@@ -65,12 +65,12 @@ impl Worker<'_> {
     /// Resets all connections, so that none of their ports rests. Not all at once, either: a reset that gets lost is not
     /// sent again.
     fn reset_all(&mut self) -> io::Result<()> {
-        for (count, (_, key)) in self.opening.members().into_iter().enumerate() {
+        for (count, (_, key)) in self.connector.keys().into_iter().enumerate() {
             let socket = self.reactor.close(key).map(|outgoing| outgoing.socket);
             if let Some(ClientSocket::Stream(stream)) = &socket {
                 stream.reset_on_close();
             }
-            if count % self.plan.opening == self.plan.opening - 1 {
+            if count % self.plan.connect_concurrency == self.plan.connect_concurrency - 1 {
                 self.reactor.wait(Some(Duration::from_millis(1)))?;
                 while self.reactor.next_event().is_some() {}
             }
@@ -78,8 +78,8 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Says FIN. Whether there is somebody who will hear of the end.
-    fn says_goodbye(&mut self, key: Key) -> bool {
+    /// Sends FIN. Whether the server's FIN is to be awaited.
+    fn send_fin(&mut self, key: Key) -> bool {
         match self.reactor.get_mut(key) {
             Some(ClientSource {
                 socket: ClientSocket::Stream(stream),
@@ -93,8 +93,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Whether the server has said FIN too, or the connection is broken. What it says before that is thrown away.
-    fn has_left(&mut self, key: Key) -> bool {
+    /// Whether the server has sent FIN, or the connection is broken. Bytes before that are discarded.
+    fn has_closed(&mut self, key: Key) -> bool {
         let Some(ClientSource {
             socket: ClientSocket::Stream(stream),
             ..

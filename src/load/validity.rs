@@ -1,40 +1,39 @@
-//! Whether a measurement is worth anything.
+//! Whether the figures of a run are about the server.
 //!
-//! Every benchmark prints numbers; whether they are about the server is another question. What may live in this file:
-//! the rules by which a run is called invalid, each as a sentence that says what was found and what to do about it.
+//! Each rule by which a run is called invalid is a sentence: what was found, and what to do about it.
 //!
-//! A server that is slow, or overloaded, does not make a run invalid: that is a result. What does is a generator that
-//! could not do what was planned, or a machine that got in between.
+//! A slow or overloaded server does not make a run invalid: that is a result. A generator that did less than was
+//! planned does, and so does a machine that came in between.
 
 use super::{FaultKind, Mode, Plan, QUEUE_MAX, Total, Unanswered};
 use crate::procfs::KernelCounters;
 use std::time::Duration;
 
-/// An open loop must not be later than this, for 99 of 100 requests, by its own fault.
+/// The largest p99 of the generator's own lateness in an open loop.
 const LAG_MAX: Duration = Duration::from_millis(1);
 /// The share of a processor from which a worker counts as busy without pause.
 const BUSY: f64 = 0.97;
 /// The share of the window for which a worker may be kept waiting for a processor.
 const WAITED_MAX: f64 = 0.10;
-/// Answers below which the hundredth of them is an anecdote.
+/// Fewer answers than this have no meaningful p99.
 const ANSWERS_MIN: u64 = 1_000;
-/// A generator must not stand still for so long, in nanoseconds, nor for this share of the window in all.
+/// The longest pause of the generator, in nanoseconds, and the share of the window for all pauses together.
 const PAUSE_MAX: u64 = 100_000_000;
 const PAUSED_MAX: f64 = 0.01;
-/// A time without an answer, in nanoseconds, that is worth a word where others are answered ten times as fast.
+/// A time without an answer, in nanoseconds, that is noted where the p99 is ten times shorter.
 const GAP_MIN: u64 = 100_000_000;
 
-/// What there is to say of a run.
+/// What is to be known about the figures of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Validity {
-    /// Why its figures are not to be believed: `not valid because ...`.
+    /// Reasons why the figures do not hold: `not valid because ...`.
     pub invalid: Vec<String>,
-    /// What one should know to read them.
+    /// Notes on how to read the figures.
     pub notes: Vec<String>,
 }
 
 impl Validity {
-    /// Whether its figures may be believed.
+    /// Whether the figures hold.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         self.invalid.is_empty()
@@ -52,46 +51,46 @@ fn several(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Judges a run that has ended.
+/// Assesses a run that has ended.
 #[must_use]
 pub fn assess(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounters) -> Validity {
-    let mut verdict = Validity::default();
+    let mut validity = Validity::default();
     if !total.end.counters.balance() {
-        verdict.invalid.push(
+        validity.invalid.push(
             "the counters does not balance, a mistake in this program; please report it".into(),
         );
     }
-    judge_answers(&mut verdict, plan, total);
-    judge_connections(&mut verdict, plan, total);
-    judge_limits(&mut verdict, total);
-    judge_pauses(&mut verdict, workers, total);
-    judge_machine(&mut verdict, plan, total, kernel);
+    assess_answers(&mut validity, plan, total);
+    assess_connections(&mut validity, plan, total);
+    assess_limits(&mut validity, total);
+    assess_pauses(&mut validity, workers, total);
+    assess_machine(&mut validity, plan, total, kernel);
     if total.echoes == 0 {
-        return verdict;
+        return validity;
     }
-    judge_generator(&mut verdict, plan, workers, total);
-    judge_pace(&mut verdict, plan, total);
+    assess_generator(&mut validity, plan, workers, total);
+    assess_schedule(&mut validity, plan, total);
     if total.end.interrupted {
         let text = format!("it was ended early, after {:.1} s", total.window());
-        verdict.notes.push(text);
+        validity.notes.push(text);
     }
     if total.latency().len() < ANSWERS_MIN {
         let text = format!(
             "only {} answers: high percentiles are anecdotes; measure for longer",
             total.latency().len()
         );
-        verdict.notes.push(text);
+        validity.notes.push(text);
     }
-    verdict
+    validity
 }
 
-/// Was there an answer to everything? A request without one is worse than any latency, and a server that leaves requests
-/// without an answer is not measured by those that it answers.
-fn judge_answers(verdict: &mut Validity, plan: &Plan, total: &Total) {
+/// Requests without an answer. They are worse than any latency, and a server that leaves requests unanswered is not
+/// described by the ones that it answers.
+fn assess_answers(validity: &mut Validity, plan: &Plan, total: &Total) {
     let end = &total.end;
     if total.echoes == 0 {
         let all = plan.requests.filter(|&all| end.counters.echoed >= all);
-        verdict.invalid.push(match all {
+        validity.invalid.push(match all {
             Some(all) => format!(
                 "all {all} requests had come back before the window began; ask for more (-n), or use --warm-up 0"
             ),
@@ -104,10 +103,10 @@ fn judge_answers(verdict: &mut Validity, plan: &Plan, total: &Total) {
             None => "nothing came back in the window".into(),
         });
     } else if total.latency().is_empty() {
-        verdict.invalid.push("no latency was measured".into());
+        validity.invalid.push("no latency was measured".into());
     }
     if end.faults.total() == 0 && end.counters.lost > 0 {
-        verdict.notes.push(format!(
+        validity.notes.push(format!(
             "{} of {} sent did not come back in {:?}",
             several(end.counters.lost, "datagram"),
             end.counters.sent,
@@ -115,9 +114,9 @@ fn judge_answers(verdict: &mut Validity, plan: &Plan, total: &Total) {
         ));
     }
     if end.unanswered.connections == 0 {
-        return judge_gap(verdict, plan, total);
+        return assess_gap(validity, plan, total);
     }
-    verdict.invalid.push(without_an_answer(&end.unanswered));
+    validity.invalid.push(without_an_answer(&end.unanswered));
 }
 
 fn without_an_answer(unanswered: &Unanswered) -> String {
@@ -127,7 +126,7 @@ fn without_an_answer(unanswered: &Unanswered) -> String {
     };
     let mut numbers = unanswered.numbers.clone();
     numbers.sort_unstable();
-    numbers.dedup(); // a churn uses them again
+    numbers.dedup(); // a churn reuses numbers
     let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
     let half = match unanswered.half {
         0 => String::new(),
@@ -143,15 +142,15 @@ fn without_an_answer(unanswered: &Unanswered) -> String {
     )
 }
 
-/// A closed loop asks nothing while it waits, so that a server which stands still for a moment has but one slow answer on
-/// each connection, and no percentile shows it.
-fn judge_gap(verdict: &mut Validity, plan: &Plan, total: &Total) {
-    let gap = total.end.shares.longest_gap;
-    let usual = total.actual.value_at_quantile(0.99);
-    // A connection that broke has no answer until the end, and is told of as a fault.
+/// A long gap. A closed loop sends nothing while it waits, so a server that stands still for a moment has only one
+/// slow answer on each connection, which no percentile shows.
+fn assess_gap(validity: &mut Validity, plan: &Plan, total: &Total) {
+    let gap = total.end.fairness.longest_gap;
+    let usual = total.service_time.value_at_quantile(0.99);
+    // A broken connection has no answer until the end, and is reported as a fault.
     let all_lived = total.end.faults.total() == 0;
     if plan.mode == Mode::Closed && all_lived && gap >= GAP_MIN && gap >= 10 * usual {
-        verdict.notes.push(format!(
+        validity.notes.push(format!(
             "a connection had no answer for {:?}, where 99 of 100 took {:?} at most; a closed loop asks nothing meanwhile, \
              so its percentiles leave that out (--rate shows it)",
             brief(gap),
@@ -160,8 +159,8 @@ fn judge_gap(verdict: &mut Validity, plan: &Plan, total: &Total) {
     }
 }
 
-/// Were there as many connections as planned?
-fn judge_connections(verdict: &mut Validity, plan: &Plan, total: &Total) {
+/// Fewer connections than planned.
+fn assess_connections(validity: &mut Validity, plan: &Plan, total: &Total) {
     let (opened, planned) = (total.opened.0, plan.connections as u64);
     let untried = total.end.counters.untried;
     if matches!(plan.mode, Mode::Churn { .. }) || opened >= planned || total.end.interrupted {
@@ -173,14 +172,14 @@ fn judge_connections(verdict: &mut Validity, plan: &Plan, total: &Total) {
             "; {untried} were not tried any more, since too many before them had no answer within the timeout"
         ),
     };
-    verdict.invalid.push(format!(
+    validity.invalid.push(format!(
         "only {opened} of {} came about{untried}",
         several(planned, "connection")
     ));
 }
 
-/// Did the generator stand still itself?
-fn judge_pauses(verdict: &mut Validity, workers: usize, total: &Total) {
+/// Pauses of the generator itself.
+fn assess_pauses(validity: &mut Validity, workers: usize, total: &Total) {
     let pauses = &total.end.pauses;
     if pauses.count == 0 {
         return;
@@ -195,13 +194,13 @@ fn judge_pauses(verdict: &mut Validity, workers: usize, total: &Total) {
     );
     let share = pauses.total as f64 / (total.end.window.max(1) as f64 * workers as f64);
     match pauses.longest >= PAUSE_MAX || share > PAUSED_MAX {
-        true => verdict.invalid.push(text),
-        false => verdict.notes.push(text),
+        true => validity.invalid.push(text),
+        false => validity.notes.push(text),
     }
 }
 
-/// Was it a limit of our own that was met? Then fewer were sent than was meant, and the server is not to blame.
-fn judge_limits(verdict: &mut Validity, total: &Total) {
+/// Limits of this machine. The load was then smaller than asked for, for a reason outside of the server.
+fn assess_limits(validity: &mut Validity, total: &Total) {
     let limits = [
         (
             FaultKind::NoPort,
@@ -217,31 +216,31 @@ fn judge_limits(verdict: &mut Validity, total: &Total) {
     for (kind, what, remedy) in limits {
         let count = total.end.faults.count(kind);
         if count > 0 {
-            verdict.invalid.push(format!(
+            validity.invalid.push(format!(
                 "the generator met a limit of its own: {count} times a connection could not {what}; {remedy}"
             ));
         }
     }
 }
 
-/// Was it the generator that was measured?
-fn judge_generator(verdict: &mut Validity, plan: &Plan, workers: usize, total: &Total) {
+/// A generator that was the bottleneck.
+fn assess_generator(validity: &mut Validity, plan: &Plan, workers: usize, total: &Total) {
     let window = total.end.window as f64 * workers as f64;
     let cpu = total.end.usage.cpu as f64 / window;
     let waited = total.end.usage.waited as f64 / window;
     if waited > WAITED_MAX {
-        verdict.invalid.push(format!(
+        validity.invalid.push(format!(
             "the generator was kept waiting for a processor {:.0} % of the time; give it one of its own (taskset), or \
              stop what else is running",
             waited * 100.0
         ));
     }
-    // Where arrivals are planned, being late tells of the limit, and being busy need not: between two arrivals that are
-    // close together the generator does not sleep.
+    // Where arrivals are planned, lateness shows the limit, and CPU time does not: between two close arrivals the
+    // generator polls.
     if matches!(plan.mode, Mode::Open { .. }) {
         return;
     }
-    // A generator without pause is what limits, unless the server has no pause either.
+    // A generator without pause limits the load, unless the server has no pause either.
     let server = total.end.server.map(|server| {
         let used = server.end.usage.since(server.begin.usage);
         (used.cpu + used.waited) as f64 / total.end.window as f64
@@ -252,14 +251,15 @@ fn judge_generator(verdict: &mut Validity, plan: &Plan, workers: usize, total: &
             None => "nothing is known of the server's (--server-pid would tell)".to_owned(),
         };
         let remedy = match plan.mode {
-            // The kernel looks for a port whose tuple does not rest, and looks the longer the more of them do.
+            // The kernel searches for a port whose tuple is not in TIME_WAIT, and searches longer the more of them
+            // are.
             Mode::Churn { reset: false } => {
                 "; closed by FIN, each tuple rests for a minute, and finding a free one takes long: --source names \
                  more of them, --churn reset leaves none behind"
             }
             _ => "",
         };
-        verdict.invalid.push(format!(
+        validity.invalid.push(format!(
             "the generator was busy {:.0} % of the time, and {seen}: it may have been the bottleneck; use \
              --workers {}{remedy}",
             cpu * 100.0,
@@ -268,43 +268,43 @@ fn judge_generator(verdict: &mut Validity, plan: &Plan, workers: usize, total: &
     }
 }
 
-/// Was an open loop as open as planned?
-fn judge_pace(verdict: &mut Validity, plan: &Plan, total: &Total) {
+/// An open loop that fell behind its plan.
+fn assess_schedule(validity: &mut Validity, plan: &Plan, total: &Total) {
     let Mode::Open { rate, .. } = plan.mode else {
         return;
     };
     let lag = total.lag.value_at_quantile(0.99);
     if Duration::from_nanos(lag) > LAG_MAX {
         let lag = brief(lag);
-        verdict.invalid.push(format!(
+        validity.invalid.push(format!(
             "the generator was late itself, by {lag:?} for one request in a hundred; ask for less, use --workers, or \
              give it a processor of its own"
         ));
     }
     let missed = 1.0 - total.rate() / rate;
     if plan.requests.is_none() && missed > 0.005 {
-        verdict.notes.push(format!(
+        validity.notes.push(format!(
             "{:.1} % of the planned rate did not come back in the window: the server was overloaded, or stood still",
             missed * 100.0
         ));
     }
     let counters = &total.end.counters;
     if counters.left_out > 0 {
-        verdict.invalid.push(format!(
+        validity.invalid.push(format!(
             "the queue of planned requests was full ({QUEUE_MAX} in each worker), and {} were left out; ask for less \
              (--rate), or use more connections, a deeper --pipeline or --workers",
             counters.left_out
         ));
     }
     if counters.warm_up_dropped > 0 {
-        verdict.notes.push(format!(
+        validity.notes.push(format!(
             "{} planned in the warm-up still waited for a connection when the window began, and were dropped: the server \
              was overloaded in the warm-up, or stood still",
             several(counters.warm_up_dropped, "request")
         ));
     }
     if counters.unsent > 0 {
-        verdict.notes.push(format!(
+        validity.notes.push(format!(
             "{} planned requests found no connection free until the end; their wait is in the planned latencies as far \
              as it went",
             counters.unsent
@@ -312,17 +312,17 @@ fn judge_pace(verdict: &mut Validity, plan: &Plan, total: &Total) {
     }
 }
 
-/// Did the kernel throw anything away?
+/// Packets and connections that the kernel dropped.
 ///
-/// The counters are those of the whole machine, and so of every program on it. What happened to this run is known of its
-/// own connections: how long they took, and what TCP sent again on them.
-fn judge_machine(verdict: &mut Validity, plan: &Plan, total: &Total, kernel: &KernelCounters) {
+/// These counters are of the whole machine, and so of every program on it. What happened to this run is known from
+/// its own connections: the time of their handshakes, and what TCP has sent again on them.
+fn assess_machine(validity: &mut Validity, plan: &Plan, total: &Total, kernel: &KernelCounters) {
     let resent = total.end.resent;
     let late: u64 = handshakes_retried(total).iter().map(|(_, n)| n).sum();
     let overflows = kernel.get("ListenOverflows").max(kernel.get("ListenDrops"));
     match plan.mode {
         _ if overflows == 0 => {}
-        _ if late == 0 && resent.segments == 0 => verdict.notes.push(format!(
+        _ if late == 0 && resent.segments == 0 => validity.notes.push(format!(
             "accept queues of this machine overflowed {overflows} times; it does not show in any connection of this run, so \
              they may be those of another program"
         )),
@@ -333,27 +333,27 @@ fn judge_machine(verdict: &mut Validity, plan: &Plan, total: &Total, kernel: &Ke
                 several(resent.connections.max(late), "connection")
             );
             match mode {
-                Mode::Churn { .. } => verdict.invalid.push(text),
-                _ => verdict.notes.push(text),
+                Mode::Churn { .. } => validity.invalid.push(text),
+                _ => validity.notes.push(text),
             }
         }
     }
     let retransmitted = kernel.get("RetransSegs");
     if resent.segments > 0 {
-        verdict.notes.push(format!(
+        validity.notes.push(format!(
             "TCP segments sent again on {} of this run: {} (TCP_INFO); each may have cost 200 ms or more",
             several(resent.connections, "connection"),
             resent.segments
         ));
     } else if retransmitted > 0 {
-        verdict.notes.push(format!(
+        validity.notes.push(format!(
             "TCP segments sent again on this machine: {retransmitted}; none of them by the connections of this run (TCP_INFO)"
         ));
     }
     for (name, whose) in [("RcvbufErrors", "receive"), ("SndbufErrors", "send")] {
         let dropped = kernel.get(name);
         if dropped > 0 {
-            verdict.notes.push(format!(
+            validity.notes.push(format!(
                 "{dropped} datagrams, of this run or of another program, were dropped on this machine for want of a \
                  {whose} buffer; that is loss without a network"
             ));
@@ -361,8 +361,8 @@ fn judge_machine(verdict: &mut Validity, plan: &Plan, total: &Total, kernel: &Ke
     }
 }
 
-/// How long connecting took where a handshake was lost and tried again: after 1, 3 and 7 seconds (RFC 6298, with Linux'
-/// first wait of a second).
+/// Connects that took as long as a handshake whose SYN was lost and sent again: after 1, 3 and 7 seconds (RFC 6298,
+/// with Linux' initial timeout of a second).
 #[must_use]
 pub fn handshakes_retried(total: &Total) -> [(u32, u64); 3] {
     let within = |from: u64, to: u64| total.connect.count_between(from, to);
@@ -384,7 +384,7 @@ mod tests {
 
     fn total(cpu: u64, waited: u64) -> Total {
         let mut total = Total::new(1);
-        (0..10_000).for_each(|_| total.actual.saturating_record(1_000));
+        (0..10_000).for_each(|_| total.service_time.saturating_record(1_000));
         total.echoes = 10_000;
         total.opened.0 = 10;
         total.end = Final {
@@ -395,7 +395,7 @@ mod tests {
         total
     }
 
-    fn judged(mode: Mode, total: &Total) -> Validity {
+    fn assessed(mode: Mode, total: &Total) -> Validity {
         let mut plan = plan(Endpoint::Tcp("127.0.0.1:7".parse().unwrap()));
         plan.mode = mode;
         assess(&plan, 1, total, &KernelCounters::default())
@@ -403,16 +403,16 @@ mod tests {
 
     #[test]
     fn a_generator_with_time_to_spare_is_believed() {
-        let verdict = judged(Mode::Closed, &total(500_000_000, 0));
-        assert_eq!(verdict, Validity::default());
+        let validity = assessed(Mode::Closed, &total(500_000_000, 0));
+        assert_eq!(validity, Validity::default());
     }
 
     #[test]
     fn a_generator_without_time_to_spare_is_not() {
-        let verdict = judged(Mode::Closed, &total(990_000_000, 0));
-        assert!(verdict.invalid[0].contains("bottleneck"), "{verdict:?}");
-        let verdict = judged(Mode::Closed, &total(500_000_000, 200_000_000));
-        assert!(verdict.invalid[0].contains("20 %"), "{verdict:?}");
+        let validity = assessed(Mode::Closed, &total(990_000_000, 0));
+        assert!(validity.invalid[0].contains("bottleneck"), "{validity:?}");
+        let validity = assessed(Mode::Closed, &total(500_000_000, 200_000_000));
+        assert!(validity.invalid[0].contains("20 %"), "{validity:?}");
     }
 
     #[test]
@@ -422,7 +422,7 @@ mod tests {
             let mut figures = ServerFigures::default();
             figures.end.usage.cpu = server;
             total.end.server = Some(figures);
-            judged(Mode::Closed, &total)
+            assessed(Mode::Closed, &total)
         };
         assert_eq!(beside(980_000_000), Validity::default());
         let idler = beside(960_000_000);
@@ -436,18 +436,18 @@ mod tests {
             arrivals: Arrivals::Constant,
         };
         let mut late = total(500_000_000, 0);
-        assert!(judged(open, &late).is_valid());
+        assert!(assessed(open, &late).is_valid());
         (0..100).for_each(|_| late.lag.saturating_record(5_000_000));
-        assert!(judged(open, &late).invalid[0].contains("late itself"));
+        assert!(assessed(open, &late).invalid[0].contains("late itself"));
         late.echoes = 5_000;
-        assert!(judged(open, &late).notes[0].contains("50.0 %"));
+        assert!(assessed(open, &late).notes[0].contains("50.0 %"));
     }
 
     #[test]
     fn requests_without_an_answer_are_named_and_make_a_run_invalid() {
         let mut frozen = total(500_000_000, 0);
         frozen.end.unanswered.note(3, 2, true, 3_512_345_678);
-        let said = &judged(Mode::Closed, &frozen).invalid[0];
+        let said = &assessed(Mode::Closed, &frozen).invalid[0];
         for part in [
             "2 requests on 1 connection (number 3)",
             "3.51s",
@@ -460,12 +460,12 @@ mod tests {
     #[test]
     fn a_moment_without_answers_is_named_in_a_closed_loop() {
         let mut stalled = total(500_000_000, 0);
-        stalled.end.shares.longest_gap = 300_000_000;
-        let verdict = judged(Mode::Closed, &stalled);
-        assert!(verdict.is_valid(), "{verdict:?}");
+        stalled.end.fairness.longest_gap = 300_000_000;
+        let validity = assessed(Mode::Closed, &stalled);
+        assert!(validity.is_valid(), "{validity:?}");
         assert!(
-            verdict.notes[0].contains("no answer for 300ms"),
-            "{verdict:?}"
+            validity.notes[0].contains("no answer for 300ms"),
+            "{validity:?}"
         );
     }
 
@@ -474,12 +474,12 @@ mod tests {
         let mut paused = total(500_000_000, 0);
         paused.end.pauses.note(400_000_000, 60_000_000);
         paused.end.window = 10_000_000_000;
-        assert!(judged(Mode::Closed, &paused).notes[0].contains("itself stood still, 1 pause"));
+        assert!(assessed(Mode::Closed, &paused).notes[0].contains("itself stood still, 1 pause"));
         paused.end.pauses.note(1_000_000_000, 100_000_000);
-        let verdict = judged(Mode::Closed, &paused);
+        let validity = assessed(Mode::Closed, &paused);
         assert!(
-            verdict.invalid[0].contains("100ms at 1.0 s of"),
-            "{verdict:?}"
+            validity.invalid[0].contains("100ms at 1.0 s of"),
+            "{validity:?}"
         );
     }
 
@@ -488,7 +488,7 @@ mod tests {
         let mut few = total(500_000_000, 0);
         few.opened.0 = 7;
         few.end.counters.untried = 2;
-        let said = &judged(Mode::Closed, &few).invalid[0];
+        let said = &assessed(Mode::Closed, &few).invalid[0];
         assert!(
             said.contains("only 7 of 10 connections") && said.contains("2 were not"),
             "{said}"
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_machine_counted_for_others_accuses_nobody() {
+    fn overflows_of_other_programs_are_a_note() {
         let churn = Mode::Churn { reset: true };
         let mut kernel = KernelCounters::default();
         kernel.0[0] = 5;
@@ -504,17 +504,20 @@ mod tests {
         let mut plan = plan(Endpoint::Tcp("127.0.0.1:7".parse().unwrap()));
         plan.mode = churn;
         let mut run = total(500_000_000, 0);
-        let verdict = assess(&plan, 1, &run, &kernel);
+        let validity = assess(&plan, 1, &run, &kernel);
         assert!(
-            verdict.is_valid() && verdict.notes[0].contains("another program"),
-            "{verdict:?}"
+            validity.is_valid() && validity.notes[0].contains("another program"),
+            "{validity:?}"
         );
-        assert!(verdict.notes[1].contains("none of them by"), "{verdict:?}");
-        run.end.resent.note(2);
-        let verdict = assess(&plan, 1, &run, &kernel);
         assert!(
-            verdict.invalid[0].contains("1 connection of this run"),
-            "{verdict:?}"
+            validity.notes[1].contains("none of them by"),
+            "{validity:?}"
+        );
+        run.end.resent.note(2);
+        let validity = assess(&plan, 1, &run, &kernel);
+        assert!(
+            validity.invalid[0].contains("1 connection of this run"),
+            "{validity:?}"
         );
     }
 
@@ -526,7 +529,7 @@ mod tests {
         };
         let mut flood = total(500_000_000, 0);
         flood.end.counters.left_out = 9;
-        let said = &judged(open, &flood).invalid[0];
+        let said = &assessed(open, &flood).invalid[0];
         assert!(
             said.contains("1048576") && said.contains("9 were left out"),
             "{said}"
@@ -550,30 +553,33 @@ mod tests {
     fn a_limit_of_our_own_is_no_result_of_the_servers() {
         let mut short = total(500_000_000, 0);
         short.end.faults.add(FaultKind::Refused, 1, "refused");
-        assert!(judged(Mode::Closed, &short).is_valid(), "that is a result");
+        assert!(
+            assessed(Mode::Closed, &short).is_valid(),
+            "that is a result"
+        );
         short.end.faults.add(FaultKind::NoPort, 3, "no port");
-        let verdict = judged(Mode::Churn { reset: false }, &short);
-        assert!(verdict.invalid[0].contains("3 times a connection could not connect"));
-        assert!(verdict.invalid[0].contains("--source"), "{verdict:?}");
+        let validity = assessed(Mode::Churn { reset: false }, &short);
+        assert!(validity.invalid[0].contains("3 times a connection could not connect"));
+        assert!(validity.invalid[0].contains("--source"), "{validity:?}");
     }
 
     #[test]
     fn nothing_is_no_measurement() {
         let mut nothing = Total::new(1);
         nothing.opened.0 = 10;
-        let judged_closed = |nothing: &Total| judged(Mode::Closed, nothing).invalid;
+        let judged_closed = |nothing: &Total| assessed(Mode::Closed, nothing).invalid;
         assert!(judged_closed(&nothing)[0].contains("no connection was left"));
         nothing.end.interrupted = true;
         assert!(judged_closed(&nothing)[0].contains("ended before the window"));
         nothing.end.window = 1_000_000_000;
         assert_eq!(judged_closed(&nothing), ["nothing came back in the window"]);
         let mut open = total(0, 0);
-        open.actual.reset();
+        open.service_time.reset();
         assert_eq!(judged_closed(&open), ["no latency was measured"]);
         let mut plan = plan(Endpoint::Tcp("127.0.0.1:7".parse().unwrap()));
         plan.requests = Some(500);
         (nothing.end.counters.sent, nothing.end.counters.echoed) = (500, 500);
-        let verdict = assess(&plan, 1, &nothing, &KernelCounters::default());
-        assert!(verdict.invalid[0].contains("--warm-up 0"), "{verdict:?}");
+        let validity = assess(&plan, 1, &nothing, &KernelCounters::default());
+        assert!(validity.invalid[0].contains("--warm-up 0"), "{validity:?}");
     }
 }

@@ -1,13 +1,13 @@
 //! A worker: one thread, one reactor, some connections, from the first connect to the last answer.
 //!
-//! What may live in this file: the order of the parts of a run, and the turn of the loop. What may not: bytes (`stream` and
-//! `datagram` have them), how a connection comes about (`opening`), and which one sends the next request (`issuing`).
+//! This file has the stages of a run, and the turn of the loop. Bytes are in `stream` and `datagram`, opening
+//! connections in `connector`, and the choice of the connection that sends the next request in `issuing`.
 //!
 //! The loop is the server's, seen from the other side, and as lean: in a closed loop an answer costs one event, one
-//! read, one look at the clock, and one write.
+//! read, one reading of the clock, and one write.
 
 use super::bad_clients::BadClient;
-use super::connector::Opening;
+use super::connector::Connector;
 use super::datagram::DatagramClient;
 use super::finish::resent;
 use super::in_flight::WorkerContext;
@@ -28,58 +28,59 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-/// Everything is read into one buffer of this size: what large requests want; small ones never see its end.
+/// Size of the one buffer for all reads: what large requests need, and more than small ones ever fill.
 pub(super) const READ_BUFFER_BYTES: usize = 256 * 1024;
-/// How often the loop looks after what is not urgent.
+/// Time between two rounds of housekeeping, in nanoseconds.
 pub(super) const TICK: u64 = 20_000_000;
-/// An arrival that is nearer than this is waited for by polling: setting a timer and sleeping would take as long.
+/// Nanoseconds within which the next arrival is waited for by polling: arming a timer and sleeping would take as
+/// long.
 const NEAR: u64 = 5_000;
 
-/// One connection, or whatever it is that sends.
+/// The state of one socket of the load.
 #[derive(Debug)]
 pub(super) enum Client {
     Stream(StreamClient),
     Datagram(DatagramClient),
-    /// One of the bad company, by its place there.
+    /// A badly behaved client, by its index.
     Bad(u32),
 }
 
-/// See the page above.
+/// A worker: one thread, one reactor, and its connections.
 pub(super) struct Worker<'a> {
     pub(super) plan: &'a Plan,
-    pub(super) line: &'a mut dyn ControlChannel,
+    pub(super) channel: &'a mut dyn ControlChannel,
     pub(super) control: Control,
     pub(super) reactor: Reactor<ClientSource<Client>>,
     timer: Timer,
-    /// When the timer rings, if it does.
+    /// The time for which the timer is armed.
     timer_at: u64,
     pub(super) context: WorkerContext,
-    pub(super) opening: Opening,
-    pub(super) company: Vec<BadClient>,
-    pub(super) pace: Option<ArrivalSchedule>,
+    pub(super) connector: Connector,
+    pub(super) bad_clients: Vec<BadClient>,
+    pub(super) schedule: Option<ArrivalSchedule>,
     /// Connections of an open loop that may take another request, the longest waiting first; and the planned times of
-    /// requests that found none, at most [`QUEUE_MAX`](super::QUEUE_MAX) of them.
+    /// requests that found no free connection, at most [`QUEUE_MAX`](super::QUEUE_MAX) of them.
     pub(super) free: VecDeque<(Key, u32)>,
     pub(super) backlog: VecDeque<u64>,
     /// Which connections are in `free`, by number.
     pub(super) listed: Vec<bool>,
     /// Connections of a closed loop that have not been started yet.
     pub(super) to_start: Vec<Key>,
-    /// Whether a turn may have connections to open or to start; else it does not ask.
+    /// Whether connections are still to be opened or started. It spares every later turn the question.
     starting: bool,
     pub(super) next_tick: u64,
-    pub(super) next_slice: u64,
-    /// The slice that is filled next. None before the first has been told of.
+    pub(super) next_interval: u64,
+    /// The interval that is filled next; `None` before the first was sent.
     spare: Option<Box<Interval>>,
-    /// The connection at which the search for those that wait too long goes on.
+    /// The connection at which the search for expired timeouts goes on.
     pub(super) cursor: usize,
     pub(super) pauses: Pauses,
-    /// When a run that is ended by Ctrl-C waits no longer for answers.
+    /// When a run that is ended by Ctrl-C stops waiting for answers.
     pub(super) stopped_until: Option<u64>,
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(plan: &'a Plan, line: &'a mut dyn ControlChannel) -> io::Result<Self> {
+    pub(super) fn new(plan: &'a Plan, channel: &'a mut dyn ControlChannel) -> io::Result<Self> {
         let reactor = Reactor::new(Epoll::new()?);
         let mut timer = Timer::new()?;
         reactor.watch(&mut timer)?;
@@ -89,7 +90,7 @@ impl<'a> Worker<'a> {
             clock,
             pattern: Pattern::new(plan.seed, read_buffer),
             read_buffer: vec![0; read_buffer].into_boxed_slice(),
-            slice: Box::new(Interval::new(Stage::Opening, 0)),
+            interval: Box::new(Interval::new(Stage::Opening, 0)),
             counters: Counters::default(),
             faults: Faults::default(),
             unanswered: Unanswered::default(),
@@ -103,22 +104,22 @@ impl<'a> Worker<'a> {
         };
         Ok(Self {
             plan,
-            control: line.control(),
-            line,
+            control: channel.control(),
+            channel,
             reactor,
             timer,
             timer_at: 0,
             context,
-            opening: Opening::new(plan),
-            company: Vec::new(),
-            pace: None,
+            connector: Connector::new(plan),
+            bad_clients: Vec::new(),
+            schedule: None,
             free: VecDeque::new(),
             backlog: VecDeque::new(),
             listed: vec![false; plan.connections],
             to_start: Vec::new(),
             starting: true,
             next_tick: 0,
-            next_slice: u64::MAX,
+            next_interval: u64::MAX,
             spare: None,
             cursor: 0,
             pauses: Pauses::default(),
@@ -126,38 +127,38 @@ impl<'a> Worker<'a> {
         })
     }
 
-    // ---- the parts of a run ----
+    // ---- the stages of a run ----
 
     pub(super) fn run(mut self) -> io::Result<Final> {
         let look = |plan: &Plan| ServerSample::take_all(&plan.servers).ok();
-        let look_closely = |plan: &Plan| ServerSample::take_all_threads(&plan.servers).ok();
+        let sample_threads = |plan: &Plan| ServerSample::take_all_threads(&plan.servers).ok();
         let before = look(self.plan);
         self.open_all()?;
-        let opened = look_closely(self.plan);
+        let opened = sample_threads(self.plan);
         let began = self.context.read_clock();
-        let open = self.opening.open as u64;
-        self.line.tell(&Message::Opened(open, began));
+        let open = self.connector.open as u64;
+        self.channel.tell(&Message::Opened(open, began));
         while self.control.go.is_none() && !self.control.stop {
             self.turn(self.context.now + 2_000_000)?;
-            // More often than a tick would ask: all workers are to begin at once.
-            self.control = self.line.control();
+            // More often than a tick would do: all workers are to begin at the same time.
+            self.control = self.channel.control();
         }
-        let part = self.load()?;
+        let stage = self.load()?;
         let (begin, usage) = (look(self.plan), own_usage());
-        if part == Stage::Drain {
+        if stage == Stage::Drain {
             self.pass(self.context.window.1)?;
         }
         let ended_at = self.context.read_clock();
         let usage = own_usage().since(usage);
         let end = look(self.plan);
-        let window = match part {
+        let window = match stage {
             Stage::Drain => ended_at.saturating_sub(self.context.window.0),
             _ => 0,
         };
-        // A worker without connections that send ends when the others have.
+        // A worker without sending connections is ended by a command when the rest has finished.
         let interrupted = self.control.stop && self.sends();
-        self.drain(ended_at, part)?;
-        let drained = look_closely(self.plan);
+        self.drain(ended_at, stage)?;
+        let drained = sample_threads(self.plan);
         let server = match (before, opened, begin, end, drained) {
             (Some(before), Some(opened), Some(begin), Some(end), Some(drained))
                 if !self.plan.servers.is_empty() =>
@@ -172,12 +173,12 @@ impl<'a> Worker<'a> {
             }
             _ => None,
         };
-        let shares = self.settle(ended_at, part);
-        self.disperse()?;
+        let fairness = self.account_connections(ended_at, stage);
+        self.close_all()?;
         Ok(Final {
             counters: self.context.counters,
             faults: self.context.faults,
-            shares,
+            fairness,
             unanswered: self.context.unanswered,
             pauses: self.pauses,
             resent: self.context.resent,
@@ -188,13 +189,13 @@ impl<'a> Worker<'a> {
         })
     }
 
-    /// Opens the connections, and proves each by an echo. In churn there is nothing to open ahead.
+    /// Opens the connections, and proves each by an echo. A churn opens its connections under load.
     fn open_all(&mut self) -> io::Result<()> {
         self.context.read_clock();
         if matches!(self.plan.mode, Mode::Churn { .. }) {
             return Ok(());
         }
-        while !self.opening.is_over() && !self.control.stop {
+        while !self.connector.is_over() && !self.control.stop {
             self.open_some();
             self.turn(self.context.now + 1_000_000)?;
         }
@@ -206,8 +207,9 @@ impl<'a> Worker<'a> {
         self.plan.active > 0 || matches!(self.plan.mode, Mode::Churn { .. })
     }
 
-    /// Puts the load on, lets the warm-up pass, and begins the window. The part in which the answers are that come behind
-    /// the end of the run: it is [`Stage::Drain`] if the window has begun, and the one that it did not get beyond if not.
+    /// Starts the load, lets the warm-up pass, and begins the window. Returns the stage to which answers belong that
+    /// come after the end of the run: [`Stage::Drain`] if the window has begun, otherwise the stage that was
+    /// interrupted.
     fn load(&mut self) -> io::Result<Stage> {
         if self.control.stop {
             return Ok(Stage::Opening);
@@ -223,18 +225,18 @@ impl<'a> Worker<'a> {
         Ok(Stage::Drain)
     }
 
-    /// The load is on. Since when the plan says so: an open loop's is common to all workers.
+    /// Starts the load. Returns the time at which it began by plan: in an open loop the same for all workers.
     fn start(&mut self) -> u64 {
         let now = self.context.read_clock();
         self.starting = true;
-        self.company = self.plan.company.gather(now);
+        self.bad_clients = self.plan.bad_clients.spread_over_time(now);
         self.rotate(Stage::WarmUp, now);
-        self.next_slice = now + nanoseconds(self.plan.interval);
+        self.next_interval = now + nanoseconds(self.plan.interval);
         match self.plan.mode {
             Mode::Closed => {
                 self.context.again = true;
                 self.context.remaining = self.plan.requests;
-                self.to_start = self.opening.active();
+                self.to_start = self.connector.active();
                 self.to_start.reverse(); // the first one is taken first
             }
             Mode::Open { rate, arrivals } => {
@@ -242,22 +244,27 @@ impl<'a> Worker<'a> {
                 self.context.remaining = self.plan.requests;
                 let start = self.control.go.map_or(now, |go| self.context.clock.at(go));
                 let (seed, worker) = (self.plan.seed, self.plan.worker);
-                self.pace =
-                    ArrivalSchedule::new((arrivals, rate), start, seed, &self.plan.team, worker);
-                for key in self.opening.active() {
+                self.schedule = ArrivalSchedule::new(
+                    (arrivals, rate),
+                    start,
+                    seed,
+                    &self.plan.active_by_worker,
+                    worker,
+                );
+                for key in self.connector.active() {
                     self.list(key);
                 }
                 return start;
             }
             Mode::Churn { .. } => {
                 self.context.remaining = self.plan.requests;
-                self.opening.churn();
+                self.connector.churn();
             }
         }
         self.context.read_clock()
     }
 
-    /// Lets the load go on until a time, or until there is nothing more to do.
+    /// Runs the loop until a time, or until there is nothing more to do.
     fn pass(&mut self, until: u64) -> io::Result<()> {
         while self.context.now < until && !self.control.stop && !self.is_idle() {
             self.turn(until)?;
@@ -265,30 +272,29 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Whether nothing will ever happen again: all is sent that was to be sent and has come back, or no connection is
-    /// left that could send.
+    /// Whether no event can follow: everything was sent and answered, or no connection is left that could send.
     fn is_idle(&self) -> bool {
         let counters = &self.context.counters;
         let done = self.context.remaining == Some(0)
             && self.backlog.is_empty()
             && counters.sent == counters.echoed + counters.lost
             && self.sends();
-        done || self.opening.is_hopeless()
+        done || self.connector.is_hopeless()
     }
 
-    /// What was so far does not count.
+    /// Begins the window: what was measured before does not count.
     fn begin_window(&mut self) {
         let now = self.context.read_clock();
         self.rotate(Stage::Window, now);
-        self.next_slice = now + nanoseconds(self.plan.interval);
+        self.next_interval = now + nanoseconds(self.plan.interval);
         for key in self.reactor.keys() {
             if let Some(tally) = self.reactor.get_mut(key).and_then(|out| out.state.tally()) {
                 tally.reset(now);
             }
         }
-        self.opening.forget_shares(now);
+        self.connector.reset_tallies(now);
         if self.context.planned {
-            // Their wait would count as none of the window's, and their answers neither.
+            // Their wait began before the window, so neither it nor their answers would be measured.
             self.context.counters.warm_up_dropped = self.backlog.len() as u64;
             self.backlog.clear();
         } else {
@@ -296,43 +302,43 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Tells of the slice, and begins another. There are two of them, which take turns: to make a new one, a megabyte of
-    /// zeros, took half a millisecond out of every second.
-    pub(super) fn rotate(&mut self, part: Stage, now: u64) {
+    /// Sends the interval, and begins another. Two of them take turns: to allocate one, a megabyte of zeros, took
+    /// half a millisecond out of every second.
+    pub(super) fn rotate(&mut self, stage: Stage, now: u64) {
         let spare = self.spare.take();
-        let mut next = spare.unwrap_or_else(|| Box::new(Interval::new(part, now)));
-        next.begin(part, now);
-        let mut slice = std::mem::replace(&mut self.context.slice, next);
-        slice.end = now;
-        slice.open = self.opening.open as u64;
-        slice.faults = self.context.faults.total();
-        let message = Message::Interval(slice);
-        self.line.tell(&message);
-        if let Message::Interval(slice) = message {
-            self.spare = Some(slice);
+        let mut next = spare.unwrap_or_else(|| Box::new(Interval::new(stage, now)));
+        next.begin(stage, now);
+        let mut interval = std::mem::replace(&mut self.context.interval, next);
+        interval.end = now;
+        interval.open = self.connector.open as u64;
+        interval.faults = self.context.faults.total();
+        let message = Message::Interval(interval);
+        self.channel.tell(&message);
+        if let Message::Interval(interval) = message {
+            self.spare = Some(interval);
         }
     }
 
     // ---- the turn ----
 
-    /// One turn of the loop, which waits until `until` at most.
+    /// One iteration of the loop, which waits until `until` at most.
     pub(super) fn turn(&mut self, until: u64) -> io::Result<()> {
         let wait = self.wait_time(until)?;
-        // That the timer rang, or a waker did, is all that they have to say.
+        // The result names an expired timer or a waker; neither carries anything but the wakeup.
         let _ = self.reactor.wait(Some(Duration::from_nanos(wait)))?;
         self.context.read_clock();
-        if self.pace.is_some() {
-            self.arrive();
+        if self.schedule.is_some() {
+            self.take_arrivals();
         }
         while let Some(event) = self.reactor.next_event() {
             if let Event::Ready(key, readiness) = event {
                 self.on_ready(key, readiness);
                 if self
-                    .pace
+                    .schedule
                     .as_ref()
-                    .is_some_and(|pace| pace.next_due() <= self.context.now)
+                    .is_some_and(|schedule| schedule.next_due() <= self.context.now)
                 {
-                    self.arrive();
+                    self.take_arrivals();
                 }
             }
         }
@@ -347,25 +353,25 @@ impl<'a> Worker<'a> {
 
     #[cold]
     fn go_on_starting(&mut self) {
-        if self.opening.has_work() {
+        if self.connector.has_work() {
             self.open_some();
         }
         self.start_some();
-        let opens = self.opening.is_churn() || !self.opening.is_over();
+        let opens = self.connector.is_churn() || !self.connector.is_over();
         self.starting = opens || !self.to_start.is_empty();
     }
 
-    /// How long the next wait may be. The next arrival is waited for by the timer, which is finer.
+    /// The timeout of the next wait. The next arrival is waited for by the timer, whose resolution is finer.
     fn wait_time(&mut self, until: u64) -> io::Result<u64> {
         let now = self.context.now;
         if self.starting && !self.to_start.is_empty() {
             return Ok(0);
         }
         let wait = until.min(self.next_tick).saturating_sub(now);
-        let Some(pace) = &self.pace else {
+        let Some(schedule) = &self.schedule else {
             return Ok(wait);
         };
-        let due = pace.next_due();
+        let due = schedule.next_due();
         if due <= now + NEAR {
             return Ok(0);
         }
@@ -376,7 +382,7 @@ impl<'a> Worker<'a> {
         Ok(wait)
     }
 
-    /// Somebody has something.
+    /// Handles the readiness of a socket.
     #[inline]
     fn on_ready(&mut self, key: Key, readiness: Readiness) {
         let Some(ClientSource { socket, state, .. }) = self.reactor.begin_event(key, readiness)
@@ -417,15 +423,15 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// A connection of an open loop may take the next request.
+    /// Gives the next planned request to a connection of an open loop that may take one.
     pub(super) fn on_answered(&mut self, key: Key) {
-        if self.pace.is_some() {
+        if self.schedule.is_some() {
             self.list(key);
             self.serve_backlog();
         }
     }
 
-    /// Says whether a connection waits for room to write.
+    /// Registers a connection for writing if it has unsent bytes, and for reading otherwise.
     pub(super) fn want(&mut self, key: Key, blocked: bool) {
         let interest = match blocked {
             true => Interest::Write,
@@ -440,22 +446,22 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Ends a connection for a fault. What it had under way is lost.
+    /// Closes a connection after a fault. Its requests in flight are lost.
     pub(super) fn end(&mut self, key: Key, fault: &Fault) {
         let Some(ClientSource { socket, state, .. }) = self.reactor.close(key) else {
             return;
         };
         self.context.counters.lost += state.in_flight() as u64;
         self.context.resent.note(resent(&socket));
-        // The first request of a connection is none of the load, unless there is no other.
-        let is_load = state.is_ready() || self.opening.is_churn();
+        // The first request of a connection proves it, and belongs to the load in a churn alone.
+        let is_load = state.is_ready() || self.connector.is_churn();
         if fault.kind == FaultKind::Timeout && is_load {
             self.context.no_answer(&state, self.context.now);
         }
         if let ClientSocket::Stream(stream) = &socket {
-            stream.reset_on_close(); // what it still has to say interests nobody
+            stream.reset_on_close(); // unread bytes are of no use any more
         }
-        self.lost_member(state, fault);
+        self.connection_failed(state, fault);
     }
 }
 

@@ -157,8 +157,8 @@ fn every_mode_finds_no_fault_in_a_correct_tcp_server() {
         "--churn fin",
         "--churn reset",
         "--active 40%",
-        "--slow-readers 2",
-        "--bad-clients resetters=3,dribblers=3,half-closers=2",
+        "--bad-clients slow-reader=2",
+        "--bad-clients reset=3,slowloris=3,half-close=2",
         "--workers 2",
         "--workers 2 -r 500",
         "--source 127.0.9.1-127.0.9.3",
@@ -166,7 +166,7 @@ fn every_mode_finds_no_fault_in_a_correct_tcp_server() {
         "--trigger edge -s 1MiB --pipeline 2",
         "--trigger edge -r 500",
         "--trigger edge --churn fin --workers 2",
-        "--trigger edge --slow-readers 1 --bad-clients half-closers=2",
+        "--trigger edge --bad-clients slow-reader=1,half-close=2",
     ] {
         let ended = bench(&format!("{server} {SHORT} {mode}"));
         ended.was_right();
@@ -265,7 +265,7 @@ fn a_histogram_log_and_a_drawing_are_written() {
     .was_right();
     let log = fs::read_to_string(&hdr).unwrap();
     assert!(
-        log.contains("Tag=planned,") && log.contains("Tag=actual,"),
+        log.contains("Tag=response-time,") && log.contains("Tag=service-time,"),
         "{log}"
     );
     assert!(fs::read_to_string(&svg).unwrap().contains("</svg>"));
@@ -312,7 +312,7 @@ fn a_slow_server_is_slow_in_the_figures() {
     let server = tcp(|_, _| thread::sleep(Duration::from_millis(5)));
     let ended = bench(&format!("{server} {SHORT}"));
     ended.was_right();
-    assert!(ended.number("/latency_ns/actual/min") >= 5_000_000);
+    assert!(ended.number("/service_time_ns/min") >= 5_000_000);
 }
 
 /// The test for coordinated omission. The server stops once, for 200 ms. Measured from the actual send (service time),
@@ -330,25 +330,25 @@ fn a_server_that_stops_is_seen_in_the_response_times_and_not_in_the_service_time
     });
     let ended = bench(&format!("{server} -c 4 -r 1k -d 2s --warm-up 200ms"));
     assert!([0, 4].contains(&ended.code), "{}", ended.err);
-    let planned = ended.number("/latency_ns/planned/p90");
-    let actual = ended.number("/latency_ns/actual/p90");
+    let planned = ended.number("/response_time_ns/p90");
+    let actual = ended.number("/service_time_ns/p90");
     // A tenth of all requests was planned for the time of the stop, and waited 100 ms on average.
     assert!(
-        ended.number("/latency_ns/planned/p99") > 100_000_000,
+        ended.number("/response_time_ns/p99") > 100_000_000,
         "{}",
-        ended.report["latency_ns"]
+        ended.report["service_time_ns"]
     );
     assert!(
         actual < 20_000_000 && planned >= actual,
         "{planned} {actual}"
     );
     assert!(
-        ended.number("/latency_ns/actual/p99") < 100_000_000,
+        ended.number("/service_time_ns/p99") < 100_000_000,
         "{}",
-        ended.report["latency_ns"]
+        ended.report["service_time_ns"]
     );
     assert!(
-        ended.number("/latency_ns/actual/max") > 100_000_000,
+        ended.number("/service_time_ns/max") > 100_000_000,
         "the few slow ones are the maximum"
     );
     ended.is_accounted_for();
@@ -413,13 +413,13 @@ fn a_worker_has_one_thread_and_its_death_is_told() {
 #[test]
 fn bad_clients_are_counted_and_do_not_disturb() {
     let server = tcp(|_, _| {});
-    let bad = "--slow-readers 1 --bad-clients resetters=2,dribblers=3,half-closers=2";
+    let bad = "--bad-clients slow-reader=1,reset=2,slowloris=3,half-close=2";
     let ended = bench(&format!(
         "{server} -c 5 -d 1s --warm-up 0 {bad} --workers 2"
     ));
     ended.was_right();
-    assert_eq!(ended.number("/plan/slow_readers"), 1);
-    assert_eq!(ended.number("/plan/bad_clients/dribblers"), 3);
+    assert_eq!(ended.number("/plan/bad_clients/slow_reader"), 1);
+    assert_eq!(ended.number("/plan/bad_clients/slowloris"), 3);
     assert!(ended.number("/requests/bad_resets") >= 2);
     assert!(ended.number("/requests/bad_bytes") >= 3);
     assert!(ended.number("/requests/bad_half_closed") >= 2);
@@ -447,7 +447,7 @@ fn a_server_that_drops_its_unsent_bytes_at_a_half_close_is_detected_by_bad_clien
             thread::spawn(move || serve(stream));
         }
     });
-    let ended = bench(&format!("{server} {SHORT} --bad-clients half-closers=1"));
+    let ended = bench(&format!("{server} {SHORT} --bad-clients half-close=1"));
     ended.was_right();
     assert!(ended.number("/requests/bad_cut") > 0, "{}", ended.report);
 }

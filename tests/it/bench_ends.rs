@@ -129,7 +129,7 @@ fn what_is_left_of_the_warm_up_is_no_throughput_of_the_window() {
     });
     let ended = bench(&format!("{server} -c 5 -r 1000 -d 3s --warm-up 300ms"));
     assert!(ended.number("/requests/warm_up_dropped") > 0);
-    let planned = ended.number("/latency_ns/planned/count");
+    let planned = ended.number("/response_time_ns/count");
     assert!(ended.number("/echoes") <= planned && planned <= 3_000);
     ended.is_accounted_for();
 }

@@ -73,7 +73,11 @@ fn a_full_disk_costs_neither_the_report_nor_the_other_files() {
     assert!(ended.number("/echoes") > 0);
     let told = "error: io: --svg: writing '/dev/full' failed: No space left on device";
     assert!(ended.err.contains(told), "{}", ended.err);
-    assert!(fs::read_to_string(&log).unwrap().contains("Tag=actual,"));
+    assert!(
+        fs::read_to_string(&log)
+            .unwrap()
+            .contains("Tag=service-time,")
+    );
     let ended = bench(&format!("{server} {SHORT} --hdr /dev/full"));
     assert!(
         ended.code == 74 && ended.number("/echoes") > 0,
@@ -166,7 +170,7 @@ fn python_reads_the_log_of_several_steps() {
     let text = String::from_utf8(output.stdout).unwrap();
     let counts = text
         .lines()
-        .filter_map(|line| line.strip_prefix("actual ")?.split(' ').next());
+        .filter_map(|line| line.strip_prefix("service-time ")?.split(' ').next());
     let answers: u64 = counts.map(|count| count.parse::<u64>().unwrap()).sum();
     assert!(answers >= 100, "60 and 90 requests: {text}");
 }
@@ -189,7 +193,7 @@ fn a_search_that_finds_nothing_says_so_and_shows_no_failure_as_its_result() {
     let report = &found.report;
     assert_eq!(report["search"]["found_rate"], Value::Null);
     assert_eq!(
-        (found.number("/echoes"), &report["latency_ns"]["planned"]),
+        (found.number("/echoes"), &report["response_time_ns"]),
         (0, &Value::Null)
     );
     assert_eq!(report["valid"], false);

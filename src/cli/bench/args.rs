@@ -1,6 +1,4 @@
-//! What can be typed after `bench`, and what it means.
-//!
-//! What may live in this file: flags, their help, and their translation into a [`Plan`]. What may not: acting on it.
+//! The command line of `bench`: flags, their help, and their translation into a [`Plan`].
 
 mod bad;
 mod effect;
@@ -21,19 +19,20 @@ const EXAMPLES: &str = "\
 Examples:
   echo-reactor bench                                      ten seconds on a server of its own
   echo-reactor bench localhost:7777 -c 1k -d 30s -s 64    closed loop: the next request when the answer has come
-  echo-reactor bench localhost:7777 -r 50k                open loop: so many a second, whatever the server does
+  echo-reactor bench localhost:7777 -r 50k                open loop: 50,000 a second, whatever the server does
   echo-reactor bench localhost:7777 -r 10k,20k,40k        three steps of that
-  echo-reactor bench localhost:7777 --find-max-rate 1ms        the highest rate with a p99 of at most 1 ms
+  echo-reactor bench localhost:7777 --find-max-rate 1ms   the highest rate with a p99 of at most 1 ms
   echo-reactor bench localhost:7777 --churn fin -c 50     connect, one request, close, and again
   echo-reactor bench localhost:7777 -c 10k --hold 30s     keep 10,000 open, one echo on each every 30 s
-  echo-reactor bench localhost:7777 -c 10k --active 20%   8,000 idle ones beside 2,000 that are not
-  echo-reactor bench udp://127.0.0.1:7777 --pipeline 8    datagrams: loss, doubles, changed order
-  echo-reactor bench localhost:7777 --slow-readers 2 --bad-clients resetters=5,dribblers=50,half-closers=5
+  echo-reactor bench localhost:7777 -c 10k --active 20%   2,000 connections that send, and 8,000 idle ones
+  echo-reactor bench udp://127.0.0.1:7777 --pipeline 8    datagrams: loss, duplicates, reordering
+  echo-reactor bench localhost:7777 --bad-clients slow-reader=2,reset=5,slowloris=50,half-close=5
   echo-reactor bench localhost:7777 -c 50k --workers 3 --source 127.0.0.0/16
   echo-reactor bench localhost:7777 --format json --svg run.svg --hdr run.hlog
 
-Latency is counted from the moment when a request was to be sent (planned) and from the one when it was (actual); in a
-closed loop both are the same, and leave out whoever would have come while the server was slow.
+Service time is counted from the moment when a request was sent, response time from the moment when it was planned to be
+sent. A closed loop plans nothing and has service times alone, which leave out the requests that would have been sent while
+the server was slow (coordinated omission).
 A run that says 'not valid because ...' ends with exit code 4; an echo that was wrong, with 65. 'echo-reactor --help'
 lists all exit codes.
 ";
@@ -42,7 +41,7 @@ lists all exit codes.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct BenchArgs {
-    /// The servers, in turn; without one, a server is started for it
+    /// The servers; connections go to them in turn. Without an address a server is started for the run
     #[arg(value_name = "ADDRESS")]
     addresses: Vec<Address>,
 
@@ -58,7 +57,7 @@ pub(in crate::cli) struct BenchArgs {
     #[arg(short, long, value_name = "TIME")]
     duration: Option<Time>,
 
-    /// End after so many requests
+    /// End after this number of requests
     #[arg(short = 'n', long, value_name = "COUNT")]
     requests: Option<Count>,
 
@@ -70,12 +69,12 @@ pub(in crate::cli) struct BenchArgs {
     load: Load,
 
     #[command(flatten)]
-    course: Course,
+    timing: Timing,
 
     #[command(flatten)]
     output: Output,
 
-    /// Be a worker of another one's: the plan comes by standard input
+    /// Run one worker: the plan comes on standard input
     #[arg(long, hide = true)]
     pub(super) worker: bool,
 }
@@ -83,8 +82,8 @@ pub(in crate::cli) struct BenchArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Load")]
 struct Load {
-    /// Plan so many requests a second in all, on a clock (open loop), for example 50k or 0.5; several, as in 10k,20k, in
-    /// steps of --duration each
+    /// Requests a second in all, planned on a clock (open loop), for example 50k or 0.5; several, as in 10k,20k, in steps
+    /// of --duration each
     #[arg(short, long, value_name = "RATE", conflicts_with_all = ["churn", "hold", "find_max_rate"])]
     rate: Vec<List<Rate>>,
 
@@ -100,65 +99,61 @@ struct Load {
     #[arg(long, value_name = "HOW", value_enum, conflicts_with_all = ["hold", "find_max_rate"])]
     churn: Option<Closing>,
 
-    /// Keep the connections open, with one echo on each every so often
+    /// Keep the connections open, with one echo on each in this time
     #[arg(long, value_name = "TIME", conflicts_with = "find_max_rate")]
     hold: Option<Time>,
 
-    /// Find the highest rate at which 99 of 100 answers take at most so long, in steps of --duration each
+    /// Find the highest rate at which the p99 of the response time is at most this, in steps of --duration each
     #[arg(long, value_name = "TIME")]
     find_max_rate: Option<Time>,
 
-    /// Connections that send requests, as a number (50) or as a share (50%); the others idle
+    /// Connections that send requests, as a number (50) or as a share (50%); the rest is idle
     #[arg(long, value_name = "SHARE", default_value_t = Share::Percent(Percent(100.0)))]
     active: Share,
 
-    /// Bad company: so many connections more that send without end and never read
-    #[arg(long, value_name = "COUNT", default_value_t = Count(0))]
-    slow_readers: Count,
-
-    /// Bad company of other kinds: resetters=COUNT (connect, send, reset), dribblers=COUNT (a byte a second), or
-    /// half-closers=COUNT (send, FIN, read to the end); several, with commas
+    /// Badly behaved clients beside the load: slow-reader (sends without end, never reads), reset (connects, sends,
+    /// resets), slowloris (a byte a second), half-close (sends, FIN, reads to the end); several, with commas
     #[arg(long, value_name = "KIND=COUNT", value_delimiter = ',')]
     bad_clients: Vec<Bad>,
 }
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Course")]
-struct Course {
+#[command(next_help_heading = "Timing")]
+struct Timing {
     /// Time under load before anything counts [default: 1s, or none with --requests]
     #[arg(long, value_name = "TIME")]
     warm_up: Option<Time>,
 
-    /// Take so long for opening the connections, at least
+    /// Spread the opening of the connections over this time
     #[arg(long, value_name = "TIME", default_value_t = Time(Duration::ZERO))]
     ramp_up: Time,
 
-    /// Connections on their way at once, while they are opened
+    /// Connections that are being opened at the same time, at most
     #[arg(long, value_name = "COUNT", default_value_t = Count(64))]
     connect_concurrency: Count,
 
-    /// Do not wait for an answer any longer, nor for the resolver; a datagram that is not back by then is lost [default:
-    /// 5s, of datagrams 1s]
+    /// Longest wait for an answer, and for the resolver; a datagram that is not back by then is lost [default: 5s, of
+    /// datagrams 1s]
     #[arg(long, value_name = "TIME")]
     timeout: Option<Time>,
 
-    /// When the kernel tells of an answer, which decides whose is read first of those that are there together
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Told::Level)]
-    trigger: Told,
+    /// epoll trigger mode of the client: level (as most tools) or edge
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = TriggerMode::Level)]
+    trigger: TriggerMode,
 
-    /// Addresses of ours to come from: one, a range, or a network
+    /// Local addresses of the connections: one, a range, or a network
     #[arg(long, value_name = "RANGE")]
     source: Option<Sources>,
 
-    /// Processes that the load is divided among, each with an event loop of its own
+    /// Worker processes, each with its own event loop; the load is divided among them
     #[arg(long, value_name = "COUNT", default_value_t = Count(1))]
     workers: Count,
 
-    /// The server's processes on this machine, to see what an echo costs them
+    /// Processes of the server on this machine; the report then has their CPU time and memory
     #[arg(long, value_name = "PID", value_delimiter = ',')]
     server_pid: Vec<u32>,
 
-    /// What everything random is drawn from
+    /// Seed of the random numbers
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
 }
@@ -166,7 +161,7 @@ struct Course {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 struct Output {
-    /// The form of the report
+    /// Format of the report
     #[arg(long, value_name = "FORM", value_enum, default_value_t = Format::Text)]
     format: Format,
 
@@ -182,11 +177,11 @@ struct Output {
     #[arg(long, value_name = "TIME", default_value_t = Time(Duration::from_secs(1)))]
     interval: Time,
 
-    /// Loss, doubles and a changed order of datagrams are counted, and no failure
+    /// Count loss, duplicates and reordering of datagrams, but do not fail for them
     #[arg(long)]
     allow_loss: bool,
 
-    /// Say nothing while it runs
+    /// Print no progress
     #[arg(short, long)]
     quiet: bool,
 }
@@ -196,29 +191,29 @@ struct Output {
 enum Following {
     /// Equally far apart
     Constant,
-    /// At random, as those of many people do
+    /// At random (a Poisson process), as requests of many independent clients do
     Poisson,
 }
 
-/// When the kernel tells of an answer.
+/// The epoll trigger mode, which decides the order in which answers are read that are ready at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Told {
-    /// Once: first come, first read. The p99 is lower, by a fifth at 50 connections, than that of most tools
+enum TriggerMode {
+    /// Reported once, in the order of arrival; the p99 is a fifth lower at 50 connections than with level
     Edge,
-    /// As long as it is there, as most tools have it: whoever was read a moment ago is read again before the others
+    /// Reported while there is something to read: a socket that was just read stays ahead of the rest
     Level,
 }
 
 /// How a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Closing {
-    /// In order; its tuple then rests for a minute on our side
+    /// FIN; the port then stays in TIME_WAIT for a minute on this side
     Fin,
-    /// By a reset, which leaves nothing behind
+    /// RST, which leaves no TIME_WAIT
     Reset,
 }
 
-/// The form of the report.
+/// The format of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// A table for people
@@ -243,7 +238,7 @@ pub(super) enum Steps {
 /// Requests a second. Below this, the time between two of them is longer than any run.
 const RATE_MIN: f64 = 0.001;
 
-/// Longer than anybody waits: the duration of a run that ends by the number of its requests.
+/// The duration of a run that is ended by the number of its requests: a week, longer than any of them.
 const ENDLESS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 impl BenchArgs {
@@ -266,13 +261,13 @@ impl BenchArgs {
     /// How long the resolver may take for all names. Without --timeout that is what a stream has: a name takes as long
     /// for datagrams as for streams.
     pub(super) fn resolving(&self) -> Duration {
-        self.course
+        self.timing
             .timeout
             .map_or(Duration::from_secs(5), |time| time.0)
     }
 
     pub(super) fn workers(&self) -> usize {
-        usize::try_from(self.course.workers.0).unwrap_or(usize::MAX)
+        usize::try_from(self.timing.workers.0).unwrap_or(usize::MAX)
     }
 
     pub(super) fn format(&self) -> Format {
@@ -291,7 +286,7 @@ impl BenchArgs {
         self.output.quiet
     }
 
-    /// Whether the connections are what is looked at, more than the echoes.
+    /// Whether this is a hold, which is about the cost of connections more than about echoes.
     pub(super) fn is_hold(&self) -> bool {
         self.load.hold.is_some()
     }
@@ -323,7 +318,7 @@ impl BenchArgs {
         }
     }
 
-    /// The plan against these servers, in processes of these numbers if they are known.
+    /// The plan against these servers, whose process ids are `servers` as far as they are known.
     pub(super) fn plan(&self, targets: Vec<Endpoint>, servers: &[u32]) -> Result<Plan, CliError> {
         self.refuse_nonsense()?;
         let size = |count: Count| usize::try_from(count.0).unwrap_or(usize::MAX);
@@ -338,24 +333,24 @@ impl BenchArgs {
             |target: &Endpoint| matches!(target, Endpoint::Udp(_) | Endpoint::UnixDatagram(_));
         let timeout = Duration::from_secs(if targets.iter().any(datagrams) { 1 } else { 5 });
         let mut servers = servers.to_vec();
-        servers.extend(&self.course.server_pid);
+        servers.extend(&self.timing.server_pid);
         Ok(Plan {
             targets,
-            sources: self.course.source,
+            sources: self.timing.source,
             worker: 0,
             first_number: 0,
             connections,
             active: self.load.active.of(connections),
-            team: Vec::new(),
-            company: self.company(),
+            active_by_worker: Vec::new(),
+            bad_clients: self.bad_clients(),
             size: self.size.0,
             depth: size(self.load.pipeline),
             mode: self.mode(),
-            trigger: match self.course.trigger {
-                Told::Edge => Trigger::Edge,
-                Told::Level => Trigger::Level,
+            trigger: match self.timing.trigger {
+                TriggerMode::Edge => Trigger::Edge,
+                TriggerMode::Level => Trigger::Level,
             },
-            warm_up: self.course.warm_up.map_or(warm_up, |time| time.0),
+            warm_up: self.timing.warm_up.map_or(warm_up, |time| time.0),
             duration: self.duration.map_or(
                 if by_count {
                     ENDLESS
@@ -365,30 +360,28 @@ impl BenchArgs {
                 |time| time.0,
             ),
             requests: self.requests.map(|count| count.0),
-            ramp: self.course.ramp_up.0,
-            opening: size(self.course.connect_concurrency),
-            timeout: self.course.timeout.map_or(timeout, |time| time.0),
+            ramp_up: self.timing.ramp_up.0,
+            connect_concurrency: size(self.timing.connect_concurrency),
+            timeout: self.timing.timeout.map_or(timeout, |time| time.0),
             interval: self.output.interval.0,
-            seed: self.course.seed,
+            seed: self.timing.seed,
             servers,
             reset_at_end: false,
         })
     }
 
-    fn company(&self) -> BadClients {
-        let mut company = BadClients {
-            slow_readers: usize::try_from(self.load.slow_readers.0).unwrap_or(usize::MAX),
-            ..BadClients::default()
-        };
+    fn bad_clients(&self) -> BadClients {
+        let mut bad_clients = BadClients::default();
         for bad in &self.load.bad_clients {
             let of_its_kind = match bad.kind {
-                BadKind::Resetters => &mut company.resetters,
-                BadKind::Dribblers => &mut company.dribblers,
-                BadKind::HalfClosers => &mut company.half_closers,
+                BadKind::SlowReader => &mut bad_clients.slow_reader,
+                BadKind::Reset => &mut bad_clients.reset,
+                BadKind::Slowloris => &mut bad_clients.slowloris,
+                BadKind::HalfClose => &mut bad_clients.half_close,
             };
             *of_its_kind = usize::try_from(bad.count.0).unwrap_or(usize::MAX);
         }
-        company
+        bad_clients
     }
 
     fn mode(&self) -> Mode {
@@ -412,7 +405,7 @@ impl BenchArgs {
 
     /// A figure of the server that is missing at the end would be noticed after the run.
     fn refuse_unknown_processes(&self) -> Result<(), CliError> {
-        for pid in &self.course.server_pid {
+        for pid in &self.timing.server_pid {
             let why = match std::fs::read(format!("/proc/{pid}/stat")) {
                 Ok(_) => continue,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -438,12 +431,12 @@ impl BenchArgs {
             return usage("--connections has at most 4M");
         }
         if self
-            .company()
+            .bad_clients()
             .counts()
             .iter()
             .any(|(_, count)| *count > 1_000_000)
         {
-            return usage("--slow-readers and --bad-clients have at most 1M of a kind");
+            return usage("--bad-clients has at most 1M of a kind");
         }
         if self.size.0 == 0 {
             return usage("--size 0 asks for nothing; write 1 or more");
@@ -464,10 +457,10 @@ impl BenchArgs {
                 "--rate has at least 0.001, which is one request in 1,000 s; write for example 0.5",
             );
         }
-        if self.course.workers.0 == 0 || self.course.workers.0 > self.connections.0 {
+        if self.timing.workers.0 == 0 || self.timing.workers.0 > self.connections.0 {
             return usage("--workers is 1 or more, and each has a connection at least");
         }
-        if self.course.connect_concurrency.0 == 0 {
+        if self.timing.connect_concurrency.0 == 0 {
             return usage("--connect-concurrency 0 opens nothing; write 1 or more");
         }
         self.refuse_without_effect()?;
@@ -477,7 +470,7 @@ impl BenchArgs {
         if zero(self.duration) || zero(self.load.hold) || zero(self.load.find_max_rate) {
             return usage("a time of 0 measures nothing; write for example 10s");
         }
-        if zero(self.course.timeout) {
+        if zero(self.timing.timeout) {
             return usage("--timeout 0 leaves no time for an answer; write for example 5s");
         }
         if self.output.interval.0 < Duration::from_millis(100) {
@@ -508,7 +501,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn nothing_typed_is_a_closed_loop_of_ten_seconds_on_a_server_of_its_own() {
+    fn defaults_are_a_closed_loop_of_ten_seconds_on_an_own_server() {
         let args = args(&[]);
         assert_eq!(args.serve().as_deref(), Some("tcp://127.0.0.1:0"));
         let plan = plan(&[]).unwrap();
@@ -547,7 +540,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn impossible_values_are_refused() {
         for wrong in [
             "-c 0",
             "-s 0",
@@ -571,7 +564,7 @@ pub(super) mod tests {
         assert!("101%".parse::<Share>().is_err());
         let said = "0.5".parse::<Share>().unwrap_err();
         assert!(said.contains("0.5% or 50%"), "{said}");
-        for wrong in ["resetters", "resetters=x", "resetters=", "idlers=5", "=5"] {
+        for wrong in ["reset", "reset=x", "reset=", "idlers=5", "=5"] {
             assert!(wrong.parse::<Bad>().is_err(), "{wrong}");
         }
     }

@@ -33,7 +33,7 @@ fn line(run: &Run) -> Vec<String> {
         format!("{:.6}", total.window()),
         total.opened.0.to_string(),
         run.plan.size.to_string(),
-        run.verdict.is_valid().to_string(),
+        run.validity.is_valid().to_string(),
     ];
     values.extend(
         [
@@ -48,7 +48,7 @@ fn line(run: &Run) -> Vec<String> {
     let latency = total.latency();
     values.extend(QUANTILES.map(|(_, quantile)| at(latency, quantile)));
     values.push(at(latency, 1.0));
-    values.push(at(&total.actual, 0.99));
+    values.push(at(&total.service_time, 0.99));
     let cpu = total.end.usage.cpu as f64 / total.echoes.max(1) as f64;
     values.push(format!("{cpu:.0}"));
     values

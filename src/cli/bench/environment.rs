@@ -1,4 +1,4 @@
-//! Where and when a run took place: what somebody needs who wants to repeat it, or wonders why it differs.
+//! Where and when a run took place: what is needed to repeat it, or to explain a difference.
 
 use crate::procfs::port_range;
 use crate::procfs::tree::Tree;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// See the page above.
+/// The machine and the command line of a run.
 #[derive(Debug)]
 pub(in crate::cli) struct Host {
     pub(in crate::cli) command: Vec<String>,

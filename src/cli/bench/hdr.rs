@@ -1,5 +1,5 @@
 //! The histograms as an HdrHistogram log, which the tools of that family read: a line for each second of the window,
-//! with the tag `planned` or `actual`.
+//! with the tag `response-time` or `service-time`.
 //!
 //! Times in it are seconds since the log was begun, and its head says when that was. They go on from step to step: a
 //! reader skips, or adds up, intervals that lie upon each other.
@@ -48,24 +48,28 @@ impl Log {
         Ok(log)
     }
 
-    /// A step begins, whose slices count their time from now on. It ends before the next one begins, so the intervals of
+    /// Begins a step, whose intervals count their time from now on. It ends before the next one begins, so the
+    /// intervals of
     /// two steps never overlap.
     pub(super) fn begin_step(&mut self) {
         self.step_at = self.began.elapsed();
     }
 
     /// Adds a second of the window. What came after its end belongs to it, in an open loop.
-    pub(super) fn write(&mut self, slice: &Interval) {
-        if !matches!(slice.part, Stage::Window | Stage::Drain) {
+    pub(super) fn write(&mut self, interval: &Interval) {
+        if !matches!(interval.stage, Stage::Window | Stage::Drain) {
             return;
         }
         let (mut text, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
-        let start = self.step_at + Duration::from_nanos(slice.start);
-        let lasted = Duration::from_nanos(slice.end.saturating_sub(slice.start));
+        let start = self.step_at + Duration::from_nanos(interval.start);
+        let lasted = Duration::from_nanos(interval.end.saturating_sub(interval.start));
         if let Ok(mut writer) =
             IntervalLogWriterBuilder::new().begin_log_with(&mut text, &mut serializer)
         {
-            for (tag, latencies) in [("planned", &slice.planned), ("actual", &slice.actual)] {
+            for (tag, latencies) in [
+                ("response-time", &interval.response_time),
+                ("service-time", &interval.service_time),
+            ] {
                 if !latencies.is_empty() {
                     let histogram = latencies.histogram();
                     let _ = writer.write_histogram(histogram, start, lasted, Tag::new(tag));
@@ -81,7 +85,7 @@ impl Log {
         }
     }
 
-    /// Gives the log its name, or says why it is not whole.
+    /// Renames the log to its final name, or reports why it is incomplete.
     pub(super) fn finish(self) -> Result<(), CliError> {
         match self.failure {
             Some(failure) => Err(failure),
@@ -104,10 +108,10 @@ mod tests {
             // As if the log had been begun so much earlier.
             log.step_at += step * Duration::from_secs(10);
             for second in 0..2 {
-                let mut slice = Interval::new(Stage::Window, second * 1_000_000_000);
-                slice.end = slice.start + 1_000_000_000;
-                slice.actual.saturating_record(5_000);
-                log.write(&slice);
+                let mut interval = Interval::new(Stage::Window, second * 1_000_000_000);
+                interval.end = interval.start + 1_000_000_000;
+                interval.service_time.saturating_record(5_000);
+                log.write(&interval);
             }
         }
         log.finish().unwrap();

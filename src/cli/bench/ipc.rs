@@ -13,6 +13,7 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
+/// A plan as JSON. `scripts/measure.py` writes one like it, for a worker that it runs alone.
 pub(super) fn plan_to_json(plan: &Plan) -> Value {
     let targets: Vec<String> = plan.targets.iter().map(ToString::to_string).collect();
     let mode = match plan.mode {
@@ -29,8 +30,8 @@ pub(super) fn plan_to_json(plan: &Plan) -> Value {
         "first_number": plan.first_number,
         "connections": plan.connections,
         "active": plan.active,
-        "team": plan.team,
-        "company": plan.company.counts().map(|(_, count)| count),
+        "active_by_worker": plan.active_by_worker,
+        "bad_clients": plan.bad_clients.counts().map(|(_, count)| count),
         "size": plan.size,
         "depth": plan.depth,
         "mode": mode,
@@ -38,8 +39,8 @@ pub(super) fn plan_to_json(plan: &Plan) -> Value {
         "warm_up": plan.warm_up.as_nanos() as u64,
         "duration": plan.duration.as_nanos() as u64,
         "requests": plan.requests,
-        "ramp": plan.ramp.as_nanos() as u64,
-        "opening": plan.opening,
+        "ramp_up": plan.ramp_up.as_nanos() as u64,
+        "connect_concurrency": plan.connect_concurrency,
         "timeout": plan.timeout.as_nanos() as u64,
         "interval": plan.interval.as_nanos() as u64,
         "seed": plan.seed,
@@ -80,10 +81,10 @@ pub(super) fn plan_from(line: &str) -> Option<Plan> {
         first_number: number("first_number")? as u32,
         connections: size("connections")?,
         active: size("active")?,
-        team: numbers(&value["team"])?
+        active_by_worker: numbers(&value["active_by_worker"])?
             .map(|share| share as usize)
             .collect(),
-        company: company_from(&value["company"])?,
+        bad_clients: bad_clients_from(&value["bad_clients"])?,
         size: size("size")?,
         depth: size("depth")?,
         mode,
@@ -94,8 +95,8 @@ pub(super) fn plan_from(line: &str) -> Option<Plan> {
         warm_up: time("warm_up")?,
         duration: time("duration")?,
         requests: number("requests"),
-        ramp: time("ramp")?,
-        opening: size("opening")?,
+        ramp_up: time("ramp_up")?,
+        connect_concurrency: size("connect_concurrency")?,
         timeout: time("timeout")?,
         interval: time("interval")?,
         seed: number("seed")?,
@@ -108,13 +109,13 @@ fn numbers(value: &Value) -> Option<impl Iterator<Item = u64> + '_> {
     Some(value.as_array()?.iter().filter_map(Value::as_u64))
 }
 
-fn company_from(value: &Value) -> Option<BadClients> {
+fn bad_clients_from(value: &Value) -> Option<BadClients> {
     let count = |place: usize| Some(value[place].as_u64()? as usize);
     Some(BadClients {
-        slow_readers: count(0)?,
-        resetters: count(1)?,
-        dribblers: count(2)?,
-        half_closers: count(3)?,
+        slow_reader: count(0)?,
+        reset: count(1)?,
+        slowloris: count(2)?,
+        half_close: count(3)?,
     })
 }
 
@@ -129,17 +130,17 @@ pub(crate) fn message_to_json(message: &Message) -> Value {
     match message {
         Message::Opening(open) => json!({"opening": open}),
         Message::Opened(open, took) => json!({"opened": open, "took": took}),
-        Message::Interval(slice) => json!({"slice": {
-            "part": slice.part.name(),
-            "start": slice.start,
-            "end": slice.end,
-            "echoes": slice.echoes,
-            "open": slice.open,
-            "faults": slice.faults,
-            "actual": latencies_to_json(&slice.actual),
-            "planned": latencies_to_json(&slice.planned),
-            "lag": latencies_to_json(&slice.lag),
-            "connect": latencies_to_json(&slice.connect),
+        Message::Interval(interval) => json!({"interval": {
+            "stage": interval.stage.name(),
+            "start": interval.start,
+            "end": interval.end,
+            "echoes": interval.echoes,
+            "open": interval.open,
+            "faults": interval.faults,
+            "service_time": latencies_to_json(&interval.service_time),
+            "response_time": latencies_to_json(&interval.response_time),
+            "lag": latencies_to_json(&interval.lag),
+            "connect": latencies_to_json(&interval.connect),
         }}),
         Message::Done(end) => json!({"done": final_to_json(end)}),
         Message::Failed(why) => json!({"failed": why}),
@@ -158,7 +159,7 @@ fn final_to_json(end: &Final) -> Value {
         .iter()
         .map(|(kind, count, first)| json!([kind.name(), count, first]))
         .collect();
-    let shares = &end.shares;
+    let fairness = &end.fairness;
     let server = end.server.map(|server| {
         let moments = [
             server.before,
@@ -181,7 +182,7 @@ fn final_to_json(end: &Final) -> Value {
     json!({
         "counters": counters,
         "faults": faults,
-        "shares": [shares.connections, shares.sum, shares.squares, shares.fewest, shares.most, shares.longest_gap],
+        "fairness": [fairness.connections, fairness.sum, fairness.squares, fairness.fewest, fairness.most, fairness.longest_gap],
         "unanswered": {
             "requests": end.unanswered.requests,
             "awaited": end.unanswered.awaited,
@@ -213,17 +214,17 @@ pub(crate) fn message_from(line: &str) -> Option<Message> {
     if value["done"].is_object() {
         return Some(Message::Done(Box::new(final_from(&value["done"])?)));
     }
-    let slice = &value["slice"];
-    let histogram = |name: &str| latencies_from(&slice[name]);
+    let interval = &value["interval"];
+    let histogram = |name: &str| latencies_from(&interval[name]);
     Some(Message::Interval(Box::new(Interval {
-        part: Stage::from_name(slice["part"].as_str()?)?,
-        start: slice["start"].as_u64()?,
-        end: slice["end"].as_u64()?,
-        echoes: slice["echoes"].as_u64()?,
-        open: slice["open"].as_u64()?,
-        faults: slice["faults"].as_u64()?,
-        actual: histogram("actual")?,
-        planned: histogram("planned")?,
+        stage: Stage::from_name(interval["stage"].as_str()?)?,
+        start: interval["start"].as_u64()?,
+        end: interval["end"].as_u64()?,
+        echoes: interval["echoes"].as_u64()?,
+        open: interval["open"].as_u64()?,
+        faults: interval["faults"].as_u64()?,
+        service_time: histogram("service_time")?,
+        response_time: histogram("response_time")?,
         lag: histogram("lag")?,
         connect: histogram("connect")?,
     })))
@@ -238,7 +239,7 @@ fn final_from(value: &Value) -> Option<Final> {
             .find(|kind| kind.name() == name)?;
         faults.add(kind, fault[1].as_u64()?, fault[2].as_str()?);
     }
-    let shares = &value["shares"];
+    let fairness = &value["fairness"];
     let sample = |value: &Value| ServerSample {
         usage: Usage {
             cpu: value[0].as_u64().unwrap_or(0),
@@ -263,13 +264,13 @@ fn final_from(value: &Value) -> Option<Final> {
     Some(Final {
         counters: Counters::from_counters(|name| value["counters"][name].as_u64().unwrap_or(0)),
         faults,
-        shares: Fairness {
-            connections: shares[0].as_u64()?,
-            sum: shares[1].as_f64()?,
-            squares: shares[2].as_f64()?,
-            fewest: shares[3].as_u64()?,
-            most: shares[4].as_u64()?,
-            longest_gap: shares[5].as_u64()?,
+        fairness: Fairness {
+            connections: fairness[0].as_u64()?,
+            sum: fairness[1].as_f64()?,
+            squares: fairness[2].as_f64()?,
+            fewest: fairness[3].as_u64()?,
+            most: fairness[4].as_u64()?,
+            longest_gap: fairness[5].as_u64()?,
         },
         unanswered: unanswered_from(&value["unanswered"])?,
         pauses: Pauses {
@@ -356,7 +357,7 @@ mod tests {
             "--churn reset -n 5",
             "--trigger edge",
             "--source 127.0.0.0/16",
-            "--slow-readers 1 --bad-clients resetters=2,dribblers=3,half-closers=4",
+            "--bad-clients slow-reader=1,reset=2,slowloris=3,half-close=4",
         ] {
             let arguments: Vec<&str> = line.split(' ').collect();
             let plan = args(&arguments).plan(targets.to_vec(), &[5]).unwrap();
@@ -367,21 +368,21 @@ mod tests {
 
     #[test]
     fn messages_survive_the_pipe() {
-        let mut slice = Interval::new(Stage::Window, 5);
-        (1..1000).for_each(|n| slice.actual.saturating_record(n * n * 1000));
-        slice.actual.saturating_record(u64::MAX); // beyond the range
-        slice.echoes = 999;
+        let mut interval = Interval::new(Stage::Window, 5);
+        (1..1000).for_each(|n| interval.service_time.saturating_record(n * n * 1000));
+        interval.service_time.saturating_record(u64::MAX); // beyond the range
+        interval.echoes = 999;
         let mut end = Final::default();
         end.counters.lost = 3;
         end.faults.add(FaultKind::Reset, 2, "it was reset");
-        end.shares.squares = 2.5;
+        end.fairness.squares = 2.5;
         end.unanswered.numbers = vec![3, 5];
         end.pauses.at = 7;
         end.resent.segments = 9;
         end.server = Some(ServerFigures::default());
         let end = Message::Done(Box::new(end));
         for message in [
-            Message::Interval(Box::new(slice)),
+            Message::Interval(Box::new(interval)),
             end,
             Message::Opened(1, 2),
             Message::Opening(3),

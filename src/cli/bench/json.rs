@@ -11,7 +11,7 @@ use crate::procfs::{KERNEL_COUNTERS, KernelCounters};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// The percentiles that are told, by their names.
+/// The percentiles of the report, by name.
 pub(super) const QUANTILES: [(&str, f64); 6] = [
     ("p50", 0.5),
     ("p90", 0.9),
@@ -38,7 +38,7 @@ fn nothing(answer: &Answer, first: &Run) -> Run {
         workers: first.workers,
         total: Total::new(first.workers),
         kernel: KernelCounters::default(),
-        verdict: Validity {
+        validity: Validity {
             invalid: answer.finding().into_iter().collect(),
             notes: Vec::new(),
         },
@@ -55,9 +55,9 @@ fn of_run(host: &Host, answer: &Answer, run: &Run) -> Value {
     put("started_unix", json!(host.started));
     put("host", host.to_json());
     put("plan", plan(run));
-    put("valid", json!(run.verdict.is_valid()));
-    put("not_valid_because", json!(run.verdict.invalid));
-    put("notes", json!(run.verdict.notes));
+    put("valid", json!(run.validity.is_valid()));
+    put("not_valid_because", json!(run.validity.invalid));
+    put("notes", json!(run.validity.notes));
     put("echoes_per_second", json!(run.total.rate()));
     let bytes = run.total.rate() * run.plan.size as f64;
     put("bytes_per_second", json!(bytes));
@@ -75,15 +75,13 @@ fn of_run(host: &Host, answer: &Answer, run: &Run) -> Value {
     );
     let [retried_1s, retried_3s, retried_7s] =
         handshakes_retried(&run.total).map(|(_, count)| count);
+    put("response_time_ns", latency(&run.total.response_time));
+    put("service_time_ns", latency(&run.total.service_time));
+    put("generator_lag_ns", latency(&run.total.lag));
+    put("connect_ns", latency(&run.total.connect));
     put(
-        "latency_ns",
-        json!({
-            "actual": latency(&run.total.actual),
-            "planned": latency(&run.total.planned),
-            "generator_lag": latency(&run.total.lag),
-            "connect": latency(&run.total.connect),
-            "handshakes_retried": {"after_1s": retried_1s, "after_3s": retried_3s, "after_7s": retried_7s},
-        }),
+        "handshakes_retried",
+        json!({"after_1s": retried_1s, "after_3s": retried_3s, "after_7s": retried_7s}),
     );
     let counters = run.total.end.counters.counters();
     let counters = counters.map(|(name, count)| (name.to_owned(), json!(count)));
@@ -140,8 +138,7 @@ fn plan(run: &Run) -> Value {
         },
         "size": plan.size,
         "pipeline": plan.depth,
-        "slow_readers": plan.company.slow_readers,
-        "bad_clients": bad_clients(plan.company),
+        "bad_clients": bad_clients(plan.bad_clients),
         "sources": plan.sources.map(|sources| sources.to_string()),
         "workers": run.workers,
         "warm_up_seconds": plan.warm_up.as_secs_f64(),
@@ -150,12 +147,11 @@ fn plan(run: &Run) -> Value {
     })
 }
 
-/// Those that are no slow readers, which have a member of their own.
-fn bad_clients(company: BadClients) -> Value {
-    let kinds = company.counts().into_iter().skip(1);
+fn bad_clients(bad_clients: BadClients) -> Value {
+    let kinds = bad_clients.counts().into_iter();
     Value::Object(
         kinds
-            .map(|(kind, count)| (kind.to_owned(), json!(count)))
+            .map(|(kind, count)| (kind.replace('-', "_"), json!(count)))
             .collect(),
     )
 }
@@ -196,7 +192,7 @@ fn unanswered(run: &Run) -> Value {
 }
 
 fn fairness(run: &Run) -> Value {
-    let shares = &run.total.end.shares;
+    let shares = &run.total.end.fairness;
     json!({
         "jain": shares.jain(),
         "fewest": shares.fewest,
@@ -279,7 +275,7 @@ fn step(run: &Run, bound: Option<Duration>) -> Value {
         "generator_lag_p99": at(lag, 0.99),
         "faults": run.total.end.faults.total(),
         "within_bound": bound.filter(|_| is_probe).map(|bound| keeps(run, bound)),
-        "valid": run.verdict.is_valid(),
-        "not_valid_because": run.verdict.invalid,
+        "valid": run.validity.is_valid(),
+        "not_valid_because": run.validity.invalid,
     })
 }

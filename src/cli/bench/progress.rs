@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal};
 use std::time::Instant;
 
-/// See the page above.
+/// The progress on standard error while a run lasts.
 pub(super) struct Progress {
     quiet: bool,
     bar: Option<ProgressBar>,
@@ -23,7 +23,8 @@ impl Progress {
     pub(super) fn new(quiet: bool) -> Self {
         let bar = (!quiet && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(1000);
-            // The template is ours, and a mistake in it shows at once; without it the bar has its own form.
+            // The template is constant, and a test would show a mistake in it; without it the bar has its default
+            // form.
             if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} {bar:10} {wide_msg}") {
                 bar.set_style(style);
             }
@@ -49,7 +50,7 @@ impl Progress {
         }
     }
 
-    /// So many connections are open by now.
+    /// Shows how many connections are open by now.
     pub(super) fn opening(&mut self, open: u64, plan: &Plan) {
         let all = plan.connections as u64;
         if let Some(bar) = &self.bar {
@@ -67,19 +68,19 @@ impl Progress {
     }
 
     /// A second has passed.
-    pub(super) fn tell(&mut self, slice: &Interval, _: &Total) {
-        if self.quiet || slice.part == Stage::Drain {
+    pub(super) fn tell(&mut self, interval: &Interval, _: &Total) {
+        if self.quiet || interval.stage == Stage::Drain {
             return;
         }
-        let lasted = slice.end.saturating_sub(slice.start) as f64 / 1e9;
-        // The rest of a second, at the end of a part, has nothing to tell.
-        if lasted < self.interval / 2.0 && slice.part != Stage::Opening {
+        let lasted = interval.end.saturating_sub(interval.start) as f64 / 1e9;
+        // The rest of a second, at the end of a stage, has nothing to tell.
+        if lasted < self.interval / 2.0 && interval.stage != Stage::Opening {
             return;
         }
-        let line = line(slice, lasted);
+        let line = line(interval, lasted);
         match &self.bar {
             Some(bar) => {
-                let share = slice.end as f64 / 1e9 / self.seconds;
+                let share = interval.end as f64 / 1e9 / self.seconds;
                 bar.set_position((share * 1000.0) as u64);
                 bar.set_message(line);
             }
@@ -94,15 +95,15 @@ impl Progress {
     }
 }
 
-fn line(slice: &Interval, lasted: f64) -> String {
-    if slice.part == Stage::Opening {
+fn line(interval: &Interval, lasted: f64) -> String {
+    if interval.stage == Stage::Opening {
         return format!(
             "{:>7} {} open after {lasted:.2} s",
-            slice.part.name(),
-            grouped(slice.open)
+            interval.stage.name(),
+            grouped(interval.open)
         );
     }
-    let latency = slice.latency();
+    let latency = interval.latency();
     // While an open loop warms up nothing is recorded, and none of its answers took "0 ns".
     let at = |quantile| match latency.is_empty() {
         true => "-".to_owned(),
@@ -110,16 +111,16 @@ fn line(slice: &Interval, lasted: f64) -> String {
     };
     let mut line = format!(
         "{:>7} {:>9} echoes/s  p50 {:>6}  p99 {:>6}",
-        slice.part.name(),
-        grouped((slice.echoes as f64 / lasted) as u64),
+        interval.stage.name(),
+        grouped((interval.echoes as f64 / lasted) as u64),
         at(0.5),
         at(0.99),
     );
     // What went wrong is read even where the line is cut off.
-    if slice.faults > 0 {
-        line.push_str(&format!("  {} faults", grouped(slice.faults)));
+    if interval.faults > 0 {
+        line.push_str(&format!("  {} faults", grouped(interval.faults)));
     }
-    line.push_str(&format!("  {} open", grouped(slice.open)));
+    line.push_str(&format!("  {} open", grouped(interval.open)));
     line
 }
 
@@ -129,28 +130,28 @@ mod tests {
 
     #[test]
     fn a_second_without_latencies_claims_none() {
-        let mut slice = Interval::new(Stage::WarmUp, 0);
-        slice.echoes = 500;
-        let said = line(&slice, 0.5);
+        let mut interval = Interval::new(Stage::WarmUp, 0);
+        interval.echoes = 500;
+        let said = line(&interval, 0.5);
         assert!(
             said.contains("1,000 echoes/s  p50      -  p99      -"),
             "{said}"
         );
-        slice.actual.saturating_record(1_500);
-        let said = line(&slice, 0.5);
+        interval.service_time.saturating_record(1_500);
+        let said = line(&interval, 0.5);
         assert!(said.contains("p50 1.50us  p99 1.50us"), "{said}");
     }
 
     #[test]
     fn the_line_of_a_bar_fits_a_terminal() {
-        let mut slice = Interval::new(Stage::WarmUp, 0);
-        (slice.echoes, slice.open, slice.faults) = (9_999_999, 10_000, 0);
-        slice.actual.saturating_record(99_900_000);
+        let mut interval = Interval::new(Stage::WarmUp, 0);
+        (interval.echoes, interval.open, interval.faults) = (9_999_999, 10_000, 0);
+        interval.service_time.saturating_record(99_900_000);
         let bar = "100s ========== ".len();
-        let said = line(&slice, 1.0);
+        let said = line(&interval, 1.0);
         assert!(bar + said.chars().count() <= 80, "{said}");
-        slice.faults = 12;
-        let said = line(&slice, 1.0);
+        interval.faults = 12;
+        let said = line(&interval, 1.0);
         assert!(said.find("faults").unwrap() + bar <= 80, "{said}");
     }
 }

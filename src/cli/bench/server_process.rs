@@ -1,6 +1,6 @@
-//! Servers as children of ours: one of our own for whoever has named none, and what every such child needs.
+//! Server processes for measurements: `serve` where no address was named, and what every such child process needs.
 //!
-//! What may live in this file: starting a process, where it runs, and that it ends with its owner. What may not: load.
+//! Starting a process, its processors, and its end with its parent process.
 
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::own_program;
@@ -14,8 +14,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a child may take for its end before it is killed.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a child process may take to end before it is killed.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `echo-reactor serve`, for as long as this lives.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Process {
         spawn_on(command, processors).map(Self)
     }
 
-    /// Where a server of ours listens; `None` if it ends without a word.
+    /// The address on which our own server listens; `None` if it has ended before it listened.
     pub(in crate::cli) fn listens(&mut self) -> Option<Address> {
         let mut line = String::new();
         let out = self.0.stdout.take()?;
@@ -104,11 +104,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Of ours, the first signal drains and the second stops at once: a clean end, which removes a socket's file.
+        // Our own server drains at the first signal and stops at the second: a clean end, which removes a socket
+        // file.
         for _ in 0..2 {
             self.signal(Signal::SIGTERM);
         }
-        let patience = Instant::now() + PATIENCE;
+        let patience = Instant::now() + END_TIMEOUT;
         let mut pause = Duration::from_millis(1);
         while self.ended().is_none() {
             if Instant::now() > patience {
@@ -172,7 +173,7 @@ impl Processors {
     }
 }
 
-/// Where it is not allowed, the verdict will see what comes of that.
+/// Where it is not permitted, the assessment of the run shows the effect.
 fn use_only(processors: &CpuSet) {
     let _ = sched_setaffinity(Pid::from_raw(0), processors);
 }

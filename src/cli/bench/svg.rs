@@ -1,6 +1,6 @@
 //! The report as a drawing: latency by percentile on the left, throughput over time on the right.
 //!
-//! The percentiles have the scale that those who read such drawings are used to: each step to the right is a tenth of
+//! The percentiles have the usual scale of such drawings: each step to the right is a tenth of
 //! what was left, 90 %, 99 %, 99.9 %. A straight line would be the tail of an exponential distribution.
 
 use super::Run;
@@ -45,8 +45,16 @@ fn line_of(latencies: &Latencies) -> Vec<(f64, f64)> {
 
 fn percentiles<'a>(area: &Area<'a>, run: &Run) -> Drawn<'a> {
     let lines = [
-        ("from the planned send", &run.total.planned, &RED),
-        ("from the actual send", &run.total.actual, &BLUE),
+        (
+            "response time (from the planned send)",
+            &run.total.response_time,
+            &RED,
+        ),
+        (
+            "service time (from the actual send)",
+            &run.total.service_time,
+            &BLUE,
+        ),
     ];
     let lines: Vec<_> = lines
         .into_iter()

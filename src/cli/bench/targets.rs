@@ -1,6 +1,6 @@
-//! Which endpoint of a server is put under load: one for each address that was typed, since two would be two servers.
+//! The endpoint of each address that is put under load: one for each, since two would be two servers.
 //!
-//! What may live in this file: resolving, and asking which of a name's endpoints answers. What may not: load.
+//! A name is resolved, and the endpoint is used that answers.
 
 use crate::cli::error::CliError;
 use crate::cli::logging;

@@ -46,7 +46,7 @@ fn steps(out: &mut String, answer: &Answer) {
         said.extend(faults.map(|(kind, count, first)| {
             format!("{} x {}; the first: {first}", grouped(count), kind.name())
         }));
-        let reasons = run.verdict.invalid.iter();
+        let reasons = run.validity.invalid.iter();
         said.extend(reasons.map(|reason| format!("NOT VALID because {reason}")));
         for text in said {
             let _ = writeln!(out, "  step {}: {text}", place + 1);
@@ -63,7 +63,7 @@ fn step(run: &Run) -> String {
         .planned_rate()
         .map_or_else(|| "-".to_owned(), grouped_rate);
     let latency = run.total.latency();
-    let doubt = match run.verdict.is_valid() {
+    let doubt = match run.validity.is_valid() {
         true => "",
         false => "  not valid",
     };
@@ -120,7 +120,7 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
         "  machine    {}, Linux {}, {} x {}; seed {}",
         host.name, host.kernel, host.processors, host.processor, run.plan.seed
     )?;
-    verdict(out, run)
+    validity(out, run)
 }
 
 /// A table: what was measured, and its percentiles.
@@ -130,8 +130,8 @@ fn latencies(out: &mut String, run: &Run) -> std::fmt::Result {
         "  latency            min      p50      p90      p99    p99.9   p99.99      max"
     )?;
     let total = &run.total;
-    row(out, "planned", &total.planned)?;
-    row(out, "actual", &total.actual)?;
+    row(out, "response time", &total.response_time)?;
+    row(out, "service time", &total.service_time)?;
     row(out, "generator lag", &total.lag)?;
     row(out, "connect", &total.connect)?;
     for (seconds, count) in handshakes_retried(total) {
@@ -204,32 +204,37 @@ fn counters(out: &mut String, run: &Run) -> std::fmt::Result {
             kind.name()
         )?;
     }
-    company(out, run)
+    bad_clients(out, run)
 }
 
-/// The bad company, kind by kind, and what came of it.
-fn company(out: &mut String, run: &Run) -> std::fmt::Result {
-    let (company, counters) = (&run.plan.company, &run.total.end.counters);
-    if company.is_empty() {
+/// The badly behaved clients, kind by kind, and what became of them.
+fn bad_clients(out: &mut String, run: &Run) -> std::fmt::Result {
+    let (bad_clients, counters) = (&run.plan.bad_clients, &run.total.end.counters);
+    if bad_clients.is_empty() {
         return Ok(());
     }
     let parts = [
         (
-            "slow reader",
-            company.slow_readers,
+            "slow-reader client",
+            bad_clients.slow_reader,
             counters.slow_cut,
             "cut off",
         ),
-        ("resetter", company.resetters, counters.bad_resets, "resets"),
         (
-            "dribbler",
-            company.dribblers,
+            "reset client",
+            bad_clients.reset,
+            counters.bad_resets,
+            "resets",
+        ),
+        (
+            "slowloris client",
+            bad_clients.slowloris,
             counters.bad_bytes,
             "bytes sent",
         ),
         (
-            "half-closer",
-            company.half_closers,
+            "half-close client",
+            bad_clients.half_close,
             counters.bad_half_closed,
             "whole echoes",
         ),
@@ -246,12 +251,12 @@ fn company(out: &mut String, run: &Run) -> std::fmt::Result {
             grouped(counters.bad_cut)
         ));
     }
-    writeln!(out, "  company    {}", parts.join("; "))
+    writeln!(out, "  bad clients {}", parts.join("; "))
 }
 
 fn figures(out: &mut String, run: &Run) -> std::fmt::Result {
     let total = &run.total;
-    let shares = &total.end.shares;
+    let shares = &total.end.fairness;
     writeln!(
         out,
         "  fairness   Jain {:.4}; {} to {} echoes on a connection; longest gap {}",
@@ -323,15 +328,15 @@ fn memory(out: &mut String, run: &Run) -> std::fmt::Result {
     writeln!(out)
 }
 
-fn verdict(out: &mut String, run: &Run) -> std::fmt::Result {
+fn validity(out: &mut String, run: &Run) -> std::fmt::Result {
     writeln!(out)?;
-    for note in &run.verdict.notes {
+    for note in &run.validity.notes {
         writeln!(out, "  note: {note}")?;
     }
-    for reason in &run.verdict.invalid {
+    for reason in &run.validity.invalid {
         writeln!(out, "  NOT VALID because {reason}")?;
     }
-    if run.verdict.is_valid() {
+    if run.validity.is_valid() {
         writeln!(
             out,
             "  valid: the generator kept up, and every byte was verified"

@@ -4,7 +4,7 @@
 //! the words of [`super::wire`]. What may live in this file: those two pipes. What may not: figures.
 //!
 //! Neither pipe is ever waited for while the load is on. Control are looked for, and are nearly never there. A message
-//! that the pipe has no room for, since whoever reads it was stopped or is slow, is kept, and goes later.
+//! that the pipe has no room for, since the parent process was stopped or is slow, is kept, and sent later.
 
 use super::ipc;
 use crate::cli::descriptors;
@@ -21,7 +21,7 @@ pub(super) const GO: &str = "go";
 /// End now, with a report.
 pub(super) const STOP: &str = "stop";
 
-/// The whole life of a worker process.
+/// Runs a worker process from its plan to its last message.
 pub(super) fn work() -> Result<Exit, CliError> {
     own_program::restore_name();
     descriptors::raise();
@@ -36,7 +36,7 @@ pub(super) fn work() -> Result<Exit, CliError> {
     })?;
     pipes.never_wait().map_err(|error| broken(&error))?;
     load::run(&plan, &mut pipes);
-    pipes.settle();
+    pipes.account_connections();
     Ok(Exit::Ok)
 }
 
@@ -57,7 +57,7 @@ fn set_flags(pipe: &File, flags: OFlag) -> io::Result<()> {
 struct Pipes {
     control: BufReader<File>,
     messages: File,
-    /// An order that has not come whole.
+    /// A command that has not come whole.
     begun: Vec<u8>,
     so_far: Control,
     /// What the pipe had no room for yet.
@@ -87,16 +87,16 @@ impl Pipes {
                 Ok(count) => drop(self.unsent.drain(..count)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Nobody listens any more; that the control have ended, too, will be seen soon.
+                // The read end is closed; the end of the commands follows soon.
                 Err(_) => self.unsent.clear(),
             }
         }
     }
 
     /// Sends the rest, for as long as that takes: the load is over.
-    fn settle(&mut self) {
+    fn account_connections(&mut self) {
         let waits = set_flags(&self.messages, OFlag::empty());
-        // Whoever does not listen any more does not want to know.
+        // With the read end closed there is nothing left to send to.
         let _ = waits.and_then(|()| self.messages.write_all(&self.unsent));
     }
 }
@@ -119,7 +119,7 @@ impl ControlChannel for Pipes {
                     self.begun.clear();
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return self.so_far,
-                // Whoever gave control is gone. (An interruption is not among the errors: the call is repeated.)
+                // The parent process has ended. (An interruption is not among the errors: the call is repeated.)
                 Ok(_) | Err(_) => {
                     self.so_far.stop = true;
                     return self.so_far;
@@ -153,12 +153,12 @@ mod tests {
     }
 
     #[test]
-    fn orders_are_taken_as_they_come_and_their_end_is_one() {
+    fn commands_are_taken_as_they_come_and_their_end_is_a_stop() {
         let (mut pipes, mut master, _reader) = pipes();
         let none = Control::default();
         assert_eq!(pipes.control(), none);
         master.write_all(b"g").unwrap();
-        assert_eq!(pipes.control(), none, "half of an order is none");
+        assert_eq!(pipes.control(), none, "half of a command is none");
         master.write_all(b"o 5\n").unwrap();
         let go = Control {
             go: Some(5),
@@ -166,7 +166,7 @@ mod tests {
         };
         assert_eq!((pipes.control(), pipes.control()), (go, go));
         drop(master);
-        assert!(pipes.control().stop, "whoever gave control is gone");
+        assert!(pipes.control().stop, "the end of the commands is a stop");
     }
 
     #[test]
@@ -193,7 +193,7 @@ mod tests {
             reader.read_to_string(&mut text).unwrap();
             text
         });
-        pipes.settle();
+        pipes.account_connections();
         UnixStream::from(OwnedFd::from(pipes.messages))
             .shutdown(Shutdown::Write)
             .unwrap();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn who_hangs_up_is_told_nothing_more() {
+    fn messages_are_dropped_when_the_read_end_is_closed() {
         let (mut pipes, _master, reader) = pipes();
         drop(reader);
         pipes.tell(&Message::Opening(1));

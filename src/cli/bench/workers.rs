@@ -2,8 +2,8 @@
 //!
 //! Processes and not threads, for three reasons. What limits a load of many connections is first of all the number of
 //! descriptors that one process may have. A process with one thread makes cheaper system calls (see
-//! [`ControlChannel`](crate::load::ControlChannel)). And whoever adds figures up, draws and prints here delays no request there. What the
-//! worker does is in [`super::worker`].
+//! [`ControlChannel`](crate::load::ControlChannel)). And adding up, drawing and printing
+//! in this process delays no request of the workers. What a worker does is in [`super::worker`].
 
 use super::ipc;
 use super::worker::{GO, STOP};
@@ -24,14 +24,14 @@ use std::time::{Duration, Instant};
 
 /// How often the signals are looked at.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long before the load begins all workers are told of it.
+/// How long before the load begins all workers receive the time of its start.
 const LEAD: Duration = Duration::from_millis(20);
 /// How long the workers may take for the end that they were ordered to come to; then they are killed.
-const PATIENCE: Duration = Duration::from_secs(10);
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is told while a run lasts.
+/// What is reported while a run lasts.
 pub(in crate::cli) enum Told<'a> {
-    /// So many connections are open.
+    /// The number of open connections.
     Open(u64),
     /// A second has passed.
     Interval(&'a Interval, &'a Total),
@@ -45,12 +45,12 @@ pub(super) fn run(
     mut told: impl FnMut(Told<'_>),
 ) -> Result<Total, CliError> {
     let (sender, receiver) = mpsc::channel();
-    let mut crew = Workers(Vec::new());
+    let mut started = Workers(Vec::new());
     for plan in plan.divide(workers) {
-        crew.0.push(Worker::start(&plan, sender.clone())?);
+        started.0.push(Worker::start(&plan, sender.clone())?);
     }
     drop(sender);
-    collect(&receiver, stop, &mut crew, &mut told)
+    collect(&receiver, stop, &mut started, &mut told)
 }
 
 fn system(what: &str, error: &io::Error) -> CliError {
@@ -60,22 +60,22 @@ fn system(what: &str, error: &io::Error) -> CliError {
 fn collect(
     messages: &Receiver<(usize, Message)>,
     stop: &dyn Fn() -> bool,
-    crew: &mut Workers,
+    workers: &mut Workers,
     told: &mut impl FnMut(Told<'_>),
 ) -> Result<Total, CliError> {
-    let mut total = Total::new(crew.0.len());
+    let mut total = Total::new(workers.0.len());
     let (mut gone, mut stopped) = (false, None);
     while !total.is_over() {
-        suspend_together(crew);
+        suspend_together(workers);
         match messages.recv_timeout(LOOK) {
             Ok((worker, message)) => {
                 let opens = matches!(message, Message::Opening(_) | Message::Opened(..));
-                crew.0[worker].is_over |= matches!(message, Message::Done(_));
+                workers.0[worker].is_over |= matches!(message, Message::Done(_));
                 match total.take(worker, message) {
-                    Ok(Some(slice)) => told(Told::Interval(&slice, &total)),
+                    Ok(Some(interval)) => told(Told::Interval(&interval, &total)),
                     Ok(None) if opens => told(Told::Open(total.opening())),
                     Ok(None) => {}
-                    Err(why) => return Err(crew.failure(worker, &why)),
+                    Err(why) => return Err(workers.failure(worker, &why)),
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -87,27 +87,27 @@ fn collect(
         if total.is_open() && !gone {
             gone = true;
             let at = monotonic_ns() + LEAD.as_nanos() as u64;
-            crew.say(&format!("{GO} {at}"));
+            workers.say(&format!("{GO} {at}"));
         }
-        if (stop() || crew.has_sent_all()) && stopped.is_none() {
+        if (stop() || workers.has_sent_all()) && stopped.is_none() {
             stopped = Some(Instant::now());
-            crew.say(STOP);
+            workers.say(STOP);
         }
-        if stop() && stopped.is_some_and(|since| since.elapsed() > PATIENCE) {
-            crew.signal(Signal::SIGKILL);
+        if stop() && stopped.is_some_and(|since| since.elapsed() > END_TIMEOUT) {
+            workers.signal(Signal::SIGKILL);
         }
     }
     Ok(total)
 }
 
 /// Ctrl-Z stops this process, and with it the load: the workers have process groups of their own, and would go on.
-fn suspend_together(crew: &Workers) {
+fn suspend_together(workers: &Workers) {
     if !suspended().swap(false, Ordering::Relaxed) {
         return;
     }
-    crew.signal(Signal::SIGSTOP);
+    workers.signal(Signal::SIGSTOP);
     let _ = raise(Signal::SIGSTOP); // it returns when this process is continued
-    crew.signal(Signal::SIGCONT);
+    workers.signal(Signal::SIGCONT);
 }
 
 /// Whether SIGTSTP has come. The first call installs the handler.
@@ -149,8 +149,8 @@ impl Workers {
         }
     }
 
-    /// Whether all that is left are workers whose connections are idle: nothing else would tell them of the end of a run
-    /// of so many requests.
+    /// Whether only workers without sending connections are left: nothing else would end them in a run that ends by
+    /// its number of requests.
     fn has_sent_all(&self) -> bool {
         let mut senders = self.0.iter().filter(|worker| worker.sends);
         senders.all(|worker| worker.is_over)
@@ -205,7 +205,7 @@ impl Worker {
                     return;
                 }
             }
-            // The others would wait for it without end.
+            // Without this message the run would wait for the worker without end.
             let text = format!("worker {worker} has ended without a report");
             let _ = sender.send((worker, Message::Failed(text)));
         });

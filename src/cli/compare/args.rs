@@ -1,4 +1,4 @@
-//! What can be typed after `compare`, and what it means.
+//! The command line of `compare`, and what it means.
 //!
 //! What may live in this file: flags, their help, and their translation into subjects, loads and a course. What may
 //! not: acting on them.
@@ -19,7 +19,7 @@ Examples:
   echo-reactor compare --json before.json           for 'echo-reactor report before.json after.json'
   echo-reactor compare --against-command 'python3 echo.py {port}'
   echo-reactor compare --models reactor --against-command './other-build serve 127.0.0.1:{port}'
-  echo-reactor compare --against otherhost:7        somebody else's server; of its processor and memory nothing is known
+  echo-reactor compare --against otherhost:7        any running server; its CPU time and memory stay unknown
   echo-reactor compare -c 1,10,100 --scenarios churn --rounds 20
 
 The command of --against-command is started anew for every measurement, with a free port in place of {port}, on which it
@@ -153,7 +153,7 @@ impl From<Way> for Scenario {
 }
 
 impl CompareArgs {
-    /// Whoever is compared; the first is the reference.
+    /// The servers that are compared; the first is the reference.
     pub(super) fn subjects(&self) -> Result<Vec<Subject>, CliError> {
         let mut subjects: Vec<Subject> = self.models.iter().copied().map(Subject::Own).collect();
         for address in &self.against {
@@ -226,7 +226,7 @@ impl CompareArgs {
         if window.is_zero() {
             return refuse("--window 0s measures nothing; write for example 250ms");
         }
-        // Whoever says how often and how long has said how long it may take.
+        // With the number and the length of rounds given, the time that all may take is given, too.
         let is_own = args.rounds.is_some() || args.window.is_some();
         Ok(Course {
             rounds,

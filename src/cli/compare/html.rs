@@ -4,8 +4,8 @@
 //! in [`charts`] and [`mod@overview`], and how they are drawn in [`svg`]; figures as people read them in [`figures`]; the tables
 //! in [`tables`]; the image for README in [`drawing`](mod@drawing); colours and sizes in the two style sheets beside them.
 //!
-//! Everything comes from the record, and every text of it goes through [`escape`]: names of models and reasons are words
-//! that others have typed. The page's own policy forbids it to load or to run anything.
+//! Everything comes from the record, and every text of it goes through [`escape`]: names of models and reasons are
+//! text from a command line. The page's own policy forbids it to load or to run anything.
 
 mod charts;
 mod drawing;
@@ -196,7 +196,8 @@ fn list(out: &mut String, said: &[Sentence]) -> std::fmt::Result {
     out.write_str("</ul>\n")
 }
 
-/// Who is who, in the look that they have in the charts; `from` leaves out the first, where it is the measure of all.
+/// The legend: each subject, in the look that it has in the charts; `from` leaves out the first, where it is the
+/// reference.
 fn legend(out: &mut String, record: &Record, from: usize) -> std::fmt::Result {
     out.write_str("<ul class=\"legend\">")?;
     for (look, model) in record.models.iter().enumerate().skip(from) {

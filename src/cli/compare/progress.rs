@@ -8,7 +8,7 @@ use crate::cli::logging::print_line;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal};
 
-/// See the page above.
+/// The progress on standard error while a comparison lasts.
 pub(super) struct Progress {
     quiet: bool,
     bar: Option<ProgressBar>,

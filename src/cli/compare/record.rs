@@ -1,10 +1,10 @@
 //! The record of a comparison: plain data, and its form as JSON.
 //!
-//! What may live in this file: what was measured, under which names, and writing and reading that as
-//! `schema.json`, next to this file, describes it. What may not: measuring, judging, or showing it to anybody.
+//! This file has what was measured, under which names, and writes and reads it as `schema.json`, next to this file,
+//! describes it.
 //!
 //! Every cell has one [`Entry`] for each model, in the order of [`Record::models`]; the first model is the one that the
-//! others are compared with. A median that is written is computed from the samples beside it, and is computed anew, not
+//! rest is compared with. A median that is written is computed from the samples beside it, and is computed anew, not
 //! believed, when the file is read.
 
 use crate::cli::units::plural;
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 /// What `program` says in the file: how a reader knows what it has in hand.
 pub(in crate::cli) const PROGRAM: &str = "echo-reactor compare";
 
-/// A comparison, whole or interrupted.
+/// A comparison, complete or interrupted.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::cli) struct Record {
     /// Of this program.
@@ -57,7 +57,7 @@ pub(in crate::cli) struct Machine {
 pub(in crate::cli) struct Model {
     /// A short name: `reactor`, `threads`, `iterative`, or what stands behind `--against`.
     pub(in crate::cli) name: String,
-    /// How its server was started; empty if somebody else did.
+    /// The command that started its server; empty if it ran already.
     pub(in crate::cli) command: String,
     /// What it is, in one sentence.
     pub(in crate::cli) note: String,
@@ -74,9 +74,9 @@ pub(in crate::cli) enum Scenario {
     Pipelined,
     /// Connect, one request, close, and again.
     Churn,
-    /// One connection in five sends; the others are open, and silent.
+    /// One connection in five sends; the rest is idle.
     MostlyIdle,
-    /// Beside the others, one sends without end and never reads.
+    /// Beside the load, one connection sends without end and never reads.
     SlowReader,
 }
 
@@ -175,7 +175,7 @@ pub(in crate::cli) struct Ratio {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Verdict {
     Better,
-    /// The interval lies within what nobody would care about.
+    /// The interval lies within the indifference zone.
     Same,
     Worse,
     /// The interval is too wide to tell: the difference is within the noise.

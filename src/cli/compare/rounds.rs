@@ -1,8 +1,7 @@
 //! The rounds: every load on every model once, in an order of its own, and again.
 //!
-//! What may live in this file: who is measured next, and what follows from one who cannot. Models are measured one right
-//! after the other at the same load, so that what changes from minute to minute changes for all; in which order is drawn
-//! anew each time, so that being first is nobody's privilege.
+//! Models are measured one right after the other at the same load, so that what changes from minute to minute changes for
+//! all; their order is drawn anew each time, so that no model is always the first.
 
 use super::progress::Progress;
 use super::record::{Cell, Entry};
@@ -35,7 +34,7 @@ pub(super) struct Brought {
     pub(super) cells: Vec<Cell>,
     /// Rounds that were measured to the end.
     pub(super) rounds: u64,
-    /// Whether somebody echoed something else than what was sent.
+    /// Whether a server echoed something else than what was sent.
     pub(super) wrong: bool,
     /// Of each cell and model, all latencies.
     latencies: Vec<Vec<Latencies>>,
@@ -129,7 +128,7 @@ impl Rounds<'_> {
         Ok(())
     }
 
-    /// Who cannot do this is not asked again, and not for more of the same.
+    /// A subject that cannot serve a load is not asked for it again, nor for a larger one.
     fn leave_out(&self, cell: usize, model: usize, why: &str, brought: &mut Brought) {
         let failed = &self.loads[cell];
         for (place, load) in self.loads.iter().enumerate() {
@@ -187,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shuffle_keeps_everybody_and_follows_the_seed() {
+    fn a_shuffle_keeps_every_element_and_follows_the_seed() {
         let shuffled = |seed| {
             let mut items: Vec<usize> = (0..20).collect();
             shuffle(&mut items, &mut Random::new(seed));

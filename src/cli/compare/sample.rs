@@ -1,6 +1,6 @@
 //! One measurement: a server is started, put under one load, and ended; what came of it, as a sample.
 //!
-//! What may live in this file: the figures of one run, and why a run is none. What may not: repeating it.
+//! The figures of one run, and the reasons why a run gives none.
 
 use super::record::{Figure, Sample, Scenario};
 use super::subject::{Server, Subject};
@@ -15,7 +15,8 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// From so many connections on, the memory of each can be told: memory comes in pages of 4 KiB, and a server that takes
+/// From this number of connections on, the memory of each can be computed: memory comes in pages of 4 KiB, and a
+/// server that takes
 /// one more of them for three connections has not used a kilobyte for each.
 const CONNECTIONS_WEIGHED: usize = 100;
 
@@ -28,14 +29,14 @@ pub(super) enum Outcome {
         why: String,
         wrong: bool,
     },
-    /// Somebody has said that it is enough.
+    /// The comparison was interrupted.
     Stopped,
 }
 
 /// Measures once.
 ///
 /// # Errors
-/// That we could not measure, whoever it was.
+/// No measurement was possible, for a reason that is not the subject's.
 pub(super) fn take(
     subject: &Subject,
     load: &Load,
@@ -58,7 +59,7 @@ pub(super) fn take(
     let sample = sample(&run, load, round);
     Ok(Outcome::Measured(
         Box::new(sample),
-        Box::new(run.total.actual),
+        Box::new(run.total.service_time),
     ))
 }
 
@@ -69,7 +70,8 @@ fn put_under_load(
     stop: &AtomicBool,
 ) -> Result<Run, CliError> {
     let plan = load.plan(course, server.endpoint.clone(), &server.pids());
-    // Connections that do not come about within this never will: whoever has room for no more keeps them waiting.
+    // Connections that are not made within this time never will be: a server without room for them keeps them
+    // waiting.
     let limit = Duration::from_secs(6) + Duration::from_millis(1) * load.connections as u32;
     let late = Instant::now() + limit;
     let is_open = Cell::new(load.scenario == Scenario::Churn);
@@ -114,7 +116,7 @@ fn refusal(run: &Run, load: &Load, server: &mut Server) -> Option<(String, bool)
 fn sample(run: &Run, load: &Load, round: u64) -> Sample {
     let total = &run.total;
     let mut sample = Sample::new(round);
-    sample.invalid.clone_from(&run.verdict.invalid);
+    sample.invalid.clone_from(&run.validity.invalid);
     sample.set(Figure::Throughput, total.rate());
     let quantiles = [
         (Figure::P50, 0.5),
@@ -125,8 +127,11 @@ fn sample(run: &Run, load: &Load, round: u64) -> Sample {
     ];
     for (figure, quantile) in quantiles {
         // Of a hundred answers there is no thousandth.
-        if total.actual.len() as f64 * (1.0 - quantile) >= 1.0 {
-            sample.set(figure, total.actual.value_at_quantile(quantile) as f64);
+        if total.service_time.len() as f64 * (1.0 - quantile) >= 1.0 {
+            sample.set(
+                figure,
+                total.service_time.value_at_quantile(quantile) as f64,
+            );
         }
     }
     let Some(server) = &total.end.server else {

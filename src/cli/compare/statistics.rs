@@ -1,12 +1,12 @@
 //! What the figures allow to say: ratios with their intervals, and the words for them.
 //!
-//! What may live in this file: statistics of logarithms. What may not: anything that knows where the numbers come from.
+//! Statistics of logarithms, whatever the numbers stand for.
 //!
 //! - **Logarithms**, since a ratio is what is asked for: twice as fast and half as fast are then equally far from the same,
 //!   and what disturbs a measurement (another process, a slower minute) multiplies.
 //! - **Pairs**, since two servers that are measured one right after the other share the minute. What they share cancels.
 //! - **Student's t** over the rounds: few rounds have a wide interval, as they should.
-//! - **Many questions.** Whoever asks a hundred times with 5 % of error is told five lies. All intervals of a report are so
+//! - **Many questions.** A hundred questions with 5 % of error each have five wrong answers. All intervals of a report are so
 //!   wide that with 95 % *none* of them is wrong (Bonferroni): half of the error is for the cells, half for the summary.
 //! - **A margin**, since with enough rounds every difference is significant, and one of a percent is no news. Better or worse
 //!   is what lies wholly outside of it, the same what lies wholly within; what is left is within the noise.
@@ -16,15 +16,15 @@
 
 use super::record::{Cell, Figure, Model, Ratio, Record, Verdict};
 
-/// The error that a whole report may make, in all its intervals together.
+/// The error probability of a whole report, over all of its intervals.
 const ERROR: f64 = 0.05;
-/// Below so many rounds nothing is said.
+/// With fewer rounds than this no interval is computed.
 const ROUNDS_MIN: usize = 3;
 /// What is compared.
 pub(in crate::cli) const JUDGED: [Figure; 3] =
     [Figure::Throughput, Figure::P99, Figure::CpuPerEcho];
 
-/// A difference that nobody would care about: 2 %; of the tail, which is an extreme and jumps, 10 %.
+/// The largest difference that does not matter: 2 %; of the tail, which is an extreme value and jumps, 10 %.
 fn margin(figure: Figure) -> f64 {
     match figure {
         Figure::P99 => 1.10,
@@ -66,7 +66,7 @@ pub(super) fn judge(record: &mut Record) {
 }
 
 /// Over all cells in which both took part to the end: of each round the mean, and those means compared. `None` of a figure
-/// that one of these cells lacks: a mean over the others would leave out the slowest.
+/// that one of these cells lacks: a mean over the rest would leave out the slowest.
 fn overall(cells: &[Cell], model: usize, error: f64) -> Vec<Ratio> {
     let take_part = |cell: &&Cell| {
         let both = [&cell.entries[0], &cell.entries[model]];
@@ -79,7 +79,7 @@ fn overall(cells: &[Cell], model: usize, error: f64) -> Vec<Ratio> {
         if pairs.iter().any(Vec::is_empty) {
             return None;
         }
-        // A round counts if it has every cell; the others have another mixture.
+        // A round counts if it has every cell; otherwise its mixture is another one.
         let rounds = pairs.first()?.iter().map(|&(round, _)| round);
         let means = rounds.filter_map(|round| {
             let of_round = |pairs: &Vec<(u64, f64)>| {

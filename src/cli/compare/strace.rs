@@ -24,7 +24,8 @@ const REQUESTS: (u64, u64) = (500, 3_500);
 /// A call that comes up less often than this in an echo is no part of it: a timer, or the end.
 const RARE: f64 = 0.002;
 
-/// Counts, or says why that cannot be done. `None` inside: somebody has said that it is enough.
+/// Counts system calls, or returns the reason why that is not possible. `None` inside: the comparison was
+/// interrupted.
 pub(super) fn count(
     subject: &Subject,
     load: &Load,
@@ -101,7 +102,7 @@ struct Strace {
 impl Strace {
     fn attach(pids: &[u32]) -> Result<Self, String> {
         if pids.is_empty() {
-            return Err("the server was started by somebody else".to_owned());
+            return Err("the server was not started by this program".to_owned());
         }
         let name = format!("echo-reactor-strace-{}", std::process::id());
         let table = std::env::temp_dir().join(name);

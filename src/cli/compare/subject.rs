@@ -1,6 +1,6 @@
-//! Whoever is compared: our own three models, any other command, or a server that somebody else has started.
+//! The servers that are compared: our own three models, any other command, or a server that runs already.
 //!
-//! What may live in this file: names, commands, starting a server and waiting until it answers. What may not: load.
+//! Names, commands, starting a server, and waiting until it answers.
 
 use super::guard::Guard;
 use super::record::{Model, Scenario};
@@ -41,7 +41,7 @@ pub(super) enum Subject {
     Own(Own),
     /// A shell's words, with [`PORT`] in them.
     Command(String),
-    /// Somebody else has started it.
+    /// A server that runs already.
     Running(Address),
 }
 
@@ -102,7 +102,7 @@ impl Subject {
             Self::Running(address) => (
                 address.to_string(),
                 String::new(),
-                "named by --against, and started by somebody else".to_owned(),
+                "named by --against, and not started by this program".to_owned(),
             ),
         };
         Model {
@@ -208,7 +208,7 @@ fn start_foreign(
         }
         if Instant::now() > late {
             return Err(format!(
-                "nobody answered on port {port} after {START:?}{}",
+                "no server answered on port {port} after {START:?}{}",
                 said()
             ));
         }
@@ -221,7 +221,7 @@ fn start_foreign(
     })
 }
 
-/// A port that is free now. Between this and the server's bind somebody else might take it; then the server says so.
+/// A port that is free now. Another program may bind it before the server does; then the server reports that.
 fn free_port() -> Result<u16, CliError> {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
     port.map(|address| address.port())

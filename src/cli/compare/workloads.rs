@@ -129,9 +129,9 @@ impl Load {
                 Scenario::MostlyIdle => self.connections.div_ceil(IDLE_SHARE),
                 _ => self.connections,
             },
-            team: Vec::new(),
-            company: BadClients {
-                slow_readers: usize::from(is(Scenario::SlowReader)),
+            active_by_worker: Vec::new(),
+            bad_clients: BadClients {
+                slow_reader: usize::from(is(Scenario::SlowReader)),
                 ..BadClients::default()
             },
             size: self.size,
@@ -149,8 +149,8 @@ impl Load {
             warm_up: course.warm_up,
             duration: course.window,
             requests: None,
-            ramp: Duration::ZERO,
-            opening: 64,
+            ramp_up: Duration::ZERO,
+            connect_concurrency: 64,
             timeout: Duration::from_secs(5),
             interval: course.window,
             seed: 1,
@@ -196,12 +196,12 @@ mod tests {
             load.plan(&FULL, target, &[7])
         };
         assert_eq!(plan(Scenario::MostlyIdle).active, 3);
-        assert_eq!(plan(Scenario::SlowReader).company.slow_readers, 1);
+        assert_eq!(plan(Scenario::SlowReader).bad_clients.slow_reader, 1);
         assert_eq!(plan(Scenario::Pipelined).depth, PIPELINE_DEPTH);
         assert_eq!(plan(Scenario::Churn).mode, Mode::Churn { reset: true });
         let plain = plan(Scenario::RequestResponse);
         assert_eq!(
-            (plain.active, plain.company.slow_readers, plain.depth),
+            (plain.active, plain.bad_clients.slow_reader, plain.depth),
             (12, 0, 1)
         );
     }

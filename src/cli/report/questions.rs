@@ -154,7 +154,7 @@ fn is_whole(entry: &Entry) -> bool {
 }
 
 /// Each round is a process of its own, so the rounds are independent. Of several loads it is the mean of each round, if
-/// the round has them all. `None` if a round lacks the figure: of the others alone, it would be that of the good rounds.
+/// the round has them all. `None` if a round lacks the figure: of the rest alone, it would be that of the good rounds.
 fn of_rounds(entries: &[&Entry], figure: Figure) -> Option<Location> {
     let mut logs = Vec::new();
     for round in entries.first()?.samples.iter().map(|sample| sample.round) {

@@ -41,7 +41,7 @@ fn k1_too_few_ports() {
             ended.number("/faults/no-port/count"),
             ended.number("/requests/cycles"),
         );
-        let timed = ended.number("/latency_ns/actual/count");
+        let timed = ended.number("/service_time_ns/count");
         figure(&format!(
             "k1: {cycles} connections from 100 ports, then {met} times none; {timed} latencies"
         ));
@@ -69,7 +69,7 @@ fn k1_a_syn_without_an_answer() {
     drop(in_the_queue);
     assert_eq!(ended.code, 75, "{} {}", ended.err, ended.report);
     assert!(
-        ended.report["latency_ns"]["actual"].is_null(),
+        ended.report["service_time_ns"].is_null(),
         "{}",
         ended.report
     );

@@ -7,7 +7,7 @@ use crate::cli::units::{Count, Percent};
 impl BenchArgs {
     /// Refuses options that change nothing in the chosen mode: a command line that has them means another mode.
     pub(super) fn refuse_without_effect(&self) -> Result<(), CliError> {
-        let (load, course) = (&self.load, &self.course);
+        let (load, timing) = (&self.load, &self.timing);
         let plans = !load.rate.is_empty() || load.hold.is_some() || load.find_max_rate.is_some();
         if load.arrivals == Following::Poisson && !plans {
             let text = "--arrivals has no effect without a plan; add --rate, or leave it out";
@@ -16,10 +16,10 @@ impl BenchArgs {
         let args = [
             ("--pipeline", load.pipeline.0 > 1),
             ("--active", load.active != Share::Percent(Percent(100.0))),
-            ("--ramp-up", !course.ramp_up.0.is_zero()),
+            ("--ramp-up", !timing.ramp_up.0.is_zero()),
             (
                 "--connect-concurrency",
-                course.connect_concurrency != Count(64),
+                timing.connect_concurrency != Count(64),
             ),
         ];
         match args.iter().find(|(_, is_typed)| *is_typed) {

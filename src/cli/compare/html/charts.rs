@@ -1,6 +1,6 @@
 //! Which charts there are, and what they show: built from a record, drawn by [`super::svg`].
 //!
-//! What may live in this file: which cells and figures go into which chart, its words for those who cannot see it, and
+//! What may live in this file: which cells and figures go into which chart, its words for screen readers, and
 //! what is missing in it. What may not: shapes and colours.
 
 use super::super::record::{Cell, Figure, Record, Scenario};

@@ -54,7 +54,7 @@ pub(in crate::cli) fn drawing(record: &Record) -> String {
     )
 }
 
-/// Who is who: a line, its marker, and the name.
+/// The legend: a line, its marker, and the name.
 fn legend(svg: &mut Svg, record: &Record, left: f64) {
     let mut x = left;
     for (look, model) in record.models.iter().enumerate() {

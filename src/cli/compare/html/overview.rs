@@ -23,7 +23,7 @@ struct Overview<'a> {
     y: f64,
 }
 
-/// The drawing, its height, and its words for those who cannot see it; `None` if nothing was compared.
+/// The drawing, its height, and its words for screen readers; `None` if nothing was compared.
 pub(super) fn draw(record: &Record, width: f64) -> Option<(Svg, f64, String)> {
     let mut overview = Overview {
         record,

@@ -1,7 +1,6 @@
-//! Sentences from the figures: who is ahead, where, and by how much; where nobody is; and what was left out, and why.
+//! Sentences from the figures: which model is ahead, where, and by how much; where none is; what was left out, and why.
 //!
-//! What may live in this file: choosing what is worth a sentence, and its words. What may not: a claim that the record
-//! does not make. Who is ahead is not judged here: every [`Ratio`] carries its verdict, and a difference within the
+//! A sentence claims nothing that the record does not. Which model is ahead is not judged here: every [`Ratio`] carries its verdict, and a difference within the
 //! noise is called that, whichever way it points.
 
 use super::super::record::{Cell, Figure, Ratio, Record, Scenario, Verdict};
@@ -108,7 +107,7 @@ fn over_connections(
     sentences
 }
 
-/// Where: `from 100 connections on` if that is to the last of all, `from 100 to 5,000 connections` if somebody stopped
+/// Where: `from 100 connections on` if that is to the last of all, `from 100 to 5,000 connections` if a model stopped
 /// there, `up to 10 connections`, or all of them by their numbers. `measured` are those at which both took part.
 fn places(those: &[(u64, &Ratio)], measured: &[(u64, &Ratio)], all: &[&Cell]) -> String {
     let (first, last) = (those[0].0, those[those.len() - 1].0);
@@ -145,7 +144,7 @@ fn difference(
     those: &[(u64, &Ratio)],
 ) -> String {
     let (first, other) = names(record, model);
-    // Of a figure of which less is better, whoever has more is behind.
+    // Of a figure of which less is better, the model with more is behind.
     let first_has_more = (tone == Tone::Ahead) == figure.more_is_better();
     let (subject, object) = if first_has_more {
         (first, other)
@@ -185,7 +184,7 @@ fn range_of(factors: impl Iterator<Item = f64>) -> String {
     }
 }
 
-/// What there is to say where nobody is ahead: that it is the same, or that it cannot be told.
+/// The sentence where no model is ahead: it is the same, or it cannot be told.
 fn level(record: &Record, model: usize, figure: Figure, those: &[(u64, &Ratio)]) -> String {
     let (first, other) = names(record, model);
     let what = match figure {
@@ -457,7 +456,7 @@ fn loads_of(cells: &[&Cell]) -> String {
     texts.join(", ")
 }
 
-/// The few figures that stand at the top, large: the first model against the first of the others that it can be compared
+/// The few figures that stand at the top, large: the first model against the next model that it can be compared
 /// with, whichever way they point.
 pub(super) fn headlines(record: &Record) -> Vec<(String, String)> {
     let Some(&size) = sizes(record).first() else {
@@ -516,7 +515,7 @@ pub(super) fn headlines(record: &Record) -> Vec<(String, String)> {
     tiles
 }
 
-/// Whom the headlines are about: the model that took part in the most loads beside the first.
+/// The subject of the headlines: the model that took part in the most loads beside the first.
 fn rival(record: &Record) -> Option<usize> {
     let took_part = |model: usize| {
         let cells = record.cells.iter();

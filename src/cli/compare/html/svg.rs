@@ -5,7 +5,7 @@
 //!
 //! plotters, which draws for `bench`, writes each colour into each element. Here one drawing has to be good on a light
 //! and on a dark page, and both are known only where it is looked at, so colours must be left to the style sheet; and
-//! whoever does not see them needs titles, descriptions, markers and dashes. That could be worked into its output
+//! screen readers need titles, descriptions, markers and dashes. That could be worked into its output
 //! afterwards, by rules that its next version would break; these lines are fewer.
 
 use super::escape;
@@ -258,7 +258,7 @@ pub(super) struct Series {
 #[derive(Clone, Debug)]
 pub(super) struct Chart {
     pub(super) title: String,
-    /// For whoever cannot see it.
+    /// The title and the description, for screen readers.
     pub(super) description: String,
     pub(super) x: Axis,
     pub(super) y: Axis,
