@@ -15,7 +15,7 @@ pub(super) fn report(runs: &[Run]) -> String {
     ];
     names.extend(["sent", "echoed", "lost", "in_flight", "faults"]);
     names.extend(QUANTILES.map(|(name, _)| name));
-    names.extend(["max", "actual_p99", "generator_cpu_ns_per_echo"]);
+    names.extend(["max", "service_time_p99", "generator_cpu_ns_per_echo"]);
     let mut text = format!("{}\n", names.join(","));
     for run in runs {
         text.push_str(&format!("{}\n", line(run).join(",")));
