@@ -19,7 +19,7 @@
 //! **The generator measures itself**: how late it was, and whether it was the bottleneck.
 //!
 //! In reading order: this page, `payload`, `schedule`, `latencies`, `metrics`, `in_flight`, `stream`, `datagram`,
-//! `worker`, `connector`, `issuing`, `finish`, `teardown`, `housekeeping`, `bad_clients`, [`procfs`], [`preflight`],
+//! `worker`, `connector`, `issuing`, `finish`, `teardown`, `housekeeping`, `bad_clients`, [`preflight`],
 //! [`validity`].
 
 mod bad_clients;
