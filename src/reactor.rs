@@ -103,7 +103,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     /// [`Waker`] ends the wait and does nothing else.
     ///
     /// # Errors
-    /// Those of epoll_wait(2) but `EINTR`, which merely ends the wait early. All others are permanent.
+    /// Those of epoll_wait(2) but `EINTR`, which merely ends the wait early. Every other error is permanent.
     pub fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<bool> {
         if self.served < self.turn.len() {
             return Ok(false);

@@ -10,7 +10,7 @@
 //!   (ECHILD of waitpid(2)).
 //! - **SIGXFSZ**: caught, so that a file at RLIMIT_FSIZE is a failed write (EFBIG) and not the end.
 //! - **umask**: bits of the owner are cleared. With 0177 a new directory cannot be entered, with 0777 a report not be read;
-//!   what group and others may do is left as it is.
+//!   what group and world may do is left as it is.
 //! - **Descriptors 0 to 2**: std opens /dev/null for those that are closed, before main.
 
 use super::descriptors;

@@ -1,6 +1,6 @@
 //! Standard input and output, which may be non-blocking.
 //!
-//! O_NONBLOCK belongs to the open file description (fcntl(2)), which this process shares with others: node, ssh and
+//! O_NONBLOCK belongs to the open file description (fcntl(2)), which this process shares with other programs: node, ssh and
 //! container runtimes set it on a pipe or a terminal that they also hold. Clearing it would change it under them. So
 //! after EAGAIN poll(2) waits until the descriptor is ready.
 

@@ -62,4 +62,5 @@ mod guide;
 // The facts about the kernel that the design stands on, and the shape of the sources.
 mod architecture;
 mod kernel;
+mod language;
 mod public_api;

@@ -1,6 +1,6 @@
 //! Reachability from other machines, and whether it was asked for.
 //!
-//! Without an address the server listens on loopback. An address of this machine that others can reach is a request by
+//! Without an address the server listens on loopback. An address of this machine that other machines can reach is a request by
 //! itself for TCP: a client completes a handshake, so its source address is its own, and only a warning is logged. For UDP
 //! it is not. A source address can be forged, so a public UDP echo sends bytes of an attacker's choice to a victim of the
 //! attacker's choice, and can be set in a loop with another echo server (CVE-1999-0103, CVE-2024-2169). The filter of

@@ -312,7 +312,7 @@ fn a_drain_with_a_quiet_client_ends<H: Host>() {
     host.server(0).drain();
     thread::scope(|scope| {
         scope.spawn(|| {
-            assert_eq!(client.read(&mut [0]).unwrap(), 0, "it is told goodbye");
+            assert_eq!(client.read(&mut [0]).unwrap(), 0, "it gets FIN");
             drop(client);
         });
         host.until("finished", |host| host.servers[0].is_none());
