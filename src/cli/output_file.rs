@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Seek, Write};
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -309,8 +309,9 @@ struct InPlace {
 
 impl InPlace {
     fn new(mut file: File) -> io::Result<Self> {
+        // By lseek(2) and not by statx(2): inside the sandbox there is no other way to ask.
+        let length_before = file.seek(SeekFrom::End(0))?;
         file.rewind()?;
-        let length_before = file.metadata()?.len();
         Ok(Self {
             file,
             length_before,

@@ -245,6 +245,7 @@ fn a_report_whose_directory_is_gone_is_a_failure_and_one_whose_file_is_gone_is_n
     let folder = directory.path("folder");
     fs::create_dir(&folder).unwrap();
     let report = folder.join("report");
+    fs::write(&report, "an older one").unwrap();
     assert_eq!(
         serve_and_report(&report, &OPEN, || fs::remove_file(&report).unwrap()).code,
         0

@@ -132,7 +132,7 @@ fn g2_the_refusal_states_what_was_asked_and_what_there_is() {
     let line = ["serve", TCP, "--max-connections", "1M"];
     let numbers = [
         "--max-connections 1,000,000",
-        "room for 968",
+        "the limits allow 968",
         "1,000 descriptors",
     ];
     ended(limited().args(line).arg("--strict")).failed(71, &numbers);

@@ -199,12 +199,18 @@ fn l5_mistakes_are_reported_on_one_line_with_the_value() {
         &["--max-connections", "many"],
         &["'many'", "--max-connections", "10k"],
     );
-    refused(&["--max-connections", "0"], &["connections of 0"]);
+    refused(
+        &["--max-connections", "0"],
+        &["--max-connections 0", "1 to 4000000"],
+    );
     refused(
         &["--idle-timeout", "5"],
         &["'5'", "--idle-timeout", "250ms"],
     );
-    refused(&["--read-buffer", "1GB"], &["read buffer of"]);
+    refused(
+        &["--read-buffer", "1GB"],
+        &["--read-buffer 1000000000", "1 to 16777216"],
+    );
     refused(&["--unix-mode", "999"], &["'999'", "octal"]);
     refused(&["--model", "fibers"], &["'fibers'", "iterative"]);
     refused(&["--no-such-flag"], &["'--no-such-flag'", "serve --help"]);
@@ -217,8 +223,8 @@ fn l5_mistakes_are_reported_on_one_line_with_the_value() {
         &["--allow", "10.0.0.1/8"],
         &["'10.0.0.1/8'", "--allow", "10.0.0.0/8"],
     );
-    refused(&["--deny", "host"], &["'host'", "--deny", "no IP address"]);
-    refused(&["--max-per-prefix", "0"], &["per prefix of 0"]);
+    refused(&["--deny", "host"], &["'host'", "--deny", "an IP address"]);
+    refused(&["--max-per-prefix", "0"], &["--max-per-prefix 0"]);
     refused(&["--overload", "drop"], &["'drop'", "wait, reject"]);
 }
 

@@ -142,6 +142,13 @@ fn torture(call: &str, errno: &str, place: u32) -> Fate {
     }
     let ended = serve.wait();
     let documented = [0, 3, 64, 69, 70, 71, 73, 74, 77];
+    // std itself asserts that closing a directory works, as it does for those of /proc.
+    if ended.err.contains("unexpected error during closedir") {
+        return Fate {
+            has_struck: true,
+            has_served: false,
+        };
+    }
     assert!(
         documented.contains(&ended.code),
         "{what}: exit code {}: {}",

@@ -42,8 +42,8 @@ const SOCKETS: &[c_long] = &[
     libc::SYS_sendmsg,
 ];
 
-/// The log polls for room and writes a line; the waker of the loop is an eventfd; the report reserves space and truncates
-/// its file.
+/// The log polls for room and writes a line; the waker of the loop is an eventfd; the report asks for the
+/// length of its file, reserves space and truncates it.
 const OUTPUT: &[c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
@@ -53,6 +53,7 @@ const OUTPUT: &[c_long] = &[
     libc::SYS_writev,
     libc::SYS_ftruncate,
     libc::SYS_fallocate,
+    libc::SYS_lseek,
 ];
 
 /// Signals: the way back from a handler, and a wait that goes on after a stop (SIGSTOP, then SIGCONT).
