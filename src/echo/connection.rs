@@ -49,6 +49,7 @@ impl<S: Stream> Connection<S> {
 
     /// Sends what is unsent, then reads and echoes until the socket would block, a write is short, or `budget` bytes are
     /// read. `read_buffer` is not used after the call.
+    #[inline(always)]
     pub fn advance(
         &mut self,
         readiness: Readiness,
@@ -65,6 +66,7 @@ impl<S: Stream> Connection<S> {
         }
     }
 
+    #[inline(always)]
     fn try_advance(
         &mut self,
         readiness: Readiness,
@@ -94,6 +96,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Reads and writes back until the socket would block, a write is short, or the budget is spent. Nothing is unsent yet.
+    #[inline(always)]
     fn echo_all(
         &mut self,
         readiness: Readiness,
@@ -133,6 +136,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Writes back what was just read. Returns whether the send buffer took all of it; the rest goes to the write buffer.
+    #[inline(always)]
     fn write_back(&mut self, bytes: &[u8], stats: &mut Stats) -> io::Result<bool> {
         stats.bytes_in += bytes.len() as u64;
         trace::log_received(&self.stream, bytes);

@@ -45,7 +45,7 @@ impl<B: Backend> Server<B> {
     // ---- another event loop ----
 
     /// How long [`Server::turn`] would wait from now on if no event came; `None` is without end. It is zero while work is
-    /// left from the last turn, while a command of a [`Handle`](super::Handle) is pending, and once the server has finished.
+    /// left from the last turn, while a command of a [`Handle`] is pending, and once the server has finished.
     ///
     /// For an outer event loop: see [the page of the crate](crate#in-another-event-loop).
     pub fn timeout(&self) -> Option<Duration> {
@@ -57,11 +57,17 @@ impl<B: Backend> Server<B> {
 
     /// Tells an outer event loop, if there is one, when the next turn is due. Called at the end of a turn, and after each
     /// change between two turns.
+    #[inline(always)]
     pub(super) fn announce(&mut self) {
         if self.core.reactor.is_watched() {
-            let due = self.timeout();
-            self.core.reactor.announce(due);
+            self.announce_next_turn();
         }
+    }
+
+    #[cold]
+    fn announce_next_turn(&mut self) {
+        let due = self.timeout();
+        self.core.reactor.announce(due);
     }
 
     // ---- stopping ----

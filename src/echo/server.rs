@@ -7,6 +7,7 @@
 //! ```
 //!
 //! For the optimiser: `#[inline(never)]` keeps the path of an echo apart from the caller, and from all that is no echo.
+//! What is on that path has one caller, or is `#[inline(always)]`, so that it becomes one function.
 
 use super::backend::{Backend, Socket};
 use super::connection::Outcome;
@@ -44,13 +45,11 @@ impl<B: Backend> Server<B> {
         self.core.stats.turns += 1;
         // Commands go before I/O events, and the caller looks after its external sources before them, too: behind 1,000
         // ready sockets a SIGTERM would wait for a whole turn. Events of this wait are served by the next call.
-        let end = if is_woken || self.control.is_pending() {
-            self.on_woken(is_woken)
-        } else {
-            self.serve_events();
-            Turn::Serving
-        };
-        self.end_turn(end)
+        if (is_woken || self.control.is_pending()) && self.on_woken(is_woken) {
+            return self.end_turn(Turn::Woken);
+        }
+        self.serve_events();
+        self.end_turn(Turn::Serving)
     }
 
     fn serve_events(&mut self) {
@@ -117,8 +116,10 @@ impl<B: Backend> Server<B> {
         core.rearm();
     }
 
+    /// Handles a command. Returns whether the turn ends here: a question for the counters does not end it, since a thread
+    /// that asks without a pause would starve the sources.
     #[inline(never)]
-    fn on_woken(&mut self, is_external: bool) -> Turn {
+    fn on_woken(&mut self, is_external: bool) -> bool {
         let (core, acceptor, datagrams) = (&mut self.core, &mut self.acceptor, &mut self.datagrams);
         let command = self.control.take(&core.stats);
         match command {
@@ -126,12 +127,7 @@ impl<B: Backend> Server<B> {
             Command::Drain => self.shutdown.drain(core, acceptor, datagrams),
             Command::Stop => self.shutdown.stop(core, acceptor, datagrams),
         }
-        if is_external || command != Command::None {
-            return Turn::Woken;
-        }
-        // Only the counters were asked for. The turn goes on: a thread that asks without a pause would starve the sources.
-        self.serve_events();
-        Turn::Serving
+        is_external || command != Command::None
     }
 
     pub(super) fn is_finished(&self) -> bool {

@@ -1,7 +1,7 @@
 //! A worker process: this program again, with `--worker`, which has one thread and does nothing but the load.
 //!
 //! Its plan comes as a line on standard input, and control after it; its messages go as lines to standard output, all in
-//! the words of [`super::wire`]. What may live in this file: those two pipes. What may not: figures.
+//! the messages of [`super::ipc`]. What may live in this file: those two pipes. What may not: figures.
 //!
 //! Neither pipe is ever waited for while the load is on. Control are looked for, and are nearly never there. A message
 //! that the pipe has no room for, since the parent process was stopped or is slow, is kept, and sent later.
