@@ -47,26 +47,26 @@ impl Write for &mut Scripted {
     }
 }
 
+#[track_caller]
+fn check(steps: Vec<Step>, reason: CloseReason, written: &[u8], unsent: usize) {
+    let mut socket = Scripted {
+        steps: steps.into(),
+        written: Vec::new(),
+    };
+    let mut own = Stats::default();
+    own.open();
+    let ended = connection::echo(&mut socket, &Peer::Unnamed, &mut [0; 8], &mut own);
+    assert_eq!((ended, &socket.written[..]), (reason, written));
+    assert_eq!(own.unsent_bytes, unsent as u64);
+    own.close(ended, unsent);
+    assert_eq!(own.check_invariants(), Ok(()));
+    assert!(socket.steps.is_empty(), "left over: {socket:?}");
+}
+
 #[test]
 fn one_connection_handles_every_result_of_its_socket() {
     use Step::{Fail, Read, Write};
     use io::ErrorKind::{BrokenPipe, ConnectionReset, Interrupted, TimedOut, WouldBlock};
-
-    #[track_caller]
-    fn check(steps: Vec<Step>, reason: CloseReason, written: &[u8], unsent: usize) {
-        let mut socket = Scripted {
-            steps: steps.into(),
-            written: Vec::new(),
-        };
-        let mut own = Stats::default();
-        own.open();
-        let ended = connection::echo(&mut socket, &Peer::Unnamed, &mut [0; 8], &mut own);
-        assert_eq!((ended, &socket.written[..]), (reason, written));
-        assert_eq!(own.unsent_bytes, unsent as u64);
-        own.close(ended, unsent);
-        assert_eq!(own.check_invariants(), Ok(()));
-        assert!(socket.steps.is_empty(), "left over: {socket:?}");
-    }
 
     check(vec![], CloseReason::PeerClosed, b"", 0);
     check(
