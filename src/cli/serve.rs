@@ -211,7 +211,7 @@ fn serve_by_events(
     let Opened {
         mut server,
         mut delivery,
-        _pid_file,
+        mut pid_file,
     } = open(plan, inherited)?;
     signals.watch_with(&server)?;
     let addresses = server.addresses().to_vec();
@@ -252,7 +252,12 @@ fn serve_by_events(
         }
         if handover.is_under_way() {
             handover.look(&mut server);
-            commands.is_the_service = !handover.is_handed_over();
+            if handover.is_handed_over() {
+                commands.is_the_service = false;
+                if let Some(file) = pid_file.take() {
+                    file.leave();
+                }
+            }
             wait = wait.or(handover.timeout());
         }
         wait = [wait, delivery.retry()].into_iter().flatten().min();
@@ -270,7 +275,7 @@ fn serve_by_events(
 struct Opened {
     server: Server,
     delivery: Delivery,
-    _pid_file: Option<PidFile>,
+    pid_file: Option<PidFile>,
 }
 
 /// Opens the listeners, inherited ones and those of the arguments, and announces the server once it may accept.
@@ -306,7 +311,7 @@ fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, CliError> {
         return Ok(Opened {
             server,
             delivery,
-            _pid_file: pid_file,
+            pid_file,
         });
     };
     predecessor.succeed(&mut server);
@@ -318,7 +323,7 @@ fn open(plan: Plan<'_>, inherited: Inherited) -> Result<Opened, CliError> {
     Ok(Opened {
         server,
         delivery: plan.announcement.delivery,
-        _pid_file: pid_file,
+        pid_file,
     })
 }
 
