@@ -15,6 +15,7 @@
 //! - `seeds` ([`replay`], [`check_seeds`]): random clients and faults on that network, with the invariants that must hold.
 //! - `torture`: every call fails once, with every errno, at every place.
 //! - `catalogue`: the rows of the fault catalogue that no real kernel produces on demand.
+//! - `counters`: each counter with the event that it counts.
 //! - `time`: timeouts, by a clock that the test moves.
 //! - `uptime`: two years of that.
 //! - [`fuzz_targets`]: properties of any input bytes, for the fuzzer, and the inputs that it has found.
@@ -24,6 +25,8 @@
 #[cfg(test)]
 mod catalogue;
 pub mod choices;
+#[cfg(test)]
+mod counters;
 pub mod fuzz_targets;
 mod network;
 mod script;

@@ -426,7 +426,7 @@ fn f4_an_idle_connection_is_found_beside_more_ready_ones_than_a_wait_reports() {
 
 impl Stage {
     /// One turn, without waiting.
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         let wait = Some(Duration::ZERO);
         let _ = self.server.turn(wait).expect("the loop goes on");
     }

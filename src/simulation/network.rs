@@ -45,6 +45,10 @@ pub(crate) struct Knobs {
     pub(crate) window_bytes: usize,
     /// Number of descriptors for connections.
     pub(crate) descriptors: usize,
+    /// Socket options that cannot be set on an accepted connection.
+    pub(crate) option_errors: u32,
+    /// Time that passes between two readings of the clock.
+    pub(crate) tick: Duration,
 }
 
 /// Pseudo-random numbers (SplitMix64): everything in a simulation follows from the seed.
@@ -89,7 +93,9 @@ pub(crate) struct Kernel {
     stale_tokens: Vec<Token>,
     /// Connections that were reset in an accept queue when its listener was closed. No counter of the server has them.
     pub(crate) resets_in_queue: usize,
-    /// The call that fails, for `torture`.
+    /// Number of read calls.
+    pub(crate) reads: usize,
+    /// The calls that fail, for `torture` and `counters`.
     pub(crate) fault: Option<Fault>,
 }
 
@@ -108,12 +114,14 @@ pub(crate) enum Call {
     Answer,
 }
 
-/// One call fails with an errno.
+/// Calls of one kind fail with an errno.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault {
     pub(crate) call: Call,
     /// Number of calls of this kind that succeed first.
     pub(crate) after: usize,
+    /// Number of calls that fail then, one after the other.
+    pub(crate) times: usize,
     pub(crate) errno: i32,
     pub(crate) was_injected: bool,
 }
@@ -211,6 +219,7 @@ impl Network {
                 next: 0,
                 stale_tokens: Vec::new(),
                 resets_in_queue: 0,
+                reads: 0,
                 fault: None,
             })),
             closed_wires: Rc::default(),
@@ -374,7 +383,7 @@ impl Kernel {
         let Some(fault) = self
             .fault
             .as_mut()
-            .filter(|fault| fault.call == call && !fault.was_injected)
+            .filter(|fault| fault.call == call && fault.times > 0)
         else {
             return Ok(());
         };
@@ -383,6 +392,7 @@ impl Kernel {
             return Ok(());
         }
         fault.was_injected = true;
+        fault.times -= 1;
         let error = io::Error::from_raw_os_error(fault.errno);
         if error.kind() == ErrorKind::WouldBlock {
             if let Some(socket) = self.sockets.get_mut(&number) {
@@ -523,6 +533,9 @@ impl Selector for Queue {
     }
 
     fn now(&self) -> Instant {
-        self.0.kernel().now
+        let mut kernel = self.0.kernel();
+        let tick = kernel.knobs.tick;
+        kernel.now += tick;
+        kernel.now
     }
 }

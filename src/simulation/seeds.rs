@@ -514,6 +514,8 @@ fn knobs(random: &mut Random) -> Knobs {
         events_max: 1 + random.below(16),
         window_bytes: 1 + random.below(500),
         descriptors: 1 + random.below(24),
+        option_errors: 0,
+        tick: Duration::ZERO,
     }
 }
 

@@ -129,6 +129,16 @@ impl Stage {
         kernel.touch(socket, Interest::Read);
     }
 
+    /// Reports a datagram socket as ready once more.
+    pub(super) fn touch_datagrams(&self, socket: usize) {
+        self.network.kernel().touch(socket, Interest::Read);
+    }
+
+    /// The time at the start.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
     pub(super) fn pass(&self, time: Duration) {
         self.network.kernel().now += time;
     }

@@ -187,6 +187,7 @@ fn t1_every_call_fails_in_every_way_at_every_place() {
             while run(Fault {
                 call,
                 after,
+                times: 1,
                 errno,
                 was_injected: false,
             }) {
@@ -363,6 +364,7 @@ fn the_loop_ends_with_the_error_of_a_broken_event_queue() {
         network.kernel().fault = Some(Fault {
             call: Call::Wait,
             after: 0,
+            times: 1,
             errno,
             was_injected: false,
         });

@@ -86,6 +86,7 @@ impl Source<Network> for Handle {
 impl Read for Handle {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut kernel = self.network.kernel();
+        kernel.reads += 1;
         kernel.inject_fault(Call::Read, self.number)?;
         kernel.maybe_interrupt()?;
         let Kernel {
@@ -264,7 +265,7 @@ impl Listener for Handle {
                 number,
             },
             peer,
-            option_errors: 0,
+            option_errors: kernel.knobs.option_errors,
         })
     }
 }

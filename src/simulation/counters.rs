@@ -1,0 +1,553 @@
+//! The counters of a server, each with the event that it counts: once for every event, and never for another.
+
+use super::network::{Call, Fault, Kind, Knobs};
+use super::time::Stage;
+use crate::echo::Turn;
+use crate::limits::{Limits, OverloadPolicy};
+use crate::stats::{CloseReason, DropReason, RejectReason, Stats};
+use std::time::Duration;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn stage(limits: Limits) -> Stage {
+    Stage::with_knobs(limits, knobs())
+}
+
+fn knobs() -> Knobs {
+    Knobs {
+        events_max: 1_024,
+        window_bytes: 100,
+        descriptors: 10_000,
+        ..Knobs::default()
+    }
+}
+
+/// Lets the next calls of this kind fail, `times` of them.
+fn fail(stage: &Stage, call: Call, errno: i32, times: usize) {
+    stage.network.kernel().fault = Some(Fault {
+        call,
+        after: 0,
+        times,
+        errno,
+        was_injected: false,
+    });
+}
+
+/// The counters that say that something went wrong, but for `closed`, `rejected` and `dropped`.
+fn troubles(stats: &Stats) -> [u64; 7] {
+    [
+        stats.accept_errors.values().sum(),
+        stats.receive_errors.values().sum(),
+        stats.accept_pauses,
+        stats.accept_paused_ms,
+        stats.budget_yields,
+        stats.option_errors,
+        stats.log_suppressed,
+    ]
+}
+
+// --- accepting -----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_pause_for_want_of_descriptors_is_counted_and_timed() {
+    let mut stage = stage(Limits::default());
+    let retry = stage.server.limits().accept_retry;
+    fail(&stage, Call::Accept, libc::EMFILE, 1);
+    stage.arrive(1);
+    stage.turn();
+    assert_eq!(stage.server.stats().accept_errors[&libc::EMFILE], 1);
+    assert_eq!(troubles(stage.server.stats()), [1, 0, 1, 0, 0, 0, 0]);
+
+    stage.pass(retry / 2);
+    stage.arrive(1); // an edge in the pause
+    stage.turn();
+    let half = u64::try_from((retry / 2).as_millis()).unwrap();
+    assert_eq!(stage.server.stats().accepted, 0, "accepting is paused");
+    assert_eq!(troubles(stage.server.stats()), [1, 0, 1, half, 0, 0, 0]);
+
+    stage.pass(retry - retry / 2);
+    stage.settle();
+    let whole = u64::try_from(retry.as_millis()).unwrap();
+    assert_eq!(stage.server.stats().accepted, 2);
+    stage.pass(retry);
+    stage.turn();
+    assert_eq!(troubles(stage.server.stats()), [1, 0, 1, whole, 0, 0, 0]);
+}
+
+#[test]
+fn a_pause_that_comes_soon_after_another_is_counted_and_not_logged() {
+    let mut stage = stage(Limits::default());
+    let retry = stage.server.limits().accept_retry;
+    for _ in 0..3 {
+        fail(&stage, Call::Accept, libc::EMFILE, 1);
+        stage.arrive(1);
+        stage.turn();
+        stage.pass(retry);
+        stage.settle();
+    }
+    let stats = stage.server.stats();
+    assert_eq!((stats.accepted, stats.accept_pauses), (3, 3));
+    assert_eq!(stats.log_suppressed, 2);
+}
+
+#[test]
+fn a_pause_at_the_connection_limit_is_one_pause() {
+    let mut stage = stage(Limits {
+        connections_max: 1,
+        ..Limits::default()
+    });
+    for _ in 0..3 {
+        stage.arrive(1);
+        stage.settle();
+    }
+    let stats = stage.server.stats();
+    assert_eq!((stats.accepted, stats.connections_open), (1, 1));
+    assert_eq!(stats.accept_pauses, 1);
+    assert!(stats.accept_errors.is_empty());
+
+    stage.pass(7 * MS);
+    let first = stage.sockets()[0];
+    stage.finish(first);
+    stage.settle();
+    let stats = stage.server.stats();
+    assert_eq!((stats.accepted, stats.connections_open), (2, 1));
+    assert_eq!((stats.accept_pauses, stats.accept_paused_ms), (2, 7));
+}
+
+#[test]
+fn with_the_policy_reject_the_connection_above_the_limit_is_reset() {
+    let mut stage = stage(Limits {
+        connections_max: 1,
+        overload: OverloadPolicy::Reject,
+        ..Limits::default()
+    });
+    stage.arrive(3);
+    stage.settle();
+    let stats = stage.server.stats();
+    assert_eq!((stats.accepted, stats.connections_open), (1, 1));
+    assert_eq!(stats.rejected(RejectReason::Limit), 2);
+    assert_eq!(troubles(stats), [0, 0, 0, 0, 0, 0, 1]);
+    let rejected = stage.network.take_closed();
+    assert_eq!(rejected.len(), 2);
+    assert!(rejected.iter().all(|wire| wire.aborted));
+}
+
+#[test]
+fn an_error_of_one_connection_in_the_queue_is_counted_and_pauses_nothing() {
+    let mut stage = stage(Limits::default());
+    fail(&stage, Call::Accept, libc::ECONNABORTED, 1);
+    stage.arrive(1);
+    stage.turn();
+    let stats = stage.server.stats();
+    assert_eq!((stats.accepted, stats.connections_open), (1, 1));
+    assert_eq!(stats.accept_errors[&libc::ECONNABORTED], 1);
+    assert_eq!(troubles(stats), [1, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn a_listener_that_always_fails_rests_and_is_tried_again() {
+    let mut stage = stage(Limits::default());
+    fail(&stage, Call::Accept, libc::EPERM, usize::MAX);
+    stage.arrive(1);
+    stage.settle();
+    let stats = stage.server.stats().clone();
+    assert_eq!(stats.accept_pauses, 1);
+    let calls = stats.accept_errors[&libc::EPERM];
+    assert!((1..=64).contains(&calls), "{calls} calls");
+
+    stage.arrive(1); // an edge while it rests
+    stage.settle();
+    assert_eq!(stage.server.stats().accept_errors[&libc::EPERM], calls);
+
+    stage.network.kernel().fault = None;
+    while stage.server.stats().accepted < 2 {
+        assert!(stage.server.timeout().is_some(), "nothing wakes the loop");
+        let _ = stage.server.turn(None).expect("the loop goes on");
+    }
+    let rested = stage.server.limits().accept_retry;
+    assert!(stage.network.kernel().now - stage.began() >= rested);
+}
+
+#[test]
+fn a_drain_ends_the_pauses_and_serves_the_queue() {
+    for errno in [libc::EMFILE, libc::EPERM] {
+        let mut stage = stage(Limits::default());
+        fail(&stage, Call::Accept, errno, 64);
+        stage.arrive(1);
+        while stage.server.stats().accept_pauses == 0 {
+            stage.turn();
+        }
+        stage.network.kernel().fault = None;
+        stage.server.drain();
+        assert_eq!(stage.server.stats().accepted, 1, "at once");
+        let socket = stage.sockets()[0];
+        stage.finish(socket);
+        stage.ends();
+        assert_eq!(stage.closed(CloseReason::PeerClosed), 1);
+        assert_eq!(stage.server.stats().rejected_total(), 0);
+    }
+}
+
+#[test]
+fn a_full_accept_budget_is_a_yield() {
+    let budget = Limits::default().accept_budget;
+    let mut stage = stage(Limits::default());
+    stage.arrive(2 * budget + 1);
+    stage.settle();
+    let stats = stage.server.stats();
+    assert_eq!(stats.accepted, 2 * budget as u64 + 1);
+    assert_eq!(troubles(stats), [0, 0, 0, 0, 2, 0, 0]);
+}
+
+#[test]
+fn options_that_could_not_be_set_are_counted() {
+    let mut stage = Stage::with_knobs(
+        Limits::default(),
+        Knobs {
+            option_errors: 3,
+            ..knobs()
+        },
+    );
+    stage.connect(2);
+    assert_eq!(troubles(stage.server.stats()), [0, 0, 0, 0, 0, 6, 0]);
+}
+
+// --- connections -----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn what_a_failed_write_did_not_take_is_discarded() {
+    for (errno, reason) in [
+        (libc::EPIPE, CloseReason::Reset),
+        (libc::ECONNRESET, CloseReason::Reset),
+        (libc::EIO, CloseReason::Error),
+    ] {
+        let mut stage = stage(Limits::default());
+        let socket = stage.connect(1)[0];
+        fail(&stage, Call::Write, errno, 1);
+        stage.send(socket, 70);
+        stage.settle();
+        let stats = stage.server.stats();
+        assert_eq!((stats.bytes_in, stats.bytes_out), (70, 0));
+        assert_eq!(stats.discarded, 70);
+        assert_eq!(stats.closed(reason), 1, "{stats}");
+    }
+}
+
+#[test]
+fn unsent_bytes_of_a_broken_connection_are_discarded() {
+    let mut stage = stage(Limits::default());
+    let socket = stage.connect(1)[0];
+    stage.send(socket, 170); // the send buffer takes 100
+    stage.settle();
+    assert_eq!(stage.server.stats().unsent_bytes, 70);
+    stage.server.stop();
+    let stats = stage.server.stats();
+    assert_eq!((stats.bytes_out, stats.unsent_bytes), (100, 0));
+    assert_eq!((stats.discarded, stats.unsent_bytes_peak), (70, 70));
+}
+
+#[test]
+fn a_short_read_saves_the_read_that_would_block() {
+    let mut stage = stage(Limits::default());
+    let socket = stage.connect(1)[0];
+    for (is_tcp, reads) in [(true, 1), (false, 2)] {
+        stage.network.kernel().wire(socket).short_read_means_empty = is_tcp;
+        let before = stage.network.kernel().reads;
+        stage.send(socket, 10);
+        stage.settle();
+        assert_eq!(stage.network.kernel().reads - before, reads);
+        stage.network.kernel().wire(socket).to_client.clear();
+    }
+}
+
+/// Closing a connection, the server discards what still comes until the peer's FIN.
+#[test]
+fn what_a_lingering_connection_still_sends_is_discarded_and_counted() {
+    let mut stage = stage(Limits::default());
+    let socket = stage.connect(1)[0];
+    stage.server.drain();
+    let close_at = stage.server.limits().drain_idle_timeout;
+    stage.pass(2 * close_at);
+    stage.settle();
+    assert!(stage.network.kernel().wire(socket).server_sent_fin);
+    fail(&stage, Call::Read, libc::EINTR, 1);
+    stage.send(socket, 30);
+    stage.settle();
+    let stats = stage.server.stats();
+    assert_eq!((stats.connections_open, stats.discarded), (1, 30));
+    assert_eq!((stats.bytes_in, stats.bytes_out), (30, 0));
+
+    fail(&stage, Call::Read, libc::EIO, 1);
+    stage.send(socket, 1);
+    stage.settle();
+    assert_eq!(stage.closed(CloseReason::Error), 1);
+}
+
+// --- datagrams -----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_full_datagram_budget_is_a_yield() {
+    let budget = Limits::default().datagram_budget;
+    let mut stage = stage(Limits::default());
+    stage.flood(2 * budget + 1);
+    stage.settle();
+    let stats = stage.server.stats();
+    assert_eq!(stats.datagrams_in, 2 * budget as u64 + 1);
+    assert_eq!(troubles(stats), [0, 0, 0, 0, 2, 0, 0]);
+}
+
+#[test]
+fn a_drain_answers_what_a_queue_can_hold_and_no_more() {
+    const QUEUE: u64 = 65_536;
+    let budget = Limits::default().datagram_budget as u64;
+    let mut stage = stage(Limits::default());
+    stage.flood(2 * QUEUE as usize);
+    stage.server.drain();
+    stage.ends();
+    let served = stage.server.stats().datagrams_in;
+    assert!((QUEUE..QUEUE + budget).contains(&served), "{served}");
+}
+
+#[test]
+fn a_stop_counts_the_datagrams_that_it_loses() {
+    let mut stage = stage(Limits::default());
+    stage.flood(1_000);
+    stage.server.stop();
+    stage.ends();
+    let stats = stage.server.stats();
+    assert_eq!((stats.datagrams_in, stats.datagrams_out), (1_000, 0));
+    assert_eq!(stats.dropped(DropReason::Stopping), 1_000);
+}
+
+#[test]
+fn an_error_of_an_earlier_answer_delays_no_datagram() {
+    for errno in [
+        libc::ECONNREFUSED,
+        libc::EMSGSIZE,
+        libc::ENONET,
+        libc::EINTR,
+    ] {
+        let mut stage = stage(Limits::default());
+        fail(&stage, Call::Receive, errno, 1);
+        stage.flood(3);
+        stage.turn();
+        let stats = stage.server.stats();
+        assert_eq!(stats.datagrams_out, 3, "{errno}");
+        assert_eq!(stats.receive_errors[&errno], 1);
+        assert_eq!(troubles(stats), [0, 1, 0, 0, 0, 0, 0]);
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_sent_is_dropped_with_its_reason() {
+    for (errno, reason) in [
+        (libc::EAGAIN, Some(DropReason::WouldBlock)),
+        (libc::ENOBUFS, Some(DropReason::WouldBlock)),
+        (libc::EPERM, Some(DropReason::Error)),
+        (libc::EINTR, None),
+    ] {
+        let mut stage = stage(Limits::default());
+        fail(&stage, Call::Answer, errno, 1);
+        stage.flood(2);
+        stage.settle();
+        let stats = stage.server.stats();
+        let lost = u64::from(reason.is_some());
+        assert_eq!((stats.datagrams_in, stats.datagrams_out), (2, 2 - lost));
+        assert_eq!(stats.dropped_total(), lost);
+        assert_eq!(reason.map_or(0, |reason| stats.dropped(reason)), lost);
+    }
+}
+
+#[test]
+fn a_datagram_socket_that_always_fails_rests_and_is_tried_again() {
+    let mut stage = stage(Limits::default());
+    fail(&stage, Call::Receive, libc::ENOSYS, usize::MAX);
+    let socket = stage.flood(1);
+    stage.settle();
+    let calls = stage.server.stats().receive_errors[&libc::ENOSYS];
+    assert!((1..=64).contains(&calls), "{calls} calls");
+    stage.touch_datagrams(socket); // an edge while it rests
+    stage.settle();
+    assert_eq!(stage.server.stats().receive_errors[&libc::ENOSYS], calls);
+    stage.network.kernel().fault = None;
+    while stage.server.stats().datagrams_out == 0 {
+        assert!(stage.server.timeout().is_some(), "nothing wakes the loop");
+        let _ = stage.server.turn(None).expect("the loop goes on");
+    }
+    let kernel = stage.network.kernel();
+    let Kind::Datagrams { inbox, .. } = &kernel.sockets[&socket].kind else {
+        panic!("no datagram socket")
+    };
+    assert!(inbox.is_empty());
+}
+
+// --- the end -----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn errors_in_a_row_are_forgotten_after_a_success() {
+    let mut stage = stage(Limits::default());
+    for round in 1..=3 {
+        fail(&stage, Call::Accept, libc::ECONNABORTED, 63);
+        stage.arrive(1);
+        stage.settle();
+        let stats = stage.server.stats();
+        assert_eq!(stats.accepted, round);
+        assert_eq!(stats.accept_errors[&libc::ECONNABORTED], 63 * round);
+        assert_eq!(stats.accept_pauses, 0);
+    }
+}
+
+#[test]
+fn a_broken_listener_ends_the_server_with_its_error_after_the_last_connection() {
+    let mut stage = stage(Limits {
+        drain_idle_timeout: Duration::from_secs(60),
+        drain_timeout: Duration::from_secs(60),
+        ..Limits::default()
+    });
+    let socket = stage.connect(1)[0];
+    fail(&stage, Call::Accept, libc::EBADF, 1);
+    stage.arrive(1);
+    stage.turn();
+    let stats = stage.server.stats();
+    assert_eq!(stats.accept_errors[&libc::EBADF], 1);
+    assert_eq!((stats.connections_open, stats.accepted), (1, 1));
+    stage.send(socket, 10);
+    stage.settle();
+    assert_eq!(stage.server.stats().bytes_out, 10);
+    stage.finish(socket);
+    let error = loop {
+        match stage.server.turn(None) {
+            Ok(Turn::Finished) => panic!("it has ended without an error"),
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+}
+
+/// The alarm of a pause must not be taken for that of the next phase.
+#[test]
+fn a_pause_while_draining_cuts_no_phase_short() {
+    let limits = Limits {
+        drain_idle_timeout: Duration::from_secs(50),
+        fin_timeout: Duration::from_secs(10),
+        drain_timeout: Duration::from_secs(60),
+        ..Limits::default()
+    };
+    let retry = limits.accept_retry;
+    let mut stage = stage(limits);
+    stage.connect(1);
+    fail(&stage, Call::Accept, libc::EMFILE, 1);
+    stage.arrive(1);
+    stage.server.drain();
+    stage.pass(retry);
+    stage.settle();
+    let stats = stage.server.stats();
+    assert_eq!((stats.accepted, stats.connections_open), (2, 2));
+    assert!(
+        stage
+            .network
+            .kernel()
+            .wires()
+            .all(|wire| !wire.server_sent_fin)
+    );
+
+    stage.pass(Duration::from_secs(50)); // the time for closing
+    fail(&stage, Call::Accept, libc::EMFILE, 1);
+    stage.settle();
+    assert!(
+        stage
+            .network
+            .kernel()
+            .wires()
+            .all(|wire| wire.server_sent_fin)
+    );
+    stage.pass(retry);
+    stage.settle();
+    assert_eq!(stage.server.stats().connections_open, 2, "FIN is awaited");
+    stage.ends();
+    assert_eq!(stage.closed(CloseReason::Aborted), 2);
+}
+
+#[test]
+fn a_stop_refuses_and_counts_all_that_is_queued() {
+    let mut stage = stage(Limits::default());
+    stage.connect(1);
+    stage.arrive(300);
+    stage.flood(3_000);
+    stage.flood(5_000);
+    stage.server.stop();
+    let stats = stage.server.stats();
+    assert_eq!(stats.connections_open, 0);
+    assert_eq!(stats.closed(CloseReason::Aborted), 1);
+    assert_eq!(stats.rejected(RejectReason::Stopping), 300);
+    assert_eq!(stats.dropped(DropReason::Stopping), 8_000);
+    assert_eq!(stage.server.timeout(), Some(Duration::ZERO), "it has ended");
+    assert_eq!(stage.network.kernel().resets_in_queue, 0);
+    stage.ends();
+}
+
+#[test]
+fn a_stop_ends_under_a_flood_and_at_a_listener_that_fails() {
+    const QUEUE: u64 = 65_536;
+    let budget = Limits::default().datagram_budget as u64;
+    let mut stage = stage(Limits::default());
+    stage.flood(2 * QUEUE as usize);
+    stage.flood(2 * QUEUE as usize);
+    fail(&stage, Call::Accept, libc::EPERM, usize::MAX);
+    stage.arrive(1);
+    stage.server.stop();
+    let lost = stage.server.stats().dropped(DropReason::Stopping);
+    assert!((2 * QUEUE..2 * (QUEUE + budget)).contains(&lost), "{lost}");
+    stage.ends();
+}
+
+#[test]
+fn a_server_without_work_waits_without_end_until_it_has_ended() {
+    let mut stage = stage(Limits {
+        idle_timeout: None,
+        ..Limits::default()
+    });
+    stage.connect(1);
+    assert_eq!(stage.server.timeout(), None);
+    stage.server.drain();
+    assert!(stage.server.timeout().is_some_and(|wait| !wait.is_zero()));
+    stage.ends();
+    assert_eq!(stage.server.timeout(), Some(Duration::ZERO));
+}
+
+// --- turns -----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn turns_that_do_more_than_a_few_echoes_are_timed() {
+    let ticking = Knobs {
+        tick: MS,
+        ..knobs()
+    };
+    let mut stage = Stage::with_knobs(Limits::default(), ticking);
+    stage.turn();
+    assert_eq!(stage.server.stats().turn_us_max, 0, "nothing was served");
+    let sockets = stage.connect(9);
+    let accepting = stage.server.stats().turn_us_max;
+    assert!(accepting >= 1_000, "accepting is timed");
+
+    let mut stage = Stage::with_knobs(Limits::default(), knobs());
+    let sockets_again = stage.connect(9);
+    assert_eq!(sockets.len(), sockets_again.len());
+    stage.network.kernel().knobs.tick = MS;
+    for (count, is_timed) in [(8, false), (9, true)] {
+        for &socket in &sockets_again[..count] {
+            stage.send(socket, 1);
+        }
+        stage.turn();
+        let longest = stage.server.stats().turn_us_max;
+        assert_eq!(longest > 0, is_timed, "{count} echoes: {longest} us");
+    }
+    let longest = stage.server.stats().turn_us_max;
+    stage.network.kernel().knobs.tick = MS / 2; // shorter turns change nothing
+    for &socket in &sockets_again {
+        stage.send(socket, 1);
+    }
+    stage.turn();
+    assert_eq!(stage.server.stats().turn_us_max, longest);
+}
