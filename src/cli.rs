@@ -41,13 +41,20 @@ use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
 Examples:
-  echo-reactor serve                              serve on tcp://127.0.0.1:50007
-  echo-reactor send                               send 'Hello, world!' to it
-  echo-reactor serve :7777 udp://127.0.0.1:7777   TCP on all interfaces, UDP on this machine
-  echo-reactor bench                              ten seconds of load on a server of its own, and a report
-  echo-reactor doctor --connections 100k          can this machine hold 100,000 connections?
-  echo-reactor compare --quick                    the event loop against its blocking models, in less than a minute
-  echo-reactor serve --help                       every limit, with its default
+  echo-reactor serve
+      serve on tcp://127.0.0.1:50007
+  echo-reactor send
+      send 'Hello, world!' to it
+  echo-reactor serve :7777 udp://127.0.0.1:7777
+      TCP on all interfaces, UDP on this machine
+  echo-reactor bench
+      ten seconds of load on a server of its own, and a report
+  echo-reactor doctor --connections 100k
+      can this machine hold 100,000 connections?
+  echo-reactor compare --quick
+      the event loop against its blocking models, in less than a minute
+  echo-reactor serve --help
+      every limit, with its default
 ";
 
 #[derive(Debug, Parser)]
@@ -156,6 +163,8 @@ fn one_line(error: &clap::Error, subcommand: Option<&str>) -> String {
         .map(str::trim)
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
         .filter(|line| !line.is_empty())
+        // Of `--rate -5` it takes the number for a flag, and what follows `--` is no rate either.
+        .filter(|line| !line.starts_with("tip: to pass '-"))
         .collect();
     let told = told.join(" ").replace(" tip: ", "; ");
     let told = told.strip_prefix("error: ").unwrap_or(&told);
@@ -180,6 +189,31 @@ mod tests {
         let line = [&["echo-reactor"], arguments].concat();
         let subcommand = arguments.first().copied().filter(|&name| name != "sevre");
         one_line(&Arguments::try_parse_from(line).unwrap_err(), subcommand)
+    }
+
+    /// A line that clap breaks, of a table or of an example, goes on at the left edge.
+    #[test]
+    fn every_help_fits_80_columns_as_it_is_written() {
+        let mut all = Arguments::command().term_width(80);
+        all.build();
+        for command in std::iter::once(&all).chain(all.get_subcommands()) {
+            let behind = command.get_after_help().map(ToString::to_string);
+            let rendered = command.clone().render_long_help().to_string();
+            for line in behind
+                .iter()
+                .flat_map(|text| text.lines())
+                .chain(rendered.lines())
+            {
+                let width = line.chars().count();
+                assert!(width <= 80, "{}: {width}: {line}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn the_advice_for_a_negative_value_is_not_to_pass_it_elsewhere() {
+        let said = refused(&["serve", "--max-connections", "-5"]);
+        assert!(said.contains("'-5'") && !said.contains("-- -5"), "{said}");
     }
 
     #[test]

@@ -118,12 +118,23 @@ impl Exit {
         self.row().0
     }
 
-    /// The table as the help prints it.
+    /// The table as the help prints it, in lines of at most 80 columns.
     pub(crate) fn help() -> String {
-        TABLE
-            .iter()
-            .map(|(_, code, name, meaning)| format!("  {code:>2}  {name:<12} {meaning}\n"))
-            .collect()
+        let mut text = String::new();
+        for (_, code, name, meaning) in TABLE {
+            let mut line = format!("  {code:>2}  {name:<12}");
+            for word in meaning.split(' ') {
+                if line.len() + 1 + word.len() > 80 {
+                    text.push_str(&line);
+                    line = format!("\n{:18}", "");
+                }
+                line.push(' ');
+                line.push_str(word);
+            }
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text
     }
 }
 

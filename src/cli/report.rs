@@ -31,13 +31,15 @@ const EXAMPLES: &str = "\
 Examples:
   echo-reactor compare --quick --json before.json
   echo-reactor compare --quick --json after.json
-  echo-reactor report before.json after.json          exit code 5 if something is worse
-  echo-reactor bench --format json > a.json           a single run has its seconds
+  echo-reactor report before.json after.json  exit code 5 if something is worse
+  echo-reactor bench --format json > a.json   a single run has its seconds
   echo-reactor report --tolerance 10% a.json b.json
 
-All intervals together are right with 95 %. Better and worse is what lies wholly beyond the tolerance, the same what lies
-wholly within; what is left is within the noise. What the second record lacks, a load, a step, seconds with echoes,
-connections or answers, is worse than what is slow, and is said first. Only 'worse' changes the exit code.
+All intervals together are right with 95 %. Better and worse is what lies wholly
+beyond the tolerance, the same what lies wholly within; what is left is within
+the noise. What the second record lacks, a load, a step, seconds with echoes,
+connections or answers, is worse than what is slow, and is said first. Only
+'worse' changes the exit code.
 ";
 
 /// Compare two records of bench or of compare: same, better or worse

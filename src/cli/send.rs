@@ -26,17 +26,21 @@ use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
-  echo-reactor send                                  'Hello, world!' to tcp://127.0.0.1:50007
-  echo-reactor send localhost:7777 one two three     three messages on one connection
-  echo-reactor send -q --timeout 1s localhost:7777   a health probe: the exit code is the answer
-  echo-reactor send localhost:7777 - < in > out      any number of bytes, streaming
-  echo-reactor send --hex udp://127.0.0.1:7 '00 ff'  bytes that no keyboard has
+  echo-reactor send
+      'Hello, world!' to tcp://127.0.0.1:50007
+  echo-reactor send localhost:7777 one two three
+      three messages on one connection
+  echo-reactor send -q --timeout 1s localhost:7777
+      a health probe: the exit code is the answer
+  echo-reactor send localhost:7777 - < in > out
+      any number of bytes, streaming
+  echo-reactor send --hex udp://127.0.0.1:7 '00 ff'
+      bytes that no keyboard has
   echo-reactor send --repeat 10 --interval 1s unix:///run/echo.sock
 
 A failure is one line on standard error, 'echo-reactor: error: WORD: ...'. The
 words: refused, timeout, reset, closed, mismatch, resolve, unreachable,
-permission, usage, io, internal.
-'echo-reactor --help' lists the exit codes.
+permission, usage, io, internal. 'echo-reactor --help' lists the exit codes.
 ";
 
 /// Send messages to an echo server, and check what comes back

@@ -369,7 +369,9 @@ fn the_limits_of_the_guide_are_those_of_the_program() {
 #[test]
 fn the_exit_codes_of_the_guide_are_those_of_the_program() {
     let told = ended(program().arg("--help").env("COLUMNS", "1000"));
-    let codes = told.out.lines().skip_while(|line| *line != "Exit codes:");
+    // A meaning goes on below itself, where it is too long for 80 columns.
+    let told = told.out.replace(&format!("\n{:18}", ""), "");
+    let codes = told.lines().skip_while(|line| *line != "Exit codes:");
     let expected: Vec<Vec<String>> = codes
         .skip(1)
         .map_while(|line| {

@@ -17,24 +17,34 @@ use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
-  echo-reactor bench                                      ten seconds on a server of its own
-  echo-reactor bench localhost:7777 -c 1k -d 30s -s 64    closed loop: the next request when the answer has come
-  echo-reactor bench localhost:7777 -r 50k                open loop: 50,000 a second, whatever the server does
-  echo-reactor bench localhost:7777 -r 10k,20k,40k        three steps of that
-  echo-reactor bench localhost:7777 --find-max-rate 1ms   the highest rate with a p99 of at most 1 ms
-  echo-reactor bench localhost:7777 --churn fin -c 50     connect, one request, close, and again
-  echo-reactor bench localhost:7777 -c 10k --hold 30s     keep 10,000 open, one echo on each every 30 s
-  echo-reactor bench localhost:7777 -c 10k --active 20%   2,000 connections that send, and 8,000 idle ones
-  echo-reactor bench udp://127.0.0.1:7777 --pipeline 8    datagrams: loss, duplicates, reordering
-  echo-reactor bench localhost:7777 --bad-clients slow-reader=2,reset=5,slowloris=50,half-close=5
+  echo-reactor bench
+      ten seconds on a server of its own
+  echo-reactor bench localhost:7777 -c 1k -d 30s -s 64
+      closed loop: the next request when the answer has come
+  echo-reactor bench localhost:7777 -r 50k
+      open loop: 50,000 a second, whatever the server does
+  echo-reactor bench localhost:7777 -r 10k,20k,40k
+      three steps of that
+  echo-reactor bench localhost:7777 --find-max-rate 1ms
+      the highest rate with a p99 of at most 1 ms
+  echo-reactor bench localhost:7777 --churn fin -c 50
+      connect, one request, close, and again
+  echo-reactor bench localhost:7777 -c 10k --hold 30s
+      keep 10,000 open, one echo on each every 30 s
+  echo-reactor bench localhost:7777 -c 10k --active 20%
+      2,000 connections that send, and 8,000 idle ones
+  echo-reactor bench udp://127.0.0.1:7777 --pipeline 8
+      datagrams: loss, duplicates, reordering
+  echo-reactor bench localhost:7777 --bad-clients slow-reader=2,half-close=5
   echo-reactor bench localhost:7777 -c 50k --workers 3 --source 127.0.0.0/16
   echo-reactor bench localhost:7777 --format json --svg run.svg --hdr run.hlog
 
-Service time is counted from the moment when a request was sent, response time from the moment when it was planned to be
-sent. A closed loop plans nothing and has service times alone, which leave out the requests that would have been sent while
-the server was slow (coordinated omission).
-A run that says 'not valid because ...' ends with exit code 4; an echo that was wrong, with 65. 'echo-reactor --help'
-lists all exit codes.
+Service time is counted from the moment when a request was sent, response time
+from the moment when it was planned to be sent. A closed loop plans nothing and
+has service times alone, which leave out the requests that would have been sent
+while the server was slow (coordinated omission). A run that says 'not valid
+because ...' ends with exit code 4; an echo that was wrong, with 65.
+'echo-reactor --help' lists all exit codes.
 ";
 
 /// Put an echo server under load, verify every byte, and measure

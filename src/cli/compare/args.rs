@@ -14,20 +14,26 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
-  echo-reactor compare --quick                      less than a minute, and a table
-  echo-reactor compare --html report.html           all of it, and a page with drawings; says beforehand how long it takes
-  echo-reactor compare --json before.json           for 'echo-reactor report before.json after.json'
+  echo-reactor compare --quick
+      less than a minute, and a table
+  echo-reactor compare --html report.html
+      all of it, and a page with drawings; says beforehand how long it takes
+  echo-reactor compare --json before.json
+      for 'echo-reactor report before.json after.json'
   echo-reactor compare --against-command 'python3 echo.py {port}'
-  echo-reactor compare --models reactor --against-command './other-build serve 127.0.0.1:{port}'
-  echo-reactor compare --against otherhost:7        any running server; its CPU time and memory stay unknown
+  echo-reactor compare --against-command './other serve 127.0.0.1:{port}'
+  echo-reactor compare --against otherhost:7
+      any running server; its CPU time and memory stay unknown
   echo-reactor compare -c 1,10,100 --scenarios churn --rounds 20
 
-The command of --against-command is started anew for every measurement, with a free port in place of {port}, on which it
-must answer within 10 s over TCP on 127.0.0.1. It is ended by SIGTERM, and so is every process that it has started, in the
-background too, even if compare itself is killed. It is split into words by sh, and is one command.
-Servers run on all processors but the last, which the load has for itself.
-Ratios are to the first model, round by round, with intervals of which all together are right with 95 %; a difference of
-less than 2 % (of the p99: 10 %) is called the same.
+The command of --against-command is started anew for every measurement, with a
+free port in place of {port}, on which it must answer within 10 s over TCP on
+127.0.0.1. It is ended by SIGTERM, and so is every process that it has started,
+in the background too, even if compare itself is killed. It is split into words
+by sh, and is one command. Servers run on all processors but the last, which the
+load has for itself. Ratios are to the first model, round by round, with
+intervals of which all together are right with 95 %; a difference of less than
+2 % (of the p99: 10 %) is called the same.
 ";
 
 /// Put the same load on the event loop, on its blocking models and on other servers, and compare

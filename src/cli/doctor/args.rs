@@ -6,15 +6,18 @@ use clap::{Args, ValueEnum};
 
 const EXAMPLES: &str = "\
 Examples:
-  echo-reactor doctor                                      could 'serve' hold 10,000 connections here?
-  echo-reactor doctor --connections 1M                     a million of them?
+  echo-reactor doctor
+      could 'serve' hold 10,000 connections here?
+  echo-reactor doctor --connections 1M
+      a million of them?
   echo-reactor doctor --connections 50k --role client --workers 3 --sources 2
-  echo-reactor doctor --role both --churn 2k               both ends here, and 2,000 new connections a second
+  echo-reactor doctor --role both --churn 2k
+      both ends here, and 2,000 new connections a second
   echo-reactor doctor --connections 1M --json | jq .bottleneck
 
 Nothing is changed, and no rights are needed; what only root can read is
-estimated, and marked so.
-Exit code 0: all of them fit; 6: they do not. 'echo-reactor --help' lists all exit codes.
+estimated, and marked so. Exit code 0: all of them fit; 6: they do not.
+'echo-reactor --help' lists all exit codes.
 ";
 
 /// Compare the limits of this machine with a number of connections: the bottleneck, and the commands that raise it

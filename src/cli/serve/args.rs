@@ -17,12 +17,16 @@ use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
-  echo-reactor serve                                  tcp://127.0.0.1:50007, for this machine alone
-  echo-reactor serve :7777                            TCP on all interfaces, IPv4 and IPv6
-  echo-reactor serve udp://127.0.0.1:7777 -v          UDP, and a log line for every datagram
+  echo-reactor serve
+      tcp://127.0.0.1:50007, for this machine alone
+  echo-reactor serve :7777
+      TCP on all interfaces, IPv4 and IPv6
+  echo-reactor serve udp://127.0.0.1:7777 -v
+      UDP, and a log line for every datagram
   echo-reactor serve unix:///run/echo.sock --unix-mode 0660
-  echo-reactor serve localhost:0 | head -n 2          any free port; the lines say which
-  echo-reactor serve --idle-timeout 1m30s --max-connections 10k --stats-json stats.json
+  echo-reactor serve localhost:0 | head -n 2
+      any free port; the lines say which
+  echo-reactor serve --idle-timeout 1m30s --max-connections 10k
 
 Addresses: tcp://host:port  udp://host:port  unix:///path  unix://@name
            unixgram:///path  host:port  :port
