@@ -69,7 +69,10 @@ impl Search {
         arrivals: Arrivals,
         runs: &mut Vec<Run>,
     ) -> Result<(), CliError> {
-        runs.push(bench.run(plan)?);
+        runs.push(bench.run(&Plan {
+            reset_at_end: true, // as in the steps
+            ..plan.clone()
+        })?);
         let (mut low, mut high) = (0.0, runs[0].total.rate().max(2.0));
         while runs.len() < STEPS_MAX && high > low * CLOSE && high >= 2.0 {
             if bench.must_stop() {
@@ -103,8 +106,9 @@ impl Search {
         if let Some(best) = self.best.and_then(|best| runs.get(best)) {
             let rate = grouped(planned(best).unwrap_or(0.0) as u64);
             let p99 = time(best.total.latency().value_at_quantile(0.99));
+            let doubt = doubt(best, runs);
             return format!(
-                "{rate} a second is the highest rate found with a p99 within {bound}: {p99}{early}"
+                "{rate} a second is the highest rate found with a p99 within {bound}: {p99}{doubt}{early}"
             );
         }
         let tried = runs.iter().filter_map(|run| Some((planned(run)?, run)));
@@ -128,6 +132,20 @@ impl Search {
             "no rate with a p99 within {bound} was found: at {} a second, the lowest that was tried, {p99}{faults}{early}",
             grouped(rate as u64)
         )
+    }
+}
+
+/// What limits the answer of a search from above: the next higher rate, if the generator and not the bound has failed
+/// there.
+fn doubt(best: &Run, runs: &[Run]) -> String {
+    let rate = |run: &Run| run.planned_rate().unwrap_or(0.0);
+    let above = runs.iter().filter(|run| rate(run) > rate(best));
+    match above.min_by(|one, other| rate(one).total_cmp(&rate(other))) {
+        Some(next) if !next.validity.is_valid() && next.total.end.faults.total() == 0 => format!(
+            "; {} a second, the next above it, was not measured validly: the server may be able to do more",
+            grouped(rate(next) as u64)
+        ),
+        _ => String::new(),
     }
 }
 
