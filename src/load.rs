@@ -155,8 +155,10 @@ pub struct Final {
     pub fairness: Fairness,
     /// Requests on streams that had no answer when they were given up, or when the run ended.
     pub unanswered: Unanswered,
-    /// Times in which the generator itself stood still.
+    /// Times in which the generator itself stood still, in the window or behind it.
     pub pauses: Pauses,
+    /// The same while the connections were opened: their times are then its own. `at` counts from the start of the run.
+    pub opening_pauses: Pauses,
     /// What TCP sent again on the connections of this run.
     pub resent: Resent,
     /// CPU time of the generator in the window.

@@ -125,6 +125,7 @@ enum Progress {
 impl Worker<'_> {
     /// Lets the clients act whose time has come. To be called in the tick.
     pub(super) fn drive_bad_clients(&mut self, now: u64) {
+        let reported_until = self.reported_until();
         for place in 0..self.bad_clients.len() {
             if self.bad_clients[place].due > now {
                 continue;
@@ -138,7 +139,10 @@ impl Worker<'_> {
                     self.send_one_byte(place);
                 }
                 // The echo has not ended in time.
-                Behavior::HalfClose => self.end_attempt(place, &Progress::Cut),
+                Behavior::HalfClose if self.bad_clients[place].due <= reported_until => {
+                    self.end_attempt(place, &Progress::Cut);
+                }
+                Behavior::HalfClose => {}
                 Behavior::SlowReader | Behavior::Reset => self.bad_clients[place].due = u64::MAX,
             }
         }
@@ -195,6 +199,7 @@ impl Worker<'_> {
 
     /// Handles the readiness of a client's socket.
     pub(super) fn on_bad_ready(&mut self, key: Key, place: u32) {
+        self.context.read_clock();
         let place = place as usize;
         let known = self
             .bad_clients

@@ -40,7 +40,7 @@ impl Worker<'_> {
             }
         }
         let mut until = ended_at + nanoseconds(self.plan.timeout);
-        while self.context.now < until && !self.is_quiet() {
+        while self.reported_until() < until && !self.is_quiet() {
             if self.control.stop {
                 let soon = self.context.now.max(ended_at) + nanoseconds(GRACE);
                 until = until.min(*self.stopped_until.get_or_insert(soon));
@@ -64,8 +64,8 @@ impl Worker<'_> {
         counters.sent == counters.echoed + counters.lost && self.connector.pending() == 0
     }
 
-    /// Counts what is still under way, and how evenly the connections fared: those that broke, or never came about, have
-    /// had a share, too.
+    /// Counts what is still under way, and how evenly the connections fared in the window: those that broke, or never
+    /// came about, have had a share, too.
     pub(super) fn account_connections(&mut self, ended_at: u64, stage: Stage) -> Fairness {
         let now = self.context.now;
         let churn = self.connector.is_churn();
@@ -89,6 +89,13 @@ impl Worker<'_> {
             }
         }
         self.rotate(stage, now);
+        if stage != Stage::Drain {
+            return Fairness::default(); // there was no window
+        }
+        if fairness.connections > 0 {
+            // What was awaited at the end of the window is a gap that went on behind it.
+            fairness.longest_gap = fairness.longest_gap.max(self.context.unanswered.longest);
+        }
         fairness
     }
 }

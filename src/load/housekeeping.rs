@@ -24,13 +24,23 @@ impl Worker<'_> {
         self.control = self.channel.control();
         self.connector.retry();
         self.tell_opening();
-        self.check_some_timeouts(now);
+        self.check_some_timeouts();
         self.drive_bad_clients(now);
+    }
+
+    /// The moment up to which all that has come was also reported to this loop. Timeouts are judged by it, and not by the
+    /// clock: after a stop of this process the answers that came in time are still in the sockets, more of them than one
+    /// turn reads.
+    pub(super) fn reported_until(&self) -> u64 {
+        self.context
+            .now
+            .saturating_sub(nanoseconds(self.reactor.unreported_for()))
     }
 
     /// Checks a part of the connections for an expired timeout: all of them in a quarter of the
     /// timeout, or a second. All in one pass would delay the next read by a tenth of a microsecond each.
-    fn check_some_timeouts(&mut self, now: u64) {
+    fn check_some_timeouts(&mut self) {
+        let now = self.reported_until();
         let timeout = nanoseconds(self.plan.timeout);
         let round = (timeout / 4).clamp(TICK, 1_000_000_000);
         let members = self.connector.len();
@@ -71,7 +81,8 @@ impl Worker<'_> {
 
     /// Checks all connections for an expired timeout, when no more answers are awaited.
     pub(super) fn check_all_timeouts(&mut self) {
-        let now = self.context.read_clock();
+        self.context.read_clock();
+        let now = self.reported_until();
         for place in 0..self.connector.len() {
             if let Some(key) = self.connector.key(place) {
                 self.check_timeout(key, now);
@@ -82,10 +93,16 @@ impl Worker<'_> {
     /// A tick that comes much later than it was to come shows that the loop itself stood still.
     fn detect_pause(&mut self, now: u64) {
         let late = now.saturating_sub(self.next_tick);
-        if late >= PAUSE_MIN && matches!(self.context.interval.stage, Stage::Window | Stage::Drain)
-        {
-            let at = self.next_tick.saturating_sub(self.context.window.0);
-            self.pauses.note(at, late);
+        if late < PAUSE_MIN {
+            return;
+        }
+        match self.context.interval.stage {
+            Stage::Opening => self.opening_pauses.note(self.next_tick, late),
+            Stage::WarmUp => {} // nothing of it is in the figures
+            Stage::Window | Stage::Drain => {
+                let at = self.next_tick.saturating_sub(self.context.window.0);
+                self.pauses.note(at, late);
+            }
         }
     }
 

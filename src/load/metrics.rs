@@ -404,13 +404,12 @@ impl Fairness {
         self.longest_gap = self.longest_gap.max(other.longest_gap);
     }
 
-    /// Jain's index of fairness: 1 if all connections had the same number, 1/n if one of n had them all.
+    /// Jain's index of fairness: 1 if all connections had the same number, 1/n if one of n had them all. `None` if none
+    /// had an echo.
     #[must_use]
-    pub fn jain(&self) -> f64 {
-        match self.squares > 0.0 {
-            true => self.sum.powi(2) / (self.connections as f64 * self.squares),
-            false => 1.0,
-        }
+    pub fn jain(&self) -> Option<f64> {
+        let all = self.connections as f64 * self.squares;
+        (all > 0.0).then(|| self.sum.powi(2) / all)
     }
 }
 
@@ -551,14 +550,15 @@ mod tests {
     fn jains_index() {
         let mut even = Fairness::default();
         (0..10).for_each(|_| even.note(7, 1));
-        assert!((even.jain() - 1.0).abs() < 1e-9);
+        assert!((even.jain().unwrap() - 1.0).abs() < 1e-9);
         let mut one = Fairness::default();
         one.note(100, 5);
         let mut rest = Fairness::default();
         (0..9).for_each(|_| rest.note(0, 2));
         one.add(&rest);
-        assert!((one.jain() - 0.1).abs() < 1e-9);
+        assert!((one.jain().unwrap() - 0.1).abs() < 1e-9);
         assert_eq!((one.fewest, one.most, one.longest_gap), (0, 100, 5));
+        assert_eq!(rest.jain(), None, "nothing came back, and that is not fair");
     }
 
     #[test]

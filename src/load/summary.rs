@@ -156,6 +156,7 @@ impl Total {
         sum.fairness.add(&end.fairness);
         sum.unanswered.add(&end.unanswered);
         sum.pauses.add(&end.pauses);
+        sum.opening_pauses.add(&end.opening_pauses);
         sum.resent.add(&end.resent);
         sum.usage = sum.usage.plus(end.usage);
         sum.window = sum.window.max(end.window);

@@ -5,6 +5,7 @@
 //! A slow or overloaded server does not make a run invalid: that is a result. A generator that did less than was
 //! planned does, and so does a machine that came in between.
 
+use super::metrics::Pauses;
 use super::{FaultKind, Mode, Plan, QUEUE_MAX, Total, Unanswered};
 use crate::procfs::KernelCounters;
 use std::time::Duration;
@@ -57,7 +58,7 @@ pub fn assess(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounter
     let mut validity = Validity::default();
     if !total.end.counters.balance() {
         validity.invalid.push(
-            "the counters does not balance, a mistake in this program; please report it".into(),
+            "the counters do not balance, a mistake in this program; please report it".into(),
         );
     }
     assess_answers(&mut validity, plan, total);
@@ -149,10 +150,23 @@ fn assess_gap(validity: &mut Validity, plan: &Plan, total: &Total) {
     let usual = total.service_time.value_at_quantile(0.99);
     // A broken connection has no answer until the end, and is reported as a fault.
     let all_lived = total.end.faults.total() == 0;
-    if plan.mode == Mode::Closed && all_lived && gap >= GAP_MIN && gap >= 10 * usual {
+    if plan.mode == Mode::Closed
+        && all_lived
+        && total.echoes > 0
+        && gap >= GAP_MIN
+        && gap >= 10 * usual
+    {
+        // What was not read cannot be told from what did not come.
+        let own = match total.end.pauses.longest {
+            0 => String::new(),
+            longest => format!(
+                " (in which the generator stood still for up to {:?} itself)",
+                brief(longest)
+            ),
+        };
         validity.notes.push(format!(
-            "a connection had no answer for {:?}, where 99 of 100 took {:?} at most; a closed loop asks nothing meanwhile, \
-             so its percentiles leave that out (--rate shows it)",
+            "a connection had no answer for {:?}{own}, where 99 of 100 took {:?} at most; a closed loop asks nothing \
+             meanwhile, so its percentiles leave that out (--rate shows it)",
             brief(gap),
             brief(usual)
         ));
@@ -180,17 +194,29 @@ fn assess_connections(validity: &mut Validity, plan: &Plan, total: &Total) {
 
 /// Pauses of the generator itself.
 fn assess_pauses(validity: &mut Validity, workers: usize, total: &Total) {
+    let stood_still = |pauses: &Pauses| {
+        format!(
+            "the generator itself stood still, {} of {:?} in all, the longest of {:?} at {:.1} s",
+            several(pauses.count, "pause"),
+            brief(pauses.total),
+            brief(pauses.longest),
+            pauses.at as f64 / 1e9
+        )
+    };
+    let opening = &total.end.opening_pauses;
+    if opening.longest >= PAUSE_MAX {
+        validity.notes.push(format!(
+            "{} of the run, while connections were opened; connects that took that long are its own",
+            stood_still(opening)
+        ));
+    }
     let pauses = &total.end.pauses;
     if pauses.count == 0 {
         return;
     }
     let text = format!(
-        "the generator itself stood still, {} of {:?} in all, the longest of {:?} at {:.1} s of the window: it was stopped \
-         or kept from the processor, and its own time looks like the server's",
-        several(pauses.count, "pause"),
-        brief(pauses.total),
-        brief(pauses.longest),
-        pauses.at as f64 / 1e9
+        "{} of the window: it was stopped or kept from the processor, and its own time looks like the server's",
+        stood_still(pauses)
     );
     let share = pauses.total as f64 / (total.end.window.max(1) as f64 * workers as f64);
     match pauses.longest >= PAUSE_MAX || share > PAUSED_MAX {
@@ -284,8 +310,10 @@ fn assess_schedule(validity: &mut Validity, plan: &Plan, total: &Total) {
     let missed = 1.0 - total.rate() / rate;
     if plan.requests.is_none() && missed > 0.005 {
         validity.notes.push(format!(
-            "{:.1} % of the planned rate did not come back in the window: the server was overloaded, or stood still",
-            missed * 100.0
+            "{:.1} % of the planned rate did not come back in the window; the generator took up 99 of 100 requests within \
+             {:?} of their time",
+            missed * 100.0,
+            brief(lag)
         ));
     }
     let counters = &total.end.counters;
@@ -298,16 +326,15 @@ fn assess_schedule(validity: &mut Validity, plan: &Plan, total: &Total) {
     }
     if counters.warm_up_dropped > 0 {
         validity.notes.push(format!(
-            "{} planned in the warm-up still waited for a connection when the window began, and were dropped: the server \
-             was overloaded in the warm-up, or stood still",
+            "{} planned in the warm-up still waited for a connection when the window began, and were dropped: no figure \
+             has them",
             several(counters.warm_up_dropped, "request")
         ));
     }
     if counters.unsent > 0 {
         validity.notes.push(format!(
-            "{} planned requests found no connection free until the end; their wait is in the planned latencies as far \
-             as it went",
-            counters.unsent
+            "{} found no connection free until the end; the response times have that wait as far as it went",
+            several(counters.unsent, "planned request")
         ));
     }
 }
@@ -323,13 +350,14 @@ fn assess_machine(validity: &mut Validity, plan: &Plan, total: &Total, kernel: &
     match plan.mode {
         _ if overflows == 0 => {}
         _ if late == 0 && resent.segments == 0 => validity.notes.push(format!(
-            "accept queues of this machine overflowed {overflows} times; it does not show in any connection of this run, so \
+            "accept queues on this machine overflowed {overflows} times; it does not show in any connection of this run, so \
              they may be those of another program"
         )),
         mode => {
             let text = format!(
-                "accept queues of this machine overflowed {overflows} times, and {} of this run had to send again and wait \
-                 for it, {late} of them for a second or more: that is the backlog, and not the server's work",
+                "accept queues on this machine overflowed {overflows} times, and {} of this run had segments to send again, \
+                 {late} of them the first one of their handshake: that wait is spent in a queue of the kernel, and is no \
+                 work of a server",
                 several(resent.connections.max(late), "connection")
             );
             match mode {
@@ -481,6 +509,53 @@ mod tests {
             validity.invalid[0].contains("100ms at 1.0 s of"),
             "{validity:?}"
         );
+    }
+
+    #[test]
+    fn a_pause_in_the_opening_is_told_with_the_connects() {
+        let mut paused = total(500_000_000, 0);
+        paused.end.opening_pauses.note(10_000_000, 1_500_000_000);
+        let validity = assessed(Mode::Closed, &paused);
+        assert!(validity.is_valid(), "{validity:?}");
+        assert!(
+            validity.notes[0].contains("while connections were opened"),
+            "{validity:?}"
+        );
+    }
+
+    /// What was observed may have its cause in the generator or in the machine.
+    #[test]
+    fn no_sentence_gives_the_server_as_the_cause() {
+        let open = Mode::Open {
+            rate: 1e6,
+            arrivals: Arrivals::Constant,
+        };
+        let mut bad = total(500_000_000, 0);
+        bad.lag.saturating_record(1_000_000_000);
+        bad.connect.saturating_record(1_000_000_000);
+        bad.end.fairness.longest_gap = 900_000_000;
+        bad.end.pauses.note(1, 800_000_000);
+        bad.end.resent.note(3);
+        (bad.end.counters.unsent, bad.end.counters.warm_up_dropped) = (5, 6);
+        (bad.end.counters.sent, bad.end.counters.lost) = (7, 7);
+        let kernel = KernelCounters([9; 7]);
+        let mut plan = plan(Endpoint::Tcp("127.0.0.1:7".parse().unwrap()));
+        let mut said = Vec::new();
+        for mode in [Mode::Closed, open, Mode::Churn { reset: true }] {
+            plan.mode = mode;
+            let validity = assess(&plan, 1, &bad, &kernel);
+            said.extend([validity.invalid, validity.notes].concat());
+        }
+        assert!(said.len() > 20, "{said:#?}");
+        for cause in [
+            "the server was",
+            "the server's work",
+            "overloaded",
+            "the server stood",
+        ] {
+            let accusing = said.iter().find(|text| text.contains(cause));
+            assert_eq!(accusing, None, "{said:#?}");
+        }
     }
 
     #[test]

@@ -75,6 +75,8 @@ pub(super) struct Worker<'a> {
     /// The connection at which the search for expired timeouts goes on.
     pub(super) cursor: usize,
     pub(super) pauses: Pauses,
+    /// Pauses while the connections were opened.
+    pub(super) opening_pauses: Pauses,
     /// When a run that is ended by Ctrl-C stops waiting for answers.
     pub(super) stopped_until: Option<u64>,
 }
@@ -123,6 +125,7 @@ impl<'a> Worker<'a> {
             spare: None,
             cursor: 0,
             pauses: Pauses::default(),
+            opening_pauses: Pauses::default(),
             stopped_until: None,
         })
     }
@@ -181,6 +184,7 @@ impl<'a> Worker<'a> {
             fairness,
             unanswered: self.context.unanswered,
             pauses: self.pauses,
+            opening_pauses: self.opening_pauses,
             resent: self.context.resent,
             usage,
             window,
@@ -191,7 +195,7 @@ impl<'a> Worker<'a> {
 
     /// Opens the connections, and proves each by an echo. A churn opens its connections under load.
     fn open_all(&mut self) -> io::Result<()> {
-        self.context.read_clock();
+        self.next_tick = self.context.read_clock() + TICK;
         if matches!(self.plan.mode, Mode::Churn { .. }) {
             return Ok(());
         }
@@ -326,7 +330,7 @@ impl<'a> Worker<'a> {
         let wait = self.wait_time(until)?;
         // The result names an expired timer or a waker; neither carries anything but the wakeup.
         let _ = self.reactor.wait(Some(Duration::from_nanos(wait)))?;
-        self.context.read_clock();
+        let before = self.context.now;
         if self.schedule.is_some() {
             self.take_arrivals();
         }
@@ -341,6 +345,9 @@ impl<'a> Worker<'a> {
                     self.take_arrivals();
                 }
             }
+        }
+        if self.context.now == before {
+            self.context.read_clock(); // there was no answer, whose time is read
         }
         if self.starting {
             self.go_on_starting();

@@ -66,6 +66,15 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         self.now
     }
 
+    /// Returns the time since the moment up to which every ready source has been reported. It reads the clock. A caller
+    /// with timeouts of its own judges by that moment: after a stop of this process, input that came in time may not have
+    /// been reported yet.
+    #[cfg(feature = "bench")]
+    pub fn unreported_for(&self) -> Duration {
+        let since = self.selector.now().saturating_duration_since(self.now);
+        since + Duration::from_millis(self.now_ms.saturating_sub(self.horizon.ms()))
+    }
+
     /// Returns the number of ready sources that this turn has served so far.
     pub fn events_served(&self) -> usize {
         self.served

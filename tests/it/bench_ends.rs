@@ -76,7 +76,7 @@ fn an_end_before_the_window_has_no_length_and_says_so() {
     let said = report["not_valid_because"].to_string();
     assert!(said.contains("ended before the window began"), "{said}");
 
-    let ended = bench(&format!("{server} -r 1000 -n 7 -c 2 --warm-up 500ms"));
+    let ended = bench(&format!("{server} -r 1000 -n 7 -c 2 --warm-up 20s"));
     assert_eq!((ended.code, &ended.report["seconds"]), (4, &0.0.into()));
     assert!(ended.err.contains("all 7 requests had come back before"));
     let (server, _) = mutant(Mutation::HalfAnswerAndEnd { after: 1 });

@@ -235,7 +235,12 @@ fn end(child: Child, said: thread::JoinHandle<Vec<String>>) -> Ended {
 // --- Circumstances ---------------------------------------------------------------------------------------------------
 
 fn circumstances() -> Vec<Row> {
-    let rows = [Some(stopped()), starved(), Some(foreign_overflow())];
+    let rows = [
+        Some(stopped()),
+        Some(stopped_beyond_the_timeout()),
+        starved(),
+        Some(foreign_overflow()),
+    ];
     rows.into_iter().flatten().collect()
 }
 
@@ -250,6 +255,24 @@ fn stopped() -> Row {
     Row {
         name: "the generator is stopped for a second",
         ended: end(child, said),
+        exit: Exit::Code(&[4]),
+        says: Says::Words("the generator itself stood still"),
+    }
+}
+
+/// The same for longer than the timeout, with more answers waiting than are read in one turn: none of them is late.
+fn stopped_beyond_the_timeout() -> Row {
+    let (server, _) = mutant(Mutation::Right);
+    let (child, said, worker) = in_the_window(&server, "-c 500 --timeout 500ms");
+    kill("-STOP", &worker);
+    thread::sleep(Duration::from_secs(1)); // the circumstance itself
+    kill("-CONT", &worker);
+    kill("-INT", &child.id().to_string());
+    let ended = end(child, said);
+    assert_eq!(ended.report["faults"], serde_json::json!({}));
+    Row {
+        name: "the generator is stopped for longer than the timeout",
+        ended,
         exit: Exit::Code(&[4]),
         says: Says::Words("the generator itself stood still"),
     }

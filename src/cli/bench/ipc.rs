@@ -191,7 +191,8 @@ fn final_to_json(end: &Final) -> Value {
             "longest": end.unanswered.longest,
             "numbers": end.unanswered.numbers,
         },
-        "pauses": [end.pauses.count, end.pauses.total, end.pauses.longest, end.pauses.at],
+        "pauses": pauses_to_json(end.pauses),
+        "opening_pauses": pauses_to_json(end.opening_pauses),
         "resent": [end.resent.segments, end.resent.connections],
         "usage": [end.usage.cpu, end.usage.waited],
         "window": end.window,
@@ -273,12 +274,8 @@ fn final_from(value: &Value) -> Option<Final> {
             longest_gap: fairness[5].as_u64()?,
         },
         unanswered: unanswered_from(&value["unanswered"])?,
-        pauses: Pauses {
-            count: value["pauses"][0].as_u64()?,
-            total: value["pauses"][1].as_u64()?,
-            longest: value["pauses"][2].as_u64()?,
-            at: value["pauses"][3].as_u64()?,
-        },
+        pauses: pauses_from(&value["pauses"])?,
+        opening_pauses: pauses_from(&value["opening_pauses"])?,
         resent: Resent {
             segments: value["resent"][0].as_u64()?,
             connections: value["resent"][1].as_u64()?,
@@ -290,6 +287,19 @@ fn final_from(value: &Value) -> Option<Final> {
         window: value["window"].as_u64()?,
         server,
         interrupted: value["interrupted"].as_bool()?,
+    })
+}
+
+fn pauses_to_json(pauses: Pauses) -> Value {
+    json!([pauses.count, pauses.total, pauses.longest, pauses.at])
+}
+
+fn pauses_from(value: &Value) -> Option<Pauses> {
+    Some(Pauses {
+        count: value[0].as_u64()?,
+        total: value[1].as_u64()?,
+        longest: value[2].as_u64()?,
+        at: value[3].as_u64()?,
     })
 }
 
@@ -378,6 +388,7 @@ mod tests {
         end.fairness.squares = 2.5;
         end.unanswered.numbers = vec![3, 5];
         end.pauses.at = 7;
+        end.opening_pauses.count = 1;
         end.resent.segments = 9;
         end.server = Some(ServerFigures::default());
         let end = Message::Done(Box::new(end));

@@ -3,7 +3,7 @@
 
 use super::text::time;
 use crate::cli::logging::print_line;
-use crate::cli::units::grouped;
+use crate::cli::units::{grouped, grouped_rate};
 use crate::load::{Interval, Plan, Stage, Total};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal};
@@ -112,7 +112,7 @@ fn line(interval: &Interval, lasted: f64) -> String {
     let mut line = format!(
         "{:>7} {:>9} echoes/s  p50 {:>6}  p99 {:>6}",
         interval.stage.name(),
-        grouped((interval.echoes as f64 / lasted) as u64),
+        grouped_rate(interval.echoes as f64 / lasted),
         at(0.5),
         at(0.99),
     );

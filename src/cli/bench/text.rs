@@ -69,7 +69,7 @@ fn step(run: &Run) -> String {
     };
     format!(
         "{planned:>12}{:>12}{:>12}{:>12}{:>12}{doubt}",
-        grouped(run.total.rate() as u64),
+        grouped_rate(run.total.rate()),
         at(latency, 0.5),
         at(latency, 0.99),
         at(&run.total.lag, 0.99),
@@ -103,9 +103,9 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
     writeln!(out)?;
     writeln!(
         out,
-        "  {} echoes/s   {} echoes in {:.2} s   {:.1} MB/s each way",
-        grouped(total.rate().round() as u64),
-        grouped(total.echoes),
+        "  {} echoes/s   {} in {:.2} s   {:.1} MB/s each way",
+        grouped_rate(total.rate()),
+        echoes(total.echoes),
         total.window(),
         total.rate() * run.plan.size as f64 / 1e6
     )?;
@@ -123,6 +123,11 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
     validity(out, run)
 }
 
+fn echoes(count: u64) -> String {
+    let ending = if count == 1 { "" } else { "es" };
+    format!("{} echo{ending}", grouped(count))
+}
+
 /// A table: what was measured, and its percentiles.
 fn latencies(out: &mut String, run: &Run) -> std::fmt::Result {
     writeln!(
@@ -138,7 +143,7 @@ fn latencies(out: &mut String, run: &Run) -> std::fmt::Result {
         if count > 0 {
             writeln!(
                 out,
-                "    {} took about {seconds} s: a SYN was lost and sent again, most likely at a full accept queue",
+                "    {} took about {seconds} s, as one does whose SYN was lost and sent again",
                 plural(count, "connect")
             )?;
         }
@@ -257,14 +262,17 @@ fn bad_clients(out: &mut String, run: &Run) -> std::fmt::Result {
 fn figures(out: &mut String, run: &Run) -> std::fmt::Result {
     let total = &run.total;
     let shares = &total.end.fairness;
-    writeln!(
-        out,
-        "  fairness   Jain {:.4}; {} to {} echoes on a connection; longest gap {}",
-        shares.jain(),
-        grouped(shares.fewest),
-        grouped(shares.most),
-        time(shares.longest_gap)
-    )?;
+    if shares.connections > 0 {
+        let jain = shares.jain();
+        writeln!(
+            out,
+            "  fairness   Jain {}; {} to {} echoes on a connection; longest gap {}",
+            jain.map_or_else(|| "-".to_owned(), |jain| format!("{jain:.4}")),
+            grouped(shares.fewest),
+            grouped(shares.most),
+            time(shares.longest_gap)
+        )?;
+    }
     let echoes = total.echoes.max(1) as f64;
     let window = total.end.window.max(1) as f64;
     let usage = total.end.usage;
