@@ -6,31 +6,18 @@
 //! All of them are driven by the tick, each at a moment of its own: a thousand that acted at the same time would
 //! delay the load here, in the generator, and the delay would be taken for the server's.
 
-use super::in_flight::WorkerContext;
-use super::metrics::Fault;
-use super::worker::{Client, READ_BUFFER_BYTES, TICK, Worker, nanoseconds};
-use crate::net::connect::{ClientSocket, ClientSource, Trigger};
+use super::connections::Connections;
+use super::context::{READ_BUFFER_BYTES, WorkerContext};
+use super::plan::BadClients;
+use super::schedule::{TICK, nanoseconds};
 use crate::net::{Stream, StreamSocket};
-use crate::reactor::{Interest, Key};
-use std::io::{self, ErrorKind, Read, Write};
+use crate::reactor::Key;
+use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
 /// Nanoseconds between two bytes of a slowloris client, and before any client reconnects after the server has closed
 /// it.
 const BYTE_INTERVAL: u64 = Duration::from_secs(1).as_nanos() as u64;
-
-/// Number of badly behaved clients of each kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BadClients {
-    /// Send without end and never read.
-    pub slow_reader: usize,
-    /// Connect, send a request, and reset at once; repeated up to fifty times a second each.
-    pub reset: usize,
-    /// Send a byte a second and never end; they read what comes back.
-    pub slowloris: usize,
-    /// Connect, send a request, send FIN, and read to the end; repeated up to fifty times a second each.
-    pub half_close: usize,
-}
 
 /// The kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +30,7 @@ enum Behavior {
 
 /// One client, whether it is connected or not.
 #[derive(Debug)]
-pub(super) struct BadClient {
+struct BadClient {
     behavior: Behavior,
     key: Option<Key>,
     /// When it acts next: reconnects, sends its byte, or gives its echo up.
@@ -53,63 +40,12 @@ pub(super) struct BadClient {
     back: u64,
 }
 
-impl BadClients {
-    /// The number of all clients.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.slow_reader + self.reset + self.slowloris + self.half_close
-    }
-
-    /// Whether there is no client.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The number of each kind, by its name on the command line.
-    #[must_use]
-    pub fn counts(&self) -> [(&'static str, usize); 4] {
-        [
-            ("slow-reader", self.slow_reader),
-            ("reset", self.reset),
-            ("slowloris", self.slowloris),
-            ("half-close", self.half_close),
-        ]
-    }
-
-    /// Applies a function to the number of each kind.
-    #[must_use]
-    pub fn map(&self, mut number: impl FnMut(usize) -> usize) -> Self {
-        Self {
-            slow_reader: number(self.slow_reader),
-            reset: number(self.reset),
-            slowloris: number(self.slowloris),
-            half_close: number(self.half_close),
-        }
-    }
-
-    /// The clients, with their first connects spread over time: fifty a second, or all within the second after `now`.
-    pub(super) fn spread_over_time(&self, now: u64) -> Vec<BadClient> {
-        let behaviors = [
-            (Behavior::SlowReader, self.slow_reader),
-            (Behavior::Reset, self.reset),
-            (Behavior::Slowloris, self.slowloris),
-            (Behavior::HalfClose, self.half_close),
-        ];
-        let mut clients = Vec::with_capacity(self.len());
-        for (behavior, count) in behaviors {
-            let within = BYTE_INTERVAL.min(TICK * count as u64);
-            clients.extend((0..count).map(|place| BadClient {
-                behavior,
-                key: None,
-                due: now + within * place as u64 / count as u64,
-                connected: false,
-                sent: 0,
-                back: 0,
-            }));
-        }
-        clients
-    }
+/// All badly behaved clients of a worker.
+#[derive(Debug, Default)]
+pub(super) struct BadClientDriver {
+    clients: Vec<BadClient>,
+    /// The longest that the echo of a half-close client may take.
+    timeout: u64,
 }
 
 /// How an attempt has gone on.
@@ -122,117 +58,126 @@ enum Progress {
     Cut,
 }
 
-impl Worker<'_> {
+impl BadClientDriver {
+    /// The clients, with their first connects spread over time: fifty a second, or all within the second after `now`.
+    pub(super) fn new(bad: BadClients, timeout: Duration, now: u64) -> Self {
+        let behaviors = [
+            (Behavior::SlowReader, bad.slow_reader),
+            (Behavior::Reset, bad.reset),
+            (Behavior::Slowloris, bad.slowloris),
+            (Behavior::HalfClose, bad.half_close),
+        ];
+        let mut clients = Vec::with_capacity(bad.len());
+        for (behavior, count) in behaviors {
+            let within = BYTE_INTERVAL.min(TICK * count as u64);
+            clients.extend((0..count).map(|place| BadClient {
+                behavior,
+                key: None,
+                due: now + within * place as u64 / count as u64,
+                connected: false,
+                sent: 0,
+                back: 0,
+            }));
+        }
+        Self {
+            clients,
+            timeout: nanoseconds(timeout),
+        }
+    }
+
     /// Lets the clients act whose time has come. To be called in the tick.
-    pub(super) fn drive_bad_clients(&mut self, now: u64) {
-        let reported_until = self.reported_until();
-        for place in 0..self.bad_clients.len() {
-            if self.bad_clients[place].due > now {
+    pub(super) fn drive(&mut self, connections: &mut Connections<'_>, context: &mut WorkerContext) {
+        let now = context.now();
+        let reported_until = connections.reported_until(now);
+        for place in 0..self.clients.len() {
+            let client = &self.clients[place];
+            if client.due > now {
                 continue;
             }
-            let key = self.bad_clients[place].key;
-            let is_connected = key.is_some_and(|key| self.reactor.get_mut(key).is_some());
-            match self.bad_clients[place].behavior {
-                _ if !is_connected => self.connect_bad_client(place, now),
+            let is_connected = client.key.is_some_and(|key| connections.is_alive(key));
+            match client.behavior {
+                _ if !is_connected => self.connect(place, connections, context),
                 Behavior::Slowloris => {
-                    self.bad_clients[place].due = now + BYTE_INTERVAL;
-                    self.send_one_byte(place);
+                    self.clients[place].due = now + BYTE_INTERVAL;
+                    self.send_one_byte(place, connections, context);
                 }
                 // The echo has not ended in time.
-                Behavior::HalfClose if self.bad_clients[place].due <= reported_until => {
-                    self.end_attempt(place, &Progress::Cut);
+                Behavior::HalfClose if client.due <= reported_until => {
+                    self.end_attempt(place, &Progress::Cut, connections, context);
                 }
                 Behavior::HalfClose => {}
-                Behavior::SlowReader | Behavior::Reset => self.bad_clients[place].due = u64::MAX,
+                Behavior::SlowReader | Behavior::Reset => self.clients[place].due = u64::MAX,
             }
         }
     }
 
     /// Closes all clients at the end of the window: what they do afterwards is not measured.
-    pub(super) fn close_bad_clients(&mut self) {
-        for client in self.bad_clients.drain(..) {
-            if let Some(outgoing) = client.key.and_then(|key| self.reactor.close(key)) {
-                abort(&outgoing.socket);
-            }
+    pub(super) fn close_all(&mut self, connections: &mut Connections<'_>) {
+        for key in self.clients.drain(..).filter_map(|client| client.key) {
+            connections.reset(key);
         }
     }
 
-    fn connect_bad_client(&mut self, place: usize, now: u64) {
-        let number = (self.plan.connections + place) as u32;
-        let target = self.plan.target(number);
-        let options = self.plan.options(number);
-        let client = &mut self.bad_clients[place];
+    fn connect(
+        &mut self,
+        place: usize,
+        connections: &mut Connections<'_>,
+        context: &mut WorkerContext,
+    ) {
+        let client = &mut self.clients[place];
         let again = match client.behavior {
-            Behavior::HalfClose => nanoseconds(self.plan.timeout),
+            Behavior::HalfClose => self.timeout,
             _ => BYTE_INTERVAL,
         };
-        (client.due, client.connected) = (now + again, false);
+        (client.due, client.connected) = (context.now() + again, false);
         (client.sent, client.back) = (0, 0);
-        let state = Client::Bad(place as u32);
-        let registered = ClientSocket::connect(target, &options)
-            // The first event, when the socket is writable, starts the client.
-            .and_then(|socket| {
-                let outgoing = ClientSource {
-                    socket,
-                    state,
-                    trigger: Trigger::Edge, // most of them do not read what they are told of
-                };
-                self.register(outgoing, Interest::Write)
-            });
-        match registered {
-            Ok(key) => self.bad_clients[place].key = Some(key),
+        match connections.connect_bad_client(place as u32) {
+            Ok(key) => client.key = Some(key),
             // The accept queue of a Unix listener is full.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => self.connect_failed(place, error),
+            Err(error) => connections.bad_client_failed(place as u32, error, context),
         }
-    }
-
-    /// Notes that a client could not connect. Only that is a fault: a server may close such a client, but it has to
-    /// accept it.
-    fn connect_failed(&mut self, place: usize, error: io::Error) {
-        let target = self.plan.target((self.plan.connections + place) as u32);
-        let faults = &mut self.context.faults;
-        faults.note(&Fault::from(error), || {
-            format!("bad client {place} to {target}")
-        });
     }
 
     /// Handles the readiness of a client's socket.
-    pub(super) fn on_bad_ready(&mut self, key: Key, place: u32) {
-        self.context.read_clock();
-        let place = place as usize;
-        let known = self
-            .bad_clients
-            .get(place)
-            .is_some_and(|m| m.key == Some(key));
-        if !known {
-            return drop(self.reactor.close(key));
+    pub(super) fn on_ready(
+        &mut self,
+        key: Key,
+        place: u32,
+        connections: &mut Connections<'_>,
+        context: &mut WorkerContext,
+    ) {
+        let number = place as usize;
+        match self.clients.get(number) {
+            Some(client) if client.key == Some(key) => {}
+            _ => return connections.close(key),
         }
-        if !self.bad_clients[place].connected {
-            let target = self.plan.target((self.plan.connections + place) as u32);
-            let confirmed = self
-                .reactor
-                .get_mut(key)
-                .map(|out| out.socket.confirm(target));
-            if let Some(Err(error)) = confirmed {
-                self.connect_failed(place, error);
-                self.bad_clients[place].due = self.context.now + BYTE_INTERVAL;
-                return self.close_bad_client(place);
+        let now = context.read_clock();
+        if !self.clients[number].connected {
+            if let Err(error) = connections.confirm_bad_client(key, place) {
+                connections.bad_client_failed(place, error, context);
+                self.clients[number].due = now + BYTE_INTERVAL;
+                return self.close(number, connections);
             }
-            self.bad_clients[place].connected = true;
+            self.clients[number].connected = true;
         }
-        match self.bad_clients[place].behavior {
-            Behavior::SlowReader => self.on_slow_reader(place),
-            Behavior::Reset => self.on_reset(place),
-            Behavior::Slowloris => self.on_slowloris(place),
-            Behavior::HalfClose => self.on_half_close(place),
+        match self.clients[number].behavior {
+            Behavior::SlowReader => self.on_slow_reader(number, connections, context),
+            Behavior::Reset => self.on_reset(number, connections, context),
+            Behavior::Slowloris => self.on_slowloris(number, connections, context),
+            Behavior::HalfClose => self.on_half_close(number, connections, context),
         }
     }
 
     /// Writes until the socket would block.
-    fn on_slow_reader(&mut self, place: usize) {
-        let progress = self.with_stream(place, |stream, _, context| {
-            let bytes = context.pattern.slice(0, 0, READ_BUFFER_BYTES / 2);
+    fn on_slow_reader(
+        &mut self,
+        place: usize,
+        connections: &mut Connections<'_>,
+        context: &mut WorkerContext,
+    ) {
+        let progress = self.with_stream(place, connections, context, |stream, _, context| {
+            let bytes = context.text(0, 0, READ_BUFFER_BYTES / 2);
             loop {
                 match stream.write(bytes) {
                     Ok(_) => {}
@@ -245,37 +190,43 @@ impl Worker<'_> {
             }
         });
         if let Progress::Cut = progress {
-            self.context.counters.slow_cut += 1;
-            self.close_bad_client(place);
+            context.recorder().counters_mut().slow_cut += 1;
+            self.close(place, connections);
             // The server has closed it; it does not reconnect.
-            self.bad_clients[place].due = u64::MAX;
+            self.clients[place].due = u64::MAX;
         }
     }
 
-    fn on_reset(&mut self, place: usize) {
-        let progress = self.with_stream(place, |stream, _, context| {
-            let _ = stream.write(context.pattern.slice(
-                0,
-                0,
-                context.size.min(READ_BUFFER_BYTES / 2),
-            ));
+    fn on_reset(
+        &mut self,
+        place: usize,
+        connections: &mut Connections<'_>,
+        context: &mut WorkerContext,
+    ) {
+        let progress = self.with_stream(place, connections, context, |stream, _, context| {
+            let _ = stream.write(context.text(0, 0, context.size().min(READ_BUFFER_BYTES / 2)));
             stream.reset_on_close();
             Progress::Done
         });
-        self.end_attempt(place, &progress);
+        self.end_attempt(place, &progress, connections, context);
     }
 
     /// Reads what comes back without verifying it: it is a byte a second.
-    fn on_slowloris(&mut self, place: usize) {
-        if self.bad_clients[place].sent == 0 {
-            self.send_one_byte(place);
-            if let Some(key) = self.bad_clients.get(place).and_then(|client| client.key) {
-                self.want(key, false);
+    fn on_slowloris(
+        &mut self,
+        place: usize,
+        connections: &mut Connections<'_>,
+        context: &mut WorkerContext,
+    ) {
+        if self.clients[place].sent == 0 {
+            self.send_one_byte(place, connections, context);
+            if let Some(key) = self.clients.get(place).and_then(|client| client.key) {
+                connections.want(key, false, context);
             }
         }
-        let progress = self.with_stream(place, |stream, _, context| {
+        let progress = self.with_stream(place, connections, context, |stream, _, context| {
             loop {
-                match stream.read(&mut context.read_buffer) {
+                match stream.read(context.read_buffer_mut()) {
                     Ok(0) => return Progress::Cut,
                     Ok(_) => {}
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -286,15 +237,20 @@ impl Worker<'_> {
                 }
             }
         });
-        self.end_attempt(place, &progress);
+        self.end_attempt(place, &progress, connections, context);
     }
 
-    fn send_one_byte(&mut self, place: usize) {
-        let progress = self.with_stream(place, |stream, client, context| {
-            match stream.write(context.pattern.slice(0, client.sent, 1)) {
+    fn send_one_byte(
+        &mut self,
+        place: usize,
+        connections: &mut Connections<'_>,
+        context: &mut WorkerContext,
+    ) {
+        let progress = self.with_stream(place, connections, context, |stream, client, context| {
+            match stream.write(context.text(0, client.sent, 1)) {
                 Ok(count) => {
                     client.sent += count as u64;
-                    context.counters.bad_bytes += count as u64;
+                    context.recorder().counters_mut().bad_bytes += count as u64;
                 }
                 // The server reads no more; the client keeps the connection.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -303,44 +259,49 @@ impl Worker<'_> {
             }
             Progress::Waiting
         });
-        self.end_attempt(place, &progress);
+        self.end_attempt(place, &progress, connections, context);
     }
 
     /// Sends once, as much as the kernel takes at once, and FIN; all of it has to come back before the server's FIN.
-    fn on_half_close(&mut self, place: usize) {
-        if self.bad_clients[place].sent == 0 {
-            let progress = self.with_stream(place, |stream, client, context| {
-                let bytes = context
-                    .pattern
-                    .slice(0, 0, context.size.min(READ_BUFFER_BYTES / 2));
-                match stream.write(bytes) {
-                    Ok(count) => client.sent = count as u64,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        return Progress::Waiting;
+    fn on_half_close(
+        &mut self,
+        place: usize,
+        connections: &mut Connections<'_>,
+        context: &mut WorkerContext,
+    ) {
+        if self.clients[place].sent == 0 {
+            let progress =
+                self.with_stream(place, connections, context, |stream, client, context| {
+                    let bytes = context.text(0, 0, context.size().min(READ_BUFFER_BYTES / 2));
+                    match stream.write(bytes) {
+                        Ok(count) => client.sent = count as u64,
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                            return Progress::Waiting;
+                        }
+                        Err(error) if error.kind() == ErrorKind::Interrupted => {
+                            return Progress::Waiting;
+                        }
+                        Err(_) => return Progress::Cut,
                     }
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {
-                        return Progress::Waiting;
-                    }
-                    Err(_) => return Progress::Cut,
-                }
-                stream
-                    .shutdown_write()
-                    .map_or(Progress::Cut, |()| Progress::Waiting)
-            });
-            self.end_attempt(place, &progress);
-            match self.bad_clients[place].key {
-                Some(key) if self.bad_clients[place].sent > 0 => self.want(key, false),
+                    stream
+                        .shutdown_write()
+                        .map_or(Progress::Cut, |()| Progress::Waiting)
+                });
+            self.end_attempt(place, &progress, connections, context);
+            match self.clients[place].key {
+                Some(key) if self.clients[place].sent > 0 => connections.want(key, false, context),
                 _ => return,
             }
         }
-        let progress = self.with_stream(place, |stream, client, context| {
+        let progress = self.with_stream(place, connections, context, |stream, client, context| {
             loop {
-                match stream.read(&mut context.read_buffer) {
+                match stream.read(context.read_buffer_mut()) {
                     Ok(0) if client.back == client.sent => return Progress::Done,
                     Ok(count) if count > 0 => {
-                        let expected = context.pattern.slice(0, client.back, count);
+                        let expected = context.text(0, client.back, count);
                         client.back += count as u64;
-                        if client.back > client.sent || context.read_buffer[..count] != *expected {
+                        if client.back > client.sent || context.read_buffer()[..count] != *expected
+                        {
                             return Progress::Cut;
                         }
                     }
@@ -352,27 +313,35 @@ impl Worker<'_> {
                 }
             }
         });
-        self.end_attempt(place, &progress);
+        self.end_attempt(place, &progress, connections, context);
     }
 
-    /// Calls a function with the stream of a client. Targets without streams were refused in `preflight`.
+    /// Calls a function with the stream of a client.
     fn with_stream(
         &mut self,
         place: usize,
+        connections: &mut Connections<'_>,
+        context: &mut WorkerContext,
         act: impl FnOnce(&mut StreamSocket, &mut BadClient, &mut WorkerContext) -> Progress,
     ) -> Progress {
-        let client = &mut self.bad_clients[place];
-        let outgoing = client.key.and_then(|key| self.reactor.get_mut(key));
-        match outgoing.map(|outgoing| &mut outgoing.socket) {
-            Some(ClientSocket::Stream(stream)) => act(stream, client, &mut self.context),
-            _ => Progress::Waiting,
+        let client = &mut self.clients[place];
+        match client.key.and_then(|key| connections.stream(key)) {
+            Some(stream) => act(stream, client, context),
+            None => Progress::Waiting,
         }
     }
 
     /// Counts how an attempt has ended, and sets the time of the next one.
-    fn end_attempt(&mut self, place: usize, progress: &Progress) {
-        let counters = &mut self.context.counters;
-        let pause = match (progress, self.bad_clients[place].behavior) {
+    fn end_attempt(
+        &mut self,
+        place: usize,
+        progress: &Progress,
+        connections: &mut Connections<'_>,
+        context: &mut WorkerContext,
+    ) {
+        let now = context.now();
+        let counters = context.recorder().counters_mut();
+        let pause = match (progress, self.clients[place].behavior) {
             (Progress::Waiting, _) => return,
             (Progress::Done, Behavior::HalfClose) => {
                 counters.bad_half_closed += 1;
@@ -387,20 +356,14 @@ impl Worker<'_> {
                 BYTE_INTERVAL
             }
         };
-        self.close_bad_client(place);
-        self.bad_clients[place].due = self.context.now + pause;
+        self.close(place, connections);
+        self.clients[place].due = now + pause;
     }
 
-    fn close_bad_client(&mut self, place: usize) {
-        if let Some(key) = self.bad_clients[place].key.take() {
-            drop(self.reactor.close(key));
+    fn close(&mut self, place: usize, connections: &mut Connections<'_>) {
+        if let Some(key) = self.clients[place].key.take() {
+            connections.close(key);
         }
-    }
-}
-
-fn abort(socket: &ClientSocket) {
-    if let ClientSocket::Stream(stream) = socket {
-        stream.reset_on_close();
     }
 }
 
@@ -415,9 +378,9 @@ mod tests {
             reset: 1,
             ..BadClients::default()
         };
-        let clients = bad.spread_over_time(7);
-        let due: Vec<u64> = clients.iter().map(|client| client.due - 7).collect();
-        assert_eq!(due, [0, 0, TICK, 2 * TICK, 3 * TICK]);
+        let driver = BadClientDriver::new(bad, Duration::ZERO, 7);
+        let due = driver.clients.iter().map(|client| client.due - 7);
+        assert_eq!(due.collect::<Vec<_>>(), [0, 0, TICK, 2 * TICK, 3 * TICK]);
         assert_eq!((bad.len(), bad.is_empty()), (5, false));
         assert_eq!(bad.map(|count| count / 2).slowloris, 2);
     }

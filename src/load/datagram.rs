@@ -11,9 +11,9 @@
 //! A datagram that is not back after the timeout is lost, and the next takes its place. Should it come after all, it is
 //! late, and no longer lost. What has been counted is remembered for a while, to know a double when it comes.
 
-use super::in_flight::{Request, Tally, WorkerContext};
+use super::context::WorkerContext;
+use super::in_flight::{Request, Step, Tally};
 use super::metrics::{Fault, FaultKind};
-use super::stream::Step;
 use crate::net::connect::Connected;
 use crate::net::trace::preview;
 use std::collections::VecDeque;
@@ -52,7 +52,7 @@ pub(super) struct DatagramClient {
     ready: bool,
     proofs: u32,
     blocked: bool,
-    pub(super) tally: Tally,
+    tally: Tally,
 }
 
 impl DatagramClient {
@@ -69,6 +69,14 @@ impl DatagramClient {
             blocked: false,
             tally: Tally::new(number, since),
         }
+    }
+
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub(super) fn tally_mut(&mut self) -> &mut Tally {
+        &mut self.tally
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -114,12 +122,9 @@ impl DatagramClient {
         context: &mut WorkerContext,
     ) -> Result<(), Fault> {
         let now = context.read_clock();
-        context.counters.sent += 1;
+        context.recorder().counters_mut().sent += 1;
         self.proofs += 1;
-        self.issue(Request {
-            planned: now,
-            sent: now,
-        });
+        self.issue(Request::unplanned(now));
         self.flush(socket, context)
     }
 
@@ -130,14 +135,9 @@ impl DatagramClient {
         context: &mut WorkerContext,
     ) -> Result<(), Fault> {
         while self.unsent < self.next() {
-            let body = context.size - HEADER_BYTES;
-            let header = header(self.tally.number, self.unsent);
-            let text = context
-                .pattern
-                .slice(self.origin, self.position(context.size), body);
-            context.read_buffer[..HEADER_BYTES].copy_from_slice(&header);
-            context.read_buffer[HEADER_BYTES..context.size].copy_from_slice(text);
-            match socket.send(&context.read_buffer[..context.size]) {
+            let header = header(self.tally.number(), self.unsent);
+            let position = self.position(context.size());
+            match socket.send(context.compose(&header, self.origin, position)) {
                 Ok(_) => self.unsent += 1,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.blocked = true;
@@ -166,14 +166,16 @@ impl DatagramClient {
         if self.blocked {
             self.flush(socket, context)?;
         }
-        let before = self.tally.echoes;
+        let before = self.tally.echoes();
         loop {
-            match socket.receive(&mut context.read_buffer) {
+            match socket.receive(context.read_buffer_mut()) {
                 // A wrong datagram says nothing of the next one. The one in whose place it came is lost.
                 Ok(count) => {
                     if let Err(fault) = self.take(count, context) {
-                        let number = self.tally.number;
-                        context.faults.note(&fault, || format!("socket {number}"));
+                        let number = self.tally.number();
+                        context
+                            .recorder()
+                            .note_fault(&fault, || format!("socket {number}"));
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -187,13 +189,13 @@ impl DatagramClient {
         if self.unsent < self.next() && !self.blocked {
             self.flush(socket, context)?;
         }
-        if self.tally.echoes == before {
+        if self.tally.echoes() == before {
             return Ok(Step::Nothing);
         }
         if !std::mem::replace(&mut self.ready, true) {
             return Ok(Step::Proved);
         }
-        Ok(match context.again {
+        Ok(match context.sends_again() {
             true => Step::Nothing,
             false => Step::Answered,
         })
@@ -201,13 +203,13 @@ impl DatagramClient {
 
     /// One datagram has come.
     fn take(&mut self, count: usize, context: &mut WorkerContext) -> Result<(), Fault> {
-        let number = self.verify(&context.read_buffer[..count], context)?;
+        let number = self.verify(&context.read_buffer()[..count], context)?;
         let newest = number + 1 > self.newest;
         self.newest = self.newest.max(number + 1);
         let Some(place) = number.checked_sub(self.base) else {
             // The number is so old that it was forgotten: late, whether it is a duplicate or was given up. The
             // counters stay as they are.
-            context.counters.late += 1;
+            context.recorder().counters_mut().late += 1;
             return Ok(());
         };
         let now = context.read_clock();
@@ -215,25 +217,22 @@ impl DatagramClient {
         let request = *request;
         match std::mem::replace(fate, Fate::Back) {
             Fate::Back => {
-                context.counters.duplicates += 1;
+                context.recorder().counters_mut().duplicates += 1;
                 return Ok(());
             }
             Fate::Lost => {
-                context.counters.lost -= 1;
-                context.counters.late += 1;
-                context.answered(request);
+                context.recorder().counters_mut().lost -= 1;
+                context.recorder().counters_mut().late += 1;
+                context.recorder().answered(request, now);
                 return Ok(()); // another has taken its place by now
             }
             Fate::UnderWay => self.under_way -= 1,
         }
-        context.counters.reordered += u64::from(!newest);
+        context.recorder().counters_mut().reordered += u64::from(!newest);
         self.tally.count(now);
-        context.answered(request);
-        if context.again && self.ready && context.may_send() {
-            self.issue(Request {
-                planned: now,
-                sent: now,
-            });
+        context.recorder().answered(request, now);
+        if context.sends_again() && self.ready && context.may_send() {
+            self.issue(Request::unplanned(now));
         }
         Ok(())
     }
@@ -241,11 +240,11 @@ impl DatagramClient {
     /// The number of a datagram that is what was sent.
     fn verify(&self, came: &[u8], context: &WorkerContext) -> Result<u64, Fault> {
         let mismatch = |why: String| Fault::new(FaultKind::Mismatch, why);
-        if came.len() != context.size {
+        if came.len() != context.size() {
             let text = format!(
                 "a datagram of {} bytes came back, and those sent have {}: {}",
                 came.len(),
-                context.size,
+                context.size(),
                 preview(came)
             );
             return Err(mismatch(text));
@@ -253,15 +252,15 @@ impl DatagramClient {
         let (head, body) = came.split_at(HEADER_BYTES);
         let head = u64::from_le_bytes(head.try_into().unwrap_or_default());
         let number = head & NUMBER_MASK;
-        if header(self.tally.number, number) != head.to_le_bytes() || number >= self.unsent {
+        if header(self.tally.number(), number) != head.to_le_bytes() || number >= self.unsent {
             let text = format!(
                 "the number of a datagram is none that was sent from here: {}",
                 preview(came)
             );
             return Err(mismatch(text));
         }
-        let position = number.wrapping_mul(context.size as u64) % (1 << 40);
-        let expected = context.pattern.slice(self.origin, position, body.len());
+        let position = number.wrapping_mul(context.size() as u64) % (1 << 40);
+        let expected = context.text(self.origin, position, body.len());
         if body != expected {
             let at = body.iter().zip(expected).position(|(a, b)| a != b);
             let at = at.unwrap_or(0);
@@ -281,7 +280,7 @@ impl DatagramClient {
         let sent = self.unsent.saturating_sub(self.base) as usize;
         let mut given_up = 0;
         for (request, fate) in self.requests.iter_mut().take(sent) {
-            if request.sent >= limit {
+            if request.sent() >= limit {
                 break;
             }
             if *fate == Fate::UnderWay {
@@ -290,7 +289,7 @@ impl DatagramClient {
             }
         }
         self.under_way -= given_up;
-        context.counters.lost += given_up as u64;
+        context.recorder().counters_mut().lost += given_up as u64;
         given_up
     }
 

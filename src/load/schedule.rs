@@ -6,6 +6,15 @@
 
 use super::payload::Random;
 use nix::time::{ClockId, clock_gettime};
+use std::time::Duration;
+
+/// Time between two rounds of housekeeping of a worker, in nanoseconds.
+pub(super) const TICK: u64 = 20_000_000;
+
+/// A time in nanoseconds. What is too long for them is as good as endless.
+pub(super) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4)
+}
 
 /// Nanoseconds since the run began; sixty-four bits of them last 584 years.
 ///

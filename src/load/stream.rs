@@ -4,8 +4,9 @@
 //! keeps is three positions in its stream: how much was issued, sent, and verified. A short write or a short read is
 //! nothing special, and nothing of what was sent needs to be kept.
 
-use super::in_flight::{Request, Requests, Tally, WorkerContext};
-use super::metrics::{Fault, FaultKind, note};
+use super::context::WorkerContext;
+use super::in_flight::{Request, Requests, Step, Tally};
+use super::metrics::{Fault, FaultKind};
 use crate::net::trace::preview;
 use crate::net::{Stream, StreamSocket};
 use crate::reactor::Readiness;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+enum Phase {
     /// Its connecting began then.
     Connecting(u64),
     /// It is connected, and its first request is under way: only an echo proves that a server is there. (A handshake
@@ -38,18 +39,7 @@ pub(super) struct StreamClient {
     phase: Phase,
     /// Whether it waits for room to write.
     blocked: bool,
-    pub(super) tally: Tally,
-}
-
-/// What the worker has to do after a connection has done all that it could.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Nothing.
-    Nothing,
-    /// It has been proved.
-    Proved,
-    /// Answers have come, and no further requests were sent.
-    Answered,
+    tally: Tally,
 }
 
 impl StreamClient {
@@ -68,6 +58,15 @@ impl StreamClient {
             blocked: connecting,
             tally: Tally::new(number, since),
         }
+    }
+
+    #[inline]
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub(super) fn tally_mut(&mut self) -> &mut Tally {
+        &mut self.tally
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -91,7 +90,7 @@ impl StreamClient {
     pub(super) fn waiting_since(&self) -> Option<u64> {
         match self.phase {
             Phase::Connecting(since) => Some(since),
-            _ => self.requests.oldest().map(|request| request.sent),
+            _ => self.requests.oldest().map(|request| request.sent()),
         }
     }
 
@@ -124,9 +123,9 @@ impl StreamClient {
     #[inline]
     pub(super) fn issue(&mut self, request: Request, context: &WorkerContext) {
         if self.requests.is_empty() {
-            self.boundary = self.issued + context.size as u64;
+            self.boundary = self.issued + context.size() as u64;
         }
-        self.issued += context.size as u64;
+        self.issued += context.size() as u64;
         self.requests.push(request);
     }
 
@@ -138,8 +137,8 @@ impl StreamClient {
         context: &mut WorkerContext,
     ) -> Result<(), Fault> {
         while self.sent < self.issued {
-            let length = (self.issued - self.sent).min(context.read_buffer.len() as u64) as usize;
-            match stream.write(context.pattern.slice(self.origin, self.sent, length)) {
+            let length = (self.issued - self.sent).min(context.read_buffer().len() as u64) as usize;
+            match stream.write(context.text(self.origin, self.sent, length)) {
                 Ok(count) => self.sent += count as u64,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.blocked = true;
@@ -164,12 +163,12 @@ impl StreamClient {
         if self.blocked {
             self.flush(stream, context)?;
         }
-        let before = self.tally.echoes;
+        let before = self.tally.echoes();
         self.read(stream, readiness, context)?;
         if self.sent < self.issued && !self.blocked {
             self.flush(stream, context)?;
         }
-        if self.tally.echoes == before {
+        if self.tally.echoes() == before {
             return Ok(Step::Nothing);
         }
         match self.phase {
@@ -177,7 +176,7 @@ impl StreamClient {
                 self.phase = Phase::Ready;
                 Ok(Step::Proved)
             }
-            _ if context.again => Ok(Step::Nothing),
+            _ if context.sends_again() => Ok(Step::Nothing),
             _ => Ok(Step::Answered),
         }
     }
@@ -190,7 +189,7 @@ impl StreamClient {
     ) -> Result<(), Fault> {
         if let Phase::Connecting(since) = self.phase {
             let now = context.read_clock();
-            note(&mut context.interval.connect, now.saturating_sub(since));
+            context.recorder().note_connect(now.saturating_sub(since));
         }
         self.prove(stream, context)
     }
@@ -204,14 +203,8 @@ impl StreamClient {
         self.phase = Phase::Proving;
         self.blocked = false;
         let now = context.read_clock();
-        context.counters.sent += 1;
-        self.issue(
-            Request {
-                planned: now,
-                sent: now,
-            },
-            context,
-        );
+        context.recorder().counters_mut().sent += 1;
+        self.issue(Request::unplanned(now), context);
         self.flush(stream, context)
     }
 
@@ -224,7 +217,7 @@ impl StreamClient {
         context: &mut WorkerContext,
     ) -> Result<(), Fault> {
         loop {
-            let count = match stream.read(&mut context.read_buffer) {
+            let count = match stream.read(context.read_buffer_mut()) {
                 Ok(0) => return Err(self.closed()),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
@@ -242,7 +235,7 @@ impl StreamClient {
             // A short read may hide a FIN that came along with the data, of which the event has told. And where all has
             // come that was asked for, asking the kernel for more would be a call in vain; should there be more all the
             // same, it will be found before the next answer, or at the end.
-            let emptied = count < context.read_buffer.len() && stream.short_read_means_empty();
+            let emptied = count < context.read_buffer().len() && stream.short_read_means_empty();
             if readiness == Readiness::Normal && (all || emptied) {
                 return Ok(());
             }
@@ -252,11 +245,11 @@ impl StreamClient {
     /// Compares what has come with what was sent.
     #[inline]
     fn verify(&mut self, count: usize, context: &WorkerContext) -> Result<(), Fault> {
-        let came = &context.read_buffer[..count];
+        let came = &context.read_buffer()[..count];
         if self.verified + count as u64 > self.sent {
             return Err(self.extra(came));
         }
-        let expected = context.pattern.slice(self.origin, self.verified, count);
+        let expected = context.text(self.origin, self.verified, count);
         if came != expected {
             return Err(self.mismatch(came, expected));
         }
@@ -271,16 +264,12 @@ impl StreamClient {
         let Some(request) = self.requests.pop() else {
             return;
         };
-        let now = context.now;
-        self.boundary += context.size as u64;
+        let now = context.now();
+        self.boundary += context.size() as u64;
         self.tally.count(now);
-        context.answered(request);
-        if context.again && self.phase == Phase::Ready && context.may_send() {
-            let next = Request {
-                planned: now,
-                sent: now,
-            };
-            self.issue(next, context);
+        context.recorder().answered(request, now);
+        if context.sends_again() && self.phase == Phase::Ready && context.may_send() {
+            self.issue(Request::unplanned(now), context);
         }
     }
 
@@ -290,7 +279,7 @@ impl StreamClient {
         stream: &mut StreamSocket,
         context: &mut WorkerContext,
     ) -> Result<(), Fault> {
-        match stream.read(&mut context.read_buffer) {
+        match stream.read(context.read_buffer_mut()) {
             Ok(count) if count > 0 => self.verify(count, context),
             _ => Ok(()),
         }

@@ -5,11 +5,12 @@
 //! server reads FINs for minutes; a queue that is long enough takes the machine's memory instead. So very many connections
 //! are closed as they were opened, a number of them at a time: the next FIN is sent when the server has sent its own.
 
-use super::worker::{Client, TICK, Worker, nanoseconds};
-use crate::net::Stream;
-use crate::net::connect::{ClientSocket, ClientSource};
-use crate::reactor::{Event, Key};
-use std::io::{self, ErrorKind, Read};
+use super::connections::Connections;
+use super::context::WorkerContext;
+use super::message::ControlChannel;
+use super::plan::Plan;
+use super::schedule::{TICK, nanoseconds};
+use std::io;
 use std::time::Duration;
 
 /// Up to this number of connections are closed at the same time.
@@ -17,99 +18,58 @@ const CLOSE_AT_ONCE_MAX: usize = 10_000;
 /// The longest wait for the next FIN of the server; then the remaining connections are dropped.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl Worker<'_> {
-    /// Ends all connections, once all that there is to know of them is known.
-    ///
-    /// # Errors
-    /// Those of epoll_wait(2).
-    pub(super) fn close_all(&mut self) -> io::Result<()> {
-        if self.plan.reset_at_end {
-            return self.reset_all();
+/// Ends all connections, once all that there is to know of them is known.
+///
+/// # Errors
+/// Those of epoll_wait(2).
+pub(super) fn close_all(
+    plan: &Plan,
+    mut connections: Connections<'_>,
+    context: &mut WorkerContext,
+    channel: &mut dyn ControlChannel,
+) -> io::Result<()> {
+    if plan.reset_at_end {
+        return reset_all(plan, &mut connections);
+    }
+    let mut keys = connections.connector().keys().into_iter();
+    if keys.len() < CLOSE_AT_ONCE_MAX {
+        return Ok(()); // dropping the reactor is enough
+    }
+    let patience = nanoseconds(END_TIMEOUT.min(plan.timeout));
+    let (mut leaving, mut progress) = (0, context.read_clock());
+    loop {
+        for key in keys.by_ref() {
+            leaving += usize::from(connections.send_fin(key));
+            if leaving >= plan.connect_concurrency {
+                break;
+            }
         }
-        let mut members = self.connector.keys().into_iter();
-        if members.len() < CLOSE_AT_ONCE_MAX {
-            return Ok(()); // dropping the reactor is enough
+        if leaving == 0 || channel.control().stop {
+            return Ok(());
         }
-        let patience = END_TIMEOUT.min(self.plan.timeout);
-        let (mut leaving, mut progress) = (0, self.context.read_clock());
-        loop {
-            for (_, key) in members.by_ref() {
-                leaving += usize::from(self.send_fin(key));
-                if leaving >= self.plan.connect_concurrency {
-                    break;
-                }
-            }
-            self.control = self.channel.control();
-            if leaving == 0 || self.control.stop {
-                return Ok(());
-            }
-            self.reactor.wait(Some(Duration::from_nanos(TICK)))?;
-            let before = leaving;
-            while let Some(event) = self.reactor.next_event() {
-                if let Event::Ready(key, readiness) = event {
-                    if self.reactor.begin_event(key, readiness).is_some() && self.has_closed(key) {
-                        self.reactor.close(key);
-                        leaving -= 1;
-                    }
-                }
-            }
-            let now = self.context.read_clock();
-            if leaving < before {
-                progress = now;
-            } else if now >= progress + nanoseconds(patience) {
-                return Ok(());
-            }
+        connections.wait(TICK)?;
+        let before = leaving;
+        while let Some((key, readiness)) = connections.next_ready() {
+            leaving -= usize::from(connections.close_at_fin(key, readiness, context));
+        }
+        let now = context.read_clock();
+        if leaving < before {
+            progress = now;
+        } else if now >= progress + patience {
+            return Ok(());
         }
     }
+}
 
-    /// Resets all connections, so that none of their ports rests. Not all at once, either: a reset that gets lost is not
-    /// sent again.
-    fn reset_all(&mut self) -> io::Result<()> {
-        for (count, (_, key)) in self.connector.keys().into_iter().enumerate() {
-            let socket = self.reactor.close(key).map(|outgoing| outgoing.socket);
-            if let Some(ClientSocket::Stream(stream)) = &socket {
-                stream.reset_on_close();
-            }
-            if count % self.plan.connect_concurrency == self.plan.connect_concurrency - 1 {
-                self.reactor.wait(Some(Duration::from_millis(1)))?;
-                while self.reactor.next_event().is_some() {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends FIN. Whether the server's FIN is to be awaited.
-    fn send_fin(&mut self, key: Key) -> bool {
-        match self.reactor.get_mut(key) {
-            Some(ClientSource {
-                socket: ClientSocket::Stream(stream),
-                state: Client::Stream(_),
-                ..
-            }) if stream.shutdown_write().is_ok() => true,
-            _ => {
-                self.reactor.close(key);
-                false
-            }
+/// Resets all connections, so that none of their ports rests. Not all at once, either: a reset that gets lost is not sent
+/// again.
+fn reset_all(plan: &Plan, connections: &mut Connections<'_>) -> io::Result<()> {
+    for (count, key) in connections.connector().keys().into_iter().enumerate() {
+        connections.reset(key);
+        if count % plan.connect_concurrency == plan.connect_concurrency - 1 {
+            connections.wait(nanoseconds(Duration::from_millis(1)))?;
+            while connections.next_ready().is_some() {}
         }
     }
-
-    /// Whether the server has sent FIN, or the connection is broken. Bytes before that are discarded.
-    fn has_closed(&mut self, key: Key) -> bool {
-        let Some(ClientSource {
-            socket: ClientSocket::Stream(stream),
-            ..
-        }) = self.reactor.get_mut(key)
-        else {
-            return false;
-        };
-        loop {
-            match stream.read(&mut self.context.read_buffer) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return true,
-            }
-        }
-    }
+    Ok(())
 }

@@ -1,132 +1,77 @@
 //! A worker: one thread, one reactor, some connections, from the first connect to the last answer.
 //!
-//! This file has the stages of a run, and the turn of the loop. Bytes are in `stream` and `datagram`, opening
-//! connections in `connector`, and the choice of the connection that sends the next request in `issuing`.
+//! It composes parts that own their state: the sockets ([`Connections`]), the queue of an open loop ([`ArrivalQueue`]), the
+//! badly behaved clients ([`BadClientDriver`]), and what the clients share, the record among it ([`WorkerContext`]). This
+//! file has the stages of a run, the turn of the loop, and the housekeeping between turns.
 //!
 //! The loop is the server's, seen from the other side, and as lean: in a closed loop an answer costs one event, one
 //! read, one reading of the clock, and one write.
 
-use super::bad_clients::BadClient;
-use super::connector::Connector;
-use super::datagram::DatagramClient;
-use super::finish::resent;
-use super::in_flight::WorkerContext;
-use super::metrics::{
-    Counters, Fault, FaultKind, Faults, Interval, Pauses, Resent, Stage, Unanswered,
-};
-use super::payload::Pattern;
-use super::schedule::{ArrivalSchedule, Clock};
-use super::stream::{Step, StreamClient};
-use super::{Control, ControlChannel, Final, Message, Mode, Plan, ServerFigures};
-use crate::net::Stream;
-use crate::net::connect::{ClientSocket, ClientSource};
+use super::arrivals::ArrivalQueue;
+use super::bad_clients::BadClientDriver;
+use super::connections::{Connections, Outcome};
+use super::context::WorkerContext;
+use super::in_flight::{Request, Step};
+use super::message::{Control, ControlChannel, Final, Message, ServerFigures};
+use super::metrics::{Fairness, Stage};
+use super::plan::{Mode, Plan};
+use super::schedule::{ArrivalSchedule, TICK, nanoseconds};
+use super::teardown;
 use crate::procfs::{ServerSample, own_usage};
-use crate::reactor::{
-    Epoll, Event, Interest, Key, Reactor, Readiness, Registration, TimeoutClass, Timer,
-};
-use std::collections::VecDeque;
+use crate::reactor::{Key, Timer};
 use std::io;
 use std::time::Duration;
 
-/// Size of the one buffer for all reads: what large requests need, and more than small ones ever fill.
-pub(super) const READ_BUFFER_BYTES: usize = 256 * 1024;
-/// Time between two rounds of housekeeping, in nanoseconds.
-pub(super) const TICK: u64 = 20_000_000;
 /// Nanoseconds within which the next arrival is waited for by polling: arming a timer and sleeping would take as
 /// long.
 const NEAR: u64 = 5_000;
-
-/// The state of one socket of the load.
-#[derive(Debug)]
-pub(super) enum Client {
-    Stream(StreamClient),
-    Datagram(DatagramClient),
-    /// A badly behaved client, by its index.
-    Bad(u32),
-}
+/// Requests with which a closed loop is started in one turn. To start a million without reading answers in between
+/// would count the start's own time as the server's.
+const START_BUDGET: usize = 1_024;
+/// A pause of the generator that is shorter than this is noise of the machine.
+const PAUSE_MIN: u64 = 50_000_000;
+/// The longest wait for answers that are under way when a run is ended by Ctrl-C.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A worker: one thread, one reactor, and its connections.
 pub(super) struct Worker<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) channel: &'a mut dyn ControlChannel,
-    pub(super) control: Control,
-    pub(super) reactor: Reactor<ClientSource<Client>>,
+    plan: &'a Plan,
+    channel: &'a mut dyn ControlChannel,
+    control: Control,
+    connections: Connections<'a>,
+    arrivals: ArrivalQueue,
+    bad_clients: BadClientDriver,
+    context: WorkerContext,
     timer: Timer,
     /// The time for which the timer is armed.
     timer_at: u64,
-    pub(super) context: WorkerContext,
-    pub(super) connector: Connector,
-    pub(super) bad_clients: Vec<BadClient>,
-    pub(super) schedule: Option<ArrivalSchedule>,
-    /// Connections of an open loop that may take another request, the longest waiting first; and the planned times of
-    /// requests that found no free connection, at most [`QUEUE_MAX`](super::QUEUE_MAX) of them.
-    pub(super) free: VecDeque<(Key, u32)>,
-    pub(super) backlog: VecDeque<u64>,
-    /// Which connections are in `free`, by number.
-    pub(super) listed: Vec<bool>,
     /// Connections of a closed loop that have not been started yet.
-    pub(super) to_start: Vec<Key>,
+    to_start: Vec<Key>,
     /// Whether connections are still to be opened or started. It spares every later turn the question.
     starting: bool,
-    pub(super) next_tick: u64,
-    pub(super) next_interval: u64,
-    /// The interval that is filled next; `None` before the first was sent.
-    spare: Option<Box<Interval>>,
-    /// The connection at which the search for expired timeouts goes on.
-    pub(super) cursor: usize,
-    pub(super) pauses: Pauses,
-    /// Pauses while the connections were opened.
-    pub(super) opening_pauses: Pauses,
-    /// When a run that is ended by Ctrl-C stops waiting for answers.
-    pub(super) stopped_until: Option<u64>,
+    next_tick: u64,
+    next_interval: u64,
 }
 
 impl<'a> Worker<'a> {
     pub(super) fn new(plan: &'a Plan, channel: &'a mut dyn ControlChannel) -> io::Result<Self> {
-        let reactor = Reactor::new(Epoll::new()?);
+        let connections = Connections::new(plan)?;
         let mut timer = Timer::new()?;
-        reactor.watch(&mut timer)?;
-        let clock = Clock::start();
-        let read_buffer = READ_BUFFER_BYTES.max(plan.size.min(1 << 16) + 1);
-        let context = WorkerContext {
-            clock,
-            pattern: Pattern::new(plan.seed, read_buffer),
-            read_buffer: vec![0; read_buffer].into_boxed_slice(),
-            interval: Box::new(Interval::new(Stage::Opening, 0)),
-            counters: Counters::default(),
-            faults: Faults::default(),
-            unanswered: Unanswered::default(),
-            resent: Resent::default(),
-            size: plan.size,
-            again: false,
-            planned: false,
-            window: (0, 0),
-            remaining: None,
-            now: 0,
-        };
+        connections.watch(&mut timer)?;
         Ok(Self {
             plan,
             control: channel.control(),
             channel,
-            reactor,
+            connections,
+            arrivals: ArrivalQueue::new(plan),
+            bad_clients: BadClientDriver::default(),
+            context: WorkerContext::new(plan),
             timer,
             timer_at: 0,
-            context,
-            connector: Connector::new(plan),
-            bad_clients: Vec::new(),
-            schedule: None,
-            free: VecDeque::new(),
-            backlog: VecDeque::new(),
-            listed: vec![false; plan.connections],
             to_start: Vec::new(),
             starting: true,
             next_tick: 0,
             next_interval: u64::MAX,
-            spare: None,
-            cursor: 0,
-            pauses: Pauses::default(),
-            opening_pauses: Pauses::default(),
-            stopped_until: None,
         })
     }
 
@@ -139,23 +84,24 @@ impl<'a> Worker<'a> {
         self.open_all()?;
         let opened = sample_threads(self.plan);
         let began = self.context.read_clock();
-        let open = self.connector.open as u64;
+        let open = self.connections.connector().open() as u64;
         self.channel.tell(&Message::Opened(open, began));
         while self.control.go.is_none() && !self.control.stop {
-            self.turn(self.context.now + 2_000_000)?;
+            self.turn(self.context.now() + 2_000_000)?;
             // More often than a tick would do: all workers are to begin at the same time.
             self.control = self.channel.control();
         }
         let stage = self.load()?;
         let (begin, usage) = (look(self.plan), own_usage());
+        let (window_began, window_ends) = self.context.record().window();
         if stage == Stage::Drain {
-            self.pass(self.context.window.1)?;
+            self.pass(window_ends)?;
         }
         let ended_at = self.context.read_clock();
         let usage = own_usage().since(usage);
         let end = look(self.plan);
         let window = match stage {
-            Stage::Drain => ended_at.saturating_sub(self.context.window.0),
+            Stage::Drain => ended_at.saturating_sub(window_began),
             _ => 0,
         };
         // A worker without sending connections is ended by a command when the rest has finished.
@@ -176,16 +122,22 @@ impl<'a> Worker<'a> {
             }
             _ => None,
         };
-        let fairness = self.account_connections(ended_at, stage);
-        self.close_all()?;
+        let mut fairness = self.connections.account(ended_at, &mut self.context);
+        if stage != Stage::Drain {
+            fairness = Fairness::default(); // there was no window
+        }
+        self.rotate(stage, self.context.now());
+        let (connections, mut context) = (self.connections, self.context);
+        teardown::close_all(self.plan, connections, &mut context, self.channel)?;
+        let sums = context.into_recorder().into_sums();
         Ok(Final {
-            counters: self.context.counters,
-            faults: self.context.faults,
+            counters: sums.counters,
+            faults: sums.faults,
             fairness,
-            unanswered: self.context.unanswered,
-            pauses: self.pauses,
-            opening_pauses: self.opening_pauses,
-            resent: self.context.resent,
+            unanswered: sums.unanswered,
+            pauses: sums.pauses,
+            opening_pauses: sums.opening_pauses,
+            resent: sums.resent,
             usage,
             window,
             server,
@@ -199,9 +151,9 @@ impl<'a> Worker<'a> {
         if matches!(self.plan.mode, Mode::Churn { .. }) {
             return Ok(());
         }
-        while !self.connector.is_over() && !self.control.stop {
-            self.open_some();
-            self.turn(self.context.now + 1_000_000)?;
+        while !self.connections.connector().is_over() && !self.control.stop {
+            self.connections.open_some(&mut self.context);
+            self.turn(self.context.now() + 1_000_000)?;
         }
         Ok(())
     }
@@ -220,57 +172,55 @@ impl<'a> Worker<'a> {
         }
         let start = self.start();
         let begin_at = start + nanoseconds(self.plan.warm_up);
-        self.context.window = (begin_at, begin_at + nanoseconds(self.plan.duration));
+        self.set_window(begin_at);
         self.pass(begin_at)?;
-        if self.context.now < begin_at {
+        if self.context.now() < begin_at {
             return Ok(Stage::WarmUp);
         }
         self.begin_window();
         Ok(Stage::Drain)
     }
 
+    fn set_window(&mut self, begin: u64) {
+        let end = begin + nanoseconds(self.plan.duration);
+        self.context.recorder().set_window(begin, end);
+    }
+
     /// Starts the load. Returns the time at which it began by plan: in an open loop the same for all workers.
     fn start(&mut self) -> u64 {
         let now = self.context.read_clock();
         self.starting = true;
-        self.bad_clients = self.plan.bad_clients.spread_over_time(now);
+        self.bad_clients = BadClientDriver::new(self.plan.bad_clients, self.plan.timeout, now);
         self.rotate(Stage::WarmUp, now);
         self.next_interval = now + nanoseconds(self.plan.interval);
+        self.context.limit_requests(self.plan.requests);
         match self.plan.mode {
             Mode::Closed => {
-                self.context.again = true;
-                self.context.remaining = self.plan.requests;
-                self.to_start = self.connector.active();
+                self.context.send_again(true);
+                self.to_start = self.connections.connector().active();
                 self.to_start.reverse(); // the first one is taken first
             }
             Mode::Open { rate, arrivals } => {
-                self.context.planned = true;
-                self.context.remaining = self.plan.requests;
-                let start = self.control.go.map_or(now, |go| self.context.clock.at(go));
+                let start = self.control.go.map_or(now, |go| self.context.at(go));
                 let (seed, worker) = (self.plan.seed, self.plan.worker);
-                self.schedule = ArrivalSchedule::new(
+                let schedule = ArrivalSchedule::new(
                     (arrivals, rate),
                     start,
                     seed,
                     &self.plan.active_by_worker,
                     worker,
                 );
-                for key in self.connector.active() {
-                    self.list(key);
-                }
+                self.arrivals.begin(schedule, &mut self.connections);
                 return start;
             }
-            Mode::Churn { .. } => {
-                self.context.remaining = self.plan.requests;
-                self.connector.churn();
-            }
+            Mode::Churn { .. } => self.connections.connector_mut().churn(),
         }
         self.context.read_clock()
     }
 
     /// Runs the loop until a time, or until there is nothing more to do.
     fn pass(&mut self, until: u64) -> io::Result<()> {
-        while self.context.now < until && !self.control.stop && !self.is_idle() {
+        while self.context.now() < until && !self.control.stop && !self.is_idle() {
             self.turn(until)?;
         }
         Ok(())
@@ -278,12 +228,11 @@ impl<'a> Worker<'a> {
 
     /// Whether no event can follow: everything was sent and answered, or no connection is left that could send.
     fn is_idle(&self) -> bool {
-        let counters = &self.context.counters;
-        let done = self.context.remaining == Some(0)
-            && self.backlog.is_empty()
-            && counters.sent == counters.echoed + counters.lost
+        let done = self.context.is_exhausted()
+            && self.arrivals.is_empty()
+            && self.context.record().has_all_back()
             && self.sends();
-        done || self.connector.is_hopeless()
+        done || self.connections.connector().is_hopeless()
     }
 
     /// Begins the window: what was measured before does not count.
@@ -291,94 +240,109 @@ impl<'a> Worker<'a> {
         let now = self.context.read_clock();
         self.rotate(Stage::Window, now);
         self.next_interval = now + nanoseconds(self.plan.interval);
-        for key in self.reactor.keys() {
-            if let Some(tally) = self.reactor.get_mut(key).and_then(|out| out.state.tally()) {
-                tally.reset(now);
-            }
-        }
-        self.connector.reset_tallies(now);
-        if self.context.planned {
+        self.connections.reset_tallies(now);
+        if matches!(self.plan.mode, Mode::Open { .. }) {
             // Their wait began before the window, so neither it nor their answers would be measured.
-            self.context.counters.warm_up_dropped = self.backlog.len() as u64;
-            self.backlog.clear();
+            let dropped = self.arrivals.clear();
+            self.context.recorder().counters_mut().warm_up_dropped = dropped;
         } else {
-            self.context.window = (now, now + nanoseconds(self.plan.duration));
+            self.set_window(now);
         }
     }
 
-    /// Sends the interval, and begins another. Two of them take turns: to allocate one, a megabyte of zeros, took
-    /// half a millisecond out of every second.
-    pub(super) fn rotate(&mut self, stage: Stage, now: u64) {
-        let spare = self.spare.take();
-        let mut next = spare.unwrap_or_else(|| Box::new(Interval::new(stage, now)));
-        next.begin(stage, now);
-        let mut interval = std::mem::replace(&mut self.context.interval, next);
-        interval.end = now;
-        interval.open = self.connector.open as u64;
-        interval.faults = self.context.faults.total();
-        let message = Message::Interval(interval);
-        self.channel.tell(&message);
-        if let Message::Interval(interval) = message {
-            self.spare = Some(interval);
+    /// Sends no more, and awaits the answers in flight until their timeout. `stage` is what the run was in: answers
+    /// after a window belong to its figures, and answers after a warm-up to none.
+    ///
+    /// A request without an answer is worse than a slow one. It is waited for until its timeout, and then it is a fault
+    /// of its connection; what is still awaited when a run is ended early is reported as such. Either way its latency is
+    /// recorded as the time that it has waited so far.
+    fn drain(&mut self, ended_at: u64, stage: Stage) -> io::Result<()> {
+        self.rotate(stage, ended_at);
+        self.next_interval = u64::MAX;
+        self.context.send_again(false);
+        self.arrivals.take_until_end(ended_at, &mut self.context);
+        self.to_start = Vec::new();
+        self.context.limit_requests(Some(0));
+        self.connections.connector_mut().stop();
+        self.bad_clients.close_all(&mut self.connections);
+        self.arrivals.give_up(ended_at, &mut self.context);
+        let mut until = ended_at + nanoseconds(self.plan.timeout);
+        let mut stopped_until = None;
+        while self.reported_until() < until && !self.is_quiet() {
+            if self.control.stop {
+                let soon = self.context.now().max(ended_at) + nanoseconds(GRACE);
+                until = until.min(*stopped_until.get_or_insert(soon));
+            }
+            self.turn(until)?;
         }
+        self.check_all_timeouts();
+        // A double of the last answer is right behind it, if there is one.
+        let until = self.context.read_clock() + 2_000_000;
+        while self.context.now() < until {
+            self.turn(until)?;
+        }
+        self.connections.check_for_extra_bytes(&mut self.context);
+        self.rotate(stage, self.context.now());
+        Ok(())
+    }
+
+    /// Whether nothing is under way any more. A connection of a churn that is not open yet is under way, too.
+    fn is_quiet(&self) -> bool {
+        self.context.record().has_all_back() && self.connections.connector().pending() == 0
+    }
+
+    /// Sends the current interval, and begins another.
+    fn rotate(&mut self, stage: Stage, now: u64) {
+        let open = self.connections.connector().open() as u64;
+        self.context
+            .recorder()
+            .rotate(stage, now, open, self.channel);
     }
 
     // ---- the turn ----
 
     /// One iteration of the loop, which waits until `until` at most.
-    pub(super) fn turn(&mut self, until: u64) -> io::Result<()> {
+    fn turn(&mut self, until: u64) -> io::Result<()> {
         let wait = self.wait_time(until)?;
-        // The result names an expired timer or a waker; neither carries anything but the wakeup.
-        let _ = self.reactor.wait(Some(Duration::from_nanos(wait)))?;
-        let before = self.context.now;
-        if self.schedule.is_some() {
+        self.connections.wait(wait)?;
+        let before = self.context.now();
+        if self.arrivals.is_on() {
             self.take_arrivals();
         }
-        while let Some(event) = self.reactor.next_event() {
-            if let Event::Ready(key, readiness) = event {
-                self.on_ready(key, readiness);
-                if self
-                    .schedule
-                    .as_ref()
-                    .is_some_and(|schedule| schedule.next_due() <= self.context.now)
-                {
-                    self.take_arrivals();
-                }
+        while let Some((key, readiness)) = self.connections.next_ready() {
+            match self.connections.on_ready(key, readiness, &mut self.context) {
+                Outcome::Step(Step::Nothing) => {}
+                Outcome::Step(Step::Proved) => self.on_proved(key),
+                Outcome::Step(Step::Answered) => self.on_answered(key),
+                Outcome::Bad(place) => self.on_bad_ready(key, place),
+            }
+            let due = self.arrivals.next_due();
+            if due.is_some_and(|due| due <= self.context.now()) {
+                self.take_arrivals();
             }
         }
-        if self.context.now == before {
+        if self.context.now() == before {
             self.context.read_clock(); // there was no answer, whose time is read
         }
         if self.starting {
             self.go_on_starting();
         }
-        if self.context.now >= self.next_tick {
+        if self.context.now() >= self.next_tick {
             self.tick();
         }
         Ok(())
     }
 
-    #[cold]
-    fn go_on_starting(&mut self) {
-        if self.connector.has_work() {
-            self.open_some();
-        }
-        self.start_some();
-        let opens = self.connector.is_churn() || !self.connector.is_over();
-        self.starting = opens || !self.to_start.is_empty();
-    }
-
     /// The timeout of the next wait. The next arrival is waited for by the timer, whose resolution is finer.
     fn wait_time(&mut self, until: u64) -> io::Result<u64> {
-        let now = self.context.now;
+        let now = self.context.now();
         if self.starting && !self.to_start.is_empty() {
             return Ok(0);
         }
         let wait = until.min(self.next_tick).saturating_sub(now);
-        let Some(schedule) = &self.schedule else {
+        let Some(due) = self.arrivals.next_due() else {
             return Ok(wait);
         };
-        let due = schedule.next_due();
         if due <= now + NEAR {
             return Ok(0);
         }
@@ -389,89 +353,120 @@ impl<'a> Worker<'a> {
         Ok(wait)
     }
 
-    /// Handles the readiness of a socket.
-    #[inline]
-    fn on_ready(&mut self, key: Key, readiness: Readiness) {
-        let Some(ClientSource { socket, state, .. }) = self.reactor.begin_event(key, readiness)
-        else {
+    fn take_arrivals(&mut self) {
+        self.arrivals
+            .take_due(&mut self.connections, &mut self.context);
+    }
+
+    fn on_answered(&mut self, key: Key) {
+        self.arrivals
+            .on_answered(key, &mut self.connections, &mut self.context);
+    }
+
+    fn on_bad_ready(&mut self, key: Key, place: u32) {
+        self.bad_clients
+            .on_ready(key, place, &mut self.connections, &mut self.context);
+    }
+
+    fn on_proved(&mut self, key: Key) {
+        self.connections.on_proved(key, &mut self.context);
+        self.connections
+            .connector_mut()
+            .tell_powers_of_ten(self.channel);
+    }
+
+    #[cold]
+    fn go_on_starting(&mut self) {
+        if self.connections.connector().has_work() {
+            self.connections.open_some(&mut self.context);
+        }
+        self.start_some();
+        let connector = self.connections.connector();
+        let opens = connector.is_churn() || !connector.is_over();
+        self.starting = opens || !self.to_start.is_empty();
+    }
+
+    /// Starts a part of the connections of a closed loop: each gets as many requests as it may have under way, in one
+    /// write.
+    fn start_some(&mut self) {
+        let mut started = 0;
+        while started < START_BUDGET {
+            let Some(key) = self.to_start.pop() else {
+                return;
+            };
+            started += self.plan.depth;
+            self.connections.start(key, &mut self.context);
+        }
+    }
+
+    // ---- housekeeping ----
+
+    /// Commands, intervals, and timeouts. None of it is urgent, and all of it is done in small parts: checking ten
+    /// thousand connections in one pass would delay reads, and show up as latency.
+    fn tick(&mut self) {
+        let now = self.context.read_clock();
+        // A tick that comes much later than it was to come shows that the loop itself stood still.
+        let late = now.saturating_sub(self.next_tick);
+        if late >= PAUSE_MIN {
+            self.context.recorder().note_pause(self.next_tick, late);
+        }
+        self.next_tick = now + TICK;
+        if now >= self.next_interval {
+            self.rotate(self.context.record().stage(), now);
+            self.next_interval += nanoseconds(self.plan.interval);
+        }
+        self.control = self.channel.control();
+        let connector = self.connections.connector_mut();
+        connector.retry();
+        connector.tell(self.channel);
+        self.check_some_timeouts();
+        self.bad_clients
+            .drive(&mut self.connections, &mut self.context);
+    }
+
+    fn reported_until(&self) -> u64 {
+        self.connections.reported_until(self.context.now())
+    }
+
+    /// Checks a part of the connections for an expired timeout: all of them in a quarter of the
+    /// timeout, or a second. All in one pass would delay the next read by a tenth of a microsecond each.
+    fn check_some_timeouts(&mut self) {
+        let moment = self.reported_until();
+        let round = (nanoseconds(self.plan.timeout) / 4).clamp(TICK, 1_000_000_000);
+        let all = self.connections.connector().len();
+        let share = (all as u64 * TICK).div_ceil(round) as usize;
+        for _ in 0..share.min(all) {
+            if let Some(key) = self.connections.connector_mut().next_to_check() {
+                self.check_timeout(key, moment);
+            }
+        }
+    }
+
+    /// Checks all connections for an expired timeout, when no more answers are awaited.
+    fn check_all_timeouts(&mut self) {
+        self.context.read_clock();
+        let moment = self.reported_until();
+        for key in self.connections.connector().keys() {
+            self.check_timeout(key, moment);
+        }
+    }
+
+    /// Ends a connection that has waited for too long, and sends other datagrams in place of lost ones.
+    fn check_timeout(&mut self, key: Key, moment: u64) {
+        let given_up = self
+            .connections
+            .check_timeout(key, moment, &mut self.context);
+        if given_up == 0 || !self.connections.goes_on_after_loss(key, &mut self.context) {
             return;
-        };
-        let (step, blocked) = match (socket, state) {
-            (ClientSocket::Stream(stream), Client::Stream(client)) => {
-                if client.is_connecting() {
-                    return self.on_connected(key);
-                }
-                let before = client.is_blocked();
-                let step = client.advance(stream, readiness, &mut self.context);
-                let blocked = client.is_blocked();
-                (step, (blocked != before).then_some(blocked))
+        }
+        if !self.context.sends_again() {
+            return self.on_answered(key);
+        }
+        let request = Request::unplanned(self.context.read_clock());
+        for _ in 0..given_up {
+            if self.context.may_send() {
+                self.connections.send(key, request, &mut self.context);
             }
-            (ClientSocket::Datagrams(socket), Client::Datagram(client)) => {
-                let before = client.is_blocked();
-                let step = client.advance(socket, &mut self.context);
-                let blocked = client.is_blocked();
-                (step, (blocked != before).then_some(blocked))
-            }
-            (_, &mut Client::Bad(place)) => return self.on_bad_ready(key, place),
-            _ => return,
-        };
-        match step {
-            Ok(step) => {
-                if let Some(blocked) = blocked {
-                    self.want(key, blocked);
-                }
-                match step {
-                    Step::Nothing => {}
-                    Step::Proved => self.on_proved(key),
-                    Step::Answered => self.on_answered(key),
-                }
-            }
-            Err(fault) => self.end(key, &fault),
         }
     }
-
-    /// Gives the next planned request to a connection of an open loop that may take one.
-    pub(super) fn on_answered(&mut self, key: Key) {
-        if self.schedule.is_some() {
-            self.list(key);
-            self.serve_backlog();
-        }
-    }
-
-    /// Registers a connection for writing if it has unsent bytes, and for reading otherwise.
-    pub(super) fn want(&mut self, key: Key, blocked: bool) {
-        let interest = match blocked {
-            true => Interest::Write,
-            false => Interest::Read,
-        };
-        let want = Registration {
-            interest,
-            class: TimeoutClass::NEVER,
-        };
-        if let Err(error) = self.reactor.set_registration(key, want) {
-            self.end(key, &error.into());
-        }
-    }
-
-    /// Closes a connection after a fault. Its requests in flight are lost.
-    pub(super) fn end(&mut self, key: Key, fault: &Fault) {
-        let Some(ClientSource { socket, state, .. }) = self.reactor.close(key) else {
-            return;
-        };
-        self.context.counters.lost += state.in_flight() as u64;
-        self.context.resent.note(resent(&socket));
-        // The first request of a connection proves it, and belongs to the load in a churn alone.
-        let is_load = state.is_ready() || self.connector.is_churn();
-        if fault.kind == FaultKind::Timeout && is_load {
-            self.context.no_answer(&state, self.context.now);
-        }
-        if let ClientSocket::Stream(stream) = &socket {
-            stream.reset_on_close(); // unread bytes are of no use any more
-        }
-        self.connection_failed(state, fault);
-    }
-}
-
-pub(super) fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4)
 }

@@ -71,7 +71,7 @@ impl Source {
 fn tests_begin(lines: &[&str]) -> usize {
     let is_end = |pair: &[&str]| {
         let for_tests = pair[0].starts_with("#[cfg(") && pair[0].contains("test");
-        for_tests && pair[1].starts_with("mod tests {")
+        for_tests && pair[1].ends_with("mod tests {")
     };
     lines.windows(2).position(is_end).unwrap_or(lines.len())
 }
