@@ -1,9 +1,11 @@
 //! `echo-reactor bench`: puts a server under load, and reports what came of it, and whether to believe it.
 //!
 //! The command line is in [`args`]; the server that is started if none was named in [`server_process`]; the endpoint
-//! of each name in [`targets`]; running a plan, in one process or several, in [`workers`] and [`worker`]; progress in
-//! [`progress`]; the formats of the report in [`text`], [`json`], [`csv`], [`hdr`] and [`svg`].
+//! of each name in [`targets`]; running a plan, in one process or several, in [`workers`] and [`worker`]; several plans
+//! in [`runner`] and [`rate_search`]; what came of it in [`run`] and [`answer`]; progress in [`progress`]; the formats of
+//! the report in [`text`], [`json`], [`csv`], [`hdr`] and [`svg`].
 
+mod answer;
 mod args;
 mod csv;
 pub(super) mod environment;
@@ -12,10 +14,13 @@ pub(crate) mod ipc;
 mod json;
 mod progress;
 mod rate_search;
+pub(super) mod run;
+mod runner;
 pub(super) mod server_process;
 mod svg;
 mod targets;
-pub(super) mod text;
+mod text;
+pub(super) mod time;
 mod worker;
 pub(super) mod workers;
 
@@ -25,43 +30,21 @@ pub(super) use targets::resolve;
 use super::descriptors;
 use super::error::{CliError, CliErrorKind, Exit};
 use super::logging;
-use super::memory::{MemoryTable, Row};
 use super::output::printable;
 use super::output_file::{OutputFile, Purpose, refuse_same};
 use super::stdio;
-use crate::load::validity::{Validity, assess};
-use crate::load::{FaultKind, Mode, Plan, Total, preflight};
-use crate::procfs::{KernelCounters, own::ignores_signal};
+use crate::load::{FaultKind, Plan, preflight};
+use crate::procfs::own::ignores_signal;
+use answer::Answer;
 use args::{Format, Steps};
 use environment::Host;
 use progress::Progress;
 use rate_search::Search;
+use run::Run;
+use runner::Runner;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use workers::Told;
-
-/// A plan that has been run.
-#[derive(Debug)]
-pub(super) struct Run {
-    pub(super) plan: Plan,
-    pub(super) workers: usize,
-    pub(super) total: Total,
-    pub(super) kernel: KernelCounters,
-    pub(super) validity: Validity,
-    /// What the connections of a hold cost, at every power of ten of them.
-    pub(super) memory: Vec<Row>,
-}
-
-impl Run {
-    /// What was asked for a second, if anything was.
-    pub(super) fn planned_rate(&self) -> Option<f64> {
-        match self.plan.mode {
-            Mode::Open { rate, .. } => Some(rate),
-            _ => None,
-        }
-    }
-}
+use std::sync::atomic::AtomicBool;
 
 pub(super) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
     if args.worker {
@@ -90,14 +73,14 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
         .map(|path| OutputFile::open("--svg", path, Purpose::Measuring))
         .transpose()?;
     let mut progress = Progress::new(args.quiet());
-    let mut bench = Bench {
+    let mut runner = Runner {
         workers: args.workers(),
         stop: &stop,
         progress: &mut progress,
         log: log.as_mut(),
         is_hold: args.is_hold(),
     };
-    let (mut answer, failure) = bench.answer(args, &plan);
+    let (mut answer, failure) = measure_all(&mut runner, args, &plan);
     drop(server);
     progress.finish();
     if let (Some(failure), Some(last)) = (&failure, answer.runs.last_mut()) {
@@ -121,28 +104,23 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
     }
 }
 
-/// What a command has measured: a run, or several, of which a search has found one or none.
-#[derive(Debug)]
-struct Answer {
-    /// All runs, in the order in which they were made.
-    runs: Vec<Run>,
-    search: Option<Search>,
-}
-
-impl Answer {
-    /// The run that is the result: the last, and of a search the best. `None` if the search has found nothing.
-    fn result(&self) -> Option<&Run> {
-        match &self.search {
-            Some(search) => self.runs.get(search.best?),
-            None => self.runs.last(),
+/// Measures what was asked for, and says why not all of it, if a part of it failed.
+fn measure_all(
+    runner: &mut Runner<'_>,
+    args: &BenchArgs,
+    plan: &Plan,
+) -> (Answer, Option<CliError>) {
+    let (mut runs, mut search) = (Vec::new(), None);
+    let ended = match args.steps() {
+        Steps::Once => runner.run(plan).map(|run| runs.push(run)),
+        Steps::Rates(rates) => rate_search::steps(runner, plan, &rates, args.arrivals(), &mut runs),
+        Steps::Find(bound) => {
+            search
+                .insert(Search::new(bound))
+                .run(runner, plan, args.arrivals(), &mut runs)
         }
-    }
-
-    /// What a search has found, or has not, in a sentence.
-    fn finding(&self) -> Option<String> {
-        let search = self.search.as_ref()?;
-        Some(search.finding(&self.runs))
-    }
+    };
+    (Answer { runs, search }, ended.err())
 }
 
 /// Writes the report, and then the files beside it, each whether or not the rest could be written: a disk that is
@@ -196,92 +174,6 @@ fn draw(mut file: OutputFile, answer: &Answer) -> Result<(), CliError> {
     let drawing = svg::draw(run).map_err(|text| CliError::new(CliErrorKind::Internal, text))?;
     file.write(drawing.as_bytes())?;
     file.finish()
-}
-
-/// What every run of this command has in common.
-pub(super) struct Bench<'a> {
-    pub(super) workers: usize,
-    pub(super) stop: &'a AtomicBool,
-    progress: &'a mut Progress,
-    log: Option<&'a mut hdr::Log>,
-    is_hold: bool,
-}
-
-impl Bench<'_> {
-    /// Measures what was asked for, and says why not all of it, if a part of it failed.
-    fn answer(&mut self, args: &BenchArgs, plan: &Plan) -> (Answer, Option<CliError>) {
-        let (mut runs, mut search) = (Vec::new(), None);
-        let ended = match args.steps() {
-            Steps::Once => self.run(plan).map(|run| runs.push(run)),
-            Steps::Rates(rates) => {
-                rate_search::steps(self, plan, &rates, args.arrivals(), &mut runs)
-            }
-            Steps::Find(bound) => {
-                search
-                    .insert(Search::new(bound))
-                    .run(self, plan, args.arrivals(), &mut runs)
-            }
-        };
-        (Answer { runs, search }, ended.err())
-    }
-
-    /// Runs a plan, and judges it.
-    pub(super) fn run(&mut self, plan: &Plan) -> Result<Run, CliError> {
-        self.progress.begin(plan);
-        let (progress, log) = (&mut *self.progress, &mut self.log);
-        if let Some(log) = log {
-            log.begin_step();
-        }
-        let mut table = self.is_hold.then(|| MemoryTable::new(&plan.servers));
-        let told = |told: Told<'_>| match told {
-            Told::Open(open) => {
-                progress.opening(open, plan);
-                let all = plan.connections as u64;
-                if let Some(table) = &mut table {
-                    // At every power of ten, and at the end of the way.
-                    if open >= 10 && (table.is_due(open) || open == all && !table.ends_at(all)) {
-                        table.add_other(open);
-                    }
-                }
-            }
-            Told::Interval(interval, total) => {
-                progress.tell(interval, total);
-                if let Some(log) = log {
-                    log.write(interval);
-                }
-            }
-        };
-        let stop = || self.stop.load(Ordering::Relaxed);
-        let mut run = measure(plan.clone(), self.workers, &stop, told)?;
-        run.memory = table.map_or_else(Vec::new, |table| table.rows().to_vec());
-        Ok(run)
-    }
-
-    /// Whether the run was interrupted.
-    pub(super) fn must_stop(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-}
-
-/// Runs a plan, and assesses the result. `stop` is called twenty times a second, `told` with what goes on.
-pub(super) fn measure(
-    plan: Plan,
-    workers: usize,
-    stop: &dyn Fn() -> bool,
-    told: impl FnMut(Told<'_>),
-) -> Result<Run, CliError> {
-    let before = KernelCounters::read();
-    let total = workers::run(&plan, workers, stop, told)?;
-    let kernel = KernelCounters::read().since(before);
-    let validity = assess(&plan, workers, &total, &kernel);
-    Ok(Run {
-        plan,
-        workers,
-        total,
-        kernel,
-        validity,
-        memory: Vec::new(),
-    })
 }
 
 /// SIGINT, SIGTERM and SIGHUP (the terminal is gone) end the run, with a report. A second one hurries nothing: the end is a

@@ -1,7 +1,7 @@
 //! The report as CSV: a line of names, then a line for each step. Latencies are in nanoseconds.
 
-use super::Run;
 use super::json::QUANTILES;
+use super::run::Run;
 use crate::load::Latencies;
 
 pub(super) fn report(runs: &[Run]) -> String {

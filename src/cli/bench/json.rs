@@ -1,8 +1,9 @@
 //! The report as JSON. Its form is `schema.json`, next to this file, to which a test holds it.
 
+use super::answer::Answer;
 use super::environment::Host;
 use super::rate_search::keeps;
-use super::{Answer, Run};
+use super::run::Run;
 use crate::cli::memory::Row;
 use crate::load::validity::{Validity, handshakes_retried};
 use crate::load::{Arrivals, BadClients, Latencies, Mode, ServerFigures, Total};

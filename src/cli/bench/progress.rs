@@ -1,7 +1,7 @@
 //! What is seen while a run lasts: a bar on a terminal, a line for every second elsewhere. Both go to standard error,
 //! so that the report alone is on standard output.
 
-use super::text::time;
+use super::time::time;
 use crate::cli::logging::print_line;
 use crate::cli::units::{grouped, grouped_rate};
 use crate::load::{Interval, Plan, Stage, Total};

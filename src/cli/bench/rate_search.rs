@@ -2,8 +2,9 @@
 //!
 //! Each step opens its own connections, so that what one has left behind in queues does not count against the next.
 
-use super::text::time;
-use super::{Bench, Run};
+use super::run::Run;
+use super::runner::Runner;
+use super::time::time;
 use crate::cli::error::CliError;
 use crate::cli::units::{Time, grouped, plural};
 use crate::load::{Arrivals, Mode, Plan};
@@ -27,17 +28,17 @@ pub(super) struct Search {
 
 /// One run for each rate. Those that were measured before a failure are kept.
 pub(super) fn steps(
-    bench: &mut Bench<'_>,
+    runner: &mut Runner<'_>,
     plan: &Plan,
     rates: &[f64],
     arrivals: Arrivals,
     runs: &mut Vec<Run>,
 ) -> Result<(), CliError> {
     for &rate in rates {
-        if bench.must_stop() {
+        if runner.must_stop() {
             break;
         }
-        runs.push(bench.run(&at(plan, rate, arrivals))?);
+        runs.push(runner.run(&at(plan, rate, arrivals))?);
     }
     Ok(())
 }
@@ -64,25 +65,25 @@ impl Search {
     /// the server is when nothing is in a hurry; above that there is nothing to find, and below it the interval is halved.
     pub(super) fn run(
         &mut self,
-        bench: &mut Bench<'_>,
+        runner: &mut Runner<'_>,
         plan: &Plan,
         arrivals: Arrivals,
         runs: &mut Vec<Run>,
     ) -> Result<(), CliError> {
-        runs.push(bench.run(&Plan {
+        runs.push(runner.run(&Plan {
             reset_at_end: true, // as in the steps
             ..plan.clone()
         })?);
         let (mut low, mut high) = (0.0, runs[0].total.rate().max(2.0));
         while runs.len() < STEPS_MAX && high > low * CLOSE && high >= 2.0 {
-            if bench.must_stop() {
+            if runner.must_stop() {
                 break;
             }
             let rate = match low > 0.0 {
                 true => f64::midpoint(low, high),
                 false => high * 0.7,
             };
-            let run = bench.run(&at(plan, rate.round(), arrivals))?;
+            let run = runner.run(&at(plan, rate.round(), arrivals))?;
             // A run that was cut short has not shown that it keeps anything, nor that it does not.
             if !run.total.end.interrupted {
                 match keeps(&run, self.bound) {
@@ -92,7 +93,7 @@ impl Search {
             }
             runs.push(run);
         }
-        self.interrupted = bench.must_stop();
+        self.interrupted = runner.must_stop();
         Ok(())
     }
 

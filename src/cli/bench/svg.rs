@@ -3,7 +3,7 @@
 //! The percentiles have the usual scale of such drawings: each step to the right is a tenth of
 //! what was left, 90 %, 99 %, 99.9 %. A straight line would be the tail of an exponential distribution.
 
-use super::Run;
+use super::run::Run;
 use crate::load::Latencies;
 use plotters::prelude::*;
 

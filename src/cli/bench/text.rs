@@ -1,7 +1,9 @@
 //! The report as people read it.
 
+use super::answer::Answer;
 use super::environment::Host;
-use super::{Answer, Run};
+use super::run::Run;
+use super::time::time;
 use crate::cli::units::{grouped, grouped_rate, plural};
 use crate::load::validity::handshakes_retried;
 use crate::load::{Latencies, Mode, ServerFigures};
@@ -103,11 +105,11 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
     writeln!(out)?;
     writeln!(
         out,
-        "  {} echoes/s   {} in {:.2} s   {:.1} MB/s each way",
+        "  {} echoes/s   {} in {:.2} s   {} each way",
         grouped_rate(total.rate()),
         echoes(total.echoes),
         total.window(),
-        total.rate() * run.plan.size as f64 / 1e6
+        bytes_per_second(total.rate() * run.plan.size as f64)
     )?;
     writeln!(out)?;
     latencies(out, run)?;
@@ -126,6 +128,14 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
 fn echoes(count: u64) -> String {
     let ending = if count == 1 { "" } else { "es" };
     format!("{} echo{ending}", grouped(count))
+}
+
+fn bytes_per_second(rate: f64) -> String {
+    match rate {
+        _ if rate < 1e4 => format!("{rate:.0} B/s"),
+        _ if rate < 1e6 => format!("{:.1} kB/s", rate / 1e3),
+        _ => format!("{:.1} MB/s", rate / 1e6),
+    }
 }
 
 /// A table: what was measured, and its percentiles.
@@ -167,21 +177,6 @@ fn row(out: &mut String, name: &str, latencies: &Latencies) -> std::fmt::Result 
             "    {} longer than an hour, where percentiles tell none apart; the maximum is exact",
             grouped(count)
         ),
-    }
-}
-
-/// A time as people read it: three digits, and a unit.
-pub(in crate::cli) fn time(nanoseconds: u64) -> String {
-    let digits = |value: f64, unit: &str| match value {
-        _ if value < 9.995 => format!("{value:.2}{unit}"),
-        _ if value < 99.95 => format!("{value:.1}{unit}"),
-        _ => format!("{value:.0}{unit}"),
-    };
-    match nanoseconds as f64 {
-        n if n < 999.5 => format!("{n}ns"),
-        n if n < 999_500.0 => digits(n / 1e3, "us"),
-        n if n < 999_500_000.0 => digits(n / 1e6, "ms"),
-        n => digits(n / 1e9, "s"),
     }
 }
 
@@ -359,19 +354,13 @@ mod tests {
     use crate::load::latencies;
 
     #[test]
-    fn times_have_three_digits() {
-        let expected = [
-            (0, "0ns"),
-            (999, "999ns"),
-            (1_000, "1.00us"),
-            (9_996, "10.0us"),
-            (123_456, "123us"),
-            (1_500_000, "1.50ms"),
-            (2_000_000_000, "2.00s"),
-        ];
-        for (nanoseconds, text) in expected {
-            assert_eq!(time(nanoseconds), text);
-        }
+    fn small_figures_are_none_that_look_like_nothing() {
+        let said = [32.0, 9_999.0, 12_345.0, 999_000.0, 2e6].map(bytes_per_second);
+        assert_eq!(
+            said,
+            ["32 B/s", "9999 B/s", "12.3 kB/s", "999.0 kB/s", "2.0 MB/s"]
+        );
+        assert_eq!((echoes(1), echoes(2)), ("1 echo".into(), "2 echoes".into()));
     }
 
     #[test]

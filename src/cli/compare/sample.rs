@@ -5,9 +5,9 @@
 use super::record::{Figure, Sample, Scenario};
 use super::subject::{Server, Subject};
 use super::workloads::{Course, Load};
+use crate::cli::bench::run::{Run, measure};
 use crate::cli::bench::server_process::Processors;
 use crate::cli::bench::workers::Told;
-use crate::cli::bench::{Run, measure};
 use crate::cli::error::CliError;
 use crate::cli::units::grouped;
 use crate::load::{FaultKind, Latencies};

@@ -6,7 +6,7 @@
 use super::record::SystemCalls;
 use super::subject::Subject;
 use super::workloads::{Course, Load};
-use crate::cli::bench::measure;
+use crate::cli::bench::run::measure;
 use crate::cli::bench::server_process::Processors;
 use crate::cli::error::CliError;
 use nix::sys::signal::{Signal, kill};

@@ -207,7 +207,7 @@ pub(super) fn count(number: f64) -> String {
 
 /// Three digits and a unit, of nanoseconds.
 pub(super) fn time(nanoseconds: f64) -> String {
-    crate::cli::bench::text::time(nanoseconds.round().max(0.0) as u64)
+    crate::cli::bench::time::time(nanoseconds.round().max(0.0) as u64)
 }
 
 /// Three digits and a unit, of bytes.
