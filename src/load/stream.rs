@@ -108,7 +108,7 @@ impl StreamClient {
         let text = match (self.phase, self.half_answered(size)) {
             (Phase::Connecting(_), _) => format!("not connected in {timeout:?}"),
             (_, 1..) => format!(
-                "half an answer in {timeout:?}: {} of {size} bytes came, and no more",
+                "half an answer in {timeout:?}: {} of {size} bytes came",
                 self.half_answered(size)
             ),
             (Phase::Proving, 0) => {

@@ -77,8 +77,8 @@ pub fn assess(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounter
     }
     if total.latency().len() < ANSWERS_MIN {
         let text = format!(
-            "only {} answers: high percentiles are anecdotes; measure for longer",
-            total.latency().len()
+            "only {}: high percentiles are anecdotes; measure for longer",
+            several(total.latency().len(), "answer")
         );
         validity.notes.push(text);
     }

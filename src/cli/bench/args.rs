@@ -160,7 +160,7 @@ struct Timing {
     workers: Count,
 
     /// Processes of the server on this machine; the report then has their CPU time and memory
-    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    #[arg(long, value_name = "PID", value_delimiter = ',', value_parser = process_id)]
     server_pid: Vec<u32>,
 
     /// Seed of the random numbers
@@ -250,6 +250,11 @@ const RATE_MIN: f64 = 0.001;
 
 /// The duration of a run that is ended by the number of its requests: a week, longer than any of them.
 const ENDLESS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+fn process_id(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| "a process id is a whole number; write for example 1234".to_owned())
+}
 
 impl BenchArgs {
     /// The servers that were named.
