@@ -21,7 +21,7 @@
 //! A worker composes parts that own their state: `connections` (the sockets) with `connector` (which is opened next),
 //! `arrivals` (the plan of an open loop), `bad_clients`, and `context`, which the clients share, with `recorder`.
 //!
-//! In reading order: this page, `plan`, `message`; `payload`, `schedule`, `latencies`, `metrics`; `in_flight`, `recorder`,
+//! In reading order: this page, `plan`, `message`; `payload`, `schedule`, `latencies`, `metrics`, `faults`; `in_flight`, `recorder`,
 //! `context`; `stream`, `datagram`, `client`; `connector`, `connections`, `arrivals`, `bad_clients`, `teardown`, `worker`;
 //! `sources`, [`preflight`], [`summary`], [`validity`].
 
@@ -32,6 +32,7 @@ mod connections;
 mod connector;
 mod context;
 mod datagram;
+mod faults;
 mod in_flight;
 mod latencies;
 mod message;
@@ -51,11 +52,10 @@ mod worker;
 pub use crate::procfs::{KERNEL_COUNTERS, KernelCounters, ServerSample, Usage};
 pub use arrivals::QUEUE_MAX;
 pub use datagram::HEADER_BYTES;
+pub use faults::{FaultKind, Faults};
 pub use latencies::{LATENCY_RANGE_NS, Latencies, latencies};
 pub use message::{Control, ControlChannel, Final, Message, ServerFigures};
-pub use metrics::{
-    Counters, Fairness, FaultKind, Faults, Interval, Pauses, Resent, Stage, Unanswered,
-};
+pub use metrics::{Counters, Fairness, Interval, Pauses, Resent, Stage, Unanswered};
 pub use payload::Random;
 pub use plan::{BadClients, Mode, Plan};
 pub use schedule::{Arrivals, monotonic_ns};

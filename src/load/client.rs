@@ -2,8 +2,8 @@
 
 use super::context::WorkerContext;
 use super::datagram::DatagramClient;
+use super::faults::Fault;
 use super::in_flight::{Request, Tally};
-use super::metrics::Fault;
 use super::stream::StreamClient;
 use crate::net::StreamSocket;
 use crate::net::connect::ClientSocket;

@@ -6,8 +6,9 @@ use super::client::{Client, resent};
 use super::connector::Connector;
 use super::context::WorkerContext;
 use super::datagram::PROOFS;
+use super::faults::{Fault, FaultKind};
 use super::in_flight::{Request, Step, Tally};
-use super::metrics::{Fairness, Fault, FaultKind};
+use super::metrics::Fairness;
 use super::plan::{Mode, Plan};
 use super::schedule::nanoseconds;
 use crate::net::connect::{ClientSocket, ClientSource, Trigger};
@@ -442,7 +443,7 @@ impl<'a> Connections<'a> {
         };
         context.recorder().counters_mut().lost += state.in_flight() as u64;
         context.recorder().note_resent(resent(&socket));
-        let (is_ready, by_timeout) = (state.is_ready(), fault.kind == FaultKind::Timeout);
+        let (is_ready, by_timeout) = (state.is_ready(), fault.kind() == FaultKind::Timeout);
         // The first request of a connection proves it, and belongs to the load in a churn alone.
         if by_timeout && (is_ready || self.connector.is_churn()) {
             state.count_unanswered(context);

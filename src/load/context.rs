@@ -1,6 +1,7 @@
 //! What the clients of a worker share, and use one at a time: the clock, the text that is sent, the read buffer, the
 //! number of requests that may still be sent, and the record.
 
+use super::message::Final;
 use super::payload::Pattern;
 use super::plan::{Mode, Plan};
 use super::recorder::Recorder;
@@ -159,7 +160,8 @@ impl WorkerContext {
         &self.recorder
     }
 
-    pub(super) fn into_recorder(self) -> Recorder {
-        self.recorder
+    /// What is known at the end of the run, as far as it is recorded.
+    pub(super) fn into_final(self) -> Final {
+        self.recorder.into_final()
     }
 }

@@ -12,8 +12,8 @@
 //! late, and no longer lost. What has been counted is remembered for a while, to know a double when it comes.
 
 use super::context::WorkerContext;
+use super::faults::{Fault, FaultKind};
 use super::in_flight::{Request, Step, Tally};
-use super::metrics::{Fault, FaultKind};
 use crate::net::connect::Connected;
 use crate::net::trace::preview;
 use std::collections::VecDeque;

@@ -1,6 +1,7 @@
 //! What a worker and the process that started it tell each other.
 
-use super::metrics::{Counters, Fairness, Faults, Interval, Pauses, Resent, Unanswered};
+use super::faults::Faults;
+use super::metrics::{Counters, Fairness, Interval, Pauses, Resent, Unanswered};
 use crate::procfs::{ServerSample, Usage};
 
 /// What a worker reports while it runs.

@@ -2,9 +2,10 @@
 //!
 //! Which requests are measured is decided here: in an open loop those that were planned within the window.
 
+use super::faults::{Fault, Faults};
 use super::in_flight::Request;
-use super::message::{ControlChannel, Message};
-use super::metrics::{Counters, Fault, Faults, Interval, Pauses, Resent, Stage, Unanswered, note};
+use super::message::{ControlChannel, Final, Message};
+use super::metrics::{Counters, Interval, Pauses, Resent, Stage, Unanswered, note};
 
 /// The record of one worker.
 #[derive(Debug)]
@@ -23,16 +24,6 @@ pub(super) struct Recorder {
     /// from the warm-up is no throughput of the window.
     planned: bool,
     window: (u64, u64),
-}
-
-/// The parts of a record that are sums over the whole run.
-pub(super) struct Sums {
-    pub(super) counters: Counters,
-    pub(super) faults: Faults,
-    pub(super) unanswered: Unanswered,
-    pub(super) pauses: Pauses,
-    pub(super) opening_pauses: Pauses,
-    pub(super) resent: Resent,
 }
 
 impl Recorder {
@@ -209,15 +200,16 @@ impl Recorder {
         }
     }
 
-    /// The sums, at the end of the run.
-    pub(super) fn into_sums(self) -> Sums {
-        Sums {
+    /// What is known at the end of the run, as far as it is recorded here.
+    pub(super) fn into_final(self) -> Final {
+        Final {
             counters: self.counters,
             faults: self.faults,
             unanswered: self.unanswered,
             pauses: self.pauses,
             opening_pauses: self.opening_pauses,
             resent: self.resent,
+            ..Final::default()
         }
     }
 }

@@ -5,8 +5,8 @@
 //! nothing special, and nothing of what was sent needs to be kept.
 
 use super::context::WorkerContext;
+use super::faults::{Fault, FaultKind};
 use super::in_flight::{Request, Requests, Step, Tally};
-use super::metrics::{Fault, FaultKind};
 use crate::net::trace::preview;
 use crate::net::{Stream, StreamSocket};
 use crate::reactor::Readiness;
@@ -90,7 +90,7 @@ impl StreamClient {
     pub(super) fn waiting_since(&self) -> Option<u64> {
         match self.phase {
             Phase::Connecting(since) => Some(since),
-            _ => self.requests.oldest().map(|request| request.sent()),
+            _ => self.requests.oldest().map(Request::sent),
         }
     }
 

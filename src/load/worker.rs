@@ -129,19 +129,13 @@ impl<'a> Worker<'a> {
         self.rotate(stage, self.context.now());
         let (connections, mut context) = (self.connections, self.context);
         teardown::close_all(self.plan, connections, &mut context, self.channel)?;
-        let sums = context.into_recorder().into_sums();
         Ok(Final {
-            counters: sums.counters,
-            faults: sums.faults,
             fairness,
-            unanswered: sums.unanswered,
-            pauses: sums.pauses,
-            opening_pauses: sums.opening_pauses,
-            resent: sums.resent,
             usage,
             window,
             server,
             interrupted,
+            ..context.into_final()
         })
     }
 
