@@ -13,10 +13,9 @@
 //! [`Reactor::next_event`] returns them one by one. The loop is pulled: nothing is borrowed between two calls, so that the
 //! caller may read, close and add sources in between.
 //!
-//! **Edge-triggered events.** The kernel reports a source when it *becomes* ready, not while it *is* ready. A source that
-//! is left before a read or accept would block (`EAGAIN`) stays silent: bytes left behind are not reported again. A later
-//! byte does raise a new edge, upon which the old ones are read as well; but a peer that waits for its echo sends none. So
-//! the caller answers [`Event::Ready`] in one of two ways: it goes on until the source would block, or it calls
+//! **Edge-triggered events.** The kernel reports a source when it *becomes* ready, not while it *is* ready. Bytes left behind
+//! are reported only when a later byte raises a new edge, and a peer that waits for its echo sends none. So the caller
+//! answers [`Event::Ready`] in one of two ways: it goes on until the source would block (`EAGAIN`), or it calls
 //! [`Reactor::requeue`], and receives the same readiness in the next turn. [`Reactor::set_registration`] is no third way:
 //! it makes the kernel report present readiness (EPOLL_CTL_MOD) only if the interest changes.
 //!
@@ -60,7 +59,6 @@ pub use waker::Waker;
 use horizon::ExpiryHorizon;
 use key::{EXTERNAL, SLOTS_MAX};
 use paged_slab::PagedSlab;
-use selector::SOURCES_PER_TURN;
 use slot::{Slot, lookup};
 use std::collections::VecDeque;
 use std::io;
@@ -136,26 +134,6 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         Ok(external)
     }
 
-    /// Moves requeued sources to the run queue, ahead of what the kernel will report.
-    fn begin_turn(&mut self) {
-        debug_assert_eq!(self.served, self.turn.len(), "the last turn is over");
-        self.turn.clear();
-        (self.served, self.expired) = (0, 0);
-        if self.queue.is_empty() {
-            return; // nearly always
-        }
-        let count = self.queue.len().min(SOURCES_PER_TURN);
-        for key in self.queue.drain(..count) {
-            if let Some(slot) = lookup(&mut self.slots, key) {
-                slot.queued = false;
-                self.turn.push((
-                    key,
-                    std::mem::replace(&mut slot.readiness, Readiness::Normal),
-                ));
-            }
-        }
-    }
-
     /// Returns the next event of this turn, or `None` at its end: first the ready sources, then the expired ones.
     pub fn next_event(&mut self) -> Option<Event> {
         if let Some(&(key, readiness)) = self.turn.get(self.served) {
@@ -192,10 +170,8 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             slot.readiness = slot.readiness.max(readiness);
             return None;
         }
-        if self
-            .timeouts
-            .must_touch(&slot.links, slot.registration.class, self.now_ms)
-        {
+        let class = slot.registration.class;
+        if self.timeouts.must_touch(&slot.links, class, self.now_ms) {
             return self.begin_event_after_pause(key);
         }
         self.get_mut(key)

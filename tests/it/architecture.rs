@@ -35,6 +35,10 @@ const MAY_NAME: [(&str, &[&str]); 2] = [("mio", &["net", "reactor"]), ("slab", &
 
 const FUNCTION_LINES_MAX: usize = 70;
 
+/// The path of one echo, comments included and unit tests left out.
+const PATH_FILES_MAX: usize = 5;
+const PATH_LINES_MAX: usize = 700;
+
 // --- Reading the sources -----------------------------------------------------------------------------------------------
 
 struct Source {
@@ -360,6 +364,43 @@ fn every_file_begins_with_a_module_page() {
             path.display()
         );
     }
+}
+
+/// The crate page lists the files of the path in reading order, each with the functions that are on it.
+#[test]
+fn the_path_of_one_echo_is_short() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("src/lib.rs")).unwrap();
+    let list = page.split("//! **The path of one echo** is").nth(1);
+    let list = list.expect("the crate page lists the path").lines();
+    let steps: Vec<&str> = list
+        .filter_map(|line| line.strip_prefix("//! "))
+        .take_while(|line| !line.starts_with('#'))
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_digit()))
+        .collect();
+    assert!(steps.len() > 2, "{steps:?}");
+    let (mut files, mut lines) = (BTreeSet::new(), 0);
+    for (index, step) in steps.iter().enumerate() {
+        let number = format!("{}. `", index + 1);
+        let step = step.strip_prefix(&number).expect("the next number");
+        let (file, prose) = step.split_once('`').unwrap();
+        let source = Source::read(&root.join("src"), root.join(file));
+        for name in prose.split('`').skip(1).step_by(2) {
+            let name = name.rsplit("::").next().unwrap();
+            // The name of a type stands alone.
+            let is_function = name.starts_with(|c: char| c.is_ascii_lowercase());
+            let form = if is_function { "fn " } else { "enum " }.to_owned() + name;
+            let mut code = source.code.iter();
+            let is_there = code.any(|(_, line)| behind(line, &form).next().is_some());
+            assert!(is_there, "{file} has no {name}");
+        }
+        if files.insert(file) {
+            lines += source.code.len();
+        }
+    }
+    println!("the path of one echo: {} files, {lines} lines", files.len());
+    assert!(files.len() <= PATH_FILES_MAX, "{files:?}");
+    assert!(lines <= PATH_LINES_MAX, "the path has {lines} lines");
 }
 
 // --- Dependencies ------------------------------------------------------------------------------------------------------
