@@ -338,8 +338,9 @@ impl InPlace {
 #[cfg(target_os = "linux")]
 fn reserve(file: &File, offset: u64, bytes: usize) -> io::Result<()> {
     use nix::fcntl::{FallocateFlags, fallocate};
-    let offset = i64::try_from(offset).unwrap_or(i64::MAX);
-    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+    // 32 bits on 32-bit processors with glibc.
+    let offset = libc::off_t::try_from(offset).unwrap_or(libc::off_t::MAX);
+    let bytes = libc::off_t::try_from(bytes).unwrap_or(libc::off_t::MAX);
     match fallocate(file, FallocateFlags::empty(), offset, bytes) {
         Err(error @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG | Errno::EIO)) => {
             Err(error.into())
