@@ -124,8 +124,9 @@ pub struct Limits {
 
     /// Time that sent bytes may stay unacknowledged before TCP gives up (TCP_USER_TIMEOUT of tcp(7); default off: the
     /// kernel retransmits for about a quarter of an hour). It detects a peer that vanished while bytes were unsent, when
-    /// keepalive does not run. Where both are set, it also replaces the number of unanswered probes after which an idle
-    /// connection ends. Linux only; ignored elsewhere.
+    /// keepalive does not run; the time in which a peer that is alive keeps its window closed counts, too. Where both are
+    /// set, it also replaces the number of unanswered probes after which an idle connection ends. Linux only; ignored
+    /// elsewhere.
     pub user_timeout: Option<Duration>,
 
     /// Datagrams echoed to one source, which is an IPv4 address, an IPv6 /64 or a Unix name (per second; default 1,000;

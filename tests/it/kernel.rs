@@ -290,6 +290,20 @@ fn a_read_stops_at_an_urgent_byte_with_more_after_it() {
     assert_eq!(&bytes[..5], b"after");
 }
 
+/// Hence `Limits::user_timeout` is said to end a stalled peer, too. It is off by default, so `write_stall_timeout` does that.
+#[test]
+fn the_user_timeout_ends_a_connection_whose_window_stays_closed() {
+    let (mut ours, _peer) = tcp();
+    let timeout = Duration::from_millis(300);
+    let told = SockRef::from(&ours).set_tcp_user_timeout(Some(timeout));
+    told.unwrap();
+    while ours.write(&[0; 65_536]).is_ok() {}
+    wait_until("the kernel gives the peer up", || {
+        let error = ours.write(b"one more").err();
+        error.is_some_and(|error| error.kind() == ErrorKind::TimedOut)
+    });
+}
+
 /// Hence `Stream::short_read_means_empty` is false for Unix.
 #[test]
 fn a_read_ends_early_at_descriptors_with_more_after_them() {
