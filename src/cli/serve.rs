@@ -217,9 +217,8 @@ fn serve_by_events(
     let addresses = server.addresses().to_vec();
     let mut wait = delivery.retry();
     loop {
-        let turn = server
-            .turn(wait)
-            .map_err(|error| errors::system("the event loop failed", &error))?;
+        let turn = server.turn(wait);
+        let turn = turn.map_err(|error| errors::system("the event loop failed", &error))?;
         let is_due = commands.memory.is_due(server.stats().connections_open);
         let is_woken = turn == Turn::Woken || signals.is_pending();
         if turn == Turn::Serving && !is_woken && !is_due && wait.is_none() {

@@ -16,13 +16,14 @@
 mod decimal;
 #[cfg(feature = "bench")]
 mod list;
+mod problem;
 #[cfg(test)]
 mod tests;
 
-use crate::net::escape::Escaped;
 use decimal::{Decimal, split};
 #[cfg(feature = "bench")]
 pub(crate) use list::List;
+use problem::Problem;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -105,23 +106,6 @@ pub(crate) struct UnitError {
     word: Option<&'static str>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-enum Problem {
-    Empty,
-    NoNumber,
-    NoUnit,
-    Unit(String),
-    NotWhole,
-    TooLarge,
-    Negative,
-    /// A separator that is not between groups of three digits.
-    Groups,
-    /// A point that may stand between groups, as it does in some countries, or before a fraction.
-    Point,
-    /// A number that may be a share of one or of a hundred.
-    Share(f64),
-}
-
 /// The kind of value that was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -135,28 +119,7 @@ enum Kind {
 
 impl fmt::Display for UnitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.problem {
-            Problem::Empty => write!(f, "it is empty")?,
-            Problem::NoNumber => write!(f, "it is no number")?,
-            Problem::NoUnit => write!(f, "it has no unit")?,
-            Problem::Unit(unit) => write!(f, "'{}' is no unit here", Escaped::new(unit))?,
-            Problem::NotWhole => write!(f, "the fraction does not come out even")?,
-            Problem::TooLarge => write!(f, "it is too large")?,
-            Problem::Negative => write!(f, "it is negative")?,
-            Problem::Groups => write!(
-                f,
-                "a comma stands between groups of three digits, and a point before a fraction"
-            )?,
-            Problem::Point => write!(
-                f,
-                "its point could group digits or begin a fraction; leave it out, or end the fraction with a 0"
-            )?,
-            Problem::Share(share) => write!(
-                f,
-                "it could be {share}% or {}%; write one of these",
-                share * 100.0
-            )?,
-        }
+        write!(f, "{}", self.problem)?;
         let examples = match self.kind {
             Kind::Count => "500, 10k or 1M",
             #[cfg(feature = "bench")]

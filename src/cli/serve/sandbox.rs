@@ -33,8 +33,10 @@ mod linux;
     )
 )))]
 mod linux {
-    pub(super) fn restrict(_: &super::needs::Needs) -> super::needs::Restrictions {
-        super::needs::Restrictions {
+    use crate::cli::serve::sandbox::needs::{Needs, Restrictions};
+
+    pub(super) fn restrict(_: &Needs) -> Restrictions {
+        Restrictions {
             applied: Vec::new(),
             missing: vec![
                 "this build has none (it takes the feature 'sandbox', and Linux on x86_64, aarch64 or riscv64)"

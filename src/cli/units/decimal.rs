@@ -1,6 +1,6 @@
 //! One decimal number as people write it: `1500`, `1,500`, `1_500`, `1.5`, `1.5e3`.
 
-use super::Problem;
+use super::problem::Problem;
 
 /// A mantissa and a power of ten: exact, since 0.1 has no value in binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
