@@ -13,11 +13,9 @@
 //! ```
 //! use echo_reactor::Limits;
 //! use echo_reactor::blocking::{Model, Server};
-//! use echo_reactor::net::BindOptions;
 //! use std::io::{Read, Write};
 //!
-//! let address = "127.0.0.1:0".parse()?;
-//! let server = Server::bind(Model::ThreadPerConnection, &[address], Limits::default(), &BindOptions::default())?;
+//! let server = Server::bind(Model::ThreadPerConnection, ["127.0.0.1:0"], Limits::default())?;
 //! let (handle, addresses) = (server.handle(), server.addresses());
 //! let running = std::thread::spawn(|| server.run());
 //!
@@ -72,8 +70,10 @@ pub use error::StartError;
 use crate::limits::{Limits, OverloadPolicy};
 use crate::net::accept::{self, AcceptError, RetryDelay};
 use crate::net::{
-    Address, BindOptions, BoundSocket, Endpoint, Peer, Resolved, bind_all, bind_resolved, trace,
+    Address, AddressError, BindOptions, BoundSocket, Endpoint, Peer, Resolved, bind_all,
+    bind_resolved, trace,
 };
+use crate::procfs::sysctl;
 use crate::stats::{CloseReason, Stats};
 use acceptor::Acceptor;
 use connection::Stream;
@@ -95,25 +95,15 @@ pub fn threads_max() -> Option<(usize, &'static str)> {
     const MAPS_OF_A_THREAD: usize = 4;
     // The program, its libraries, and the heaps that many threads make the allocator open.
     const OTHER_MAPS: usize = 1_024;
-    let number = |path: &str| {
-        std::fs::read_to_string(path)
-            .ok()?
-            .trim()
-            .parse::<usize>()
-            .ok()
-    };
-    let maps = number("/proc/sys/vm/max_map_count");
-    let bounds = [
-        (
-            maps.map(|maps| maps.saturating_sub(OTHER_MAPS) / MAPS_OF_A_THREAD),
-            "vm.max_map_count",
-        ),
-        (number("/proc/sys/kernel/threads-max"), "kernel.threads-max"),
-        (number("/proc/sys/kernel/pid_max"), "kernel.pid_max"),
+    // The setting, how many of it are not for threads, and how many a thread takes.
+    let settings = [
+        ("vm.max_map_count", OTHER_MAPS, MAPS_OF_A_THREAD),
+        ("kernel.threads-max", 0, 1),
+        ("kernel.pid_max", 0, 1),
     ];
-    let bounds = bounds
-        .into_iter()
-        .filter_map(|(most, why)| Some((most?, why)));
+    let bounds = settings.into_iter().filter_map(|(name, others, each)| {
+        Some((sysctl(name)?.saturating_sub(others) / each, name))
+    });
     bounds.min_by_key(|&(most, _)| most)
 }
 
@@ -144,20 +134,29 @@ pub struct Handle {
 impl Server {
     /// Binds every address and listens: clients can connect from now on, and are served once [`Server::run`] is called.
     ///
+    /// The addresses are those of [`echo::Server::bind`](crate::echo::Server::bind): texts, [`Address`]es,
+    /// [`SocketAddr`](std::net::SocketAddr)s, [`Endpoint`]s.
+    ///
     /// # Errors
     /// The first step that failed; nothing stays bound then.
-    pub fn bind(
+    pub fn bind<A>(
         model: Model,
-        addresses: &[Address],
+        addresses: impl IntoIterator<Item = A>,
         limits: Limits,
-        options: &BindOptions,
-    ) -> Result<Self, StartError> {
-        Self::check(addresses, &limits)?;
-        let bound = bind_all(addresses, options).map_err(StartError::Bind)?;
+    ) -> Result<Self, StartError>
+    where
+        A: TryInto<Address>,
+        A::Error: Into<AddressError>,
+    {
+        let addresses = addresses.into_iter().map(TryInto::try_into);
+        let addresses: Vec<Address> = (addresses.collect::<Result<_, _>>())
+            .map_err(|error: A::Error| StartError::Address(error.into()))?;
+        Self::check(&addresses, &limits)?;
+        let bound = bind_all(&addresses, &BindOptions::from(&limits)).map_err(StartError::Bind)?;
         Self::new(model, bound, limits)
     }
 
-    /// Binds addresses whose names have been resolved already, and listens.
+    /// Binds addresses whose names have been resolved already, with these options instead of those of the limits, and listens.
     ///
     /// # Errors
     /// Those of [`Server::bind`].

@@ -4,15 +4,17 @@
 //! everything else. Inputs that the fuzzer found worth keeping are in `tests/corpus`, a folder for each target, and the
 //! test below runs them all.
 //!
+//! Unpromised: public for cargo-fuzz; names and signatures may change in any release.
+//!
 //! ```sh
 //! cargo install cargo-fuzz && cargo +nightly fuzz run --fuzz-dir tests/fuzz address -- -max_total_time=60
 //! ```
 
-use super::choices::Choices;
-use super::script;
 use crate::net::escape::Escaped;
 use crate::net::{Address, IpNet};
 use crate::reactor::{Key, Readiness, Token};
+use crate::simulation::choices::Choices;
+use crate::simulation::script;
 use std::fmt::Display;
 use std::str::FromStr;
 

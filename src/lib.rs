@@ -186,14 +186,21 @@
     doc = "| [`load`] | the load generator on the same reactor: clients, schedule, metrics, validity |"
 )]
 #![cfg_attr(
+    feature = "simulation",
+    doc = "| [`simulation`] | the server on a network in memory: everything follows from a seed |
+| [`fuzz_targets`] | properties of any input bytes, for cargo-fuzz |"
+)]
+#![cfg_attr(
     feature = "cli",
     doc = "| [`cli`] | the program: what was typed, and what it means |"
 )]
 //!
-//! `limits`, `stats`, `net` and `reactor` import no other module; `echo` imports these four; `blocking` imports them without
-//! the reactor; `load` imports `reactor`, `net` and `limits`, and never `echo`, since it has to work on any echo server;
-//! `cli` imports all of them and is imported by none. mio is named in `net` and `reactor` alone, slab in `reactor` alone. A
-//! test reads the sources and holds this.
+//! Two private modules serve them: `procfs` alone reads /proc and /sys, and `random` makes random numbers.
+//!
+//! `stats` and `reactor` import no other module, and `net` none but `limits`; `echo` imports these four; `blocking` imports
+//! them without the reactor; `load` imports `reactor`, `net` and `limits`, and never `echo`, since it has to work on any echo
+//! server; `simulation` imports `echo` and what it imports; `cli` imports all but the simulation, and is imported by none.
+//! mio is named in `net` and `reactor` alone, slab in `reactor` alone. A test reads the sources and holds this.
 //!
 //! **Reading order**: [`guide`]; `src/reactor/epoll.rs`, the only file that calls epoll; [`reactor`] (`src/reactor.rs`), with
 //! `sources.rs`, `paged_slab.rs` and `timeouts.rs` below it; [`echo`] and `src/echo/server.rs`, the loop; [`echo::connection`],
@@ -264,12 +271,15 @@ pub mod blocking;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod echo;
+#[cfg(any(test, feature = "simulation"))]
+pub mod fuzz_targets;
 pub mod guide;
 pub mod limits;
 #[cfg(feature = "bench")]
 pub mod load;
 pub mod net;
 mod procfs;
+mod random;
 pub mod reactor;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;

@@ -13,6 +13,7 @@ pub(crate) mod own;
 mod server;
 #[cfg(all(feature = "cli", feature = "bench"))]
 pub(crate) mod subtree;
+mod sysctl;
 #[cfg(any(feature = "cli", feature = "bench"))]
 mod text;
 #[cfg(feature = "cli")]
@@ -22,7 +23,10 @@ pub(crate) mod tree;
 pub(crate) use network::port_range;
 #[cfg(feature = "bench")]
 pub use network::{KERNEL_COUNTERS, KernelCounters};
+#[cfg(all(feature = "cli", feature = "bench"))]
+pub(crate) use server::check_process;
 #[cfg(feature = "bench")]
 pub(crate) use server::own_usage;
 #[cfg(feature = "bench")]
 pub use server::{ServerSample, Usage};
+pub(crate) use sysctl::sysctl;

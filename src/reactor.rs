@@ -150,15 +150,6 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         None
     }
 
-    /// Returns the next ready source of this turn, for a caller without timeouts and alarm.
-    #[cfg(feature = "bench")]
-    #[inline]
-    pub fn next_ready(&mut self) -> Option<(Key, Readiness)> {
-        let ready = *self.turn.get(self.served)?;
-        self.served += 1;
-        Some(ready)
-    }
-
     /// Returns the source of an event, and restarts its timeout. `None` means that there is nothing to do: the event is
     /// stale, which is counted, or the source was served in this turn and requeued, and the next turn includes this event.
     pub fn begin_event(&mut self, key: Key, readiness: Readiness) -> Option<&mut S> {

@@ -1,7 +1,6 @@
 //! Test bench without a kernel: scripted sockets, exhaustive choices, and a simulated network with a virtual clock.
 //!
-//! It is compiled for the tests of this crate and with the feature `simulation`, which replays seeds from other programs
-//! and serves the targets of cargo-fuzz.
+//! It is compiled for the tests of this crate and with the feature `simulation`, which replays seeds from other programs.
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
@@ -18,18 +17,16 @@
 //! - `counters`: each counter with the event that it counts.
 //! - `time`: timeouts, by a clock that the test moves.
 //! - `uptime`: two years of that.
-//! - [`fuzz_targets`]: properties of any input bytes, for the fuzzer, and the inputs that it has found.
 //!
-//! This module may import any other, and none imports it: the server has no hook for it.
+//! The server has no hook for any of it, and no module of the program imports it.
 
 #[cfg(test)]
 mod catalogue;
 pub mod choices;
 #[cfg(test)]
 mod counters;
-pub mod fuzz_targets;
 mod network;
-mod script;
+pub(crate) mod script;
 mod seeds;
 #[cfg(test)]
 mod time;

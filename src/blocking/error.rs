@@ -1,7 +1,11 @@
 //! Why a blocking server could not start, with the value that is wrong and the remedy.
+//!
+//! [`echo::StartError`](crate::echo::StartError) answers the same questions by the same functions, but is another type: its
+//! server needs an epoll instance, and this one refuses what only the event loop has. One type for both would make every
+//! caller handle reasons that cannot occur.
 
 use crate::limits::LimitError;
-use crate::net::{Address, BindError};
+use crate::net::{Address, AddressError, BindError};
 use std::fmt;
 use std::io;
 
@@ -9,6 +13,8 @@ use std::io;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
+    /// A text is not an address.
+    Address(AddressError),
     /// A limit is out of range.
     Limit(LimitError),
     /// The address is one of datagrams, which have no connections.
@@ -37,11 +43,11 @@ impl StartError {
         match self {
             Self::Datagrams(address) => Some(address.clone()),
             Self::Bind(error) => error.address(),
-            Self::Limit(_) | Self::OneAddress(_) | Self::Admission(_) => None,
+            Self::Address(_) | Self::Limit(_) | Self::OneAddress(_) | Self::Admission(_) => None,
         }
     }
 
-    /// The error of the system call that failed, if one did.
+    /// The error of the resolver or of the system call, if one failed.
     #[must_use]
     pub fn io_error(&self) -> Option<&io::Error> {
         match self {
@@ -49,11 +55,28 @@ impl StartError {
             _ => None,
         }
     }
+
+    /// The kind of [`io_error`](Self::io_error); `InvalidInput` for what is refused before any call.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Bind(error) => error.kind(),
+            _ => io::ErrorKind::InvalidInput,
+        }
+    }
+}
+
+/// For programs whose own functions return [`io::Result`]: the kind and the text stay.
+impl From<StartError> for io::Error {
+    fn from(error: StartError) -> Self {
+        Self::new(error.kind(), error)
+    }
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Address(error) => write!(f, "{error}"),
             Self::Limit(error) => write!(f, "{error}"),
             Self::Datagrams(address) => write!(
                 f,
@@ -78,6 +101,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             // Their texts are part of this one.
+            Self::Address(error) => error.source(),
             Self::Limit(error) => error.source(),
             Self::Bind(error) => error.source(),
             Self::Datagrams(_) | Self::OneAddress(_) | Self::Admission(_) => None,

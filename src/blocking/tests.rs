@@ -30,12 +30,7 @@ struct Running {
 
 impl Running {
     fn start(model: Model, addresses: &[&str], limits: Limits) -> Self {
-        Self::start_with(model, addresses, limits, &BindOptions::default())
-    }
-
-    fn start_with(model: Model, addresses: &[&str], limits: Limits, options: &BindOptions) -> Self {
-        let addresses: Vec<Address> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        Self::run(Server::bind(model, &addresses, limits, options).unwrap())
+        Self::run(Server::bind(model, addresses.iter().copied(), limits).unwrap())
     }
 
     fn run(server: Server) -> Self {
@@ -148,12 +143,10 @@ fn everywhere(test: impl Fn(Model, &str)) {
 }
 
 /// Kernel buffers that fill up quickly.
-fn small_buffers() -> BindOptions {
-    BindOptions {
-        send_buffer_bytes: Some(16 * 1024),
-        receive_buffer_bytes: Some(16 * 1024),
-        ..BindOptions::default()
-    }
+fn small_buffers(mut limits: Limits) -> Limits {
+    limits.send_buffer_bytes = Some(16 * 1024);
+    limits.receive_buffer_bytes = Some(16 * 1024);
+    limits
 }
 
 #[test]
@@ -215,7 +208,7 @@ fn a_stalled_write_ends_in_a_reset() {
             write_stall_timeout: Some(Duration::from_millis(100)),
             ..Limits::default()
         };
-        let server = Running::start_with(model, &[address], limits, &small_buffers());
+        let server = Running::start(model, &[address], small_buffers(limits));
         let mut client = server.client();
         let error = loop {
             if let Err(error) = client.0.write(&[b'x'; 64 * 1024]) {
@@ -376,7 +369,7 @@ fn a_reset_ends_one_connection_and_no_other() {
 
 #[test]
 fn without_a_thread_the_connection_is_closed_and_the_server_stays() {
-    let address = "127.0.0.1:0".parse().unwrap();
+    let address = "127.0.0.1:0";
     let mut limits = Limits {
         accept_retry: Duration::from_millis(1),
         ..Limits::default()
@@ -384,13 +377,7 @@ fn without_a_thread_the_connection_is_closed_and_the_server_stays() {
     // More than a process can address, which `Limits::check` would refuse.
     limits.thread_stack_bytes = 1 << 48;
     let model = Model::ThreadPerConnection;
-    let mut server = Server::bind(
-        model,
-        &[address],
-        Limits::default(),
-        &BindOptions::default(),
-    )
-    .unwrap();
+    let mut server = Server::bind(model, [address], Limits::default()).unwrap();
     Arc::get_mut(&mut server.shared).unwrap().limits = limits;
     let server = Running::run(server);
     for _ in 0..3 {
@@ -407,13 +394,7 @@ fn without_a_thread_the_connection_is_closed_and_the_server_stays() {
 #[test]
 fn a_broken_listener_ends_the_server_only_if_it_was_the_last() {
     for model in MODELS {
-        let server = Server::bind(
-            model,
-            &["127.0.0.1:0".parse().unwrap()],
-            Limits::default(),
-            &BindOptions::default(),
-        )
-        .unwrap();
+        let server = Server::bind(model, ["127.0.0.1:0"], Limits::default()).unwrap();
         server.acceptors[0]
             .bound
             .socket
@@ -424,15 +405,9 @@ fn a_broken_listener_ends_the_server_only_if_it_was_the_last() {
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert_eq!(server.handle.stats().accept_errors[&libc::EINVAL], 1);
     }
-    let addresses = ["127.0.0.1:0", "127.0.0.1:0"].map(|text| text.parse().unwrap());
+    let addresses = ["127.0.0.1:0", "127.0.0.1:0"];
     let model = Model::ThreadPerConnection;
-    let server = Server::bind(
-        model,
-        &addresses,
-        Limits::default(),
-        &BindOptions::default(),
-    )
-    .unwrap();
+    let server = Server::bind(model, addresses, Limits::default()).unwrap();
     server.acceptors[0]
         .bound
         .socket
@@ -500,8 +475,7 @@ fn ipv6_is_served_where_the_machine_has_it() {
 fn a_server_that_cannot_start_says_why_and_what_to_do() {
     #[track_caller]
     fn check(model: Model, addresses: &[&str], limits: Limits, expected: &[&str]) {
-        let addresses: Vec<Address> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        let error = Server::bind(model, &addresses, limits, &BindOptions::default()).unwrap_err();
+        let error = Server::bind(model, addresses.iter().copied(), limits).unwrap_err();
         let said = error.to_string();
         for part in expected {
             assert!(said.contains(part), "{said:?} does not say {part:?}");

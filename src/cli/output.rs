@@ -12,6 +12,7 @@
 //! Files that are written at the end of a run are in [`super::output_file`].
 
 use super::units::plural;
+use crate::procfs::own::descriptor_path;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::MsgFlags;
@@ -38,7 +39,7 @@ fn duplicate(descriptor: BorrowedFd<'_>) -> io::Result<File> {
         .try_clone_to_owned()
         .map(File::from)
         .or_else(|error| {
-            let name = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+            let name = descriptor_path(descriptor.as_raw_fd());
             let kind = std::fs::metadata(&name)?.file_type();
             if kind.is_fifo() || kind.is_char_device() {
                 open_without_waiting(name)
@@ -115,7 +116,7 @@ impl NonBlockingWriter {
         if !kind.is_fifo() && !kind.is_char_device() {
             return Ok(Self::with(file, Method::Refuse));
         }
-        let own = open_without_waiting(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let own = open_without_waiting(descriptor_path(file.as_raw_fd()));
         // The terminal of another user (su) may be opened by its process group as /dev/tty.
         let own = own.or_else(|error| match is_controlling_terminal(&file) {
             true => open_without_waiting("/dev/tty"),

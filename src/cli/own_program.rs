@@ -4,11 +4,9 @@
 //! the next step would run another version, or find no file, since current_exe() names the removed one. On Linux
 //! /proc/self/exe is the executable itself, even after its path has changed (proc(5)).
 
-use std::{env, io, process::Command};
-
-/// The executable of the calling process; in a child between fork and exec it is still that of the parent.
 #[cfg(target_os = "linux")]
-const EXECUTABLE: &str = "/proc/self/exe";
+use crate::procfs::own::EXECUTABLE;
+use std::{env, io, process::Command};
 
 /// The command that starts this program. It passes the first argument of this process, so that ps(1) shows the same name.
 pub(super) fn command() -> io::Result<Command> {

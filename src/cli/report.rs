@@ -215,7 +215,7 @@ mod tests {
     use super::super::compare::record::tests::sample;
     use super::super::compare::statistics::JUDGED;
     use super::*;
-    use crate::load::Random;
+    use crate::random::Random;
     use serde_json::json;
 
     /// The same record, with another noise, and slower by a factor.

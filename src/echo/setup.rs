@@ -73,13 +73,9 @@ impl Config {
     #[must_use]
     pub fn bind_options(&self) -> BindOptions {
         BindOptions {
-            backlog: self.limits.backlog,
             ipv6_only: self.ipv6_only,
             unix_mode: self.unix_mode,
-            send_buffer_bytes: self.limits.send_buffer_bytes,
-            receive_buffer_bytes: self.limits.receive_buffer_bytes,
-            keepalive: self.limits.keepalive,
-            user_timeout: self.limits.user_timeout,
+            ..BindOptions::from(&self.limits)
         }
     }
 }

@@ -5,11 +5,13 @@
 //! repeated without end; each connection begins at another place of it. So nothing is ever generated or copied: what is
 //! to be sent, and what must come back, are slices of one table, and the check is a `memcmp`.
 
+use crate::random::Random;
+
 /// The length of the text. A prime, so that moving bytes by a block of any usual size does not fall on like bytes; and
 /// small enough to stay in the cache next to everything else.
 const PERIOD: u64 = 16_381;
 
-/// The text, long enough that a interval may begin anywhere in it.
+/// The text, long enough that a slice may begin anywhere in it.
 #[derive(Debug)]
 pub(super) struct Pattern {
     bytes: Vec<u8>,
@@ -40,33 +42,6 @@ impl Pattern {
     pub(super) fn slice(&self, origin: u64, position: u64, length: usize) -> &[u8] {
         let place = ((origin + position) % PERIOD) as usize;
         &self.bytes[place..place + length]
-    }
-}
-
-/// Random numbers that are the same for the same seed: splitmix64, by Sebastiano Vigna. Five lines do not need a crate.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// The same numbers for the same seed.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next one.
-    #[allow(clippy::should_implement_trait)] // it has no end, so it is no iterator
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number above 0, and 1 at most.
-    pub fn fraction(&mut self) -> f64 {
-        ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64
     }
 }
 

@@ -4,7 +4,7 @@
 //! out the requests that would have been sent meanwhile (coordinated omission). An open loop plans its arrivals on a
 //! clock that no answer can slow.
 
-use super::payload::Random;
+use crate::random::Random;
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 

@@ -592,8 +592,7 @@ mod tests {
                 client.connect(&address).is_ok().then_some(client)
             })
             .collect();
-        let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
-        let most = somaxconn.trim().parse::<usize>().unwrap();
+        let most = crate::procfs::sysctl("net.core.somaxconn").unwrap();
         assert_eq!(clients.len(), 200.min(most + 1));
     }
 }

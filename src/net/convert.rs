@@ -1,11 +1,12 @@
-//! Conversions into addresses and bound sockets, from the types of std and from text.
+//! Conversions into addresses and bound sockets, from the types of std and from text; and into bind options, from limits.
 //!
 //! A [`SocketAddr`] does not contain the transport. It means TCP here, as `host:port` without a scheme does;
 //! [`Address::udp`] makes the other.
 
 use super::address::{Address, AddressError, Endpoint, HostPort};
-use super::bind::BoundSocket;
+use super::bind::{BindOptions, BoundSocket};
 use super::inherited::FromFdError;
+use crate::limits::Limits;
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -21,6 +22,20 @@ impl Address {
     #[must_use]
     pub fn udp(address: SocketAddr) -> Self {
         Self::Udp(address.into())
+    }
+}
+
+/// What of the limits concerns the sockets; all else as in the default.
+impl From<&Limits> for BindOptions {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            backlog: limits.backlog,
+            send_buffer_bytes: limits.send_buffer_bytes,
+            receive_buffer_bytes: limits.receive_buffer_bytes,
+            keepalive: limits.keepalive,
+            user_timeout: limits.user_timeout,
+            ..Self::default()
+        }
     }
 }
 

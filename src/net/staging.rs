@@ -23,11 +23,11 @@
 
 use super::address::UNIX_PATH_MAX;
 use super::escape::Escaped;
+use crate::procfs::own::descriptor_path;
+use crate::random::unpredictable;
 use socket2::{Domain, SockAddr, Socket, Type};
-use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::hash::{BuildHasher, Hasher};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -160,7 +160,7 @@ impl ShortAddress {
             });
         }
         let open = File::open(directory)?;
-        let base = Path::new("/proc/self/fd").join(open.as_raw_fd().to_string());
+        let base = descriptor_path(open.as_raw_fd());
         Ok(Self {
             address: SockAddr::unix(base.join(name))?,
             _directory: Some(open),
@@ -180,7 +180,7 @@ fn directory_of(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn random_name() -> OsString {
-    format!("{:08x}", RandomState::new().build_hasher().finish() as u32).into()
+    format!("{:08x}", unpredictable() as u32).into()
 }
 
 fn names_in(directory: &Path) -> io::Result<Vec<OsString>> {

@@ -1,9 +1,37 @@
-//! This process: its descriptors, its ignored signals, its capabilities.
+//! This process: its executable, its descriptors, its user, its ignored signals, its capabilities.
 
 #[cfg(feature = "cli")]
 use super::text::value;
+use std::fmt::Display;
 use std::fs;
 use std::ops::RangeBounds;
+use std::path::PathBuf;
+
+/// The executable of the calling process, even after its path has changed (proc(5)); in a child between fork and exec it is
+/// still that of the parent.
+#[cfg(feature = "cli")]
+pub(crate) const EXECUTABLE: &str = "/proc/self/exe";
+
+/// The path that leads to what a descriptor is open for. It works as long as the descriptor is open.
+pub(crate) fn descriptor_path(number: impl Display) -> PathBuf {
+    format!("/proc/self/fd/{number}").into()
+}
+
+/// Whether a descriptor is open; `None` without /proc.
+#[cfg(feature = "cli")]
+pub(crate) fn is_open(number: impl Display) -> Option<bool> {
+    let path = descriptor_path(number);
+    fs::metadata(path.parent()?).ok()?;
+    Some(path.is_symlink())
+}
+
+/// The effective user, where no crate is there for geteuid(2).
+#[cfg(not(feature = "pktinfo"))]
+pub(crate) fn user() -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let process = fs::metadata("/proc/self").ok()?;
+    Some(process.uid())
+}
 
 /// How many more descriptors this process may open: its soft limit (RLIMIT_NOFILE of getrlimit(2)), less those that are
 /// open. Read from /proc, since getrlimit(2) takes `unsafe` or a further crate, and the library has neither.
@@ -74,7 +102,6 @@ mod tests {
     #[cfg(all(feature = "cli", target_os = "linux"))]
     #[test]
     fn rust_ignores_sigpipe_and_no_other_signal() {
-        const SIGPIPE: i32 = 13;
-        assert!((1..=31).all(|signal| ignores_signal(signal) == (signal == SIGPIPE)));
+        assert!((1..=31).all(|signal| ignores_signal(signal) == (signal == libc::SIGPIPE)));
     }
 }

@@ -53,6 +53,15 @@ fn usage(schedstat: &Path) -> io::Result<Usage> {
     })
 }
 
+/// Whether there is a process of this number.
+///
+/// # Errors
+/// There is none (`NotFound`), or it is not visible.
+#[cfg(feature = "cli")]
+pub(crate) fn check_process(pid: u32) -> io::Result<()> {
+    fs::read(format!("/proc/{pid}/stat")).map(drop)
+}
+
 /// Up to this many threads, each one is read while the load is on. Reading ten thousand takes half a second, in which the
 /// load generator would serve no connection, and would measure that.
 const THREADS_SEEN: u64 = 64;

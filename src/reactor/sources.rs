@@ -136,6 +136,15 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         }
     }
 
+    /// Returns the next ready source of this turn, for a caller without timeouts and alarm.
+    #[cfg(feature = "bench")]
+    #[inline]
+    pub fn next_ready(&mut self) -> Option<(Key, Readiness)> {
+        let ready = *self.turn.get(self.served)?;
+        self.served += 1;
+        Some(ready)
+    }
+
     /// Removes a source for the caller to drop. Closing the last descriptor of a socket removes it from the interest list
     /// (epoll(7)), so this makes no system call; events of it that are under way are stale.
     pub fn close(&mut self, key: Key) -> Option<S> {

@@ -11,8 +11,8 @@ mod sockets;
 
 pub(crate) use sockets::{Handle, Simulated};
 
-use crate::reactor::{Interest, Readiness, Selector};
-use mio::Token;
+use crate::random::Random;
+use crate::reactor::{Interest, Readiness, Selector, Token};
 use std::cell::{RefCell, RefMut};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -51,34 +51,9 @@ pub(crate) struct Knobs {
     pub(crate) tick: Duration,
 }
 
-/// Pseudo-random numbers (SplitMix64): everything in a simulation follows from the seed.
-#[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    pub(crate) fn happens(&mut self, in_a_thousand: u64) -> bool {
-        self.next() % 1000 < in_a_thousand
-    }
-
-    fn one_of(&mut self, errnos: &[i32]) -> io::Error {
-        io::Error::from_raw_os_error(errnos[self.below(errnos.len())])
-    }
+/// One of these errors; everything in a simulation follows from the seed.
+fn one_of(random: &mut Random, errnos: &[i32]) -> io::Error {
+    io::Error::from_raw_os_error(errnos[random.below(errnos.len())])
 }
 
 /// State of the simulated kernel.
@@ -236,26 +211,6 @@ impl Network {
 
     pub(crate) fn selector(&self) -> Queue {
         Queue(self.clone())
-    }
-
-    fn socket(&self, kind: Kind) -> Handle {
-        Handle {
-            number: self.kernel().add(kind),
-            network: self.clone(),
-        }
-    }
-
-    pub(crate) fn listener(&self) -> Handle {
-        self.socket(Kind::Listener {
-            queue: VecDeque::new(),
-        })
-    }
-
-    pub(crate) fn datagrams(&self) -> Handle {
-        self.socket(Kind::Datagrams {
-            inbox: VecDeque::new(),
-            answers: Vec::new(),
-        })
     }
 }
 

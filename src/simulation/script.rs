@@ -112,7 +112,7 @@ impl Stream for Socket {
 const READ_BUFFER_BYTES: usize = 3;
 
 /// Drives one connection along one script, from its first event to its end, and checks the invariants after every step.
-pub(super) fn run(
+pub(crate) fn run(
     choices: Choices,
     readiness: Readiness,
     short_read_means_empty: bool,

@@ -12,15 +12,17 @@
 //! `ECHO_SEED=n` replays one seed with a log, `ECHO_SEEDS=n` runs that many, from `ECHO_FIRST_SEED=n` on;
 //! `scripts/simulate` runs them for any length of time.
 
+mod client;
 mod clients;
 
-use super::network::{Handle, Kind, Knobs, Network, Random, Simulated, Wire};
+use super::network::{Handle, Kind, Knobs, Network, Simulated, Wire};
 use crate::echo::backend::Socket;
 use crate::echo::{Server, Turn};
 use crate::limits::{Limits, OverloadPolicy};
+use crate::random::Random;
 use crate::reactor::Interest;
 use crate::stats::{CloseReason, Stats};
-use clients::Client;
+use client::Client;
 use std::ops::Range;
 use std::panic::catch_unwind;
 use std::time::{Duration, Instant};

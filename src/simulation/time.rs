@@ -1,9 +1,10 @@
 //! Timeouts: which connection is closed when, on a fault-free network whose clock the test moves.
 
-use super::network::{Kind, Knobs, Network, Random, Simulated, Wire};
+use super::network::{Kind, Knobs, Network, Simulated, Wire};
 use crate::echo::backend::Socket;
 use crate::echo::{Server, Turn};
 use crate::limits::Limits;
+use crate::random::Random;
 use crate::reactor::Interest;
 use crate::stats::CloseReason;
 use std::time::{Duration, Instant};

@@ -5,10 +5,11 @@
 //! and so on until the scenario has no such call left; then with the next errno; then the next kind of call. After each
 //! run every socket is closed, every byte is accounted for, and every client that the fault did not concern is served.
 
-use super::network::{Call, Fault, Kind, Knobs, Network, Random, Simulated, Wire};
+use super::network::{Call, Fault, Kind, Knobs, Network, Simulated, Wire};
 use crate::echo::backend::Socket;
 use crate::echo::{Server, Turn};
 use crate::limits::Limits;
+use crate::random::Random;
 use crate::reactor::Interest;
 use std::time::Duration;
 

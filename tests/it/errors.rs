@@ -13,10 +13,10 @@ use std::io;
 fn errors() -> Vec<Box<dyn Error>> {
     let address = || "127.0.0.1:9".parse::<Address>().unwrap();
     let endpoint = || Endpoint::Tcp("127.0.0.1:9".parse().unwrap());
-    // ECONNREFUSED, and one with a text of ours.
+    // One of the system, and one with a text of ours.
     let io_errors = || {
         [
-            io::Error::from_raw_os_error(111),
+            io::Error::from(nix::errno::Errno::ECONNREFUSED),
             io::Error::other("a text"),
         ]
     };

@@ -426,10 +426,8 @@ impl Running {
 
     #[track_caller]
     fn blocking(model: blocking::Model, addresses: &[&str], config: &Config) -> Self {
-        let options = config.bind_options();
-        let server =
-            blocking::Server::bind(model, &parse(addresses), config.limits.clone(), &options)
-                .unwrap_or_else(|error| panic!("{error}"));
+        let server = blocking::Server::bind(model, parse(addresses), config.limits.clone())
+            .unwrap_or_else(|error| panic!("{error}"));
         let (sender, end) = mpsc::channel();
         let running = Self {
             endpoints: server.addresses(),

@@ -77,7 +77,7 @@ fn draining_ends_a_stream_in_full_flow() {
 #[test]
 fn a_stop_aborts_a_client_that_never_reads() {
     everywhere(|model, address| {
-        let server = Running::start_with(model, &[address], Limits::default(), &small_buffers());
+        let server = Running::start(model, &[address], small_buffers(Limits::default()));
         let mut client = server.client();
         client.clogs();
         server.handle.stop();
@@ -94,7 +94,7 @@ fn draining_aborts_a_client_that_never_reads_at_the_timeout() {
             drain_timeout: Duration::from_millis(100),
             ..Limits::default()
         };
-        let server = Running::start_with(model, &[address], limits, &small_buffers());
+        let server = Running::start(model, &[address], small_buffers(limits));
         let mut client = server.client();
         client.clogs();
         let begin = Instant::now();
@@ -113,7 +113,7 @@ fn a_stop_overtakes_a_drain() {
             drain_timeout: 10 * DEADLINE,
             ..Limits::default()
         };
-        let server = Running::start_with(model, &[address], limits, &small_buffers());
+        let server = Running::start(model, &[address], small_buffers(limits));
         let mut client = server.client();
         client.clogs();
         server.handle.drain();
@@ -208,14 +208,7 @@ fn draining_serves_what_is_in_the_accept_queue() {
 #[test]
 fn a_server_that_is_drained_before_it_runs_serves_its_queue() {
     everywhere(|model, address| {
-        let address = address.parse().unwrap();
-        let server = Server::bind(
-            model,
-            &[address],
-            Limits::default(),
-            &BindOptions::default(),
-        )
-        .unwrap();
+        let server = Server::bind(model, [address], Limits::default()).unwrap();
         let mut client = Client::connect(&server.addresses()[0]);
         client.0.write_all(b"early").unwrap();
         server.handle().drain();
@@ -242,7 +235,7 @@ fn what_is_still_queued_at_the_end_is_reset_and_counted() {
             drain_timeout: Duration::from_millis(100),
             ..one_at_once()
         };
-        let server = Running::start_with(model, &[address], limits, &small_buffers());
+        let server = Running::start(model, &[address], small_buffers(limits));
         let (mut served, queued) = served_and_queued(&server, 5);
         served.clogs();
         server.handle.drain();

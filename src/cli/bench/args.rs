@@ -9,6 +9,7 @@ use crate::cli::units::{Bytes, Count, List, Percent, Rate, Time};
 use crate::load::{Arrivals, BadClients, Mode, Plan, Sources};
 use crate::net::connect::Trigger;
 use crate::net::{Address, Endpoint};
+use crate::procfs::check_process;
 use bad::{Bad, BadKind};
 use clap::{Args, ValueEnum};
 use share::Share;
@@ -421,8 +422,8 @@ impl BenchArgs {
     /// A figure of the server that is missing at the end would be noticed after the run.
     fn refuse_unknown_processes(&self) -> Result<(), CliError> {
         for pid in &self.timing.server_pid {
-            let why = match std::fs::read(format!("/proc/{pid}/stat")) {
-                Ok(_) => continue,
+            let why = match check_process(*pid) {
+                Ok(()) => continue,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     "there is no such process".to_owned()
                 }

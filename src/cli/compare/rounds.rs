@@ -11,7 +11,8 @@ use super::workloads::{Course, Load};
 use crate::cli::bench::server_process::Processors;
 use crate::cli::error::CliError;
 use crate::cli::units::grouped;
-use crate::load::{Latencies, Random, latencies};
+use crate::load::{Latencies, latencies};
+use crate::random::Random;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -177,7 +178,7 @@ fn curve(latencies: &Latencies) -> Vec<(f64, u64)> {
 /// Every order is as likely as any other (Fisher and Yates).
 fn shuffle(items: &mut [usize], random: &mut Random) {
     for last in (1..items.len()).rev() {
-        items.swap(last, random.next() as usize % (last + 1));
+        items.swap(last, random.below(last + 1));
     }
 }
 

@@ -304,7 +304,7 @@ mod tests {
     use super::super::record::tests::sample;
     use super::super::record::{Entry, Sample, Scenario};
     use super::*;
-    use crate::load::Random;
+    use crate::random::Random;
 
     #[test]
     fn student_is_as_in_the_tables() {

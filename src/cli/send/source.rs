@@ -7,14 +7,13 @@
 
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::net::{Address, Endpoint, UnixName};
+use crate::random::unpredictable;
 use nix::errno::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 use socket2::{Domain, SockAddr, Socket, Type};
-use std::collections::hash_map::RandomState;
 use std::fs::{self, DirBuilder, Permissions};
-use std::hash::{BuildHasher, Hasher};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
@@ -104,10 +103,7 @@ pub(super) fn bind_unix(
 
 /// Binds a datagram socket to a name of its own through which `server` can answer.
 pub(super) fn bind_unnamed(socket: &Socket, server: &UnixName) -> io::Result<Option<OwnFile>> {
-    let name = format!(
-        "echo-reactor-send-{:016x}",
-        RandomState::new().build_hasher().finish()
-    );
+    let name = format!("echo-reactor-send-{:016x}", unpredictable());
     if let UnixName::Abstract(_) = server {
         let own = UnixName::Abstract(name);
         return socket.bind(&own.to_sock_addr()?).map(|()| None);

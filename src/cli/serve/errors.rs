@@ -31,7 +31,7 @@ pub(super) fn blocking_error(error: &blocking::StartError) -> CliError {
     match error {
         Error::Bind(error) => bind_error(error),
         Error::Limit(limit) => limit_error(limit),
-        Error::Datagrams(_) | Error::OneAddress(_) | Error::Admission(_) => {
+        Error::Address(_) | Error::Datagrams(_) | Error::OneAddress(_) | Error::Admission(_) => {
             CliError::new(CliErrorKind::Usage, error.to_string())
         }
     }

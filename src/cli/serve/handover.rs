@@ -27,6 +27,7 @@ use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::units::plural;
 use crate::echo::Server;
 use crate::net::{Address, BoundSocket, FileIdentity, SocketFile};
+use crate::procfs::own::EXECUTABLE;
 use command_fds::{CommandFdExt, FdMapping};
 use serde_json::{Value, json};
 use std::env;
@@ -56,7 +57,7 @@ impl Program {
     pub(super) fn of_this_process() -> Self {
         let mut arguments = env::args_os();
         let args = arguments.next().map(PathBuf::from).unwrap_or_default();
-        let running = Path::new("/proc/self/exe");
+        let running = Path::new(EXECUTABLE);
         let same = |path: &Path| {
             let identity = |path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
             identity(path).is_some_and(|file| Some(file) == identity(running))
@@ -436,7 +437,7 @@ mod tests {
     #[test]
     fn the_program_is_the_file_that_runs() {
         let program = Program::of_this_process();
-        let running = fs::metadata("/proc/self/exe").unwrap().ino();
+        let running = fs::metadata(EXECUTABLE).unwrap().ino();
         assert_eq!(fs::metadata(program.file).unwrap().ino(), running);
     }
 }

@@ -15,13 +15,13 @@
 
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::net::{BoundSocket, FromFdError};
+use crate::procfs::own::{descriptor_path, is_open};
 use listenfd::ListenFd;
 use std::env;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 
 /// The first descriptor after standard error.
 pub(super) const FIRST: usize = 3;
@@ -46,7 +46,7 @@ pub(super) fn take() -> Result<Inherited, CliError> {
         return Ok(inherited);
     }
     for number in FIRST..FIRST + names.0.len() {
-        if !entry(number).is_symlink() && fs::metadata("/proc/self/fd").is_ok() {
+        if is_open(number) == Some(false) {
             return Err(refused(&format!(
                 "LISTEN_FDS is {}, but descriptor {number} is not open; pass as many sockets as it says, from {FIRST} on",
                 names.0.len()
@@ -76,10 +76,6 @@ fn refused(text: &str) -> CliError {
     CliError::new(CliErrorKind::Usage, text)
 }
 
-fn entry(number: usize) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{number}"))
-}
-
 /// Takes one descriptor. listenfd has a function for each kind of socket, so all are tried.
 fn own(descriptors: &mut ListenFd, index: usize) -> Result<OwnedFd, FromFdError> {
     if let Ok(Some(listener)) = descriptors.take_tcp_listener(index) {
@@ -95,7 +91,7 @@ fn own(descriptors: &mut ListenFd, index: usize) -> Result<OwnedFd, FromFdError>
         return Ok(socket.into());
     }
     let is_socket = |file: fs::Metadata| file.file_type().is_socket();
-    match fs::metadata(entry(FIRST + index)).is_ok_and(is_socket) {
+    match fs::metadata(descriptor_path(FIRST + index)).is_ok_and(is_socket) {
         true => Err(FromFdError::Kind),
         false => Err(FromFdError::NotASocket),
     }

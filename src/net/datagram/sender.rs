@@ -41,8 +41,7 @@ impl SenderCheck {
 
     #[cfg(not(feature = "pktinfo"))]
     pub(super) fn new(_: &Socket, endpoint: &Endpoint) -> io::Result<Self> {
-        let own_user = fs::metadata("/proc/self").ok().map(|process| process.uid());
-        match admits_only(endpoint, own_user) {
+        match admits_only(endpoint, crate::procfs::own::user()) {
             true => Ok(Self {
                 only_own_user: true,
             }),

@@ -1,10 +1,10 @@
 //! Sockets of the server in the simulated operating system: the result of each call.
 
-use super::{Call, Kernel, Kind, Network, Queue, Socket};
+use super::{Call, Kernel, Kind, Network, Queue, Socket, one_of};
 use crate::echo::Backend;
 use crate::net::{Accepted, Datagrams, Listener, Peer, Stream};
-use crate::reactor::{Interest, Source};
-use mio::Token;
+use crate::reactor::{Interest, Source, Token};
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
@@ -13,6 +13,29 @@ use std::net::SocketAddr;
 pub(crate) struct Handle {
     pub(super) network: Network,
     pub(crate) number: usize,
+}
+
+/// Sockets that a server begins with.
+impl Network {
+    fn socket(&self, kind: Kind) -> Handle {
+        Handle {
+            number: self.kernel().add(kind),
+            network: self.clone(),
+        }
+    }
+
+    pub(crate) fn listener(&self) -> Handle {
+        self.socket(Kind::Listener {
+            queue: VecDeque::new(),
+        })
+    }
+
+    pub(crate) fn datagrams(&self) -> Handle {
+        self.socket(Kind::Datagrams {
+            inbox: VecDeque::new(),
+            answers: Vec::new(),
+        })
+    }
 }
 
 impl Drop for Handle {
@@ -107,7 +130,7 @@ impl Read for Handle {
             return Err(kind.into());
         }
         if random.happens(knobs.broken) {
-            return Err(random.one_of(&READ_ERRNOS));
+            return Err(one_of(random, &READ_ERRNOS));
         }
         if wire.to_server.is_empty() {
             return if wire.client_sent_fin {
@@ -154,7 +177,7 @@ impl Write for Handle {
             return Err(kind.into());
         }
         if random.happens(knobs.broken) {
-            return Err(random.one_of(&WRITE_ERRNOS));
+            return Err(one_of(random, &WRITE_ERRNOS));
         }
         let room = knobs
             .window_bytes
@@ -249,7 +272,7 @@ impl Listener for Handle {
         }
         let knob = kernel.knobs.accept_error;
         if kernel.random.happens(knob) {
-            return Err(kernel.random.one_of(&ACCEPT_ERRNOS));
+            return Err(one_of(&mut kernel.random, &ACCEPT_ERRNOS));
         }
         let Kind::Listener { queue } =
             &mut kernel.sockets.get_mut(&self.number).expect("open").kind

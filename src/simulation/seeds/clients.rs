@@ -1,34 +1,13 @@
-//! Clients of a simulation: what they send, and what they must receive.
+//! What the clients of a simulation do.
 
 use super::super::network::{Kernel, Kind, Network, Wire};
 use super::Simulation;
+use super::client::{Behavior, Client, pattern};
 use crate::reactor::Interest;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-#[derive(Debug)]
-pub(super) struct Client {
-    pub(super) index: usize,
-    pub(super) listener: usize,
-    /// Socket of the server's end; unknown until the connection is accepted.
-    pub(super) socket: Option<usize>,
-    pub(super) to_send: usize,
-    pub(super) sent: usize,
-    pub(super) received: usize,
-    behavior: Behavior,
-    /// The client has reset the connection.
-    pub(super) is_reset: bool,
-    pub(super) is_closed: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Behavior {
-    Eager,
-    Slow,
-    NeverReads,
-    Resets,
-}
 impl Simulation {
     pub(super) fn connect(&mut self) {
         if self.draining || self.detached.is_some() || self.clients.len() >= 24 {
@@ -151,27 +130,6 @@ impl Simulation {
         }
         self.log(|| format!("client {index} resets the connection"));
     }
-}
-
-impl Client {
-    pub(super) fn receives(&mut self, index: usize, byte: u8) {
-        assert!(
-            self.received < self.sent,
-            "client {index} receives more than it sent"
-        );
-        assert_eq!(
-            byte,
-            pattern(index, self.received),
-            "client {index}, byte {}",
-            self.received
-        );
-        self.received += 1;
-    }
-}
-
-/// Returns the byte that a client sends at a place: it differs between neighbours and between clients.
-fn pattern(client: usize, place: usize) -> u8 {
-    (place * 31 + (place >> 8) * 7 + client * 101) as u8
 }
 
 /// Runs `act` on the client's connection, accepted or still in the accept queue. Returns `None` if it is closed.

@@ -1,4 +1,4 @@
-//! See `simulation::fuzz_targets::key`, which has the law and the reason.
+//! See `fuzz_targets::key`, which has the law and the reason.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| echo_reactor::simulation::fuzz_targets::key(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| echo_reactor::fuzz_targets::key(bytes));
