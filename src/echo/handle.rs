@@ -226,6 +226,10 @@ mod tests {
         let stats = handle.stats(DEADLINE).unwrap();
         assert_eq!((stats.accepted, stats.bytes_out), (1, 5));
         assert_eq!(stats.check_invariants(), Ok(()));
+        client.write_all(b"again").unwrap();
+        client.read_exact(&mut [0; 5]).unwrap();
+        let later = handle.stats(DEADLINE).unwrap();
+        assert_eq!(later.bytes_out, 10, "not the counters of the last question");
         handle.stop();
         let last = running.join().unwrap();
         assert_eq!(handle.stats(Duration::ZERO), Some(last));

@@ -408,6 +408,25 @@ mod tests {
     }
 
     #[test]
+    fn the_rate_of_a_source_is_no_other_sources() {
+        let limits = Limits {
+            datagrams_per_source: Some(1),
+            datagrams_total: None,
+            ..Limits::default()
+        };
+        let (mut udp_filter, now) = filter(&limits);
+        let mut answered = |source: String| {
+            let source = Peer::Ip(source.parse().unwrap());
+            udp_filter.admit(&source, now).is_ok()
+        };
+        // A few may share a place of the table.
+        let other_64 = (0..100).filter(|net| answered(format!("[2001:db8:0:{net:x}::1]:40000")));
+        assert!(other_64.count() > 90);
+        let other_host = (0..100).filter(|host| answered(format!("192.0.2.{host}:40000")));
+        assert!(other_host.count() > 90);
+    }
+
+    #[test]
     fn all_sources_together_have_a_rate() {
         let limits = Limits {
             datagrams_total: Some(10),

@@ -514,6 +514,7 @@ mod tests {
             "no port; write host:port, for example [::1]:50007",
         );
         check("tcp://[::1%lo]", "no port");
+        check("[fe80::1%[eth0]]:7", "brackets");
         check(
             "tcp://",
             "no port; write host:port, for example 127.0.0.1:50007",

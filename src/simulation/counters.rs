@@ -277,6 +277,13 @@ fn what_a_lingering_connection_still_sends_is_discarded_and_counted() {
     assert_eq!((stats.connections_open, stats.discarded), (1, 30));
     assert_eq!((stats.bytes_in, stats.bytes_out), (30, 0));
 
+    let budget = stage.server.limits().read_budget_bytes;
+    stage.send(socket, 3 * budget);
+    stage.settle();
+    let stats = stage.server.stats();
+    assert_eq!(stats.discarded, 30 + 3 * budget as u64);
+    assert!(stats.budget_yields >= 2, "a flood must not hold the turn");
+
     fail(&stage, Call::Read, libc::EIO, 1);
     stage.send(socket, 1);
     stage.settle();
@@ -339,6 +346,22 @@ fn an_error_of_an_earlier_answer_delays_no_datagram() {
 }
 
 #[test]
+fn a_budget_of_errors_leaves_no_datagram_behind() {
+    let mut stage = stage(Limits {
+        datagram_budget: 2,
+        ..Limits::default()
+    });
+    fail(&stage, Call::Receive, libc::ECONNREFUSED, 5);
+    stage.flood(1); // one edge
+    for _ in 0..3 {
+        stage.turn();
+    }
+    let stats = stage.server.stats();
+    assert_eq!(stats.datagrams_out, 1);
+    assert_eq!(stats.receive_errors[&libc::ECONNREFUSED], 5);
+}
+
+#[test]
 fn an_answer_that_cannot_be_sent_is_dropped_with_its_reason() {
     for (errno, reason) in [
         (libc::EAGAIN, Some(DropReason::WouldBlock)),
@@ -379,6 +402,17 @@ fn a_datagram_socket_that_always_fails_rests_and_is_tried_again() {
         panic!("no datagram socket")
     };
     assert!(inbox.is_empty());
+}
+
+// --- memory ---------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn slots_are_counted_in_use_and_allocated() {
+    let mut stage = stage(Limits::default());
+    let (listener, page) = stage.server.slot_bytes();
+    assert!(listener > 0 && page >= 64 * listener);
+    stage.connect(3);
+    assert_eq!(stage.server.slot_bytes(), (4 * listener, page));
 }
 
 // --- the end -----------------------------------------------------------------------------------------------------------
@@ -451,9 +485,21 @@ fn a_pause_while_draining_cuts_no_phase_short() {
             .wires()
             .all(|wire| !wire.server_sent_fin)
     );
+}
 
-    stage.pass(Duration::from_secs(50)); // the time for closing
-    fail(&stage, Call::Accept, libc::EMFILE, 1);
+#[test]
+fn a_pause_while_closing_cuts_no_phase_short() {
+    let limits = Limits::default();
+    let (retry, close_after) = (
+        limits.accept_retry,
+        limits.drain_timeout - limits.fin_timeout,
+    );
+    let mut stage = stage(limits);
+    stage.connect(1);
+    fail(&stage, Call::Accept, libc::EMFILE, usize::MAX);
+    stage.arrive(1);
+    stage.server.drain();
+    stage.pass(close_after);
     stage.settle();
     assert!(
         stage
@@ -464,9 +510,15 @@ fn a_pause_while_draining_cuts_no_phase_short() {
     );
     stage.pass(retry);
     stage.settle();
-    assert_eq!(stage.server.stats().connections_open, 2, "FIN is awaited");
+    assert_eq!(stage.server.stats().connections_open, 1, "FIN is awaited");
+    stage.network.kernel().fault = None;
+    stage.pass(retry);
+    stage.settle();
+    let stats = stage.server.stats();
+    assert_eq!((stats.accepted, stats.connections_open), (1, 1));
+    assert_eq!(stats.rejected(RejectReason::Stopping), 1);
     stage.ends();
-    assert_eq!(stage.closed(CloseReason::Aborted), 2);
+    assert_eq!(stage.closed(CloseReason::Aborted), 1);
 }
 
 #[test]
