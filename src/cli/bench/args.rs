@@ -347,7 +347,13 @@ impl BenchArgs {
         // Of a stream nothing gets lost, so what takes long is still to come; of datagrams it is gone.
         let datagrams =
             |target: &Endpoint| matches!(target, Endpoint::Udp(_) | Endpoint::UnixDatagram(_));
-        let timeout = Duration::from_secs(if targets.iter().any(datagrams) { 1 } else { 5 });
+        let has_datagrams = targets.iter().any(datagrams);
+        if self.output.allow_loss && !has_datagrams {
+            let text =
+                "--allow-loss has no effect on streams, on which nothing gets lost; leave it out";
+            return Err(CliError::new(CliErrorKind::Usage, text));
+        }
+        let timeout = Duration::from_secs(if has_datagrams { 1 } else { 5 });
         let mut servers = servers.to_vec();
         servers.extend(&self.timing.server_pid);
         Ok(Plan {
@@ -572,6 +578,7 @@ pub(super) mod tests {
             "--active 51",
             "-r 0.0001",
             "--server-pid 4294967294",
+            "--allow-loss",
         ] {
             let arguments: Vec<&str> = wrong.split(' ').collect();
             let failure = plan(&arguments).unwrap_err();

@@ -289,7 +289,11 @@ fn figures(out: &mut String, run: &Run) -> std::fmt::Result {
         .map(|((_, name), count)| format!("{name} {}", grouped(count)))
         .collect();
     if !kernel.is_empty() {
-        writeln!(out, "  kernel     {}", kernel.join(", "))?;
+        writeln!(
+            out,
+            "  kernel     {} (of all programs on this machine)",
+            kernel.join(", ")
+        )?;
     }
     Ok(())
 }
