@@ -54,7 +54,7 @@ pub struct Interval {
     pub echoes: u64,
     /// Connections that were open at its end.
     pub open: u64,
-    /// Faults in it.
+    /// Faults of the run up to its end.
     pub faults: u64,
     /// Service time: from the actual send to the answer.
     pub service_time: Latencies,
