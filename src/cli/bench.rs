@@ -2,7 +2,7 @@
 //!
 //! The command line is in [`args`]; the server that is started if none was named in [`server_process`]; the endpoint
 //! of each name in [`targets`]; running a plan, in one process or several, in [`workers`] and [`worker`]; several plans
-//! in [`runner`] and [`rate_search`]; what came of it in [`run`] and [`answer`]; progress in [`progress`]; the formats of
+//! in [`runner`] and [`rate_search`]; what came of it in [`mod@run`] and [`answer`]; progress in [`progress`]; the formats of
 //! the report in [`text`], [`json`], [`csv`], [`hdr`] and [`svg`].
 
 mod answer;
