@@ -6,8 +6,8 @@
 //! limit how many connections it lets through and which command raises it.
 //!
 //! What may live in this file: the order of the steps, and the exit code. The question is in [`args`], the values of the
-//! machine in [`system`], what they mean for so many connections in [`limits`] (one [`row`] each), and the text and the
-//! JSON in [`report`].
+//! machine in [`system`], what is asked of them in [`limits`], with the texts beside it in `limits.txt`, the arithmetic in
+//! [`row`], and the text and the JSON in [`report`].
 
 mod args;
 mod limits;
@@ -25,12 +25,11 @@ use std::path::Path;
 use system::Machine;
 
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
-    let question = args.question()?;
     let machine = Machine::read(Path::new("/"));
-    let rows = limits::assess(&machine, &question);
-    let text = match args.json() {
-        true => format!("{:#}\n", report::json(&machine, &question, &rows)),
-        false => report::text(&machine, &question, &rows),
+    let rows = limits::assess(&machine, args);
+    let text = match args.json {
+        true => format!("{:#}\n", report::json(&machine, args, &rows)),
+        false => report::text(&machine, args, &rows),
     };
     stdio::print(&printable(&text))?;
     let short = rows.iter().any(|row| row.verdict == Verdict::Short);

@@ -114,7 +114,7 @@ fn the_doctor_needs_no_privileges() {
 
 #[test]
 fn invalid_numbers_are_refused() {
-    doctor(&["--connections", "0"]).failed(64, &["--connections 0"]);
+    doctor(&["--connections", "0"]).failed(64, &["--connections", "'0'", "from 1"]);
     doctor(&["--connections", "many"]).failed(64, &["'many'", "500, 10k or 1M"]);
     doctor(&["--role", "judge"]).failed(64, &["'judge'", "client"]);
     doctor(&["--active-percent", "101"]).failed(64, &["101"]);

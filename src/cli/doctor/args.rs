@@ -1,8 +1,8 @@
-//! The arguments of `doctor`: flags, their help, and their translation into a [`Question`].
+//! The arguments of `doctor`: flags, their help, which are the question.
 
-use crate::cli::error::{CliError, CliErrorKind};
-use crate::cli::units::{Count, Percent, grouped};
+use crate::cli::units::{Count, Percent, UnitError, grouped};
 use clap::{Args, ValueEnum};
+use std::ops::RangeInclusive;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,44 +21,70 @@ estimated, and marked so. Exit code 0: all of them fit; 6: they do not.
 ";
 
 /// Compare the limits of this machine with a number of connections: the bottleneck, and the commands that raise it
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Copy, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct DoctorArgs {
     /// Connections to be open at once
-    #[arg(short, long, value_name = "COUNT", default_value_t = Count(10_000))]
-    connections: Count,
+    #[arg(short, long, value_name = "COUNT", default_value = "10k", value_parser = positive)]
+    pub(super) connections: u64,
 
     /// The end of the connections that is on this machine
     #[arg(long, value_name = "ROLE", value_enum, default_value_t = Role::Server)]
-    role: Role,
+    pub(super) role: Role,
 
     /// Client: processes that share the connections (bench --workers)
-    #[arg(long, value_name = "COUNT", default_value_t = Count(1))]
-    workers: Count,
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = positive)]
+    pub(super) workers: u64,
 
     /// Client: source addresses to connect from (bench --source); 127.0.0.0/16 has 65,534
-    #[arg(long, value_name = "COUNT", default_value_t = Count(1))]
-    sources: Count,
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = positive)]
+    pub(super) sources: u64,
 
     /// Client: addresses and ports to connect to
-    #[arg(long, value_name = "COUNT", default_value_t = Count(1))]
-    targets: Count,
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = positive)]
+    pub(super) targets: u64,
 
     /// New connections that may arrive at the same moment
-    #[arg(long, value_name = "COUNT", default_value_t = Count(1_000))]
-    burst: Count,
+    #[arg(long, value_name = "COUNT", default_value = "1k", value_parser = count)]
+    pub(super) burst: u64,
 
     /// Connections opened and closed again each second
-    #[arg(long, value_name = "COUNT", default_value_t = Count(0))]
-    churn: Count,
+    #[arg(long, value_name = "COUNT", default_value = "0", value_parser = count)]
+    pub(super) churn: u64,
 
     /// Share of the connections that have data in flight at the same moment
-    #[arg(long, value_name = "PERCENT", default_value_t = Percent(10.0))]
-    active_percent: Percent,
+    #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = percent)]
+    pub(super) active_percent: u64,
 
     /// Print the answer as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
+}
+
+fn positive(text: &str) -> Result<u64, String> {
+    within(text, 1..=u64::from(u32::MAX))
+}
+
+fn count(text: &str) -> Result<u64, String> {
+    within(text, 0..=u64::from(u32::MAX))
+}
+
+/// A number within bounds in which no sum or product of the arithmetic overflows.
+fn within(text: &str, bounds: RangeInclusive<u64>) -> Result<u64, String> {
+    let Count(count) = text.parse().map_err(|error: UnitError| error.to_string())?;
+    let (least, most) = (bounds.start(), grouped(*bounds.end()));
+    match bounds.contains(&count) {
+        true => Ok(count),
+        false => Err(format!("write a number from {least} to {most}")),
+    }
+}
+
+fn percent(text: &str) -> Result<u64, String> {
+    let Percent(percent) = text.parse().map_err(|error: UnitError| error.to_string())?;
+    match (0.0..=100.0).contains(&percent) && percent.fract() == 0.0 {
+        true => Ok(percent as u64),
+        false => Err("write a whole number of percent, for example 10%".to_owned()),
+    }
 }
 
 /// Which end of the connections is here.
@@ -92,65 +118,5 @@ impl Role {
     /// Ends of each connection on this machine: sockets, descriptors, memory.
     pub(super) fn ends(self) -> u64 {
         u64::from(self.serves()) + u64::from(self.connects())
-    }
-}
-
-/// The question that the command line asks.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Question {
-    pub(super) connections: u64,
-    pub(super) role: Role,
-    pub(super) workers: u64,
-    pub(super) sources: u64,
-    pub(super) targets: u64,
-    pub(super) burst: u64,
-    /// Per second.
-    pub(super) churn: u64,
-    /// In a hundred.
-    pub(super) active_percent: u64,
-}
-
-impl DoctorArgs {
-    pub(super) fn question(&self) -> Result<Question, CliError> {
-        // Within these bounds no sum or product of the arithmetic overflows.
-        let bounded = [
-            ("--connections", self.connections, 1),
-            ("--workers", self.workers, 1),
-            ("--sources", self.sources, 1),
-            ("--targets", self.targets, 1),
-            ("--burst", self.burst, 0),
-            ("--churn", self.churn, 0),
-        ];
-        for (flag, Count(count), least) in bounded {
-            if count < least || count > u64::from(u32::MAX) {
-                let text = format!(
-                    "{flag} {}: write a number from {least} to {}",
-                    grouped(count),
-                    grouped(u64::from(u32::MAX))
-                );
-                return Err(CliError::new(CliErrorKind::Usage, text));
-            }
-        }
-        if !(0.0..=100.0).contains(&self.active_percent.0) || self.active_percent.0.fract() != 0.0 {
-            let text = format!(
-                "--active-percent {}: write a whole number of percent, for example 10%",
-                self.active_percent
-            );
-            return Err(CliError::new(CliErrorKind::Usage, text));
-        }
-        Ok(Question {
-            connections: self.connections.0,
-            role: self.role,
-            workers: self.workers.0,
-            sources: self.sources.0,
-            targets: self.targets.0,
-            burst: self.burst.0,
-            churn: self.churn.0,
-            active_percent: self.active_percent.0 as u64,
-        })
-    }
-
-    pub(super) fn json(&self) -> bool {
-        self.json
     }
 }

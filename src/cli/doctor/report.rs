@@ -1,15 +1,15 @@
 //! The answer of `doctor`, as a table and as JSON.
 
-use super::args::Question;
+use super::args::DoctorArgs;
 use super::limits::bottleneck;
-use super::row::{Row, Unit, Verdict};
+use super::row::{Row, Verdict};
 use super::system::Machine;
 use crate::cli::units::{grouped, plural};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
 /// The answer as text: a sentence, a table, and what to do.
-pub(super) fn text(machine: &Machine, asked: &Question, rows: &[Row]) -> String {
+pub(super) fn text(machine: &Machine, asked: &DoctorArgs, rows: &[Row]) -> String {
     let mut out = answer(asked, rows);
     let _ = table(&mut out, rows);
     let _ = fixes(&mut out, rows);
@@ -19,7 +19,7 @@ pub(super) fn text(machine: &Machine, asked: &Question, rows: &[Row]) -> String 
     out
 }
 
-fn answer(asked: &Question, rows: &[Row]) -> String {
+fn answer(asked: &DoctorArgs, rows: &[Row]) -> String {
     let what = format!(
         "{} ({})",
         plural(asked.connections, "connection"),
@@ -31,14 +31,14 @@ fn answer(asked: &Question, rows: &[Row]) -> String {
         (Some(_), Some((holds, first))) if holds < asked.connections => format!(
             "No: of {what} this machine holds {}. Bottleneck: {} ({}).\n\n",
             grouped(holds),
-            first.limit,
-            short_form(first.unit, first.current),
+            first.limit(),
+            short_form(first.unit(), first.current),
         ),
-        (Some(short), _) => format!("No: {} is too low for {what}.\n\n", short.limit),
+        (Some(short), _) => format!("No: {} is too low for {what}.\n\n", short.limit()),
         (None, Some((holds, first))) => format!(
             "Yes: this machine holds {what}, and up to {}. Bottleneck: {}.\n\n",
             grouped(holds),
-            first.limit,
+            first.limit(),
         ),
         (None, None) => format!(
             "Unknown: no limit of this machine could be read, so {what} may or may not fit.\n\n"
@@ -47,7 +47,7 @@ fn answer(asked: &Question, rows: &[Row]) -> String {
 }
 
 fn table(out: &mut String, rows: &[Row]) -> std::fmt::Result {
-    let limit = rows.iter().map(|row| row.limit.len()).max().unwrap_or(0);
+    let limit = rows.iter().map(|row| row.limit().len()).max().unwrap_or(0);
     writeln!(
         out,
         "  {:<limit$}  {:>12}  {:>12}  {:>13}  verdict",
@@ -58,9 +58,9 @@ fn table(out: &mut String, rows: &[Row]) -> std::fmt::Result {
         writeln!(
             out,
             "  {:<limit$}  {:>12}  {:>12}  {:>13}  {}",
-            row.limit,
-            short_form(row.unit, row.current),
-            short_form(row.unit, Some(row.needed)),
+            row.limit(),
+            short_form(row.unit(), row.current),
+            short_form(row.unit(), Some(row.needed)),
             holds,
             row.verdict.name(),
         )?;
@@ -70,49 +70,52 @@ fn table(out: &mut String, rows: &[Row]) -> std::fmt::Result {
 
 /// The commands that raise what is too low, in the order in which the limits are reached; then notes on the other limits.
 fn fixes(out: &mut String, rows: &[Row]) -> std::fmt::Result {
-    let is_low = |row: &&Row| !row.fix_now.is_empty();
-    for (place, row) in rows.iter().filter(is_low).enumerate() {
-        writeln!(out, "\n{}. {}: {}", place + 1, row.limit, row.note)?;
-        writeln!(out, "   now          {}", row.fix_now)?;
-        writeln!(out, "   permanently  {}", row.fix_persistent)?;
+    let low = rows.iter().filter_map(|row| Some((row, row.fix()?)));
+    for (place, (row, (now, permanently))) in low.enumerate() {
+        writeln!(out, "\n{}. {}: {}", place + 1, row.limit(), row.note())?;
+        writeln!(out, "   now          {now}")?;
+        writeln!(out, "   permanently  {permanently}")?;
     }
-    let has_note_only = |row: &&Row| row.fix_now.is_empty() && !row.note.is_empty();
-    if rows.iter().any(|row| has_note_only(&row)) {
+    let others = rows.iter().filter(|row| row.fix().is_none());
+    let notes = others.map(|row| (row.limit(), row.note()));
+    let notes: Vec<_> = notes.filter(|(_, note)| !note.is_empty()).collect();
+    if !notes.is_empty() {
         writeln!(out, "\nNotes")?;
     }
-    for row in rows.iter().filter(has_note_only) {
-        writeln!(out, "  {}: {}", row.limit, row.note)?;
+    for (limit, note) in notes {
+        writeln!(out, "  {limit}: {note}")?;
     }
     Ok(())
 }
 
 /// Formats a number with its unit, short enough for a column.
-fn short_form(unit: Unit, number: Option<u64>) -> String {
+fn short_form(unit: &str, number: Option<u64>) -> String {
     match (unit, number) {
         (_, None) => "?".to_owned(),
-        (Unit::Bytes, Some(bytes)) if bytes >= 10 << 30 => format!("{} GiB", bytes >> 30),
-        (Unit::Bytes, Some(bytes)) => format!("{} MiB", grouped(bytes.div_ceil(1 << 20))),
-        (Unit::PerSecond, Some(count)) => format!("{}/s", grouped(count)),
+        ("bytes", Some(bytes)) if bytes >= 10 << 30 => format!("{} GiB", bytes >> 30),
+        ("bytes", Some(bytes)) => format!("{} MiB", grouped(bytes.div_ceil(1 << 20))),
+        ("connections/s", Some(count)) => format!("{}/s", grouped(count)),
         // A limit so high that it is none, such as file-max where systemd has raised it.
         (_, Some(count)) if count > 1 << 40 => "no limit".to_owned(),
         (_, Some(count)) => grouped(count),
     }
 }
 
-pub(super) fn json(machine: &Machine, asked: &Question, rows: &[Row]) -> Value {
+pub(super) fn json(machine: &Machine, asked: &DoctorArgs, rows: &[Row]) -> Value {
     let first = bottleneck(rows);
     let limits = rows.iter().map(|row| {
+        let fix = row.fix();
         json!({
             "id": row.id,
-            "limit": row.limit,
-            "unit": row.unit.name(),
+            "limit": row.limit(),
+            "unit": row.unit(),
             "current": row.current,
             "needed": row.needed,
             "holds_connections": row.holds,
             "verdict": row.verdict.name(),
-            "note": row.note,
-            "fix_now": (!row.fix_now.is_empty()).then_some(&row.fix_now),
-            "fix_persistent": (!row.fix_persistent.is_empty()).then_some(&row.fix_persistent),
+            "note": row.note(),
+            "fix_now": fix.as_ref().map(|(now, _)| now),
+            "fix_persistent": fix.as_ref().map(|(_, permanently)| permanently),
         })
     });
     json!({

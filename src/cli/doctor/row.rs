@@ -1,4 +1,7 @@
-//! One row of the answer of `doctor`: a limit, its current value, what is needed, and the verdict.
+//! One row of the answer of `doctor`: a limit, its value, what is needed, how many connections it lets through, and the
+//! verdict. The texts of all limits are data, in `limits.txt`.
+
+const TEXTS: &str = include_str!("limits.txt");
 
 /// How a limit compares with what is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,117 +30,179 @@ impl Verdict {
     }
 }
 
-/// The unit of a row's numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unit {
-    Descriptors,
-    Files,
-    Watches,
-    Pairs,
-    Places,
-    Pages,
-    Bytes,
-    Entries,
-    PerSecond,
+/// What is asked of a limit.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Demand {
+    /// Every hundred connections need so many, beside what is used already: such a limit bounds their number.
+    PerHundred { used: u64, count: u64 },
+    /// Each of so many processes needs one for each of its connections, beside what is used already.
+    PerProcess { used: u64, processes: u64 },
+    /// A number that does not depend on the connections.
+    Fixed(u64),
+    /// A number that is told, though nothing depends on it here.
+    Told(u64),
 }
 
-impl Unit {
-    pub(super) fn name(self) -> &'static str {
+impl Demand {
+    /// What so many connections need.
+    pub(super) fn of(self, connections: u64) -> u64 {
         match self {
-            Self::Descriptors => "descriptors",
-            Self::Files => "files",
-            Self::Watches => "watches",
-            Self::Pairs => "address-port pairs",
-            Self::Places => "places",
-            Self::Pages => "pages",
-            Self::Bytes => "bytes",
-            Self::Entries => "entries",
-            Self::PerSecond => "connections/s",
+            Self::PerHundred { used, count } => {
+                let all = u128::from(connections) * u128::from(count);
+                used + all.div_ceil(100) as u64
+            }
+            Self::PerProcess { used, processes } => used + connections.div_ceil(processes),
+            Self::Fixed(needed) | Self::Told(needed) => needed,
+        }
+    }
+
+    /// How many connections a value lets through; `None` if it does not bound their number.
+    fn holds(self, value: u64) -> Option<u64> {
+        match self {
+            Self::PerHundred { used, count } if count > 0 => {
+                let hundreds = u128::from(value.saturating_sub(used)) * 100 / u128::from(count);
+                Some(hundreds.try_into().unwrap_or(u64::MAX))
+            }
+            Self::PerProcess { used, processes } => {
+                Some(value.saturating_sub(used).saturating_mul(processes))
+            }
+            _ => None,
         }
     }
 }
 
-/// One limit and its verdict.
+/// A limit and its verdict.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     /// The name of the limit in JSON.
     pub(super) id: &'static str,
-    /// The name of the limit in the table.
-    pub(super) limit: &'static str,
-    pub(super) unit: Unit,
     pub(super) current: Option<u64>,
     pub(super) needed: u64,
     /// Connections that the limit lets through; `None` if it does not bound their number.
     pub(super) holds: Option<u64>,
     pub(super) verdict: Verdict,
-    /// Further facts about the limit.
-    pub(super) note: String,
-    /// The command that raises the limit now, and the way to make that permanent. Empty where nothing need be done.
-    pub(super) fix_now: String,
-    pub(super) fix_persistent: String,
+    /// The word that selects its note.
+    variant: &'static str,
+    /// What stands for the words in braces of its texts.
+    words: Vec<(&'static str, String)>,
 }
 
 impl Row {
-    /// A row without a verdict yet.
+    /// A limit that is too low fails the run.
     pub(super) fn new(
         id: &'static str,
-        limit: &'static str,
-        unit: Unit,
         current: Option<u64>,
-        needed: u64,
+        demand: Demand,
+        connections: u64,
     ) -> Self {
-        let verdict = match current {
-            Some(_) => Verdict::Fits,
-            None => Verdict::Unknown,
+        let (needed, holds) = (
+            demand.of(connections),
+            current.and_then(|value| demand.holds(value)),
+        );
+        let verdict = match (demand, current, holds) {
+            (Demand::Told(_), ..) => Verdict::Fits,
+            (_, None, _) => Verdict::Unknown,
+            (_, _, Some(holds)) if holds < connections => Verdict::Short,
+            (Demand::Fixed(_), Some(value), _) if value < needed => Verdict::Short,
+            _ => Verdict::Fits,
         };
+        let words = vec![("needed", needed.to_string())];
         Self {
             id,
-            limit,
-            unit,
             current,
             needed,
-            holds: None,
+            holds,
             verdict,
-            note: String::new(),
-            fix_now: String::new(),
-            fix_persistent: String::new(),
+            variant: "",
+            words,
         }
     }
 
-    pub(super) fn note(mut self, note: impl Into<String>) -> Self {
-        self.note = note.into();
-        self
-    }
-
-    /// Sets how many connections the limit lets through; fewer than are asked for fail the run.
-    pub(super) fn holds(mut self, holds: Option<u64>, asked: u64) -> Self {
-        self.holds = holds;
-        if holds.is_some_and(|holds| holds < asked) {
-            self.verdict = Verdict::Short;
-        }
-        self
-    }
-
-    /// Sets the verdict if the limit is too low.
-    pub(super) fn unless(mut self, enough: bool, verdict: Verdict) -> Self {
-        if self.current.is_some() && !enough {
+    /// A limit that is too low has this verdict, and bounds no number of connections.
+    pub(super) fn or(mut self, verdict: Verdict) -> Self {
+        self.holds = None;
+        if self.verdict == Verdict::Short {
             self.verdict = verdict;
         }
         self
     }
 
-    /// Sets what to do about it; dropped where nothing need be done.
-    pub(super) fn fix(mut self, now: impl Into<String>, persistent: impl Into<String>) -> Self {
-        if matches!(self.verdict, Verdict::Short | Verdict::Slows) {
-            (self.fix_now, self.fix_persistent) = (now.into(), persistent.into());
+    /// The word that selects its note, if it applies.
+    pub(super) fn variant(mut self, applies: bool, word: &'static str) -> Self {
+        if applies {
+            self.variant = word;
         }
         self
     }
 
-    /// Sets the commands for a limit that is one sysctl.
-    pub(super) fn sysctl(self, name: &str, value: impl std::fmt::Display) -> Self {
-        let persistent =
-            format!("echo '{name} = {value}' | sudo tee -a /etc/sysctl.d/90-echo-reactor.conf");
-        self.fix(format!("sudo sysctl -w {name}='{value}'"), persistent)
+    /// What stands for a word in braces.
+    pub(super) fn word(mut self, word: &'static str, text: impl Into<String>) -> Self {
+        self.words.push((word, text.into()));
+        self
+    }
+
+    pub(super) fn limit(&self) -> &'static str {
+        self.text("limit").unwrap_or(self.id)
+    }
+
+    pub(super) fn unit(&self) -> &'static str {
+        self.text("unit").unwrap_or_default()
+    }
+
+    /// Further facts about the limit.
+    pub(super) fn note(&self) -> String {
+        let variant = self.text(&format!("note-{}", self.variant));
+        self.filled(variant.or(self.text("note")).unwrap_or_default())
+    }
+
+    /// The command that raises the limit now, and the way to make that permanent; `None` where nothing need be done.
+    pub(super) fn fix(&self) -> Option<(String, String)> {
+        if !matches!(self.verdict, Verdict::Short | Verdict::Slows) {
+            return None;
+        }
+        if let Some(name) = self.text("sysctl") {
+            let value = self.words.iter().find(|(word, _)| *word == "value");
+            let value = value.map_or(self.needed.next_power_of_two().to_string(), |(_, value)| {
+                value.clone()
+            });
+            return Some((
+                format!("sudo sysctl -w {name}='{value}'"),
+                format!("echo '{name} = {value}' | sudo tee -a /etc/sysctl.d/90-echo-reactor.conf"),
+            ));
+        }
+        Some((
+            self.filled(self.text("now")?),
+            self.filled(self.text("permanently")?),
+        ))
+    }
+
+    /// A text of this limit, by its name in the file.
+    fn text(&self, name: &str) -> Option<&'static str> {
+        let mut blocks = TEXTS.split("\n\n");
+        let block = blocks.find(|block| block.lines().next() == Some(self.id))?;
+        block
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+    }
+
+    fn filled(&self, text: &str) -> String {
+        let fill = |text: String, (word, with): &(&str, String)| {
+            text.replace(&format!("{{{word}}}"), with)
+        };
+        self.words.iter().fold(text.to_owned(), fill)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_block_has_a_name_and_a_unit() {
+        for block in TEXTS.split("\n\n").skip(1) {
+            let has = |name: &str| block.lines().any(|line| line.starts_with(name));
+            assert!(has("limit ") && has("unit "), "{block}");
+            assert!(!has("now ") || has("permanently "), "{block}");
+        }
     }
 }

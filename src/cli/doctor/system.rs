@@ -98,16 +98,16 @@ impl Machine {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use std::fs;
     use std::path::PathBuf;
 
     /// A machine made of files, removed at the end of the test.
-    pub(in crate::cli::doctor) struct Made(PathBuf);
+    struct Made(PathBuf);
 
     impl Made {
-        pub(in crate::cli::doctor) fn of(name: &str, files: &[(&str, &str)]) -> Self {
+        fn of(name: &str, files: &[(&str, &str)]) -> Self {
             let root = std::env::temp_dir().join(format!("doctor-{}-{name}", std::process::id()));
             for (path, text) in files {
                 let path = root.join(path);
@@ -118,7 +118,7 @@ pub(super) mod tests {
             Self(root)
         }
 
-        pub(in crate::cli::doctor) fn read(&self) -> Machine {
+        fn read(&self) -> Machine {
             Machine::read(&self.0)
         }
     }
