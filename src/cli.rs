@@ -2,7 +2,7 @@
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
-//! One folder for each command: [`serve`], [`send`], [`doctor`], `bench`, `compare` and `report`. Beside them what several
+//! One folder for each command: [`serve`], [`send`], [`doctor`], `bench`, `compare` and `diff`. Beside them what several
 //! need: values with units ([`units`]), names of hosts ([`names`]), the log ([`logging`]), output that does not block
 //! ([`output`]), output that blocks ([`stdio`]), files ([`output_file`]), inherited state of the process ([`process`],
 //! [`descriptors`]), errors and exit codes ([`error`]). What may live in this file: the top of the command line, and the
@@ -16,6 +16,8 @@ pub(crate) mod bench;
 #[cfg(feature = "bench")]
 mod compare;
 mod descriptors;
+#[cfg(feature = "bench")]
+mod diff;
 mod doctor;
 mod error;
 mod logging;
@@ -25,17 +27,16 @@ mod output;
 mod output_file;
 mod own_program;
 mod process;
-#[cfg(feature = "bench")]
-mod report;
 mod send;
 mod serve;
+#[cfg(feature = "bench")]
+mod status_line;
 mod stdio;
 pub(crate) mod units;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use error::{CliError, CliErrorKind, Exit};
-use std::io::{self, IsTerminal};
 use std::panic;
 use std::process::ExitCode;
 
@@ -81,7 +82,7 @@ enum Command {
     #[cfg(feature = "bench")]
     Compare(Box<compare::CompareArgs>),
     #[cfg(feature = "bench")]
-    Report(report::ReportArgs),
+    Diff(diff::DiffArgs),
     /// Resolves names in a child process of `serve`
     #[command(name = names::COMMAND, hide = true)]
     Resolve(names::ResolveArgs),
@@ -113,7 +114,7 @@ fn run() -> Exit {
         #[cfg(feature = "bench")]
         Command::Compare(args) => compare::run(&args),
         #[cfg(feature = "bench")]
-        Command::Report(args) => report::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Resolve(args) => names::answer(&args),
     };
     result.unwrap_or_else(|failure| {
@@ -126,7 +127,8 @@ fn run() -> Exit {
 fn answer(error: &clap::Error) -> Exit {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            print_help(error);
+            // A terminal takes a few thousand bytes at once, and may be non-blocking: clap's own `print` would give up.
+            let _ = stdio::print(&error.render().to_string());
             Exit::Ok
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -135,23 +137,14 @@ fn answer(error: &clap::Error) -> Exit {
         }
         _ => {
             let first = std::env::args_os().nth(1);
-            let subcommand = ["serve", "send", "doctor", "bench", "compare", "report"]
-                .into_iter()
-                .find(|&name| first.as_deref() == Some(name.as_ref()));
-            let failure = CliError::new(CliErrorKind::Usage, one_line(error, subcommand));
+            let command = Arguments::command();
+            let subcommand = first.and_then(|name| command.find_subcommand(name));
+            let name = subcommand.map(clap::Command::get_name);
+            let failure = CliError::new(CliErrorKind::Usage, one_line(error, name));
             logging::print_line(&failure.to_string());
             failure.exit()
         }
     }
-}
-
-/// A terminal takes a few thousand bytes at once, and may be non-blocking: clap's own `print` would give up in the middle.
-fn print_help(error: &clap::Error) {
-    let text = error.render();
-    let _ = match io::stdout().is_terminal() {
-        true => stdio::print(&text.ansi().to_string()),
-        false => stdio::print(&text.to_string()),
-    };
 }
 
 /// Puts clap's message on one line, without its usage text, and names the help to read. Not every error of clap knows its
@@ -177,7 +170,6 @@ fn one_line(error: &clap::Error, subcommand: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

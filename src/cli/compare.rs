@@ -1,20 +1,20 @@
 //! `echo-reactor compare`: the event loop against its blocking models, and against any other server.
 //!
-//! The command line is in [`args`]; the compared servers are in [`subject`], and are ended by [`guard`]; the loads are in
-//! [`workloads`], one measurement in [`sample`], all rounds in [`rounds`], system calls in [`strace`], the statistics in
-//! [`statistics`]; what is kept is in [`record`], and shown by [`text`], [`html`](mod@html) and [`progress`].
+//! The command line is in [`args`]; the loads are in [`workloads`]; the compared servers are in [`subject`], and are ended by
+//! [`guard`]; one measurement is in [`sample`], all rounds in [`rounds`], the statistics in [`statistics`]. What is kept is
+//! in [`record`], and shown by [`text`], [`page`](mod@page) with its [`charts`], and [`progress`].
 
 mod args;
+mod charts;
 mod guard;
-mod html;
+mod page;
 mod progress;
 pub(super) mod record;
 mod rounds;
 mod sample;
 pub(super) mod statistics;
-mod strace;
 mod subject;
-pub(super) mod text;
+mod text;
 mod workloads;
 
 pub(super) use args::CompareArgs;
@@ -28,26 +28,21 @@ use super::output::printable;
 use super::output_file::{OutputFile, Purpose, refuse_same};
 use super::stdio;
 use super::units::plural;
-use crate::procfs::tree::Tree;
 use crate::random::Random;
 use progress::Progress;
-use record::{Machine, Record, Scenario};
-use rounds::{Brought, Rounds};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use record::{Load, PROGRAM, Record};
+use rounds::{Results, Rounds};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use subject::Subject;
-use workloads::{Course, Load};
-
-/// Connections at which system calls are counted: one that waits for each answer, and many that are ready together.
-const COUNTED_AT: [usize; 2] = [1, 100];
+use workloads::Timing;
 
 pub(super) fn run(args: &CompareArgs) -> Result<Exit, CliError> {
     if args.as_guard {
         return guard::work();
     }
-    let (subjects, loads, course) = (args.subjects()?, args.loads()?, args.course()?);
-    let files = Files::create(args)?;
+    let (subjects, loads, timing) = (args.subjects()?, args.loads()?, args.timing()?);
+    let files = open_files(args)?;
     let stop = listen_to_signals()?;
     let descriptors = descriptors::raise();
     check_descriptors(&loads, descriptors)?;
@@ -56,101 +51,85 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, CliError> {
     let processors = Processors::look(|all| all - 1);
     let models: Vec<_> = subjects.iter().map(Subject::model).collect();
     let names = models.iter().map(|model| model.name.clone()).collect();
-    let mut progress = Progress::new(args.quiet(), names, course.rounds, loads.len());
-    progress.tell(&announcement(&subjects, &loads, &course));
+    let mut progress = Progress::new(args.quiet(), names, timing.rounds, loads.len());
+    progress.tell(&announcement(&subjects, &loads, &timing));
     let began = Instant::now();
     let mut rounds = Rounds {
         subjects: &subjects,
         loads: &loads,
-        course,
+        timing,
         processors: processors.as_ref(),
         stop: &stop,
         progress: &mut progress,
         random: Random::new(args.seed()),
     };
-    let (mut brought, mut failure) = rounds.run(began);
-    let mut notes = notes(&subjects, &course, &brought, &stop);
-    if args.counts_system_calls() && failure.is_none() {
-        progress.counting();
-        let processors = processors.as_ref();
-        match count(&subjects, &loads, processors, &stop, &mut brought) {
-            Ok(counted) => notes.extend(counted),
-            Err(why) => failure = Some(why),
-        }
-    }
-    if let Some(failure) = &failure {
-        notes.push(format!("it was not measured to the end: {}", failure.text));
-    }
+    let (results, failure) = rounds.run(began);
     progress.finish();
+    let interrupted = stop.load(Ordering::Relaxed);
+    let mut notes = notes(&subjects, &timing, &results, interrupted);
+    let failed = |failure: &CliError| format!("it was not measured to the end: {}", failure.text);
+    notes.extend(failure.as_ref().map(failed));
     let mut record = Record {
+        program: PROGRAM.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        command: host.command,
         started_unix: host.started,
         seconds: began.elapsed().as_secs_f64(),
         seed: args.seed(),
-        rounds: brought.rounds,
-        window_seconds: course.window.as_secs_f64(),
-        interrupted: stop.load(Ordering::Relaxed),
-        machine: machine(&host),
-        command: host.command,
+        rounds: results.rounds,
+        window_seconds: timing.window.as_secs_f64(),
+        interrupted,
+        machine: host.machine,
         models,
-        cells: brought.cells,
+        cells: results.cells,
         notes,
     };
     statistics::judge(&mut record);
-    let written = std::iter::once(stdio::print(&printable(&text::report(&record))))
-        .chain(files.fill(&record));
-    let exit = with_failures(conclude(&record, brought.wrong), written);
+    let report = stdio::print(&printable(&text::report(&record)));
+    let written = std::iter::once(report).chain(fill(files, &record));
+    let exit = with_failures(conclude(&record, results.wrong), written);
     failure.map_or(Ok(exit), Err)
 }
 
-/// The files that were asked for.
-struct Files {
-    json: Option<OutputFile>,
-    html: Option<OutputFile>,
-    svg: Option<OutputFile>,
+/// The files that were asked for: JSON, HTML, SVG.
+type Files = [Option<OutputFile>; 3];
+
+fn open_files(args: &CompareArgs) -> Result<Files, CliError> {
+    let paths = args.files();
+    refuse_same(&paths)?;
+    let [json, html, svg] = paths.map(|(flag, path)| {
+        let file = path.map(|path| OutputFile::open(flag, path, Purpose::Measuring));
+        file.transpose()
+    });
+    Ok([json?, html?, svg?])
 }
 
-impl Files {
-    fn create(args: &CompareArgs) -> Result<Self, CliError> {
-        let [json, html, svg] = [
-            ("--json", args.json()),
-            ("--html", args.html()),
-            ("--svg", args.svg()),
-        ];
-        refuse_same(&[json, html, svg])?;
-        let create = |(flag, path): (&'static str, Option<&PathBuf>)| {
-            let file = path.map(|path| OutputFile::open(flag, path, Purpose::Measuring));
-            file.transpose()
-        };
-        Ok(Self {
-            json: create(json)?,
-            html: create(html)?,
-            svg: create(svg)?,
-        })
-    }
+/// A record as the text of a file.
+type Form = fn(&Record) -> Result<String, String>;
 
-    /// Writes each file, whether or not the rest could be written.
-    fn fill(self, record: &Record) -> [Result<(), CliError>; 3] {
-        let fill = |file: Option<OutputFile>, text: &dyn Fn() -> String| {
-            let Some(mut file) = file else {
-                return Ok(());
-            };
-            file.write(text().as_bytes())?;
-            file.finish()
+/// Writes each file, whether or not the rest could be written.
+fn fill(files: Files, record: &Record) -> impl Iterator<Item = Result<(), CliError>> {
+    let forms: [Form; 3] = [json, page::page, charts::drawing];
+    files.into_iter().zip(forms).map(|(file, form)| {
+        let Some(mut file) = file else {
+            return Ok(());
         };
-        [
-            fill(self.json, &|| format!("{:#}\n", record.to_json())),
-            fill(self.html, &|| html::page(record)),
-            fill(self.svg, &|| html::drawing(record)),
-        ]
-    }
+        let text = form(record).map_err(|error| CliError::new(CliErrorKind::Internal, error))?;
+        file.write(text.as_bytes())?;
+        file.finish()
+    })
+}
+
+fn json(record: &Record) -> Result<String, String> {
+    let text = serde_json::to_string_pretty(record).map_err(|error| error.to_string())?;
+    Ok(format!("{}\n", printable(&text)))
 }
 
 /// What the exit code says: a wrong echo is worse than a server that could not be measured at all, and that than one that
 /// failed at some of the loads. That one is slower than the other is a result.
 fn conclude(record: &Record, wrong: bool) -> Exit {
     let models = || 0..record.models.len();
-    let has_failed = |model: usize| record.cells.iter().any(|cell| cell.entries[model].failed);
+    let has_failed = |model: usize| record.entries(model).any(|entry| entry.failed);
     match () {
         () if wrong => Exit::Mismatch,
         () if models().any(|model| has_failed(model) && !record.was_measured(model)) => {
@@ -165,7 +144,7 @@ fn conclude(record: &Record, wrong: bool) -> Exit {
 /// A load that does not fit is refused before anything is measured: a quarter of an hour later it would be a pity.
 fn check_descriptors(loads: &[Load], descriptors: u64) -> Result<(), CliError> {
     const OURS: u64 = 64;
-    let most = loads.iter().map(|load| load.connections as u64).max();
+    let most = loads.iter().map(|load| load.connections).max();
     match most.filter(|most| most + OURS > descriptors) {
         Some(most) => {
             let text = format!(
@@ -180,14 +159,14 @@ fn check_descriptors(loads: &[Load], descriptors: u64) -> Result<(), CliError> {
 }
 
 /// How long it will take.
-fn announcement(subjects: &[Subject], loads: &[Load], course: &Course) -> String {
+fn announcement(subjects: &[Subject], loads: &[Load], timing: &Timing) -> String {
     let round: Duration = (loads.iter())
         .map(|load| {
             let able = subjects.iter().filter(|one| one.excuse(load).is_none());
-            course.length_of(load) * able.count() as u32
+            timing.length_of(load) * able.count() as u32
         })
         .sum();
-    let all = (round * course.rounds as u32).as_secs();
+    let all = (round * timing.rounds as u32).as_secs();
     let time = match all {
         0..90 => plural(all.max(1), "second"),
         _ => plural(all.div_ceil(60), "minute"),
@@ -196,45 +175,33 @@ fn announcement(subjects: &[Subject], loads: &[Load], course: &Course) -> String
         "{}, {}, {} of {:?} each: about {time}; Ctrl-C ends it with a report of what there is by then",
         plural(loads.len() as u64, "load"),
         plural(subjects.len() as u64, "model"),
-        plural(course.rounds, "round"),
-        course.window
+        plural(timing.rounds, "round"),
+        timing.window
     )
-}
-
-fn machine(host: &Host) -> Machine {
-    let memory = Tree(Path::new("/")).memory_total();
-    Machine {
-        name: host.name.clone(),
-        kernel: host.kernel.clone(),
-        processor: host.processor.clone(),
-        processors: host.processors,
-        memory_bytes: memory.unwrap_or(0),
-        descriptors: host.descriptors,
-    }
 }
 
 /// What is to be known of how the comparison was made, in sentences.
 fn notes(
     subjects: &[Subject],
-    course: &Course,
-    brought: &Brought,
-    stop: &AtomicBool,
+    timing: &Timing,
+    results: &Results,
+    interrupted: bool,
 ) -> Vec<String> {
     let mut notes = Vec::new();
-    if stop.load(Ordering::Relaxed) {
-        let whole = plural(brought.rounds, "whole round");
+    if interrupted {
+        let whole = plural(results.rounds, "whole round");
         notes.push(format!(
             "it was ended early, after {whole} of {}",
-            course.rounds
+            timing.rounds
         ));
-    } else if brought.rounds < course.rounds {
+    } else if results.rounds < timing.rounds {
         notes.push(format!(
             "{} of {} were measured: the time was over, this machine is slower than was thought",
-            brought.rounds,
-            plural(course.rounds, "round")
+            results.rounds,
+            plural(timing.rounds, "round")
         ));
     }
-    if brought.rounds < 3 {
+    if results.rounds < 3 {
         notes
             .push("with fewer than 3 rounds there are no intervals, and so no verdicts".to_owned());
     }
@@ -249,36 +216,4 @@ fn notes(
         );
     }
     notes
-}
-
-/// System calls of each model, at some of the loads. Returns why there are none, where there are none.
-fn count(
-    subjects: &[Subject],
-    loads: &[Load],
-    processors: Option<&Processors>,
-    stop: &AtomicBool,
-    brought: &mut Brought,
-) -> Result<Vec<String>, CliError> {
-    let mut notes = Vec::new();
-    let smallest = loads.iter().map(|load| load.size).min();
-    for (model, subject) in subjects.iter().enumerate() {
-        for (load, cell) in loads.iter().zip(&mut brought.cells) {
-            let is_counted = load.scenario == Scenario::RequestResponse
-                && Some(load.size) == smallest
-                && COUNTED_AT.contains(&load.connections);
-            let entry = &mut cell.entries[model];
-            if !is_counted || entry.samples.is_empty() || stop.load(Ordering::Relaxed) {
-                continue;
-            }
-            match strace::count(subject, load, processors, stop)? {
-                Ok(calls) => entry.system_calls = Some(calls),
-                Err(why) => {
-                    let name = subject.model().name;
-                    notes.push(format!("system calls of {name} were not counted: {why}"));
-                    break;
-                }
-            }
-        }
-    }
-    Ok(notes)
 }

@@ -51,7 +51,7 @@ const TABLE: [(Exit, u8, &str, &str); 15] = [
         Exit::Worse,
         5,
         "worse",
-        "the second record of report is worse than the first",
+        "the second record of diff is worse than the first",
     ),
     (
         Exit::Short,

@@ -100,6 +100,12 @@ pub(crate) fn print_line(line: &str) {
     put(format!("{}\n", Escaped::new(line)).as_bytes());
 }
 
+/// Writes a text between two sequences of control characters to standard error, without the end of a line.
+#[cfg(feature = "bench")]
+pub(crate) fn print_raw(before: &str, text: &str, after: &str) {
+    put(format!("{before}{}{after}", Escaped::new(text)).as_bytes());
+}
+
 /// Writes how many lines were lost, if there is room for it now.
 pub(crate) fn finish() {
     if let Some(mut log) = log() {

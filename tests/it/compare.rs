@@ -1,4 +1,4 @@
-//! `echo-reactor compare` and `echo-reactor report`: what is measured and kept, which server is left out and why, and
+//! `echo-reactor compare` and `echo-reactor diff`: what is measured and kept, which server is left out and why, and
 //! the exit codes.
 //!
 //! Which model is faster depends on what else this machine does, so no test of this file asserts that; that the
@@ -127,28 +127,21 @@ fn three_models_are_measured_in_rounds() {
 }
 
 #[test]
-fn system_calls_are_counted_or_the_reason_is_given() {
-    let compared = compare("-c 1 --rounds 1 --window 20ms --warm-up 5ms", &[]);
-    let calls = |model| &compared.entry(0, model)["system_calls"];
-    if calls(0).is_null() {
-        let notes = compared.record["notes"].to_string();
-        assert!(notes.contains("system calls of reactor were not counted"));
-        return crate::support::skip("strace may not attach here");
-    }
-    for (model, expected) in [(0, 3.0), (1, 2.0), (2, 2.0)] {
-        let found = calls(model)["per_echo"].as_f64().unwrap();
-        assert!((found - expected).abs() < 0.05, "{}", calls(model));
-        assert!(calls(model)["names"]["recvfrom"].as_f64() > Some(0.95));
-    }
+fn fewer_rounds_than_three_have_no_intervals() {
+    let compared = compare(
+        "-c 1 --models reactor,threads --rounds 1 --window 20ms --warm-up 5ms",
+        &[],
+    );
     let few = "with fewer than 3 rounds there are no intervals";
     assert!(compared.out.contains(few), "{}", compared.out);
+    assert_eq!(compared.entry(0, 1)["ratios"], json!([]));
 }
 
 #[test]
 fn every_scenario_runs_on_both_models() {
     let scenarios = "request-response,pipelined,churn,mostly-idle,slow-reader";
     let words = format!(
-        "--scenarios {scenarios} -c 10 --models reactor,threads --rounds 1 --window 100ms --warm-up 10ms --no-strace -q"
+        "--scenarios {scenarios} -c 10 --models reactor,threads --rounds 1 --window 100ms --warm-up 10ms -q"
     );
     let compared = compare(&words, &[]);
     assert_eq!((compared.code, compared.err.as_str()), (0, ""));
@@ -167,7 +160,7 @@ fn an_external_command_is_measured_and_ended() {
         return crate::support::skip("the example 'slowed' is not built; 'cargo test' builds it");
     }
     let command = format!("{} {{port}} 200", example("slowed").display());
-    let words = format!("-c 4 --models reactor {SHORT} --no-strace");
+    let words = format!("-c 4 --models reactor {SHORT}");
     let compared = compare(&words, &["--against-command", &command]);
     assert_eq!(compared.code, 0, "{}", compared.err);
     assert_eq!(compared.record["models"][1]["name"], "slowed 200");
@@ -191,10 +184,7 @@ fn a_server_that_cannot_be_started_is_left_out_with_the_reason() {
         "--against-command",
         "/nonexistent/server {port}",
     ];
-    let compared = compare(
-        &format!("-c 1,2 --models reactor {SHORT} --no-strace"),
-        &commands,
-    );
+    let compared = compare(&format!("-c 1,2 --models reactor {SHORT}"), &commands);
     assert_eq!(compared.code, 69, "{}", compared.err);
     for cell in 0..2 {
         compared.left_out(cell, 1, "exit status: 3");
@@ -206,7 +196,7 @@ fn a_server_that_cannot_be_started_is_left_out_with_the_reason() {
         );
     }
     // Before any figure.
-    let missing = "MISSING: sh 'echo failed at 2 of 2 loads, and no ratio has them in it; the first: request-response at ";
+    let missing = "MISSING: sh 'echo failed at 2 of 2 loads, and no ratio has them in it; the first: request-response, ";
     let said = compared
         .out
         .find(missing)
@@ -229,7 +219,7 @@ fn who_fails_in_a_later_round_has_no_ratio() {
         rounds.display(),
         example("slowed").display()
     );
-    let words = "-c 1 --models reactor --rounds 6 --window 50ms --warm-up 5ms --no-strace -q";
+    let words = "-c 1 --models reactor --rounds 6 --window 50ms --warm-up 5ms -q";
     let compared = compare(words, &["--against-command", &command]);
     assert_eq!(compared.code, 6, "{} {}", compared.out, compared.err);
     let entry = compared.entry(0, 1);
@@ -305,7 +295,7 @@ fn invalid_arguments_are_refused() {
     ended.failed(73, &["/nonexistent/x.json"]);
 }
 
-// --- report ------------------------------------------------------------------------------------------------------------
+// --- diff --------------------------------------------------------------------------------------------------------------
 
 /// The example record, with the figures of one model multiplied.
 fn record_with(dir: &Dir, name: &str, model: usize, figure: &str, factor: f64) -> PathBuf {
@@ -326,24 +316,39 @@ fn record_with(dir: &Dir, name: &str, model: usize, figure: &str, factor: f64) -
 fn two_records_are_the_same_better_or_worse() {
     let dir = Dir::new();
     let before = record_with(&dir, "before", 0, "cpu_ns_per_echo", 1.0);
-    let report = |after: &Path| ended(program().arg("report").args([&before, &after.to_owned()]));
-    let same = report(&before);
+    let diff = |after: &Path| ended(program().arg("diff").args([&before, &after.to_owned()]));
+    let same = diff(&before);
     assert_eq!(same.code, 0, "{}", same.out);
     assert!(
         same.out.contains("\n0 better, ") && same.out.contains(" 0 worse"),
         "{}",
         same.out
     );
-    let better = report(&record_with(&dir, "better", 0, "cpu_ns_per_echo", 0.5));
+    let better = diff(&record_with(&dir, "better", 0, "cpu_ns_per_echo", 0.5));
     assert_eq!(better.code, 0, "{}", better.out);
     assert!(better.out.contains("reactor: all loads together") && better.out.contains("): better"));
-    let worse = report(&record_with(&dir, "worse", 1, "echoes_per_second", 0.5));
+    let worse = diff(&record_with(&dir, "worse", 1, "echoes_per_second", 0.5));
     assert_eq!(worse.code, 5, "{}", worse.out);
     let line = |line: &&str| {
         line.starts_with("threads: all loads together") && line.contains("throughput")
     };
     let line = worse.out.lines().find(line).unwrap();
     assert!(line.contains("0.50 (") && line.ends_with("worse"), "{line}");
+}
+
+#[test]
+fn a_run_of_bench_is_the_same_as_itself() {
+    let dir = Dir::new();
+    let path = dir.path("run.json");
+    let words = "bench -q -c 2 -d 600ms --warm-up 0 --interval 100ms --format json";
+    let run = ended(program().args(words.split(' ')));
+    fs::write(&path, &run.out).unwrap();
+    let diff = ended(program().arg("diff").args([&path, &path]));
+    assert_eq!(diff.code, 0, "{diff:?}");
+    for figure in ["throughput", "p99"] {
+        let is_told = |line: &str| line.starts_with("the run") && line.contains(figure);
+        assert!(diff.out.lines().any(is_told), "{diff:?}");
+    }
 }
 
 #[test]
@@ -355,12 +360,12 @@ fn a_file_that_is_no_record_is_refused() {
         fs::write(&path, text).unwrap();
         path
     };
-    let report = |other: &Path| ended(program().arg("report").arg(&record).arg(other));
-    report(&file("text", "hello")).failed(64, &["it is no JSON"]);
-    report(&file("other", "{}")).failed(64, &["it is no record"]);
+    let diff = |other: &Path| ended(program().arg("diff").arg(&record).arg(other));
+    diff(&file("text", "hello")).failed(64, &["it is no JSON"]);
+    diff(&file("other", "{}")).failed(64, &["it is no record"]);
     let part = r#"{"program": "echo-reactor compare"}"#;
-    report(&file("part", part)).failed(64, &["/machine is missing"]);
+    diff(&file("part", part)).failed(64, &["missing field"]);
     let run = r#"{"program": "echo-reactor bench", "intervals": []}"#;
-    report(&file("run", run)).failed(64, &["two of a kind"]);
-    report(&dir.path("nothing")).failed(74, &["nothing"]);
+    diff(&file("run", run)).failed(64, &["two of a kind"]);
+    diff(&dir.path("nothing")).failed(74, &["nothing"]);
 }

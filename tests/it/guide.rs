@@ -399,7 +399,7 @@ const FOREIGN_FLAGS: [&str; 10] = [
 
 #[test]
 fn flags_that_the_pages_name_exist() {
-    let mut known: String = ["serve", "send", "bench", "compare", "report", "doctor"]
+    let mut known: String = ["serve", "send", "bench", "compare", "diff", "doctor"]
         .map(help)
         .concat();
     for script in sources("scripts") {

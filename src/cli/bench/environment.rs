@@ -2,7 +2,7 @@
 
 use crate::procfs::port_range;
 use crate::procfs::tree::Tree;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,18 +10,43 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[derive(Debug)]
 pub(in crate::cli) struct Host {
     pub(in crate::cli) command: Vec<String>,
+    /// Seconds since 1970.
+    pub(in crate::cli) started: u64,
+    pub(in crate::cli) machine: Machine,
+}
+
+/// Where a run took place, as the records of `bench` and `compare` keep it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::cli) struct Machine {
     pub(in crate::cli) name: String,
     pub(in crate::cli) kernel: String,
-    pub(in crate::cli) processors: u64,
     pub(in crate::cli) processor: String,
+    pub(in crate::cli) processors: u64,
+    /// `null` if it is not known.
+    pub(in crate::cli) memory_bytes: Option<u64>,
+    /// The most that one process may have.
     pub(in crate::cli) descriptors: u64,
+    /// The first and the last port that the kernel chooses from.
     pub(in crate::cli) ports: (u16, u16),
     pub(in crate::cli) somaxconn: Option<u64>,
-    pub(in crate::cli) started: u64,
 }
 
 impl Host {
     pub(in crate::cli) fn look(descriptors: u64) -> Self {
+        Self {
+            command: std::env::args_os()
+                .map(|argument| argument.to_string_lossy().into_owned())
+                .collect(),
+            started: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |time| time.as_secs()),
+            machine: Machine::look(descriptors),
+        }
+    }
+}
+
+impl Machine {
+    fn look(descriptors: u64) -> Self {
         let tree = Tree(Path::new("/"));
         let line = |path: &str| tree.line(path).unwrap_or_default();
         let processor = tree.text("proc/cpuinfo").and_then(|text| {
@@ -29,31 +54,14 @@ impl Host {
             Some(line.split_once(':')?.1.trim().to_owned())
         });
         Self {
-            command: std::env::args_os()
-                .map(|argument| argument.to_string_lossy().into_owned())
-                .collect(),
             name: line("proc/sys/kernel/hostname"),
             kernel: line("proc/sys/kernel/osrelease"),
-            processors: std::thread::available_parallelism().map_or(0, |count| count.get() as u64),
             processor: processor.unwrap_or_default(),
+            processors: std::thread::available_parallelism().map_or(0, |count| count.get() as u64),
+            memory_bytes: tree.memory_total(),
             descriptors,
             ports: port_range(),
             somaxconn: line("proc/sys/net/core/somaxconn").parse().ok(),
-            started: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |time| time.as_secs()),
         }
-    }
-
-    pub(in crate::cli) fn to_json(&self) -> Value {
-        json!({
-            "name": self.name,
-            "kernel": self.kernel,
-            "processors": self.processors,
-            "processor": self.processor,
-            "descriptors": self.descriptors,
-            "ports": [self.ports.0, self.ports.1],
-            "somaxconn": self.somaxconn,
-        })
     }
 }

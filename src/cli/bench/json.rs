@@ -54,7 +54,7 @@ fn of_run(host: &Host, answer: &Answer, run: &Run) -> Value {
     put("version", json!(env!("CARGO_PKG_VERSION")));
     put("command", json!(host.command));
     put("started_unix", json!(host.started));
-    put("host", host.to_json());
+    put("host", json!(host.machine));
     put("plan", plan(run));
     put("valid", json!(run.validity.is_valid()));
     put("not_valid_because", json!(run.validity.invalid));

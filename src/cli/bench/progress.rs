@@ -3,16 +3,15 @@
 
 use super::time::time;
 use crate::cli::logging::print_line;
+use crate::cli::status_line::StatusLine;
 use crate::cli::units::{grouped, grouped_rate};
 use crate::load::{Interval, Plan, Stage, Total};
-use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{self, IsTerminal};
 use std::time::Instant;
 
 /// The progress on standard error while a run lasts.
 pub(super) struct Progress {
     quiet: bool,
-    bar: Option<ProgressBar>,
+    bar: Option<StatusLine>,
     seconds: f64,
     interval: f64,
     /// When a line of the opening was written last.
@@ -21,18 +20,9 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(quiet: bool) -> Self {
-        let bar = (!quiet && io::stderr().is_terminal()).then(|| {
-            let bar = ProgressBar::new(1000);
-            // The template is constant, and a test would show a mistake in it; without it the bar has its default
-            // form.
-            if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} {bar:10} {wide_msg}") {
-                bar.set_style(style);
-            }
-            bar
-        });
         Self {
             quiet,
-            bar,
+            bar: StatusLine::on_terminal().filter(|_| !quiet),
             seconds: 0.0,
             interval: 1.0,
             opening_told: Instant::now(),
@@ -44,9 +34,9 @@ impl Progress {
         self.seconds = (plan.warm_up + plan.duration).as_secs_f64();
         self.interval = plan.interval.as_secs_f64();
         self.opening_told = Instant::now();
-        if let Some(bar) = &self.bar {
-            bar.reset();
-            bar.set_message("opening connections");
+        if let Some(bar) = &mut self.bar {
+            bar.restart();
+            bar.show(0.0, "opening connections");
         }
     }
 
@@ -54,8 +44,8 @@ impl Progress {
     pub(super) fn opening(&mut self, open: u64, plan: &Plan) {
         let all = plan.connections as u64;
         if let Some(bar) = &self.bar {
-            bar.set_position(open * 1000 / all.max(1));
-            bar.set_message(format!("{} of {} open", grouped(open), grouped(all)));
+            let text = format!("{} of {} open", grouped(open), grouped(all));
+            bar.show(open as f64 / all.max(1) as f64, &text);
         } else if !self.quiet && self.opening_told.elapsed() >= plan.interval {
             self.opening_told = Instant::now();
             let name = Stage::Opening.name();
@@ -81,8 +71,7 @@ impl Progress {
         match &self.bar {
             Some(bar) => {
                 let share = interval.end as f64 / 1e9 / self.seconds;
-                bar.set_position((share * 1000.0) as u64);
-                bar.set_message(line);
+                bar.show(share, &line);
             }
             None => print_line(&line),
         }
@@ -90,7 +79,7 @@ impl Progress {
 
     pub(super) fn finish(&self) {
         if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+            bar.clear();
         }
     }
 }

@@ -79,6 +79,7 @@ fn step(run: &Run) -> String {
 }
 
 fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
+    let machine = &host.machine;
     let total = &run.total;
     let targets: Vec<String> = run.plan.targets.iter().map(ToString::to_string).collect();
     let what = match run.plan.mode {
@@ -120,7 +121,7 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
     writeln!(
         out,
         "  machine    {}, Linux {}, {} x {}; seed {}",
-        host.name, host.kernel, host.processors, host.processor, run.plan.seed
+        machine.name, machine.kernel, machine.processors, machine.processor, run.plan.seed
     )?;
     validity(out, run)
 }

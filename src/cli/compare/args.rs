@@ -1,15 +1,15 @@
 //! The command line of `compare`, and what it means.
 //!
-//! What may live in this file: flags, their help, and their translation into subjects, loads and a course. What may
+//! What may live in this file: flags, their help, and their translation into subjects, loads and a timing. What may
 //! not: acting on them.
 
-use super::record::Scenario;
+use super::record::{Load, Scenario};
 use super::subject::{Own, PORT, Subject};
-use super::workloads::{Course, Load, combine, menu};
+use super::workloads::{Timing, combine, standard_loads};
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::units::{Bytes, Count, List, Time};
 use crate::net::Address;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -17,9 +17,9 @@ Examples:
   echo-reactor compare --quick
       less than a minute, and a table
   echo-reactor compare --html report.html
-      all of it, and a page with drawings; says beforehand how long it takes
+      all of it, and a page with charts; says beforehand how long it takes
   echo-reactor compare --json before.json
-      for 'echo-reactor report before.json after.json'
+      for 'echo-reactor diff before.json after.json'
   echo-reactor compare --against-command 'python3 echo.py {port}'
   echo-reactor compare --against-command './other serve 127.0.0.1:{port}'
   echo-reactor compare --against otherhost:7
@@ -58,13 +58,13 @@ pub(in crate::cli) struct CompareArgs {
     against_command: Vec<String>,
 
     #[command(flatten)]
-    loads: Loads,
+    loads: LoadArgs,
 
     #[command(flatten)]
-    course: HowOften,
+    timing: TimingArgs,
 
     #[command(flatten)]
-    output: Output,
+    output: OutputArgs,
 
     /// Be the guard of a server of another one's: the command comes by standard input
     #[arg(long, hide = true)]
@@ -72,11 +72,13 @@ pub(in crate::cli) struct CompareArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Loads (any of these replaces the menu by all their combinations)")]
-struct Loads {
+#[command(
+    next_help_heading = "Loads (any of these replaces the standard ones by all combinations)"
+)]
+struct LoadArgs {
     /// What is done to the servers [default: request-response]
     #[arg(long, value_name = "SCENARIO", value_enum, value_delimiter = ',')]
-    scenarios: Vec<Way>,
+    scenarios: Vec<Scenario>,
 
     /// Connections [default: 1,10,100,1k]
     #[arg(short, long, value_name = "COUNT")]
@@ -88,8 +90,8 @@ struct Loads {
 }
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Course")]
-struct HowOften {
+#[command(next_help_heading = "Timing")]
+struct TimingArgs {
     /// How often each load is measured [default: 10, with --quick 6]
     #[arg(long, value_name = "COUNT")]
     rounds: Option<Count>,
@@ -105,15 +107,11 @@ struct HowOften {
     /// What the order of each round is drawn from
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
-
-    /// Do not count system calls
-    #[arg(long)]
-    no_strace: bool,
 }
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
-struct Output {
+struct OutputArgs {
     /// Write the record to this file; the schema is in the source, as src/cli/compare/schema.json
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -129,33 +127,6 @@ struct Output {
     /// Say nothing while it runs
     #[arg(short, long)]
     quiet: bool,
-}
-
-/// What is done to a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Way {
-    /// One request under way on each connection
-    RequestResponse,
-    /// Sixteen under way on each
-    Pipelined,
-    /// Connect, one request, reset, and again
-    Churn,
-    /// One connection in five is active
-    MostlyIdle,
-    /// One more sends without end and never reads
-    SlowReader,
-}
-
-impl From<Way> for Scenario {
-    fn from(way: Way) -> Self {
-        match way {
-            Way::RequestResponse => Self::RequestResponse,
-            Way::Pipelined => Self::Pipelined,
-            Way::Churn => Self::Churn,
-            Way::MostlyIdle => Self::MostlyIdle,
-            Way::SlowReader => Self::SlowReader,
-        }
-    }
 }
 
 impl CompareArgs {
@@ -186,41 +157,24 @@ impl CompareArgs {
     pub(super) fn loads(&self) -> Result<Vec<Load>, CliError> {
         let args = &self.loads;
         if args.scenarios.is_empty() && args.connections.is_empty() && args.sizes.is_empty() {
-            return Ok(menu(self.quick));
+            return Ok(standard_loads(self.quick));
         }
-        let usize_of = |count: &Count| usize::try_from(count.0).unwrap_or(usize::MAX);
-        let or = |args: Vec<usize>, default: &[usize]| match args.is_empty() {
-            true => default.to_vec(),
-            false => args,
-        };
-        let connections = args
-            .connections
-            .iter()
-            .flat_map(|list| &list.0)
-            .map(usize_of)
-            .collect();
-        let connections = or(connections, &[1, 10, 100, 1_000]);
-        let sizes = args
-            .sizes
-            .iter()
-            .flat_map(|list| &list.0)
-            .map(|size| size.0)
-            .collect();
-        let sizes = or(sizes, &[64]);
+        let connections = args.connections.iter().flat_map(|list| &list.0);
+        let connections = or(connections.map(|count| count.0), &[1, 10, 100, 1_000]);
+        let sizes = args.sizes.iter().flat_map(|list| &list.0);
+        let sizes = or(sizes.map(|size| size.0 as u64), &[64]);
         if connections.contains(&0) || sizes.contains(&0) {
             let text = "--connections and --sizes are 1 or more: nothing is no load";
             return Err(CliError::new(CliErrorKind::Usage, text));
         }
-        let mut scenarios: Vec<Scenario> = args.scenarios.iter().map(|&way| way.into()).collect();
-        if scenarios.is_empty() {
-            scenarios.push(Scenario::RequestResponse);
-        }
+        let scenarios = args.scenarios.iter().copied();
+        let scenarios = or(scenarios, &[Scenario::RequestResponse]);
         Ok(combine(&scenarios, &connections, &sizes))
     }
 
-    pub(super) fn course(&self) -> Result<Course, CliError> {
-        let args = &self.course;
-        let default = Course::of(self.quick);
+    pub(super) fn timing(&self) -> Result<Timing, CliError> {
+        let args = &self.timing;
+        let default = Timing::of(self.quick);
         let refuse = |text: &str| Err(CliError::new(CliErrorKind::Usage, text));
         let rounds = args.rounds.map_or(default.rounds, |rounds| rounds.0);
         let window = args.window.map_or(default.window, |time| time.0);
@@ -234,7 +188,7 @@ impl CompareArgs {
         }
         // With the number and the length of rounds given, the time that all may take is given, too.
         let is_own = args.rounds.is_some() || args.window.is_some();
-        Ok(Course {
+        Ok(Timing {
             rounds,
             window,
             warm_up: args.warm_up.map_or(default.warm_up, |time| time.0),
@@ -243,27 +197,30 @@ impl CompareArgs {
     }
 
     pub(super) fn seed(&self) -> u64 {
-        self.course.seed
+        self.timing.seed
     }
 
-    pub(super) fn counts_system_calls(&self) -> bool {
-        !self.course.no_strace
-    }
-
-    pub(super) fn json(&self) -> Option<&PathBuf> {
-        self.output.json.as_ref()
-    }
-
-    pub(super) fn html(&self) -> Option<&PathBuf> {
-        self.output.html.as_ref()
-    }
-
-    pub(super) fn svg(&self) -> Option<&PathBuf> {
-        self.output.svg.as_ref()
+    /// The files that were asked for, with their flags: JSON, HTML, SVG.
+    pub(super) fn files(&self) -> [(&'static str, Option<&PathBuf>); 3] {
+        let output = &self.output;
+        [
+            ("--json", output.json.as_ref()),
+            ("--html", output.html.as_ref()),
+            ("--svg", output.svg.as_ref()),
+        ]
     }
 
     pub(super) fn quiet(&self) -> bool {
         self.output.quiet
+    }
+}
+
+/// The arguments, or their default where there are none.
+fn or<T: Copy>(arguments: impl Iterator<Item = T>, default: &[T]) -> Vec<T> {
+    let arguments: Vec<T> = arguments.collect();
+    match arguments.is_empty() {
+        true => default.to_vec(),
+        false => arguments,
     }
 }
 
@@ -287,25 +244,24 @@ mod tests {
     }
 
     #[test]
-    fn without_a_word_it_is_the_menu_and_three_models() {
+    fn without_a_word_it_is_the_standard_loads_and_three_models() {
         let args = args("");
         assert_eq!(args.subjects().unwrap().len(), 3);
-        assert_eq!(args.loads().unwrap(), menu(false));
-        assert_eq!(args.course().unwrap(), Course::of(false));
-        assert!(args.counts_system_calls());
+        assert_eq!(args.loads().unwrap(), standard_loads(false));
+        assert_eq!(args.timing().unwrap(), Timing::of(false));
     }
 
     #[test]
-    fn loads_that_are_named_replace_the_menu() {
+    fn loads_that_are_named_replace_the_standard_ones() {
         let args =
             args("--quick -c 1,2 --scenarios churn,pipelined -s 64,1k --rounds 3 --window 50ms");
         assert_eq!(args.loads().unwrap().len(), 8);
-        let course = args.course().unwrap();
+        let timing = args.timing().unwrap();
         assert_eq!(
-            (course.rounds, course.window),
+            (timing.rounds, timing.window),
             (3, Duration::from_millis(50))
         );
-        assert_eq!(course.budget, None);
+        assert_eq!(timing.budget, None);
     }
 
     #[test]
@@ -320,7 +276,7 @@ mod tests {
             "tcp://",
         );
         refused(args("-c 0").loads().err(), "1 or more");
-        refused(args("--rounds 0").course().err(), "3 or more");
-        refused(args("--window 0s").course().err(), "250ms");
+        refused(args("--rounds 0").timing().err(), "3 or more");
+        refused(args("--window 0s").timing().err(), "250ms");
     }
 }

@@ -4,10 +4,10 @@
 //! all; their order is drawn anew each time, so that no model is always the first.
 
 use super::progress::Progress;
-use super::record::{Cell, Entry};
+use super::record::{Cell, Entry, Load};
 use super::sample::{self, Outcome};
 use super::subject::Subject;
-use super::workloads::{Course, Load};
+use super::workloads::Timing;
 use crate::cli::bench::server_process::Processors;
 use crate::cli::error::CliError;
 use crate::cli::units::grouped;
@@ -22,16 +22,16 @@ const POINTS: u32 = 12;
 pub(super) struct Rounds<'a> {
     pub(super) subjects: &'a [Subject],
     pub(super) loads: &'a [Load],
-    pub(super) course: Course,
+    pub(super) timing: Timing,
     pub(super) processors: Option<&'a Processors>,
     pub(super) stop: &'a AtomicBool,
     pub(super) progress: &'a mut Progress,
     pub(super) random: Random,
 }
 
-/// What the rounds have brought.
+/// What the rounds have results.
 #[derive(Debug)]
-pub(super) struct Brought {
+pub(super) struct Results {
     pub(super) cells: Vec<Cell>,
     /// Rounds that were measured to the end.
     pub(super) rounds: u64,
@@ -44,49 +44,48 @@ pub(super) struct Brought {
 impl Rounds<'_> {
     /// Measures until all rounds are done, or the time is over, or it is stopped. A failure of our own ends it too, and is
     /// returned with what was measured until then.
-    pub(super) fn run(&mut self, began: Instant) -> (Brought, Option<CliError>) {
-        let mut brought = self.prepare();
-        let failure = self.fill(began, &mut brought).err();
-        (brought.finish(), failure)
+    pub(super) fn run(&mut self, began: Instant) -> (Results, Option<CliError>) {
+        let mut results = self.prepare();
+        let failure = self.fill(began, &mut results).err();
+        (results.finish(), failure)
     }
 
-    fn fill(&mut self, began: Instant, brought: &mut Brought) -> Result<(), CliError> {
+    fn fill(&mut self, began: Instant, results: &mut Results) -> Result<(), CliError> {
         let mut longest = Duration::ZERO;
-        for round in 0..self.course.rounds {
+        for round in 0..self.timing.rounds {
             let round_began = Instant::now();
             let is_late = |budget| began.elapsed() + longest > budget;
-            if self.course.budget.is_some_and(is_late) {
+            if self.timing.budget.is_some_and(is_late) {
                 break;
             }
             let mut order: Vec<usize> = (0..self.loads.len()).collect();
             shuffle(&mut order, &mut self.random);
             for cell in order {
-                self.measure(cell, round, brought)?;
+                self.measure(cell, round, results)?;
                 if self.stop.load(Ordering::Relaxed) {
                     return Ok(());
                 }
             }
-            brought.rounds += 1;
+            results.rounds += 1;
             longest = longest.max(round_began.elapsed());
         }
         Ok(())
     }
 
-    fn prepare(&self) -> Brought {
+    fn prepare(&self) -> Results {
         let entry = |load, subject: &Subject| Entry {
+            model: subject.model().name,
             left_out: subject.excuse(load).map(str::to_owned),
             ..Entry::default()
         };
         let cells = self.loads.iter().map(|load| Cell {
-            scenario: load.scenario,
-            connections: load.connections as u64,
-            size: load.size as u64,
+            load: *load,
             entries: (self.subjects.iter())
                 .map(|subject| entry(load, subject))
                 .collect(),
         });
         let histograms = || self.subjects.iter().map(|_| latencies()).collect();
-        Brought {
+        Results {
             cells: cells.collect(),
             rounds: 0,
             wrong: false,
@@ -95,18 +94,18 @@ impl Rounds<'_> {
     }
 
     /// One load on every model.
-    fn measure(&mut self, cell: usize, round: u64, brought: &mut Brought) -> Result<(), CliError> {
+    fn measure(&mut self, cell: usize, round: u64, results: &mut Results) -> Result<(), CliError> {
         let load = &self.loads[cell];
         let mut order: Vec<usize> = (0..self.subjects.len()).collect();
         shuffle(&mut order, &mut self.random);
         for model in order {
-            if brought.cells[cell].entries[model].left_out.is_some() {
+            if results.cells[cell].entries[model].left_out.is_some() {
                 continue;
             }
             let outcome = sample::take(
                 &self.subjects[model],
                 load,
-                &self.course,
+                &self.timing,
                 self.processors,
                 round,
                 self.stop,
@@ -114,13 +113,13 @@ impl Rounds<'_> {
             match outcome {
                 Outcome::Measured(sample, latencies) => {
                     self.progress.measured(round, load, model, &sample);
-                    brought.cells[cell].entries[model].samples.push(*sample);
-                    brought.latencies[cell][model].add(&latencies);
+                    results.cells[cell].entries[model].samples.push(*sample);
+                    results.latencies[cell][model].add(&latencies);
                 }
                 Outcome::LeftOut { why, wrong } => {
-                    brought.wrong |= wrong;
+                    results.wrong |= wrong;
                     self.progress.left_out(load, model, &why);
-                    self.leave_out(cell, model, &why, brought);
+                    self.leave_out(cell, model, &why, results);
                 }
                 Outcome::Stopped => return Ok(()),
             }
@@ -130,17 +129,17 @@ impl Rounds<'_> {
     }
 
     /// A subject that cannot serve a load is not asked for it again, nor for a larger one.
-    fn leave_out(&self, cell: usize, model: usize, why: &str, brought: &mut Brought) {
+    fn leave_out(&self, cell: usize, model: usize, why: &str, results: &mut Results) {
         let failed = &self.loads[cell];
         for (place, load) in self.loads.iter().enumerate() {
             let is_more = load.scenario == failed.scenario
                 && load.size >= failed.size
                 && load.connections > failed.connections;
-            let entry = &mut brought.cells[place].entries[model];
+            let entry = &mut results.cells[place].entries[model];
             if place == cell {
                 entry.left_out = Some(why.to_owned());
             } else if is_more && entry.left_out.is_none() {
-                let at = grouped(failed.connections as u64);
+                let at = grouped(failed.connections);
                 entry.left_out = Some(format!("it failed at {at} already: {why}"));
             } else {
                 continue;
@@ -150,12 +149,12 @@ impl Rounds<'_> {
     }
 }
 
-impl Brought {
+impl Results {
     /// Draws the curves.
     fn finish(mut self) -> Self {
         for (cell, latencies) in self.cells.iter_mut().zip(&self.latencies) {
             for (entry, latencies) in cell.entries.iter_mut().zip(latencies) {
-                entry.curve = curve(latencies);
+                entry.latency_by_percentile = curve(latencies);
             }
         }
         self

@@ -2,9 +2,9 @@
 //!
 //! The figures of one run, and the reasons why a run gives none.
 
-use super::record::{Figure, Sample, Scenario};
+use super::record::{Figure, Load, Sample, Scenario};
 use super::subject::{Server, Subject};
-use super::workloads::{Course, Load};
+use super::workloads::{Timing, plan};
 use crate::cli::bench::run::{Run, measure};
 use crate::cli::bench::server_process::Processors;
 use crate::cli::bench::workers::Told;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// From this number of connections on, the memory of each can be computed: memory comes in pages of 4 KiB, and a
 /// server that takes
 /// one more of them for three connections has not used a kilobyte for each.
-const CONNECTIONS_WEIGHED: usize = 100;
+const CONNECTIONS_WEIGHED: u64 = 100;
 
 /// What came of a measurement.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(super) enum Outcome {
 pub(super) fn take(
     subject: &Subject,
     load: &Load,
-    course: &Course,
+    timing: &Timing,
     processors: Option<&Processors>,
     round: u64,
     stop: &AtomicBool,
@@ -49,7 +49,7 @@ pub(super) fn take(
         Ok(server) => server,
         Err(why) => return Ok(Outcome::LeftOut { why, wrong: false }),
     };
-    let run = put_under_load(&server, load, course, stop)?;
+    let run = put_under_load(&server, load, timing, stop)?;
     if stop.load(Ordering::Relaxed) {
         return Ok(Outcome::Stopped);
     }
@@ -66,10 +66,10 @@ pub(super) fn take(
 fn put_under_load(
     server: &Server,
     load: &Load,
-    course: &Course,
+    timing: &Timing,
     stop: &AtomicBool,
 ) -> Result<Run, CliError> {
-    let plan = load.plan(course, server.endpoint.clone(), &server.pids());
+    let plan = plan(load, timing, server.endpoint.clone(), &server.pids());
     // Connections that are not made within this time never will be: a server without room for them keeps them
     // waiting.
     let limit = Duration::from_secs(6) + Duration::from_millis(1) * load.connections as u32;
@@ -87,7 +87,7 @@ fn put_under_load(
 fn refusal(run: &Run, load: &Load, server: &mut Server) -> Option<(String, bool)> {
     let faults = &run.total.end.faults;
     let opened = run.total.opened.0;
-    let planned = load.connections as u64;
+    let planned = load.connections;
     let few = load.scenario != Scenario::Churn && opened < planned;
     if faults.total() == 0 && !few && run.total.echoes > 0 {
         return None;
@@ -115,8 +115,7 @@ fn refusal(run: &Run, load: &Load, server: &mut Server) -> Option<(String, bool)
 
 fn sample(run: &Run, load: &Load, round: u64) -> Sample {
     let total = &run.total;
-    let mut sample = Sample::new(round);
-    sample.invalid.clone_from(&run.validity.invalid);
+    let mut sample = Sample::new(round, &run.validity.invalid);
     sample.set(Figure::Throughput, total.rate());
     let quantiles = [
         (Figure::P50, 0.5),

@@ -3,8 +3,7 @@
 //! Names, commands, starting a server, and waiting until it answers.
 
 use super::guard::Guard;
-use super::record::{Model, Scenario};
-use super::workloads::Load;
+use super::record::{Load, Model, Scenario};
 use crate::blocking::threads_max;
 use crate::cli::bench::resolve;
 use crate::cli::bench::server_process::{Process, Processors, serve};

@@ -6,7 +6,7 @@
 //! number of echoes in them; it is the process (where its memory lies, which of its buckets collide) and the minute (what
 //! else the machine does). More of the same minute tells nothing of either, so every round starts its servers anew.
 
-use super::record::Scenario;
+use super::record::{Load, Scenario};
 use crate::load::{BadClients, Mode, Plan};
 use crate::net::Endpoint;
 use crate::net::connect::Trigger;
@@ -17,17 +17,9 @@ pub(super) const PIPELINE_DEPTH: usize = 16;
 /// Of so many connections one is active where most are idle: 80 % are silent.
 const IDLE_SHARE: usize = 5;
 
-/// One load: a row of the comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Load {
-    pub(super) scenario: Scenario,
-    pub(super) connections: usize,
-    pub(super) size: usize,
-}
-
 /// How often and for how long each is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Course {
+pub(super) struct Timing {
     pub(super) rounds: u64,
     pub(super) warm_up: Duration,
     pub(super) window: Duration,
@@ -36,7 +28,7 @@ pub(super) struct Course {
 }
 
 /// Half an hour was promised.
-const FULL: Course = Course {
+const FULL: Timing = Timing {
     rounds: 10,
     warm_up: Duration::from_millis(400),
     window: Duration::from_millis(1_500),
@@ -44,7 +36,7 @@ const FULL: Course = Course {
 };
 
 /// A minute was promised.
-const QUICK: Course = Course {
+const QUICK: Timing = Timing {
     rounds: 6,
     warm_up: Duration::from_millis(80),
     window: Duration::from_millis(250),
@@ -53,7 +45,7 @@ const QUICK: Course = Course {
 
 /// Every point of the curve over connections with small requests; with larger ones, the points that tell of copying; and
 /// of each other way to use a server the sizes at which it shows.
-const FULL_MENU: [(Scenario, &[usize], usize); 7] = [
+const FULL_LOADS: [(Scenario, &[u64], u64); 7] = [
     (
         Scenario::RequestResponse,
         &[1, 10, 100, 1_000, 5_000, 10_000],
@@ -67,14 +59,14 @@ const FULL_MENU: [(Scenario, &[usize], usize); 7] = [
     (Scenario::SlowReader, &[10, 100], 64),
 ];
 
-const QUICK_MENU: [(Scenario, &[usize], usize); 4] = [
+const QUICK_LOADS: [(Scenario, &[u64], u64); 4] = [
     (Scenario::RequestResponse, &[1, 10, 100, 1_000], 64),
     (Scenario::RequestResponse, &[10], 65_536),
     (Scenario::Churn, &[10], 64),
     (Scenario::MostlyIdle, &[1_000], 64),
 ];
 
-impl Course {
+impl Timing {
     pub(super) fn of(quick: bool) -> Self {
         if quick { QUICK } else { FULL }
     }
@@ -88,8 +80,8 @@ impl Course {
 }
 
 /// The loads of the full comparison, or of the quick one.
-pub(super) fn menu(quick: bool) -> Vec<Load> {
-    let rows: &[_] = if quick { &QUICK_MENU } else { &FULL_MENU };
+pub(super) fn standard_loads(quick: bool) -> Vec<Load> {
+    let rows: &[_] = if quick { &QUICK_LOADS } else { &FULL_LOADS };
     let loads = rows.iter().flat_map(|&(scenario, connections, size)| {
         connections.iter().map(move |&connections| Load {
             scenario,
@@ -101,7 +93,7 @@ pub(super) fn menu(quick: bool) -> Vec<Load> {
 }
 
 /// Every combination of what was asked for.
-pub(super) fn combine(scenarios: &[Scenario], connections: &[usize], sizes: &[usize]) -> Vec<Load> {
+pub(super) fn combine(scenarios: &[Scenario], connections: &[u64], sizes: &[u64]) -> Vec<Load> {
     let mut loads = Vec::new();
     for &scenario in scenarios {
         for &size in sizes {
@@ -115,66 +107,66 @@ pub(super) fn combine(scenarios: &[Scenario], connections: &[usize], sizes: &[us
     loads
 }
 
-impl Load {
-    /// The plan of it, against a server at `target` in processes of these numbers.
-    pub(super) fn plan(&self, course: &Course, target: Endpoint, servers: &[u32]) -> Plan {
-        let is = |scenario| self.scenario == scenario;
-        Plan {
-            targets: vec![target],
-            sources: None,
-            worker: 0,
-            first_number: 0,
-            connections: self.connections,
-            active: match self.scenario {
-                Scenario::MostlyIdle => self.connections.div_ceil(IDLE_SHARE),
-                _ => self.connections,
-            },
-            active_by_worker: Vec::new(),
-            bad_clients: BadClients {
-                slow_reader: usize::from(is(Scenario::SlowReader)),
-                ..BadClients::default()
-            },
-            size: self.size,
-            depth: if is(Scenario::Pipelined) {
-                PIPELINE_DEPTH
-            } else {
-                1
-            },
-            mode: match self.scenario {
-                // Closed by FIN, a hundred thousand tuples would rest for a minute each, and soon there would be no more.
-                Scenario::Churn => Mode::Churn { reset: true },
-                _ => Mode::Closed,
-            },
-            trigger: Trigger::default(),
-            warm_up: course.warm_up,
-            duration: course.window,
-            requests: None,
-            ramp_up: Duration::ZERO,
-            connect_concurrency: 64,
-            timeout: Duration::from_secs(5),
-            interval: course.window,
-            seed: 1,
-            servers: servers.to_vec(),
-            reset_at_end: false,
-        }
+/// The plan of a load, against a server at `target` in processes of these numbers.
+pub(super) fn plan(load: &Load, timing: &Timing, target: Endpoint, servers: &[u32]) -> Plan {
+    let is = |scenario| load.scenario == scenario;
+    let connections = load.connections as usize;
+    Plan {
+        targets: vec![target],
+        sources: None,
+        worker: 0,
+        first_number: 0,
+        connections,
+        active: match is(Scenario::MostlyIdle) {
+            true => connections.div_ceil(IDLE_SHARE),
+            false => connections,
+        },
+        active_by_worker: Vec::new(),
+        bad_clients: BadClients {
+            slow_reader: usize::from(is(Scenario::SlowReader)),
+            ..BadClients::default()
+        },
+        size: load.size as usize,
+        depth: if is(Scenario::Pipelined) {
+            PIPELINE_DEPTH
+        } else {
+            1
+        },
+        mode: match is(Scenario::Churn) {
+            // Closed by FIN, a hundred thousand tuples would rest for a minute each, and soon there would be no more.
+            true => Mode::Churn { reset: true },
+            false => Mode::Closed,
+        },
+        trigger: Trigger::default(),
+        warm_up: timing.warm_up,
+        duration: timing.window,
+        requests: None,
+        ramp_up: Duration::ZERO,
+        connect_concurrency: 64,
+        timeout: Duration::from_secs(5),
+        interval: timing.window,
+        seed: 1,
+        servers: servers.to_vec(),
+        reset_at_end: false,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::plan as plan_of;
     use super::*;
 
     /// What the promise of half an hour and of a minute rests on: three models, of which the third takes part where there
     /// is one connection, or where they come and go.
     fn estimate(quick: bool) -> Duration {
-        let course = Course::of(quick);
-        let one_round: Duration = (menu(quick).iter())
+        let timing = Timing::of(quick);
+        let one_round: Duration = (standard_loads(quick).iter())
             .map(|load| {
                 let alone = load.connections == 1 || load.scenario == Scenario::Churn;
-                course.length_of(load) * if alone { 3 } else { 2 }
+                timing.length_of(load) * if alone { 3 } else { 2 }
             })
             .sum();
-        one_round * course.rounds as u32
+        one_round * timing.rounds as u32
     }
 
     #[test]
@@ -193,7 +185,7 @@ mod tests {
                 size: 64,
             };
             let target = Endpoint::Tcp("127.0.0.1:7".parse().unwrap());
-            load.plan(&FULL, target, &[7])
+            plan_of(&load, &FULL, target, &[7])
         };
         assert_eq!(plan(Scenario::MostlyIdle).active, 3);
         assert_eq!(plan(Scenario::SlowReader).bad_clients.slow_reader, 1);

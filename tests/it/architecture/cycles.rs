@@ -8,10 +8,6 @@ use super::{Source, is_of_a_name, sources};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Files that import each other all the same, with the reason. A name that ends with `/` is a folder with its parent file.
-/// No cycle may be added here.
-const KNOWN: [(&[&str], &str); 1] = [(&["cli/compare/"], "the record names what is measured")];
-
 /// A `use` or a path in the code of a file.
 struct Import {
     line: usize,
@@ -213,16 +209,7 @@ fn files_of_a_module_do_not_import_each_other_in_a_cycle() {
             let is_cycle = reachable(other, &edges).contains(module);
             let name = |module: &[String]| module.join("/");
             let pair = [name(module), name(other)];
-            let is_known = KNOWN.iter().any(|(group, _)| {
-                let is_listed = |file: &String| {
-                    group.iter().any(|known| match known.strip_suffix('/') {
-                        Some(folder) => file == folder || file.starts_with(known),
-                        None => file == known,
-                    })
-                };
-                pair.iter().all(is_listed)
-            });
-            if is_cycle && !is_known {
+            if is_cycle {
                 wrong.push(format!(
                     "src/{}.rs:{line} imports src/{}.rs",
                     pair[0], pair[1]

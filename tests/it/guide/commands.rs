@@ -101,8 +101,8 @@ const COMMANDS: [(&str, How); 28] = [
     ),
     ("echo-reactor compare --quick", Read),
     (
-        "echo-reactor report before.json after.json",
-        Run("echo-reactor report FIXTURE FIXTURE >report.txt"),
+        "echo-reactor diff before.json after.json",
+        Run("echo-reactor diff FIXTURE FIXTURE >diff.txt"),
     ),
     ("scripts/million", Read),
     ("scripts/million --connections 15000", Read),

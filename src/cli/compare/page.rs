@@ -1,0 +1,378 @@
+//! The comparison as a page: one file, which needs no network and no script.
+//!
+//! The figures that are no plain part of the record are prepared here, in [`Page`]; their places are in `page.html`, which
+//! minijinja fills in. It escapes every text, since names of models and reasons come from a command line; the page's own
+//! policy forbids it to load or to run anything.
+
+use super::charts::{self, Chart};
+use super::record::{Cell, Entry, Figure, Load, Record, Verdict, bytes};
+use crate::cli::output::printable;
+use crate::cli::units::{grouped, plural};
+use jiff::Timestamp;
+use minijinja::Environment;
+use minijinja::value::Serde;
+use serde::Serialize;
+
+/// The columns of a table behind throughput and its ratio.
+const COLUMNS: [Figure; 10] = [
+    Figure::P50,
+    Figure::P90,
+    Figure::P99,
+    Figure::P999,
+    Figure::P9999,
+    Figure::CpuPerEcho,
+    Figure::SwitchesPerEcho,
+    Figure::Threads,
+    Figure::Rss,
+    Figure::RssPerConnection,
+];
+
+/// What is on the page.
+#[derive(Debug, Serialize)]
+struct Page<'a> {
+    record: &'a Record,
+    style: &'static str,
+    title: String,
+    date: String,
+    minutes: f64,
+    memory: String,
+    command: String,
+    doubtful: Option<String>,
+    failures: Vec<String>,
+    tiles: Vec<Tile>,
+    ratios: Option<Chart>,
+    curves: Vec<Chart>,
+    percentiles: Vec<Chart>,
+    columns: Vec<&'static str>,
+    tables: Vec<Table<'a>>,
+}
+
+/// A headline: a figure, and what it is.
+type Tile = (String, String);
+
+/// All loads that differ in their connections alone.
+#[derive(Debug, Serialize)]
+struct Table<'a> {
+    title: String,
+    rows: Vec<Row<'a>>,
+}
+
+/// A model at a load.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    connections: String,
+    entry: &'a Entry,
+    /// Throughput with its spread, its ratio, and the other figures.
+    figures: Vec<String>,
+}
+
+/// The whole page.
+///
+/// # Errors
+/// A chart cannot be drawn, or the template is wrong, for the reason that is returned.
+pub(super) fn page(record: &Record) -> Result<String, String> {
+    let date = i64::try_from(record.started_unix).map(Timestamp::from_second);
+    let command: Vec<String> = record.command.iter().map(|word| quoted(word)).collect();
+    let page = Page {
+        record,
+        style: charts::STYLE,
+        title: record.title(),
+        date: date
+            .ok()
+            .and_then(Result::ok)
+            .map_or(String::new(), |date| {
+                date.strftime("%F %H:%M UTC").to_string()
+            }),
+        minutes: (record.seconds / 6.0).round() / 10.0,
+        memory: record
+            .machine
+            .memory_bytes
+            .map_or("memory unknown".to_owned(), |memory| bytes(memory as f64)),
+        command: command.join(" "),
+        doubtful: record.doubtful(),
+        failures: record.failures(),
+        tiles: tiles(record),
+        ratios: charts::ratios(record)?,
+        curves: charts::curves(record)?,
+        percentiles: charts::percentiles(record)?,
+        columns: COLUMNS.iter().map(|figure| figure.title()).collect(),
+        tables: tables(record),
+    };
+    let mut environment = Environment::new();
+    let rendered = environment
+        .add_template("page.html", include_str!("page.html"))
+        .and_then(|()| environment.get_template("page.html")?.render(Serde(&page)));
+    rendered
+        .map(|text| printable(&text))
+        .map_err(|error| error.to_string())
+}
+
+/// Three facts: the throughput of the second model at the fewest and at the most connections that both served, and the
+/// memory of a connection.
+fn tiles(record: &Record) -> Vec<Tile> {
+    let [first, second, ..] = &record.models[..] else {
+        return Vec::new();
+    };
+    let cells = charts::by_size(record)
+        .into_iter()
+        .next()
+        .unwrap_or_default();
+    let throughput = |cell: &&Cell| {
+        let ratio = cell.entries[1].ratio(Figure::Throughput)?;
+        let (figure, verdict) = match ratio.verdict {
+            Verdict::Noise => ("≈".to_owned(), ": a difference is within the noise"),
+            Verdict::Same => ("=".to_owned(), ": no difference that matters"),
+            Verdict::Better | Verdict::Worse => (format!("{:.2}×", 1.0 / ratio.ratio), ""),
+        };
+        let connections = plural(cell.load.connections, "connection");
+        Some((
+            figure,
+            format!(
+                "the throughput of {} at {connections}{verdict}",
+                second.name
+            ),
+        ))
+    };
+    let mut tiles: Vec<Tile> = cells.iter().filter_map(throughput).collect();
+    if tiles.len() > 2 {
+        tiles.drain(1..tiles.len() - 1);
+    }
+    let memory = |cell: &&Cell| {
+        let of = |model: usize| Some(cell.entries[model].spread(Figure::RssPerConnection)?.median);
+        let (ours, theirs) = (bytes(of(0)?), bytes(of(1)?));
+        let connections = plural(cell.load.connections, "connection");
+        let (first, second) = (&first.name, &second.name);
+        let text =
+            format!("of memory for each of {connections} in {first}, and {theirs} in {second}");
+        Some((ours, text))
+    };
+    tiles.extend(cells.iter().rev().find_map(memory));
+    tiles
+}
+
+fn tables<'a>(record: &'a Record) -> Vec<Table<'a>> {
+    let mut cells: Vec<&'a Cell> = record.cells.iter().collect();
+    cells.sort_by_key(|cell| (cell.load.scenario, cell.load.size, cell.load.connections));
+    let mut tables: Vec<Table<'a>> = Vec::new();
+    for cell in cells {
+        let Load { scenario, size, .. } = cell.load;
+        let title = format!("{}, {} a request", scenario.title(), bytes(size as f64));
+        let mut rows = cell
+            .entries
+            .iter()
+            .map(|entry| row(cell.load, entry))
+            .collect();
+        match tables.last_mut().filter(|table| table.title == title) {
+            Some(table) => table.rows.append(&mut rows),
+            None => tables.push(Table { title, rows }),
+        }
+    }
+    tables
+}
+
+fn row(load: Load, entry: &Entry) -> Row<'_> {
+    let throughput = entry.spread(Figure::Throughput).map(|spread| {
+        let [median, least, most] =
+            [spread.median, spread.least, spread.most].map(|value| Figure::Throughput.write(value));
+        format!("{median} ({least} to {most})")
+    });
+    let ratio = entry.ratio(Figure::Throughput).map(ToString::to_string);
+    let first = [throughput, ratio].map(|text| text.unwrap_or("-".to_owned()));
+    let rest = COLUMNS.iter().map(|&figure| entry.median(figure));
+    Row {
+        connections: grouped(load.connections),
+        entry,
+        figures: first.into_iter().chain(rest).collect(),
+    }
+}
+
+/// A word of a command line, so that a shell would read it as one.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::charts::{STYLE, drawing};
+    use super::super::record::tests::sample;
+    use super::*;
+
+    /// Every element is closed, in order, and every attribute has its quotes: what XML asks, and HTML then is content with.
+    #[track_caller]
+    fn is_well_formed(text: &str) {
+        let mut open: Vec<&str> = Vec::new();
+        let mut rest = text.trim_start_matches("<!DOCTYPE html>");
+        while let Some(start) = rest.find('<') {
+            assert!(
+                !rest[..start].contains('>'),
+                "a lonely > in {:?}",
+                &rest[..start]
+            );
+            let end = rest[start..].find('>').unwrap() + start;
+            let tag = &rest[start + 1..end];
+            rest = &rest[end + 1..];
+            if let Some(name) = tag.strip_prefix('/') {
+                assert_eq!(open.pop(), Some(name), "before {:?}", rest.get(..80));
+                continue;
+            }
+            assert_eq!(tag.matches('"').count() % 2, 0, "<{tag}>");
+            let name = tag.split([' ', '/', '\n']).next().unwrap();
+            assert!(name.chars().all(|c| c.is_ascii_alphanumeric()), "<{tag}>");
+            if !tag.ends_with('/') {
+                open.push(name);
+            }
+            if name == "style" {
+                let end = rest.find("</style>").unwrap();
+                assert!(!rest[..end].contains('<'));
+                rest = &rest[end..];
+            }
+        }
+        assert!(open.is_empty(), "{open:?}");
+    }
+
+    /// It loads nothing from anywhere, and runs nothing.
+    #[track_caller]
+    fn stands_alone(text: &str) {
+        let text = text.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
+        for foreign in [
+            "://", "<script", "<link", "<img", "src=", "@import", "url(", "<iframe",
+        ] {
+            assert!(!text.contains(foreign), "{foreign}");
+        }
+        let is_handler = |(at, _): &(usize, &str)| {
+            let name = text[at + 1..]
+                .split(|c: char| !c.is_ascii_alphabetic())
+                .next();
+            let is_in_tag = text[..*at].rfind('<') > text[..*at].rfind('>');
+            is_in_tag && text[at + 1 + name.unwrap().len()..].starts_with("=\"")
+        };
+        assert_eq!(text.match_indices(" on").find(is_handler), None);
+    }
+
+    #[test]
+    fn the_page_stands_alone_and_has_every_chart_and_every_model() {
+        let record = sample();
+        let page = page(&record).unwrap();
+        is_well_formed(&page);
+        stands_alone(&page);
+        assert_eq!(page.matches("<svg ").count(), 1 + 2 * 3 + 3);
+        assert_eq!(
+            page.matches("<svg ").count(),
+            page.matches("role=\"img\"").count()
+        );
+        for model in &record.models {
+            let row = format!("<th scope=\"row\" class=\"name\">{}</th>", model.name);
+            assert_eq!(page.matches(&row).count(), record.cells.len(), "{row}");
+        }
+        let command = "--against-command &#x27;python3 echo.py {port}&#x27;";
+        assert!(page.contains(command), "the exact command");
+    }
+
+    #[test]
+    fn what_others_have_typed_stays_text() {
+        let evil = "<script>alert('x')</script>\" onload=\"x\" & \u{1b}[31m\0\n]]>";
+        let mut record = sample();
+        for model in &mut record.models {
+            model.name.push_str(evil);
+            model.command.push_str(evil);
+            model.note.push_str(evil);
+        }
+        record.command.push(evil.to_owned());
+        record.notes.push(evil.to_owned());
+        record.machine.name.push_str(evil);
+        record.machine.kernel.push_str(evil);
+        record.machine.processor.push_str(evil);
+        record.version.push_str(evil);
+        for entry in record.cells.iter_mut().flat_map(|cell| &mut cell.entries) {
+            entry.left_out = Some(evil.to_owned());
+            entry.model.push_str(evil);
+        }
+        for text in [page(&record).unwrap(), drawing(&record).unwrap()] {
+            is_well_formed(&text);
+            stands_alone(&text);
+            assert!(text.contains("&lt;script&gt;") && !text.contains(['\u{1b}', '\0']));
+        }
+    }
+
+    #[test]
+    fn a_record_with_next_to_nothing_in_it_is_a_page_too() {
+        let mut record = sample();
+        record.interrupted = true;
+        let check = |record: &Record| {
+            is_well_formed(&page(record).unwrap());
+            is_well_formed(&drawing(record).unwrap());
+        };
+        for entry in record.cells.iter_mut().flat_map(|cell| &mut cell.entries) {
+            *entry = Entry::default();
+        }
+        check(&record);
+        record.cells.clear();
+        check(&record);
+        record.models.truncate(1);
+        check(&record);
+        record.models.clear();
+        check(&record);
+        assert!(page(&record).unwrap().contains("Ended before its time"));
+    }
+
+    /// What WCAG 2 calls the contrast ratio of two colours.
+    fn contrast(a: &str, b: &str) -> f64 {
+        let luminance = |colour: &str| {
+            let part = |at: usize| {
+                let value = f64::from(u8::from_str_radix(&colour[at..at + 2], 16).unwrap()) / 255.0;
+                if value <= 0.04045 {
+                    value / 12.92
+                } else {
+                    ((value + 0.055) / 1.055).powf(2.4)
+                }
+            };
+            0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5)
+        };
+        let (a, b) = (luminance(a), luminance(b));
+        (a.max(b) + 0.05) / (a.min(b) + 0.05)
+    }
+
+    #[test]
+    fn every_colour_stands_out_from_its_ground_in_both_schemes() {
+        let (light, dark) = STYLE.split_once("@media").unwrap();
+        for scheme in [light, dark] {
+            let colour = |name: &str| {
+                let (_, rest) = scheme.split_once(&format!("--{name}: ")).unwrap();
+                &rest[..7]
+            };
+            for name in ["ink", "soft", "c0", "c1", "c2", "c3", "c4", "c5"] {
+                for ground in ["page", "card"] {
+                    let contrast = contrast(colour(name), colour(ground));
+                    assert!(contrast >= 4.5, "{name} on {ground}: {contrast:.2}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_colour_of_a_drawing_changes_with_the_scheme() {
+        let drawing = drawing(&sample()).unwrap();
+        let (_, drawn) = drawing.split_once("</style>").unwrap();
+        for paint in ["fill", "stroke"] {
+            let start = format!(" {paint}=\"");
+            for color in drawn
+                .split(&start)
+                .skip(1)
+                .map(|rest| rest.split('"').next().unwrap())
+            {
+                let rule = format!("svg [{paint}=\"{color}\"]");
+                assert!(color == "none" || STYLE.contains(&rule), "{rule}");
+            }
+        }
+    }
+
+    #[test]
+    fn words_of_a_shell() {
+        let words = ["a b", "it's", "", "--plain=x"].map(quoted);
+        assert_eq!(words, ["'a b'", "'it'\\''s'", "''", "--plain=x"]);
+    }
+}

@@ -1,0 +1,136 @@
+//! `echo-reactor diff BEFORE AFTER`: two records of `bench` or of `compare`, and whether the second is the same, better or
+//! worse.
+//!
+//! Which figures belong together, and what the second record lacks, is in [`comparisons`] and [`runs`], which make an
+//! [`answer::Answer`]; the statistics are [`super::compare::statistics`]'s.
+//!
+//! Two records were made at different times, so nothing in them is a pair, and the machine may have changed its mind
+//! between them. Nothing inside one record knows of that. `--tolerance` is what is allowed for it: a difference counts
+//! if its whole interval is beyond.
+//!
+//! What is missing is worse than what is slow. A load that the second record could not serve, a second in which nothing
+//! came back, a connection that was never made: none of them has a figure, and a comparison of the figures alone would
+//! praise the server that left its slowest work undone. So each of these is a finding, decided without statistics.
+
+mod answer;
+mod comparisons;
+mod runs;
+
+use super::compare::record::{PROGRAM, Record};
+use super::error::{CliError, CliErrorKind, Exit};
+use super::output::printable;
+use super::stdio;
+use super::units::Percent;
+use clap::Args;
+use runs::Run;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  echo-reactor compare --quick --json before.json
+  echo-reactor compare --quick --json after.json
+  echo-reactor diff before.json after.json    exit code 5 if something is worse
+  echo-reactor bench --format json > a.json   a single run has its seconds
+  echo-reactor diff --tolerance 10% a.json b.json
+
+All intervals together are right with 95 %. Better and worse is what lies wholly
+beyond the tolerance, the same what lies wholly within; what is left is within
+the noise. What the second record lacks, a load, a step, seconds with echoes,
+connections or answers, is worse than what is slow, and is said first. Only
+'worse' changes the exit code.
+";
+
+/// Compare two records of bench or of compare: same, better or worse
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct DiffArgs {
+    /// The record that the other is compared with
+    #[arg(value_name = "BEFORE")]
+    before: PathBuf,
+
+    /// The record that is judged
+    #[arg(value_name = "AFTER")]
+    after: PathBuf,
+
+    /// A difference that may come from the time between the two; of the p99, twice as much
+    #[arg(long, value_name = "PERCENT", default_value = "5%")]
+    tolerance: Percent,
+}
+
+pub(super) fn run(args: &DiffArgs) -> Result<Exit, CliError> {
+    let usage = |text: &str| CliError::new(CliErrorKind::Usage, text);
+    let tolerance = args.tolerance.0 / 100.0;
+    if tolerance >= 10.0 {
+        return Err(usage(
+            "--tolerance is less than 1000%; write for example 5%",
+        ));
+    }
+    let (before, after) = (read(&args.before)?, read(&args.after)?);
+    let answer = match (&before, &after) {
+        (File::Compare(before), File::Compare(after)) => comparisons::compare(before, after),
+        (File::Bench(before), File::Bench(after)) => runs::compare(before, after, tolerance),
+        _ => {
+            return Err(usage(
+                "one is a record of bench and the other of compare; compare two of a kind",
+            ));
+        }
+    };
+    let (mut report, exit) = answer.report(tolerance);
+    for (path, file) in [(&args.before, &before), (&args.after, &after)] {
+        if let Some(doubt) = file.doubt() {
+            report.push_str(&format!("note: {}: {doubt}\n", path.display()));
+        }
+    }
+    stdio::print(&printable(&report))?;
+    match answer.is_empty() {
+        true => Err(usage(
+            "the two records have nothing in common that was measured",
+        )),
+        false => Ok(exit),
+    }
+}
+
+#[derive(Debug)]
+enum File {
+    Bench(Box<Run>),
+    Compare(Box<Record>),
+}
+
+impl File {
+    /// What makes it doubtful, if it says so itself.
+    fn doubt(&self) -> Option<String> {
+        match self {
+            Self::Bench(run) => run.doubt(),
+            Self::Compare(record) => record.interrupted.then(|| "it was ended early".to_owned()),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<File, CliError> {
+    let failure = |kind, text: String| CliError::new(kind, format!("'{}': {text}", path.display()));
+    let text =
+        fs::read_to_string(path).map_err(|error| failure(CliErrorKind::Io, error.to_string()))?;
+    let value: Value = serde_json::from_str(&text)
+        .map_err(|error| failure(CliErrorKind::Usage, format!("it is no JSON: {error}")))?;
+    let incomplete = |error| {
+        failure(
+            CliErrorKind::Usage,
+            format!("it is no whole record: {error}"),
+        )
+    };
+    match value["program"].as_str() {
+        Some(PROGRAM) => whole(value).map(File::Compare).map_err(incomplete),
+        Some("echo-reactor bench") => whole(value).map(File::Bench).map_err(incomplete),
+        _ => Err(failure(
+            CliErrorKind::Usage,
+            "it is no record; 'bench --format json' and 'compare --json FILE' make one".to_owned(),
+        )),
+    }
+}
+
+fn whole<T: DeserializeOwned>(value: Value) -> Result<Box<T>, serde_json::Error> {
+    serde_json::from_value(value).map(Box::new)
+}

@@ -1,0 +1,427 @@
+//! Two records of `bench`: their intervals are samples, and what no latency tells of is found in their counters.
+//!
+//! Of the processor's time there is one figure for a whole run, so there is no interval for it.
+
+use super::answer::Answer;
+use crate::cli::compare::record::Figure;
+use crate::cli::compare::statistics::{Location, independent};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// Echoes that a stretch of a run has on average, so that one without any is no chance: of arrivals at random it would be
+/// one of 20,000.
+const ECHOES_OF_A_STRETCH: f64 = 10.0;
+/// The share of its rate from which a step counts as reached.
+const REACHED: f64 = 0.95;
+
+/// The part of a report of `bench` that is compared.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Run {
+    not_valid_because: Vec<String>,
+    plan: Map<String, Value>,
+    intervals: Vec<Stretch>,
+    faults: BTreeMap<String, Fault>,
+    requests: Requests,
+    connections: Connections,
+    search: Option<Search>,
+    steps: Vec<Step>,
+}
+
+/// An interval of a run, or several that are joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+struct Stretch {
+    seconds: f64,
+    echoes: f64,
+    /// In nanoseconds; the longest of those that are joined.
+    p99: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Fault {
+    count: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Requests {
+    sent: u64,
+    lost: u64,
+    unsent: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Connections {
+    planned: u64,
+    opened: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Search {
+    found_rate: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Step {
+    rate: Option<f64>,
+    echoes_per_second: Option<f64>,
+}
+
+pub(super) fn compare(before: &Run, after: &Run, tolerance: f64) -> Answer {
+    let mut answer = Answer::default();
+    compare_plans(&mut answer, before, after);
+    compare_losses(&mut answer, before, after, tolerance);
+    compare_steps(&mut answer, before, after);
+    let (seconds, echoes) = (before.sum(|one| one.seconds), before.sum(|one| one.echoes));
+    if echoes > 0.0 {
+        let length = ECHOES_OF_A_STRETCH * seconds / echoes;
+        let (was, is) = (before.stretches(length), after.stretches(length));
+        compare_intervals(&mut answer, &was, &is, tolerance);
+    }
+    answer
+}
+
+/// What was asked for differently. Their servers may be at any address, and each run may have its own seed.
+fn compare_plans(answer: &mut Answer, before: &Run, after: &Run) {
+    for (name, was) in &before.plan {
+        let is = after.plan.get(name).unwrap_or(&Value::Null);
+        if is != was && name != "targets" && name != "seed" {
+            answer.note(
+                "not the same was asked for",
+                format!("{name} {was} and {is}"),
+            );
+        }
+    }
+}
+
+fn compare_intervals(answer: &mut Answer, was: &[Stretch], is: &[Stretch], tolerance: f64) {
+    let [silent_before, silent_after] = [was, is].map(|all| {
+        let silent = all.iter().filter(|one| one.echoes <= 0.0);
+        let silent: f64 = silent.map(|one| one.seconds).sum();
+        let all: f64 = all.iter().map(|one| one.seconds).sum();
+        (silent + 0.0, all + 0.0) // the sum of nothing is -0.0
+    });
+    let share = |(silent, all): (f64, f64)| silent / all.max(1e-9);
+    let rates = [was, is].map(|all| {
+        all.iter()
+            .map(|one| one.echoes / one.seconds)
+            .collect::<Vec<_>>()
+    });
+    if is.is_empty() || share(silent_after) - share(silent_before) > tolerance {
+        let [before, after] =
+            rates.map(|rates| rates.iter().sum::<f64>() / rates.len().max(1) as f64);
+        let ((silent, of), (silent_before, of_before)) = (silent_after, silent_before);
+        let text = format!(
+            "throughput     {:.2}: worse, nothing came back in {silent:.1} s of {of:.1}, and before in {silent_before:.1} \
+             of {of_before:.1}",
+            after / before,
+        );
+        answer.worse("the run", text);
+    } else {
+        let locations = rates.map(|rates| Location::of_values(&rates, independent(&rates)));
+        answer.ask("the run", Figure::Throughput, locations);
+    }
+    let locations = [was, is].map(|all| {
+        let logs: Vec<f64> = waits(all).iter().map(|wait| wait.ln()).collect();
+        Location::of_logs(&logs, independent(&logs))
+    });
+    answer.ask("the run", Figure::P99, locations);
+}
+
+/// The p99 of each stretch, in nanoseconds. One without an echo has none; a request that was sent at its begin, or before,
+/// has waited until its end at least.
+fn waits(all: &[Stretch]) -> Vec<f64> {
+    let mut silent = 0.0;
+    let wait = |one: &Stretch| {
+        silent = if one.echoes > 0.0 {
+            0.0
+        } else {
+            silent + one.seconds
+        };
+        one.p99.max(silent * 1e9)
+    };
+    all.iter().map(wait).filter(|wait| *wait > 0.0).collect()
+}
+
+/// What no latency tells of: faults, requests that were lost or never sent, and connections that were never made.
+fn compare_losses(answer: &mut Answer, before: &Run, after: &Run, tolerance: f64) {
+    let share = |count: u64, of: u64| count as f64 / of.max(1) as f64;
+    let faults = |run: &Run| run.faults.values().map(|fault| fault.count).sum::<u64>();
+    let (was, is) = (faults(before), faults(after));
+    if share(is, after.requests.sent) > share(was, before.requests.sent) * (1.0 + tolerance) {
+        let kinds: Vec<&str> = after.faults.keys().map(String::as_str).collect();
+        answer.worse(
+            "the run",
+            format!(
+                "worse: {is} faults ({}), and before {was}",
+                kinds.join(", ")
+            ),
+        );
+    }
+    let shares = |run: &Run| {
+        let Requests { sent, lost, unsent } = run.requests;
+        let Connections { planned, opened } = run.connections;
+        // Where each connection is used once, how many are open at the start says nothing.
+        let mode = run.plan.get("mode").and_then(Value::as_str);
+        let never_made = match mode.is_some_and(|mode| mode.starts_with("churn")) {
+            true => 0,
+            false => planned.saturating_sub(opened),
+        };
+        [
+            share(lost, sent + unsent),
+            share(unsent, sent + unsent),
+            share(never_made, planned),
+        ]
+    };
+    let told = [
+        ("of the requests were lost", tolerance),
+        ("of the requests found no connection free", tolerance),
+        ("of the connections were not made", 0.0),
+    ];
+    for ((was, is), (what, allowed)) in shares(before).into_iter().zip(shares(after)).zip(told) {
+        if is - was > allowed {
+            let (was, is) = (was * 100.0, is * 100.0);
+            answer.worse(
+                "the run",
+                format!("worse: {is:.1} % {what}, and before {was:.1} %"),
+            );
+        }
+    }
+}
+
+/// Steps of a rate, and the result of a search: each was asked for, and is not to vanish. Of the steps beside the last
+/// there are no intervals, so they are only held to their own plan.
+fn compare_steps(answer: &mut Answer, before: &Run, after: &Run) {
+    let found = |run: &Run| run.search.as_ref().and_then(|search| search.found_rate);
+    if let Some(was) = found(before) {
+        if found(after).is_none() {
+            answer.worse(
+                "the search",
+                format!("worse: no rate keeps the bound, and before {was:.0} a second did"),
+            );
+        }
+        return; // its steps are where it looked, and differ from run to run
+    }
+    let steps = |run: &Run| -> Vec<(f64, f64)> {
+        run.steps
+            .iter()
+            .filter_map(|step| Some((step.rate?, step.echoes_per_second?)))
+            .collect()
+    };
+    let (before, after) = (steps(before), steps(after));
+    for &(rate, was) in before.iter().filter(|_| before.len() > 1) {
+        let what = format!("the step of {rate} a second");
+        match after.iter().find(|step| step.0 == rate) {
+            None => answer.worse(&what, "missing: it is not in the second record"),
+            Some((_, is)) if was >= rate * REACHED && *is < rate * REACHED => {
+                answer.worse(
+                    &what,
+                    format!("worse: {is:.1} echoes a second, and before {was:.1}"),
+                );
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+impl Run {
+    /// What makes it doubtful, if it says so itself.
+    pub(super) fn doubt(&self) -> Option<String> {
+        let why = self.not_valid_because.first()?;
+        Some(format!("not valid because {why}"))
+    }
+
+    fn sum(&self, value: fn(&Stretch) -> f64) -> f64 {
+        self.whole_intervals().map(value).sum()
+    }
+
+    /// The intervals but for the rest of one, at the end.
+    fn whole_intervals(&self) -> impl Iterator<Item = &Stretch> {
+        let longest = self
+            .intervals
+            .iter()
+            .map(|one| one.seconds)
+            .fold(0.0, f64::max);
+        self.intervals
+            .iter()
+            .filter(move |one| one.seconds > longest / 2.0)
+    }
+
+    /// Joins intervals to stretches of at least this length, in seconds. A run that is shorter is one stretch.
+    fn stretches(&self, length: f64) -> Vec<Stretch> {
+        let (mut joined, mut open) = (Vec::new(), Stretch::default());
+        for interval in self.whole_intervals() {
+            open.seconds += interval.seconds;
+            open.echoes += interval.echoes;
+            open.p99 = open.p99.max(interval.p99);
+            if open.seconds >= length {
+                joined.push(std::mem::take(&mut open));
+            }
+        }
+        if joined.is_empty() && open.seconds > 0.0 {
+            joined.push(open);
+        }
+        joined
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::error::Exit;
+    use crate::random::Random;
+    use serde_json::json;
+
+    fn read(value: Value) -> Run {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn run(echoes: &[f64]) -> Run {
+        let intervals: Vec<Value> = (echoes.iter())
+            .map(|echoes| json!({"seconds": 0.5, "echoes": echoes, "p99": if *echoes > 0.0 { 1e6 } else { 0.0 }}))
+            .collect();
+        read(json!({"intervals": intervals}))
+    }
+
+    /// The report of two runs, and whether the second is worse.
+    fn told(before: &Run, after: &Run) -> (String, bool) {
+        let (text, exit) = compare(before, after, 0.05).report(0.05);
+        (text, exit == Exit::Worse)
+    }
+
+    #[track_caller]
+    fn is_worse(before: &Run, after: &Run, words: &str) {
+        let (text, is_worse) = told(before, after);
+        assert!(is_worse && text.contains(words), "{text}");
+    }
+
+    #[track_caller]
+    fn is_not_worse(before: &Run, after: &Run) {
+        let (text, is_worse) = told(before, after);
+        assert!(!is_worse, "{text}");
+    }
+
+    #[test]
+    fn runs_are_compared_by_their_seconds() {
+        let mut random = Random::new(2);
+        let mut noisy = |rate: f64| {
+            let seconds: Vec<Value> = (0..30)
+                .map(|_| {
+                    let noise = 1.0 + (random.fraction() - 0.5) * 0.04;
+                    json!({"seconds": 1.0, "echoes": rate * noise, "p99": 1e9 / rate})
+                })
+                .chain([json!({"seconds": 0.01, "echoes": 3, "p99": 1})])
+                .collect();
+            read(json!({"intervals": seconds}))
+        };
+        let (before, same, slower) = (noisy(1e5), noisy(1e5), noisy(0.9e5));
+        is_not_worse(&before, &same);
+        is_worse(&before, &slower, "0.90 (");
+    }
+
+    #[test]
+    fn seconds_without_an_echo_are_worse_and_no_chance() {
+        let before = run(&[900.0; 24]);
+        let mut stalled = [900.0; 24];
+        stalled[8..18].fill(0.0);
+        is_worse(
+            &before,
+            &run(&stalled),
+            "0.58: worse, nothing came back in 5.0 s of 12.0, and before in 0.0 of 12.0",
+        );
+        is_not_worse(&run(&stalled), &before);
+        // Of two requests a second, many half seconds have none.
+        let sparse: Vec<f64> = (0..60).map(|at| f64::from(at % 3 == 0)).collect();
+        is_not_worse(&run(&sparse), &run(&sparse));
+        let (text, is_worse_too) = told(&run(&[3.0]), &run(&[2.0]));
+        assert!(
+            !is_worse_too && text.contains("too little to tell"),
+            "{text}"
+        );
+        is_worse(&before, &run(&[0.0; 24]), "0.00: worse");
+        is_worse(&before, &run(&[]), "0.00: worse");
+    }
+
+    #[test]
+    fn a_stretch_without_an_echo_has_a_wait_all_the_same() {
+        let stretch = |echoes: f64| Stretch {
+            seconds: 0.5,
+            echoes,
+            p99: echoes * 1e3,
+        };
+        let waits = waits(&[stretch(2.0), stretch(0.0), stretch(0.0), stretch(3.0)]);
+        assert_eq!(waits, [2e3, 5e8, 1e9, 3e3]);
+    }
+
+    #[test]
+    fn losses_count_though_no_latency_tells_of_them() {
+        let with = |change: fn(&mut Run)| {
+            let mut run = run(&[900.0; 24]);
+            (
+                run.requests.sent,
+                run.connections.planned,
+                run.connections.opened,
+            ) = (1_000, 10, 10);
+            change(&mut run);
+            run
+        };
+        let whole = with(|_| {});
+        is_not_worse(&whole, &whole);
+        let reset = with(|run| {
+            run.faults.insert("reset".to_owned(), Fault { count: 3 });
+        });
+        is_worse(&whole, &reset, "3 faults (reset), and before 0");
+        is_not_worse(&reset, &reset);
+        is_worse(
+            &whole,
+            &with(|run| run.requests.lost = 100),
+            "10.0 % of the requests were lost",
+        );
+        is_worse(
+            &whole,
+            &with(|run| run.connections.opened = 9),
+            "10.0 % of the connections were not made",
+        );
+    }
+
+    #[test]
+    fn a_step_and_a_finding_that_are_gone_are_missed() {
+        let steps = |rates: &[(f64, f64)]| {
+            let steps = rates
+                .iter()
+                .map(|(rate, reached)| json!({"rate": rate, "echoes_per_second": reached}));
+            read(json!({"steps": steps.collect::<Vec<_>>(), "search": null}))
+        };
+        let before = steps(&[(100.0, 100.0), (200.0, 199.0)]);
+        is_worse(
+            &before,
+            &steps(&[(100.0, 60.0)]),
+            "worse: 60.0 echoes a second, and before 100.0",
+        );
+        is_worse(
+            &before,
+            &steps(&[(100.0, 60.0)]),
+            "missing: it is not in the second record",
+        );
+        let search = |rate: Value| read(json!({"search": {"found_rate": rate}, "steps": []}));
+        is_worse(
+            &search(json!(500.0)),
+            &search(Value::Null),
+            "before 500 a second did",
+        );
+    }
+
+    #[test]
+    fn runs_of_different_plans_are_named() {
+        let plan = |trigger: &str, seed: u64| {
+            read(json!({"plan": {"seed": seed, "size": 64, "trigger": trigger}}))
+        };
+        assert!(
+            !told(&plan("level", 1), &plan("level", 2))
+                .0
+                .contains("asked for")
+        );
+        let (text, _) = told(&plan("edge", 1), &plan("level", 1));
+        assert!(text.contains(r#"trigger "edge" and "level""#), "{text}");
+    }
+}
