@@ -2,10 +2,10 @@
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
-//! One folder for each command: [`serve`], [`send`], [`doctor`], `bench`, `compare` and `diff`. Beside them what several
-//! need: values with units ([`units`]), names of hosts ([`names`]), the log ([`logging`]), output that does not block
-//! ([`output`]), output that blocks ([`stdio`]), files ([`output_file`]), inherited state of the process ([`process`],
-//! [`descriptors`]), errors and exit codes ([`error`]). What may live in this file: the top of the command line, and the
+//! One folder for each command: [`serve`], [`send`], [`doctor`], `bench`, `compare` and `diff`; `man` and `completions` are
+//! in [`manual`]. Beside them what several need: values with units ([`units`]), names of hosts ([`names`]), the log
+//! ([`logging`]), output that does not block ([`output`]), output that blocks ([`stdio`]), files ([`output_file`]),
+//! inherited state of the process ([`process`], [`descriptors`]), errors and exit codes ([`error`]). What may live in this file: the top of the command line, and the
 //! one place where an error is printed. What may not: anything that one command alone needs.
 //!
 //! Nothing here uses `println!` or `eprintln!`: they panic when the stream is closed, and a closed terminal is no
@@ -21,6 +21,7 @@ mod diff;
 mod doctor;
 mod error;
 mod logging;
+mod manual;
 mod memory;
 mod names;
 mod output;
@@ -83,6 +84,8 @@ enum Command {
     Compare(Box<compare::CompareArgs>),
     #[cfg(feature = "bench")]
     Diff(diff::DiffArgs),
+    Man(manual::ManArgs),
+    Completions(manual::CompletionsArgs),
     /// Resolves names in a child process of `serve`
     #[command(name = names::COMMAND, hide = true)]
     Resolve(names::ResolveArgs),
@@ -115,6 +118,8 @@ fn run() -> Exit {
         Command::Compare(args) => compare::run(&args),
         #[cfg(feature = "bench")]
         Command::Diff(args) => diff::run(&args),
+        Command::Man(args) => manual::write_pages(&args, &Arguments::command()),
+        Command::Completions(args) => manual::print_completions(&args, &Arguments::command()),
         Command::Resolve(args) => names::answer(&args),
     };
     result.unwrap_or_else(|failure| {

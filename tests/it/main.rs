@@ -42,6 +42,8 @@ mod escaping;
 mod failing_calls;
 #[cfg(feature = "cli")]
 mod inherited;
+#[cfg(all(feature = "cli", feature = "bench"))]
+mod manual;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod memory;
 #[cfg(all(feature = "cli", target_os = "linux"))]

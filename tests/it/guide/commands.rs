@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 28] = [
+const COMMANDS: [(&str, How); 30] = [
     // README
     (
         "cargo run --release -- serve",
@@ -72,6 +72,14 @@ const COMMANDS: [(&str, How); 28] = [
         Run(
             "timeout -s TERM 2 echo-reactor serve -q --hardened --sandbox tcp://127.0.0.1:0 || test $? = 124",
         ),
+    ),
+    (
+        "echo-reactor man /usr/local/share/man/man1",
+        Run("echo-reactor man pages && test -s pages/echo-reactor-serve.1"),
+    ),
+    (
+        "echo-reactor completions bash",
+        Run("echo-reactor completions bash >completions && bash -n completions"),
     ),
     (
         "kill -TERM PID",
