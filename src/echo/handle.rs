@@ -198,6 +198,7 @@ mod tests {
         server.handle().drain();
         assert_eq!(server.turn(None).unwrap(), Turn::Woken);
         assert_eq!(server.stats().bytes_out, 0, "they are served after that");
+        assert_eq!(server.timeout(), Some(Duration::ZERO), "and at once");
         assert!(
             TcpStream::connect(address).is_err(),
             "nothing more is accepted"

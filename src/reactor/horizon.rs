@@ -51,3 +51,29 @@ impl ExpiryHorizon {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_ends_after_twice_as_many_events_as_there_are_sources() {
+        let mut horizon = ExpiryHorizon::default();
+        horizon.continue_sweep(12, 10, 5);
+        horizon.continue_sweep(7, 10, 6);
+        assert_eq!(horizon.ms(), 0);
+        horizon.continue_sweep(1, 10, 7);
+        assert_eq!(horizon.ms(), 5, "the time at which the sweep began");
+    }
+
+    #[test]
+    fn a_sweep_that_was_overtaken_is_given_up() {
+        let mut horizon = ExpiryHorizon::default();
+        horizon.continue_sweep(12, 10, 5);
+        horizon.move_to(50); // a wait has emptied the ready list
+        horizon.continue_sweep(8, 10, 60);
+        assert_eq!(horizon.ms(), 50, "a new sweep has begun");
+        horizon.continue_sweep(12, 10, 70);
+        assert_eq!(horizon.ms(), 60);
+    }
+}

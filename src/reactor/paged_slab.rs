@@ -293,6 +293,21 @@ mod tests {
         assert_eq!(changes, 0);
     }
 
+    #[test]
+    fn of_the_empty_pages_one_is_kept_however_often_they_fill() {
+        let mut slots = PagedSlab::new();
+        for _ in 0..3 {
+            let numbers: Vec<usize> = (0..3 * PAGE).map(|value| slots.insert(value)).collect();
+            assert_eq!(slots.capacity(), 3 * PAGE);
+            for number in numbers {
+                slots.remove(number);
+            }
+            assert_eq!((slots.len(), slots.capacity()), (0, PAGE));
+        }
+        slots.preallocate(3 * PAGE); // beside two pages that were freed
+        assert_eq!(slots.capacity(), 3 * PAGE);
+    }
+
     /// Random additions and removals, compared with a map.
     #[test]
     fn every_slot_number_leads_to_its_value() {

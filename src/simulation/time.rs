@@ -424,6 +424,25 @@ fn a_timeout_of_milliseconds_is_not_early_either() {
     }
 }
 
+/// Another event may wake the loop in the millisecond in which a timeout would end if both ends were rounded down.
+#[test]
+fn no_event_makes_a_timeout_early() {
+    const MICROS: Duration = Duration::from_micros(1);
+    let timeout = Duration::from_millis(1);
+    let mut stage = Stage::new(Limits {
+        idle_timeout: Some(timeout),
+        ..Limits::default()
+    });
+    stage.pass(999 * MICROS);
+    stage.connect(1);
+    for _ in 0..999 {
+        stage.pass(MICROS);
+        stage.settle();
+        assert_eq!(stage.closed(CloseReason::Idle), 0);
+    }
+    assert!(stage.next_end() >= 999 * MICROS + timeout);
+}
+
 /// Among hundreds of requeued sources one may wait for longer than its timeout: it is ready, not idle.
 #[test]
 fn a_source_in_the_queue_is_not_idle() {
