@@ -2,8 +2,8 @@
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
-//! One folder for each command: [`serve`], [`send`], [`doctor`], `bench`, `compare` and `diff`; `man` and `completions` are
-//! in [`manual`]. Beside them what several need: values with units ([`units`]), names of hosts ([`names`]), the log
+//! One folder for each command: [`serve`], [`send`], [`doctor`], `bench`, `check`, `compare` and `diff`; `man` and
+//! `completions` are in [`manual`]. Beside them what several need: values with units ([`units`]), names of hosts ([`names`]), the log
 //! ([`logging`]), output that does not block ([`output`]), output that blocks ([`stdio`]), files ([`output_file`]),
 //! inherited state of the process ([`process`], [`descriptors`]), errors and exit codes ([`error`]). What may live in this file: the top of the command line, and the
 //! one place where an error is printed. What may not: anything that one command alone needs.
@@ -13,6 +13,8 @@
 
 #[cfg(feature = "bench")]
 pub(crate) mod bench;
+#[cfg(feature = "check")]
+mod check;
 #[cfg(feature = "bench")]
 mod compare;
 mod descriptors;
@@ -53,6 +55,8 @@ Examples:
       ten seconds of load on a server of its own, and a report
   echo-reactor doctor --connections 100k
       can this machine hold 100,000 connections?
+  echo-reactor check
+      does the server on port 50007 keep the rules?
   echo-reactor compare --quick
       the event loop against its blocking models, in less than a minute
   echo-reactor serve --help
@@ -82,6 +86,8 @@ enum Command {
     Bench(Box<bench::BenchArgs>),
     #[cfg(feature = "bench")]
     Compare(Box<compare::CompareArgs>),
+    #[cfg(feature = "check")]
+    Check(check::CheckArgs),
     #[cfg(feature = "bench")]
     Diff(diff::DiffArgs),
     Man(manual::ManArgs),
@@ -116,6 +122,8 @@ fn run() -> Exit {
         Command::Bench(args) => bench::run(&args),
         #[cfg(feature = "bench")]
         Command::Compare(args) => compare::run(&args),
+        #[cfg(feature = "check")]
+        Command::Check(args) => check::run(&args),
         #[cfg(feature = "bench")]
         Command::Diff(args) => diff::run(&args),
         Command::Man(args) => manual::write_pages(&args, &Arguments::command()),

@@ -186,6 +186,10 @@
     doc = "| [`load`] | the load generator on the same reactor: clients, schedule, metrics, validity |"
 )]
 #![cfg_attr(
+    feature = "check",
+    doc = "| [`check`] | the conformance checker: rules that any echo server can be judged by |"
+)]
+#![cfg_attr(
     feature = "simulation",
     doc = "| [`simulation`] | the server on a network in memory: everything follows from a seed |
 | [`fuzz_targets`] | properties of any input bytes, for cargo-fuzz |"
@@ -198,9 +202,10 @@
 //! Two private modules serve them: `procfs` alone reads /proc and /sys, and `random` makes random numbers.
 //!
 //! `stats` and `reactor` import no other module, and `net` none but `limits`; `echo` imports these four; `blocking` imports
-//! them without the reactor; `load` imports `reactor`, `net` and `limits`, and never `echo`, since it has to work on any echo
-//! server; `simulation` imports `echo` and what it imports; `cli` imports all but the simulation, and is imported by none.
-//! mio is named in `net` and `reactor` alone, slab in `reactor` alone. A test reads the sources and holds this.
+//! them without the reactor; `load` imports `reactor`, `net` and `limits`, `check` imports `load`, `reactor` and `net`, and
+//! neither imports `echo`, since they have to work on any echo server; `simulation` imports `echo` and what it imports; `cli`
+//! imports all but the simulation, and is imported by none. mio is named in `net` and `reactor` alone, slab in `reactor`
+//! alone. A test reads the sources and holds this.
 //!
 //! **Reading order**: [`guide`]; `src/reactor/epoll.rs`, the only file that calls epoll; [`reactor`] (`src/reactor.rs`), with
 //! `sources.rs`, `paged_slab.rs` and `timeouts.rs` below it; [`echo`] and `src/echo/server.rs`, the loop; [`echo::connection`],
@@ -268,6 +273,8 @@
 //! Windows is not supported.
 
 pub mod blocking;
+#[cfg(feature = "check")]
+pub mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod echo;

@@ -11,7 +11,7 @@ mod network;
 pub(crate) mod own;
 #[cfg(feature = "bench")]
 mod server;
-#[cfg(all(feature = "cli", feature = "bench"))]
+#[cfg(any(all(feature = "cli", feature = "bench"), feature = "check"))]
 pub(crate) mod subtree;
 mod sysctl;
 #[cfg(any(feature = "cli", feature = "bench"))]
@@ -25,6 +25,8 @@ pub(crate) use network::port_range;
 pub use network::{KERNEL_COUNTERS, KernelCounters};
 #[cfg(all(feature = "cli", feature = "bench"))]
 pub(crate) use server::check_process;
+#[cfg(feature = "check")]
+pub(crate) use server::open_descriptors_of;
 #[cfg(feature = "bench")]
 pub(crate) use server::own_usage;
 #[cfg(feature = "bench")]

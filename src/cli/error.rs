@@ -15,6 +15,7 @@ pub(crate) enum Exit {
     Invalid,
     Worse,
     Short,
+    Nonconforming,
     Usage,
     Mismatch,
     Resolve,
@@ -28,7 +29,7 @@ pub(crate) enum Exit {
 }
 
 /// The table of exit codes: code, name, meaning. The help prints it; the numbers stand nowhere else.
-const TABLE: [(Exit, u8, &str, &str); 15] = [
+const TABLE: [(Exit, u8, &str, &str); 16] = [
     (
         Exit::Ok,
         0,
@@ -45,7 +46,7 @@ const TABLE: [(Exit, u8, &str, &str); 15] = [
         Exit::Invalid,
         4,
         "invalid",
-        "the measurement is not valid; the report says why",
+        "the measurement is not valid, or a rule of check is unknown; the report says why",
     ),
     (
         Exit::Worse,
@@ -58,6 +59,12 @@ const TABLE: [(Exit, u8, &str, &str); 15] = [
         6,
         "short",
         "a limit of doctor, a rate of bench --find-max-rate or a load of compare was not reached; the report says why",
+    ),
+    (
+        Exit::Nonconforming,
+        7,
+        "nonconforming",
+        "a MUST of check does not hold; the report says which",
     ),
     (Exit::Usage, 64, "usage", "invalid command line"),
     (
@@ -122,11 +129,11 @@ impl Exit {
     pub(crate) fn help() -> String {
         let mut text = String::new();
         for (_, code, name, meaning) in TABLE {
-            let mut line = format!("  {code:>2}  {name:<12}");
+            let mut line = format!("  {code:>2}  {name:<13}");
             for word in meaning.split(' ') {
                 if line.len() + 1 + word.len() > 80 {
                     text.push_str(&line);
-                    line = format!("\n{:18}", "");
+                    line = format!("\n{:19}", "");
                 }
                 line.push(' ');
                 line.push_str(word);
@@ -263,6 +270,7 @@ mod tests {
         }
         assert_eq!((Exit::Ok.code(), Exit::Cut.code()), (0, 3));
         assert_eq!((Exit::Invalid.code(), Exit::Short.code()), (4, 6));
+        assert_eq!(Exit::Nonconforming.code(), 7);
     }
 
     #[test]

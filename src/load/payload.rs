@@ -13,14 +13,14 @@ const PERIOD: u64 = 16_381;
 
 /// The text, long enough that a slice may begin anywhere in it.
 #[derive(Debug)]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     bytes: Vec<u8>,
     seed: u64,
 }
 
 impl Pattern {
     /// A text from a seed, of which slices of up to `reach` bytes will be asked.
-    pub(super) fn new(seed: u64, reach: usize) -> Self {
+    pub(crate) fn new(seed: u64, reach: usize) -> Self {
         let mut random = Random::new(seed);
         let text: Vec<u8> = (0..PERIOD).map(|_| random.next() as u8).collect();
         let bytes = text
@@ -33,13 +33,13 @@ impl Pattern {
     }
 
     /// Where in the text a connection begins.
-    pub(super) fn origin(&self, connection: u64) -> u64 {
+    pub(crate) fn origin(&self, connection: u64) -> u64 {
         Random::new(self.seed ^ connection.wrapping_mul(0x9e37_79b9)).next() % PERIOD
     }
 
     /// What stands at a position of the stream that begins at `origin`.
     #[inline]
-    pub(super) fn slice(&self, origin: u64, position: u64, length: usize) -> &[u8] {
+    pub(crate) fn slice(&self, origin: u64, position: u64, length: usize) -> &[u8] {
         let place = ((origin + position) % PERIOD) as usize;
         &self.bytes[place..place + length]
     }

@@ -153,6 +153,13 @@ impl ServerSample {
     }
 }
 
+/// How many descriptors a process has open.
+#[cfg(feature = "check")]
+pub(crate) fn open_descriptors_of(pid: u32) -> Option<u64> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    Some(entries.count() as u64)
+}
+
 /// Nanoseconds used by a process, in all threads that it has or had (clock_getcpuclockid(3)).
 fn cpu_clock(pid: u32) -> Option<u64> {
     let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid).ok()?)).ok()?;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which modules a module may import. A module that is missing here imports nothing and is imported by none.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("procfs", &[]),
     ("random", &[]),
     ("limits", &["procfs"]),
@@ -22,6 +22,8 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("echo", &["reactor", "net", "stats", "limits"]),
     ("blocking", &["net", "stats", "limits", "procfs"]),
     ("load", &["reactor", "net", "limits", "procfs", "random"]),
+    // Neither of the two knows echo: both work on any echo server.
+    ("check", &["load", "reactor", "net", "procfs", "random"]),
     (
         "simulation",
         &["echo", "reactor", "net", "stats", "limits", "random"],
@@ -29,7 +31,8 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     (
         "cli",
         &[
-            "echo", "blocking", "load", "reactor", "net", "limits", "stats", "procfs", "random",
+            "echo", "blocking", "load", "check", "reactor", "net", "limits", "stats", "procfs",
+            "random",
         ],
     ),
     ("fuzz_targets", &["simulation", "net", "reactor", "cli"]),

@@ -28,6 +28,8 @@ mod bench_ends;
 mod bench_mutants;
 #[cfg(all(feature = "cli", feature = "bench"))]
 mod bench_output;
+#[cfg(all(feature = "cli", feature = "check"))]
+mod check;
 #[cfg(feature = "cli")]
 mod cli_send;
 #[cfg(feature = "cli")]

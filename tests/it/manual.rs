@@ -4,11 +4,12 @@ use crate::support::{Dir, ended, program};
 use std::fs;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 9] = [
     "serve",
     "send",
     "doctor",
     "bench",
+    "check",
     "compare",
     "diff",
     "man",

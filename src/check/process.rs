@@ -1,0 +1,195 @@
+//! The server that is judged: one that runs somewhere, or one that the checker starts, watches and ends.
+
+use super::finding::Limit;
+use crate::net::Endpoint;
+use crate::procfs::subtree::descendants;
+use crate::procfs::{ServerSample, open_descriptors_of};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What stands for the port in a command.
+pub const PORT: &str = "{port}";
+/// How long a server may take until it accepts a connection, and until it has ended after SIGTERM.
+const START: Duration = Duration::from_secs(20);
+const END: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A server, with its process if the checker has started it.
+#[derive(Debug)]
+pub struct Server {
+    endpoint: Endpoint,
+    own: Option<Own>,
+}
+
+/// A child process that serves.
+#[derive(Debug)]
+struct Own {
+    command: String,
+    child: Child,
+}
+
+impl Server {
+    /// A server that runs already.
+    #[must_use]
+    pub fn running(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            own: None,
+        }
+    }
+
+    /// Starts a server by a shell's command, in which [`PORT`] stands for a free port of 127.0.0.1, and waits until it accepts.
+    /// Its output is discarded.
+    ///
+    /// # Errors
+    /// Why it does not serve, as a sentence.
+    pub fn start(command: &str) -> Result<Self, String> {
+        Self::start_limited(command, None)
+    }
+
+    fn start_limited(command: &str, descriptors: Option<u64>) -> Result<Self, String> {
+        let port = free_port().map_err(|error| format!("no port is free: {error}"))?;
+        let limit = descriptors.map_or_else(String::new, |count| format!("ulimit -n {count}; "));
+        let line = format!("{limit}exec {}", command.replace(PORT, &port.to_string()));
+        let child = Command::new("sh")
+            .args(["-c", &line])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("sh cannot be started: {error}"))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let own = Own {
+            command: command.to_owned(),
+            child,
+        };
+        let mut server = Self {
+            endpoint: Endpoint::Tcp(address),
+            own: Some(own),
+        };
+        let deadline = Instant::now() + START;
+        while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
+            if let Some(ending) = server.unexpected_end() {
+                return Err(format!(
+                    "the server has ended ({ending}) before it listened on {address}: try the command by hand"
+                ));
+            }
+            if Instant::now() > deadline {
+                return Err(format!(
+                    "nothing listens on {address} after {} s",
+                    START.as_secs()
+                ));
+            }
+            thread::sleep(PAUSE);
+        }
+        Ok(server)
+    }
+
+    /// The address that is judged.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Whether the checker has started it.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    pub(super) fn process_id(&self) -> Option<u32> {
+        self.own.as_ref().map(|own| own.child.id())
+    }
+
+    /// Starts the server again if it has ended.
+    pub(super) fn ensure_running(&mut self) -> Result<(), Limit> {
+        if self.unexpected_end().is_some() {
+            let command = self.own.take().map(|own| own.command).unwrap_or_default();
+            *self = Self::start(&command).map_err(Limit)?;
+        }
+        Ok(())
+    }
+
+    /// How the server has ended, if it has; always `None` for one that the checker has not started.
+    pub(super) fn unexpected_end(&mut self) -> Option<String> {
+        let status = self.own.as_mut()?.child.try_wait().ok()??;
+        Some(told(status))
+    }
+
+    /// Another process of the same command, which may have so many descriptors.
+    pub(super) fn another(&self, descriptors: Option<u64>) -> Result<Self, Limit> {
+        let command = self.own.as_ref().map_or("", |own| own.command.as_str());
+        Self::start_limited(command, descriptors).map_err(Limit)
+    }
+
+    /// Processor time and memory of the server, all of its processes together.
+    pub(super) fn sample(&self) -> Result<ServerSample, Limit> {
+        let unreadable = |what: &str| Limit(format!("the server's process cannot be read: {what}"));
+        let process = self
+            .process_id()
+            .ok_or_else(|| unreadable("it is not ours"))?;
+        let mut processes = descendants(process).unwrap_or_default();
+        processes.push(process);
+        ServerSample::take_all_threads(&processes).map_err(|error| unreadable(&error.to_string()))
+    }
+
+    /// Descriptors that the server has open.
+    pub(super) fn descriptors(&self) -> Option<u64> {
+        open_descriptors_of(self.process_id()?)
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        let process = self.process_id().and_then(|id| i32::try_from(id).ok());
+        if let Some(process) = process {
+            let _ = kill(Pid::from_raw(process), signal); // it may have ended
+        }
+    }
+}
+
+/// Ends a server that the checker has started: by SIGTERM, and if that takes too long by SIGKILL.
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !self.is_own() || self.unexpected_end().is_some() {
+            return;
+        }
+        self.signal(Signal::SIGTERM);
+        let deadline = Instant::now() + END;
+        while self.unexpected_end().is_none() {
+            if Instant::now() > deadline {
+                self.signal(Signal::SIGKILL);
+                if let Some(own) = &mut self.own {
+                    let _ = own.child.wait();
+                }
+                return;
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// A port that no socket of this machine uses now.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
+}
+
+fn told(status: ExitStatus) -> String {
+    status.to_string() // "exit status: 101", "signal: 11 (SIGSEGV)"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_does_not_serve_is_an_error_with_its_exit_code() {
+        let error = Server::start("false").unwrap_err();
+        assert!(error.contains("exit status: 1"), "{error}");
+    }
+}

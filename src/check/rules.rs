@@ -1,0 +1,79 @@
+//! All rules, in the order of their stages.
+//!
+//! One file a group: [`bytes`] (stages 1 and 2), [`closing`] (3), [`many`] (4), [`pressure`] (5), [`abuse`] (6), [`udp`] (7),
+//! [`watched`] (9). Stage 8 is the rules of the other stages on Unix sockets. A rule is a table entry and a function of a
+//! few lines: connect, send, wait, judge.
+
+mod abuse;
+mod bytes;
+mod closing;
+mod many;
+mod pressure;
+mod udp;
+mod watched;
+
+use super::rule::Rule;
+
+/// All rules, in the order of their stages.
+#[must_use]
+pub fn all() -> Vec<&'static Rule> {
+    let groups = [
+        bytes::RULES,
+        closing::RULES,
+        many::RULES,
+        pressure::RULES,
+        abuse::RULES,
+        udp::RULES,
+        watched::RULES,
+    ];
+    groups.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    #[test]
+    fn every_rule_is_complete_and_its_name_is_its_own() {
+        let rules = all();
+        let names: BTreeSet<&str> = rules.iter().map(|rule| rule.id).collect();
+        assert_eq!(names.len(), rules.len(), "no name is used twice");
+        assert!(
+            rules.windows(2).all(|pair| pair[0].stage <= pair[1].stage),
+            "stages in order"
+        );
+        for rule in rules {
+            assert_eq!(rule.id.split('/').count(), 3, "{}", rule.id);
+            assert!(
+                !rule.source.is_empty() && !rule.by_hand.is_empty() && rule.guide.contains(", "),
+                "{}",
+                rule.id
+            );
+            assert!(
+                rule.asks.len() < 110 && !rule.asks.ends_with('.'),
+                "{}",
+                rule.id
+            );
+        }
+    }
+
+    #[test]
+    fn the_sections_and_the_mistakes_that_rules_name_exist() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for rule in all() {
+            let (page, heading) = rule.guide.split_once(", ").unwrap();
+            let text = fs::read_to_string(root.join(format!("src/guide/{page}.md"))).unwrap();
+            let is_heading = |line: &str| {
+                line.starts_with('#') && line.trim_start_matches(['#', ' ']) == heading
+            };
+            assert!(text.lines().any(is_heading), "{}: {}", rule.id, rule.guide);
+            for mistake in rule.mistakes {
+                let patch = root.join(format!("tests/mutants/{mistake}.patch"));
+                assert!(patch.exists(), "{}: {mistake}", rule.id);
+            }
+        }
+    }
+}

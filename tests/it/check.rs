@@ -1,0 +1,361 @@
+//! `echo-reactor check`: what it says of correct servers, of broken ones, and of its own command line.
+
+use crate::support::schema::fits_schema;
+use crate::support::{Dir, Ended, Serve, ended, has_tool, program, unique};
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
+
+fn check(arguments: &[&str]) -> Ended {
+    ended(program().arg("check").args(arguments))
+}
+
+fn own_command(model: &str) -> String {
+    format!(
+        "{} serve --quiet --model {model} tcp://127.0.0.1:{{port}}",
+        env!("CARGO_BIN_EXE_echo-reactor")
+    )
+}
+
+/// The verdicts of a report in JSON: name and verdict, in their order.
+fn verdicts(said: &Ended) -> Vec<(String, String)> {
+    let report: Value =
+        serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{}{}", said.out, said.err));
+    let servers = report["servers"].as_array().unwrap().iter();
+    let rules = servers.flat_map(|server| server["rules"].as_array().unwrap());
+    let text = |rule: &Value, key: &str| rule[key].as_str().unwrap().to_owned();
+    rules
+        .map(|rule| (text(rule, "id"), text(rule, "verdict")))
+        .collect()
+}
+
+/// No rule fails, whatever else the machine does meanwhile; and most of them pass.
+#[track_caller]
+fn conforms(said: &Ended, rules: usize) {
+    let verdicts = verdicts(said);
+    let failed: Vec<_> = verdicts
+        .iter()
+        .filter(|(_, verdict)| verdict == "fail")
+        .collect();
+    assert!(failed.is_empty(), "{failed:?}\n{}", said.out);
+    let passed = verdicts
+        .iter()
+        .filter(|(_, verdict)| verdict == "pass")
+        .count();
+    assert!(passed >= rules, "{passed} of {rules} passed: {}", said.out);
+    assert!([0, 4].contains(&said.code), "{}", said.code);
+}
+
+// --- Servers that are right --------------------------------------------------------------------------------------------
+
+#[test]
+fn the_event_loop_keeps_the_rules() {
+    conforms(
+        &check(&[
+            "--quick",
+            "--format",
+            "json",
+            "--command",
+            &own_command("reactor"),
+        ]),
+        20,
+    );
+}
+
+#[test]
+fn threads_keep_the_rules() {
+    conforms(
+        &check(&[
+            "--quick",
+            "--format",
+            "json",
+            "--command",
+            &own_command("threads"),
+        ]),
+        20,
+    );
+}
+
+/// An echo server as Python's documentation has it.
+const ASYNCIO: &str = "\
+import asyncio, sys
+async def echo(reader, writer):
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    writer.close()
+async def main():
+    server = await asyncio.start_server(echo, \"127.0.0.1\", int(sys.argv[1]))
+    await server.serve_forever()
+asyncio.run(main())
+";
+
+#[test]
+fn asyncio_keeps_the_rules() {
+    if has_tool("python3") {
+        let command = format!("python3 -c '{ASYNCIO}' {{port}}");
+        conforms(
+            &check(&["--quick", "--format", "json", "--command", &command]),
+            15,
+        );
+    }
+}
+
+#[test]
+fn udp_and_unix_sockets_are_judged_by_rules_of_their_own() {
+    let directory = Dir::new();
+    let (stream, datagrams) = (
+        directory.address("unix", "s"),
+        directory.address("unixgram", "d"),
+    );
+    let server = Serve::start(&["udp://127.0.0.1:0", &stream, &datagrams], &[]);
+    let udp = server.endpoints[0].to_string();
+    let said = check(&["--quick", "--format", "json", &udp, &stream, &datagrams]);
+    conforms(&said, 20);
+    for start in ["udp/sizes/", "unix/half-close/", "unixgram/bytes/"] {
+        assert!(
+            verdicts(&said).iter().any(|(id, _)| id.starts_with(start)),
+            "{start}: {}",
+            said.out
+        );
+    }
+}
+
+// --- Servers that are wrong --------------------------------------------------------------------------------------------
+
+/// A server whose connections are all served by this function.
+fn server(serve: fn(TcpStream)) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+#[track_caller]
+fn fails(address: SocketAddr, rule: &str, words: &[&str]) {
+    let said = check(&["--quick", "--only", rule, &address.to_string()]);
+    assert_eq!(said.code, 7, "{}{}", said.out, said.err);
+    for word in words.iter().chain(&["3 of 3", rule, "by hand", "guide"]) {
+        assert!(said.out.contains(word), "{word:?} is not in {}", said.out);
+    }
+}
+
+#[test]
+fn a_changed_byte_is_told_with_its_offset() {
+    let address = server(|mut stream| {
+        let mut buffer = [0; 64];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            let _ = stream.write_all(&buffer[..count].to_ascii_uppercase());
+        }
+    });
+    fails(
+        address,
+        "tcp/bytes/one-message",
+        &["at offset 1 the byte 0x45 where 0x65 was sent"],
+    );
+}
+
+#[test]
+fn a_greeting_is_told() {
+    let address = server(|mut stream| {
+        let _ = stream.write_all(b"Welcome");
+        let _ = stream.read(&mut [0; 64]);
+    });
+    fails(
+        address,
+        "tcp/bytes/nothing-added",
+        &["more than was sent, beginning with 0x57"],
+    );
+}
+
+#[test]
+fn a_reset_where_fin_was_due_is_told_as_a_reset() {
+    let address = server(|stream| {
+        let _ = stream.peek(&mut [0; 1]); // closing with an unread byte sends RST
+    });
+    fails(address, "tcp/half-close/after-1MiB", &["a reset (RST)"]);
+}
+
+#[test]
+fn silence_is_told_with_what_came_before() {
+    let address = server(|mut stream| {
+        let mut buffer = [0; 10];
+        let _ = stream
+            .read_exact(&mut buffer)
+            .and_then(|()| stream.write_all(&buffer));
+        thread::park();
+    });
+    fails(
+        address,
+        "tcp/bytes/one-message",
+        &["10 of 13 bytes, then nothing for"],
+    );
+}
+
+/// Nothing listens at an address: no rule is broken, since there is no server.
+#[test]
+fn a_server_that_does_not_listen_is_no_server() {
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    check(&[&address]).failed(69, &["refused", &address, "--command"]);
+    check(&["--command", "false {port}"]).failed(69, &["unavailable", "exit status: 1"]);
+}
+
+/// A server that ends is started again for the next rule, and told for the one that ended it.
+#[test]
+fn a_server_that_ends_is_told_with_its_exit_code() {
+    if !has_tool("python3") {
+        return;
+    }
+    let source = "import socket; l = socket.create_server((\"127.0.0.1\", {port}))\n\
+                  while True: c = l.accept()[0]; (exit(42) if c.recv(9) else c.close())";
+    let command = format!("python3 -c '{source}'");
+    let said = check(&["--quick", "--only", "tcp/bytes", "--command", &command]);
+    assert_eq!(said.code, 7, "{}{}", said.out, said.err);
+    assert!(
+        said.out.contains("the server has ended: exit status: 42"),
+        "{}",
+        said.out
+    );
+}
+
+// --- Reports and arguments ---------------------------------------------------------------------------------------------
+
+/// A program of Python, fed with the report.
+fn python(source: &str, input: &str) -> String {
+    let mut child = Command::new("python3")
+        .args(["-c", source])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{input}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_json_form_fits_its_schema() {
+    let address = server(drop).to_string();
+    let said = check(&[
+        "--quick",
+        "--only",
+        "tcp/bytes,emfile",
+        "--format",
+        "json",
+        &address,
+    ]);
+    let report: Value = serde_json::from_str(&said.out).unwrap();
+    fits_schema(&report, include_str!("../../src/cli/check/schema.json"));
+    let verdicts = verdicts(&said);
+    assert!(
+        verdicts.iter().any(|(_, verdict)| verdict == "fail"),
+        "{}",
+        said.out
+    );
+    assert!(
+        verdicts.iter().any(|(_, verdict)| verdict == "skipped"),
+        "{}",
+        said.out
+    );
+}
+
+#[test]
+fn each_format_names_each_rule_once() {
+    let server = Serve::start(&["tcp://127.0.0.1:0"], &[]);
+    let address = server.endpoints[0].to_string();
+    let only = ["--quick", "--only", "tcp/bytes", "--format"];
+    let report = |format: &str| check(&[&only[..], &[format, &address]].concat());
+    let names: Vec<String> = verdicts(&report("json"))
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "tcp/bytes/one-message",
+            "tcp/bytes/all-values",
+            "tcp/bytes/nothing-added"
+        ]
+    );
+    let tap = report("tap").out;
+    assert!(
+        tap.starts_with("TAP version 14\n1..3\nok 1 - tcp/bytes/one-message"),
+        "{tap}"
+    );
+    let text = report("text").out;
+    assert!(
+        names
+            .iter()
+            .all(|name| text.matches(name.as_str()).count() == 1),
+        "{text}"
+    );
+    if has_tool("python3") {
+        let read = "import sys, xml.etree.ElementTree as e\n\
+                    for case in e.parse(sys.stdin).iter('testcase'): print(case.get('classname'), case.get('name'))";
+        let cases = python(read, &report("junit").out);
+        assert_eq!(
+            cases,
+            "tcp.bytes one-message\ntcp.bytes all-values\ntcp.bytes nothing-added\n"
+        );
+    }
+}
+
+#[test]
+fn several_servers_are_columns_of_a_table() {
+    let (one, other) = (
+        Serve::start(&["tcp://127.0.0.1:0"], &[]),
+        Serve::start(&["tcp://127.0.0.1:0"], &[]),
+    );
+    let addresses = [one.endpoints[0].to_string(), other.endpoints[0].to_string()];
+    let said = check(&[
+        "--quick",
+        "--only",
+        "one-message",
+        &addresses[0],
+        &addresses[1],
+    ]);
+    let row = said
+        .out
+        .lines()
+        .find(|line| line.starts_with("tcp/bytes/one-message"));
+    assert_eq!(
+        row.map(|row| row.matches("pass").count()),
+        Some(2),
+        "{}",
+        said.out
+    );
+}
+
+#[test]
+fn wrong_arguments_are_told_with_what_to_write() {
+    check(&["--only", &unique()]).failed(64, &["--only", "--list"]);
+    check(&["--command", "./mine"]).failed(64, &["./mine", "{port}"]);
+    check(&["--quick", "--full"]).failed(64, &["--quick", "--full"]);
+    check(&["--only", "udp", "--exclude", "udp"]).failed(64, &["no rule is left"]);
+    let said = check(&["--list", "--stage", "3"]);
+    assert_eq!(
+        (said.code, said.out.lines().count()),
+        (0, 5),
+        "{}",
+        said.out
+    );
+}
