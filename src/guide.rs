@@ -3,13 +3,16 @@
 //! Each page stands alone; a learner reads them in this order:
 //!
 //! 1. [`primer`]: O_NONBLOCK, epoll(7) and mio, which the other pages take for granted.
-//! 2. [`path`]: the path of one byte through the reactor and back, with the functions that it passes.
-//! 3. [`edges`]: the contract of an edge-triggered event, and the two ways to keep it.
-//! 4. [`mistakes`]: the classic mistakes, each with its place in the source and a test that notices it.
-//! 5. [`cost`]: the memory of a connection, and the limits that a machine sets to many of them.
+//! 2. [`staircase`]: eight small servers, from one blocking client to a small reactor, each with one new difficulty.
+//! 3. [`path`]: the path of one byte through the reactor and back, with the functions that it passes.
+//! 4. [`edges`]: the contract of an edge-triggered event, and the two ways to keep it.
+//! 5. [`mistakes`]: the classic mistakes, each with its place in the source and a test that notices it.
+//! 6. [`cost`]: the memory of a connection, and the limits that a machine sets to many of them.
 //!
-//! Three pages are for the use of the program:
+//! Five pages are for the use of the program:
 //!
+//! - [`checking`]: `check`, the rules that any echo server can be judged by.
+//! - [`afternoon`]: a class of ninety minutes with the staircase and the checker.
 //! - [`operations`]: addresses, limits, stopping, statistics, the sandbox, systemd, exit codes.
 //! - [`benchmarking`]: `bench`, `compare`, `doctor`, a million connections, and the meaning of their figures.
 //! - [`changelog`]: what changed between versions.
@@ -20,6 +23,10 @@
 
 pub mod primer {
     #![doc = include_str!("guide/primer.md")]
+}
+
+pub mod staircase {
+    #![doc = include_str!("guide/staircase.md")]
 }
 
 pub mod path {
@@ -36,6 +43,14 @@ pub mod mistakes {
 
 pub mod cost {
     #![doc = include_str!("guide/cost.md")]
+}
+
+pub mod checking {
+    #![doc = include_str!("guide/checking.md")]
+}
+
+pub mod afternoon {
+    #![doc = include_str!("guide/afternoon.md")]
 }
 
 pub mod operations {

@@ -40,6 +40,8 @@ mod compare;
 mod doctor;
 #[cfg(feature = "cli")]
 mod escaping;
+#[cfg(all(feature = "cli", feature = "check", target_os = "linux"))]
+mod exercises;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod failing_calls;
 #[cfg(feature = "cli")]
@@ -54,6 +56,8 @@ mod names;
 mod outputs;
 #[cfg(feature = "cli")]
 mod python;
+#[cfg(all(feature = "cli", feature = "check", target_os = "linux"))]
+mod staircase;
 
 // The fault catalogue, row by row.
 #[cfg(all(feature = "cli", target_os = "linux"))]

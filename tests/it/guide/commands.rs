@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 30] = [
+const COMMANDS: [(&str, How); 47] = [
     // README
     (
         "cargo run --release -- serve",
@@ -126,6 +126,63 @@ const COMMANDS: [(&str, How); 30] = [
         Run("echo-reactor doctor --connections 1M || test $? = 6"),
     ),
     ("scripts/check", Not("it runs these tests")),
+    // The staircase, and check
+    (
+        "cargo run --example step1",
+        Not("the tests of `staircase` run it"),
+    ),
+    (
+        "cargo run --example client",
+        Not("the tests of `staircase` run it"),
+    ),
+    (
+        "sleep 60 | echo-reactor send 127.0.0.1:50007 - &",
+        Not("`tcp/clients/one-silent` of `check` has the same client"),
+    ),
+    (
+        "echo-reactor send 127.0.0.1:50007",
+        Run("echo-reactor send TCP"),
+    ),
+    (
+        "grep Threads /proc/$(pgrep step2)/status",
+        Not("it needs step 2 to run"),
+    ),
+    (
+        "ps -C step3 -o pcpu,comm",
+        Not("`process/idle/processor-time` of `check` measures it"),
+    ),
+    (
+        "cargo run --example client -- 127.0.0.1:50007 1000000",
+        Not("the tests of `staircase` run it"),
+    ),
+    ("scripts/mutants --show no-generation-check", Read),
+    ("scripts/mutants --list", Read),
+    (
+        "cargo run --manifest-path tests/exercises/Cargo.toml --bin stage1",
+        Not("the tests of `exercises` compile it and run it"),
+    ),
+    ("cargo build --examples", Not("`cargo test` builds them")),
+    (
+        "echo-reactor check --quick --command 'target/debug/examples/step4 127.0.0.1:{port}'",
+        Read,
+    ),
+    (
+        "echo-reactor check --only emfile --command 'target/debug/examples/step7 127.0.0.1:{port}'",
+        Read,
+    ),
+    (
+        "echo-reactor check --only emfile --command 'target/debug/examples/step8 127.0.0.1:{port}'",
+        Read,
+    ),
+    (
+        "echo-reactor check --quick --command './mine --port {port}'",
+        Read,
+    ),
+    ("echo-reactor check 192.0.2.1:7", Read),
+    (
+        "echo-reactor check --list",
+        Run("echo-reactor check --list"),
+    ),
 ];
 
 /// The commands of all pages, each once.

@@ -1,0 +1,31 @@
+//! Stage 4, solved: a thread for each client. The other way is one loop over all of them, as in `tests/staircase`.
+
+#[path = "../judge.rs"]
+mod judge;
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+fn serve(address: &str) -> io::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    loop {
+        let (stream, _) = listener.accept()?;
+        thread::spawn(move || echo(stream));
+    }
+}
+
+fn echo(mut stream: TcpStream) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        let count = stream.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        stream.write_all(&buffer[..count])?;
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    judge::main(4, serve)
+}
