@@ -21,10 +21,10 @@
 //! | `Shutdown` | the phase, and the error that began it |
 //! | `Control` | the command of another thread |
 //!
-//! In reading order: `server` (the loop), [`connection`], [`write_buffer`]; `outcome`, `connections`, `linger`; `core`,
-//! [`backend`]; `accept`, [`accept_gate`], `listeners`, [`backoff`], [`admission`]; [`datagram`], [`udp_filter`]; `phase`,
-//! `shutdown`; `handle`, `parts`, `embed`, `setup`; `log_limit`. Imports go one way: `server`, `setup` and `embed` import
-//! `parts`, which imports the parts, and these import `core`.
+//! In reading order: `server` (the loop), [`connection`], [`write_buffer`]; `handlers`; `outcome`, `connections`,
+//! `linger`; `core`, [`backend`]; `accept`, [`accept_gate`], `listeners`, [`backoff`], [`admission`]; [`datagram`],
+//! [`udp_filter`]; `phase`, `shutdown`; `handle`, `parts`, `embed`, `setup`; `log_limit`. Imports go one way: `server`,
+//! `handlers`, `setup` and `embed` import `parts`, which imports the parts, and these import `core`.
 
 mod accept;
 pub mod accept_gate;
@@ -37,6 +37,7 @@ mod core;
 pub mod datagram;
 mod embed;
 mod handle;
+mod handlers;
 mod linger;
 mod listeners;
 mod log_limit;

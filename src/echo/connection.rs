@@ -153,12 +153,19 @@ impl<S: Stream> Connection<S> {
         if rest.is_empty() {
             return Ok(true);
         }
+        self.store_unsent(rest, stats)?;
+        Ok(false)
+    }
+
+    /// Keeps the rest of a short write.
+    #[cold]
+    fn store_unsent(&mut self, rest: &[u8], stats: &mut Stats) -> io::Result<()> {
         if self.write_buffer.store(rest).is_err() {
             stats.discarded += rest.len() as u64;
             return Err(OutOfMemory.into());
         }
         stats.store_unsent(rest.len());
-        Ok(false)
+        Ok(())
     }
 
     /// Sends unsent bytes. Returns whether none is left.

@@ -6,13 +6,13 @@
 //! Alarm         a pause of accepting is over, or the next phase of the shutdown begins
 //! ```
 //!
-//! For the optimiser: `#[inline(never)]` keeps the path of an echo apart from the caller, and from all that is no echo.
-//! What is on that path has one caller, or is `#[inline(always)]`, so that it becomes one function.
+//! What the other events lead to stands in `handlers`.
+//!
+//! For the optimiser: `#[inline(never)]` keeps the path of an echo apart from the caller. What is on that path has one
+//! caller, or is `#[inline(always)]`, so that it becomes one function.
 
 use super::backend::{Backend, Socket};
 use super::connection::Outcome;
-use super::connections;
-use super::handle::Command;
 use super::outcome::Turn;
 use super::parts::Server;
 use crate::reactor::{Event, Key, Readiness};
@@ -88,46 +88,12 @@ impl<B: Backend> Server<B> {
                     connection.advance(readiness, &mut core.read_buffer, budget, &mut core.stats);
                 // Usually everything is echoed, and nothing is to be changed.
                 if outcome != Outcome::KeepReading {
-                    let phase = self.shutdown.phase();
-                    connections::apply(core, &mut self.acceptor, phase, key, readiness, outcome);
+                    self.on_outcome(key, readiness, outcome);
                 }
             }
-            Some(Socket::Listener(_) | Socket::Datagrams(_)) => {
-                let (acceptor, datagrams) = (&mut self.acceptor, &mut self.datagrams);
-                self.shutdown
-                    .serve_queue(core, acceptor, datagrams, key, readiness);
-            }
+            Some(Socket::Listener(_) | Socket::Datagrams(_)) => self.on_queue(key, readiness),
             None => {}
         }
-    }
-
-    #[inline(never)]
-    fn on_expired(&mut self, key: Key) {
-        let phase = self.shutdown.phase();
-        connections::on_expired(&mut self.core, &mut self.acceptor, phase, key);
-    }
-
-    #[inline(never)]
-    fn on_alarm(&mut self) {
-        let (core, acceptor) = (&mut self.core, &mut self.acceptor);
-        core.time_this_turn();
-        acceptor.on_alarm(core);
-        self.shutdown.on_alarm(core, acceptor, &mut self.datagrams);
-        core.rearm();
-    }
-
-    /// Handles a command. Returns whether the turn ends here: a question for the counters does not end it, since a thread
-    /// that asks without a pause would starve the sources.
-    #[inline(never)]
-    fn on_woken(&mut self, is_external: bool) -> bool {
-        let (core, acceptor, datagrams) = (&mut self.core, &mut self.acceptor, &mut self.datagrams);
-        let command = self.control.take(&core.stats);
-        match command {
-            Command::None => {}
-            Command::Drain => self.shutdown.drain(core, acceptor, datagrams),
-            Command::Stop => self.shutdown.stop(core, acceptor, datagrams),
-        }
-        is_external || command != Command::None
     }
 
     pub(super) fn is_finished(&self) -> bool {

@@ -167,6 +167,7 @@ impl Timeouts {
     }
 
     /// Returns a slot whose timeout was over at `expiry_horizon_ms`.
+    #[inline]
     pub(super) fn expired<S>(
         &mut self,
         slots: &PagedSlab<Slot<S>>,
@@ -175,6 +176,15 @@ impl Timeouts {
         if self.earliest_due_ms? > expiry_horizon_ms {
             return None;
         }
+        self.find_expired(slots, expiry_horizon_ms)
+    }
+
+    #[cold]
+    fn find_expired<S>(
+        &mut self,
+        slots: &PagedSlab<Slot<S>>,
+        expiry_horizon_ms: u64,
+    ) -> Option<Key> {
         let (slot, due_ms) = self.heads(slots).min_by_key(|&(_, due_ms)| due_ms).unzip();
         self.set_earliest_due(due_ms);
         (due_ms? <= expiry_horizon_ms)
