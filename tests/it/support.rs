@@ -15,7 +15,7 @@ pub(crate) mod schema;
 pub(crate) use child::{Ended, Serve, by_shell, ended, pipe, program, strace, terminal, wrapped};
 
 use echo_reactor::echo::{self, Config, Server, Turn};
-use echo_reactor::net::{Address, Endpoint, UnixName};
+use echo_reactor::net::{Address, Endpoint, Resolved, UnixName};
 use echo_reactor::{Limits, Stats, blocking};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
@@ -426,7 +426,13 @@ impl Running {
 
     #[track_caller]
     fn blocking(model: blocking::Model, addresses: &[&str], config: &Config) -> Self {
-        let server = blocking::Server::bind(model, parse(addresses), config.limits.clone())
+        let resolve = |address: Address| Resolved {
+            endpoints: address.resolve().unwrap(),
+            address,
+        };
+        let addresses: Vec<Resolved> = parse(addresses).into_iter().map(resolve).collect();
+        let (limits, options) = (config.limits.clone(), config.bind_options());
+        let server = blocking::Server::bind_resolved(model, &addresses, limits, &options)
             .unwrap_or_else(|error| panic!("{error}"));
         let (sender, end) = mpsc::channel();
         let running = Self {
