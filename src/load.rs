@@ -56,6 +56,7 @@ pub use faults::{FaultKind, Faults};
 pub use latencies::{LATENCY_RANGE_NS, Latencies, latencies};
 pub use message::{Control, ControlChannel, Final, Message, ServerFigures};
 pub use metrics::{Counters, Fairness, Interval, Pauses, Resent, Stage, Unanswered};
+#[cfg(feature = "check")]
 pub(crate) use payload::Pattern;
 pub use plan::{BadClients, Mode, Plan};
 pub use schedule::{Arrivals, monotonic_ns};
