@@ -79,9 +79,7 @@ impl Simulation {
             }
             0
         });
-        if let Some(count) = sent
-            && count > 0
-        {
+        if let Some(count) = sent.filter(|&count| count > 0) {
             client.sent += count;
             raise_edge(&self.network, client);
         }
