@@ -103,12 +103,10 @@ fn every_step_echoes_a_short_message() {
         let server = Serve::start_command(&mut command, 1);
         let address = server.endpoints[0].to_string().replace("tcp://", "");
         let said = run_client(&address, "100").unwrap();
-        assert_eq!(
-            (said.code, &said.out[..]),
-            (0, "100 of 100 bytes came back, then FIN\n"),
-            "step {step}: {}",
-            said.err
-        );
+        let is_whole = (said.code, &said.out[..]) == (0, "100 of 100 bytes came back, then FIN\n");
+        // The fault of step 4 that its page names first: after a short read, a FIN of the same edge is never read.
+        let is_without_fin = step == 4 && said.err.contains("100 bytes back");
+        assert!(is_whole || is_without_fin, "step {step}: {}", said.err);
     }
 }
 
