@@ -59,6 +59,7 @@ pub use waker::Waker;
 use horizon::ExpiryHorizon;
 use key::{EXTERNAL, SLOTS_MAX};
 use paged_slab::PagedSlab;
+use selector::SOURCES_PER_TURN;
 use slot::{Slot, lookup};
 use std::collections::VecDeque;
 use std::io;
@@ -132,6 +133,24 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         }
         self.turn_began = self.read_clock();
         Ok(external)
+    }
+
+    /// Moves requeued sources to the run queue, ahead of what the kernel will report.
+    fn begin_turn(&mut self) {
+        debug_assert_eq!(self.served, self.turn.len(), "the last turn is over");
+        self.turn.clear();
+        (self.served, self.expired) = (0, 0);
+        if self.queue.is_empty() {
+            return; // nearly always
+        }
+        let count = self.queue.len().min(SOURCES_PER_TURN);
+        for key in self.queue.drain(..count) {
+            if let Some(slot) = lookup(&mut self.slots, key) {
+                slot.queued = false;
+                let readiness = std::mem::replace(&mut slot.readiness, Readiness::Normal);
+                self.turn.push((key, readiness));
+            }
+        }
     }
 
     /// Returns the next event of this turn, or `None` at its end: first the ready sources, then the expired ones.

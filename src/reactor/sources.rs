@@ -5,7 +5,7 @@ use super::event::{Readiness, Registration};
 use super::horizon::ExpiryHorizon;
 use super::key::{FIRST_GENERATION, Key, SLOTS_MAX};
 use super::paged_slab::PagedSlab;
-use super::selector::{SOURCES_PER_TURN, Selector, Source};
+use super::selector::{Selector, Source};
 use super::slot::{Links, Slot, lookup};
 use super::timeouts::Timeouts;
 use std::collections::VecDeque;
@@ -114,24 +114,6 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             if !slot.queued {
                 slot.queued = true;
                 self.queue.push_back(key);
-            }
-        }
-    }
-
-    /// Moves requeued sources to the run queue, ahead of what the kernel will report.
-    pub(super) fn begin_turn(&mut self) {
-        debug_assert_eq!(self.served, self.turn.len(), "the last turn is over");
-        self.turn.clear();
-        (self.served, self.expired) = (0, 0);
-        if self.queue.is_empty() {
-            return; // nearly always
-        }
-        let count = self.queue.len().min(SOURCES_PER_TURN);
-        for key in self.queue.drain(..count) {
-            if let Some(slot) = lookup(&mut self.slots, key) {
-                slot.queued = false;
-                let readiness = std::mem::replace(&mut slot.readiness, Readiness::Normal);
-                self.turn.push((key, readiness));
             }
         }
     }
