@@ -15,6 +15,7 @@
 //! - `torture`: every call fails once, with every errno, at every place.
 //! - `catalogue`: the rows of the fault catalogue that no real kernel produces on demand.
 //! - `counters`: each counter with the event that it counts.
+//! - `ends`: drain, stop, and a listener that breaks.
 //! - `time`: timeouts, by a clock that the test moves.
 //! - `uptime`: two years of that.
 //!
@@ -25,6 +26,8 @@ mod catalogue;
 pub mod choices;
 #[cfg(test)]
 mod counters;
+#[cfg(test)]
+mod ends;
 mod network;
 pub(crate) mod script;
 mod seeds;

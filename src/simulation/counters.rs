@@ -2,14 +2,13 @@
 
 use super::network::{Call, Fault, Kind, Knobs};
 use super::time::Stage;
-use crate::echo::Turn;
 use crate::limits::{Limits, OverloadPolicy};
 use crate::stats::{CloseReason, DropReason, RejectReason, Stats};
 use std::time::Duration;
 
 const MS: Duration = Duration::from_millis(1);
 
-fn stage(limits: Limits) -> Stage {
+pub(super) fn stage(limits: Limits) -> Stage {
     Stage::with_knobs(limits, knobs())
 }
 
@@ -23,7 +22,7 @@ fn knobs() -> Knobs {
 }
 
 /// Lets the next calls of this kind fail, `times` of them.
-fn fail(stage: &Stage, call: Call, errno: i32, times: usize) {
+pub(super) fn fail(stage: &Stage, call: Call, errno: i32, times: usize) {
     stage.network.kernel().fault = Some(Fault {
         call,
         after: 0,
@@ -169,22 +168,16 @@ fn a_listener_that_always_fails_rests_and_is_tried_again() {
 }
 
 #[test]
-fn a_drain_ends_the_pauses_and_serves_the_queue() {
-    for errno in [libc::EMFILE, libc::EPERM] {
-        let mut stage = stage(Limits::default());
-        fail(&stage, Call::Accept, errno, 64);
+fn errors_in_a_row_are_forgotten_after_a_success() {
+    let mut stage = stage(Limits::default());
+    for round in 1..=3 {
+        fail(&stage, Call::Accept, libc::ECONNABORTED, 63);
         stage.arrive(1);
-        while stage.server.stats().accept_pauses == 0 {
-            stage.turn();
-        }
-        stage.network.kernel().fault = None;
-        stage.server.drain();
-        assert_eq!(stage.server.stats().accepted, 1, "at once");
-        let socket = stage.sockets()[0];
-        stage.finish(socket);
-        stage.ends();
-        assert_eq!(stage.closed(CloseReason::PeerClosed), 1);
-        assert_eq!(stage.server.stats().rejected_total(), 0);
+        stage.settle();
+        let stats = stage.server.stats();
+        assert_eq!(stats.accepted, round);
+        assert_eq!(stats.accept_errors[&libc::ECONNABORTED], 63 * round);
+        assert_eq!(stats.accept_pauses, 0);
     }
 }
 
@@ -304,29 +297,6 @@ fn a_full_datagram_budget_is_a_yield() {
 }
 
 #[test]
-fn a_drain_answers_what_a_queue_can_hold_and_no_more() {
-    const QUEUE: u64 = 65_536;
-    let budget = Limits::default().datagram_budget as u64;
-    let mut stage = stage(Limits::default());
-    stage.flood(2 * QUEUE as usize);
-    stage.server.drain();
-    stage.ends();
-    let served = stage.server.stats().datagrams_in;
-    assert!((QUEUE..QUEUE + budget).contains(&served), "{served}");
-}
-
-#[test]
-fn a_stop_counts_the_datagrams_that_it_loses() {
-    let mut stage = stage(Limits::default());
-    stage.flood(1_000);
-    stage.server.stop();
-    stage.ends();
-    let stats = stage.server.stats();
-    assert_eq!((stats.datagrams_in, stats.datagrams_out), (1_000, 0));
-    assert_eq!(stats.dropped(DropReason::Stopping), 1_000);
-}
-
-#[test]
 fn an_error_of_an_earlier_answer_delays_no_datagram() {
     for errno in [
         libc::ECONNREFUSED,
@@ -413,159 +383,6 @@ fn slots_are_counted_in_use_and_allocated() {
     assert!(listener > 0 && page >= 64 * listener);
     stage.connect(3);
     assert_eq!(stage.server.slot_bytes(), (4 * listener, page));
-}
-
-// --- the end -----------------------------------------------------------------------------------------------------------
-
-#[test]
-fn errors_in_a_row_are_forgotten_after_a_success() {
-    let mut stage = stage(Limits::default());
-    for round in 1..=3 {
-        fail(&stage, Call::Accept, libc::ECONNABORTED, 63);
-        stage.arrive(1);
-        stage.settle();
-        let stats = stage.server.stats();
-        assert_eq!(stats.accepted, round);
-        assert_eq!(stats.accept_errors[&libc::ECONNABORTED], 63 * round);
-        assert_eq!(stats.accept_pauses, 0);
-    }
-}
-
-#[test]
-fn a_broken_listener_ends_the_server_with_its_error_after_the_last_connection() {
-    let mut stage = stage(Limits {
-        drain_idle_timeout: Duration::from_secs(60),
-        drain_timeout: Duration::from_secs(60),
-        ..Limits::default()
-    });
-    let socket = stage.connect(1)[0];
-    fail(&stage, Call::Accept, libc::EBADF, 1);
-    stage.arrive(1);
-    stage.turn();
-    let stats = stage.server.stats();
-    assert_eq!(stats.accept_errors[&libc::EBADF], 1);
-    assert_eq!((stats.connections_open, stats.accepted), (1, 1));
-    stage.send(socket, 10);
-    stage.settle();
-    assert_eq!(stage.server.stats().bytes_out, 10);
-    stage.finish(socket);
-    let error = loop {
-        match stage.server.turn(None) {
-            Ok(Turn::Finished) => panic!("it has ended without an error"),
-            Ok(_) => {}
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error.raw_os_error(), Some(libc::EBADF));
-}
-
-/// The alarm of a pause must not be taken for that of the next phase.
-#[test]
-fn a_pause_while_draining_cuts_no_phase_short() {
-    let limits = Limits {
-        drain_idle_timeout: Duration::from_secs(50),
-        fin_timeout: Duration::from_secs(10),
-        drain_timeout: Duration::from_secs(60),
-        ..Limits::default()
-    };
-    let retry = limits.accept_retry;
-    let mut stage = stage(limits);
-    stage.connect(1);
-    fail(&stage, Call::Accept, libc::EMFILE, 1);
-    stage.arrive(1);
-    stage.server.drain();
-    stage.pass(retry);
-    stage.settle();
-    let stats = stage.server.stats();
-    assert_eq!((stats.accepted, stats.connections_open), (2, 2));
-    assert!(
-        stage
-            .network
-            .kernel()
-            .wires()
-            .all(|wire| !wire.server_sent_fin)
-    );
-}
-
-#[test]
-fn a_pause_while_closing_cuts_no_phase_short() {
-    let limits = Limits::default();
-    let (retry, close_after) = (
-        limits.accept_retry,
-        limits.drain_timeout - limits.fin_timeout,
-    );
-    let mut stage = stage(limits);
-    stage.connect(1);
-    fail(&stage, Call::Accept, libc::EMFILE, usize::MAX);
-    stage.arrive(1);
-    stage.server.drain();
-    stage.pass(close_after);
-    stage.settle();
-    assert!(
-        stage
-            .network
-            .kernel()
-            .wires()
-            .all(|wire| wire.server_sent_fin)
-    );
-    stage.pass(retry);
-    stage.settle();
-    assert_eq!(stage.server.stats().connections_open, 1, "FIN is awaited");
-    stage.network.kernel().fault = None;
-    stage.pass(retry);
-    stage.settle();
-    let stats = stage.server.stats();
-    assert_eq!((stats.accepted, stats.connections_open), (1, 1));
-    assert_eq!(stats.rejected(RejectReason::Stopping), 1);
-    stage.ends();
-    assert_eq!(stage.closed(CloseReason::Aborted), 1);
-}
-
-#[test]
-fn a_stop_refuses_and_counts_all_that_is_queued() {
-    let mut stage = stage(Limits::default());
-    stage.connect(1);
-    stage.arrive(300);
-    stage.flood(3_000);
-    stage.flood(5_000);
-    stage.server.stop();
-    let stats = stage.server.stats();
-    assert_eq!(stats.connections_open, 0);
-    assert_eq!(stats.closed(CloseReason::Aborted), 1);
-    assert_eq!(stats.rejected(RejectReason::Stopping), 300);
-    assert_eq!(stats.dropped(DropReason::Stopping), 8_000);
-    assert_eq!(stage.server.timeout(), Some(Duration::ZERO), "it has ended");
-    assert_eq!(stage.network.kernel().resets_in_queue, 0);
-    stage.ends();
-}
-
-#[test]
-fn a_stop_ends_under_a_flood_and_at_a_listener_that_fails() {
-    const QUEUE: u64 = 65_536;
-    let budget = Limits::default().datagram_budget as u64;
-    let mut stage = stage(Limits::default());
-    stage.flood(2 * QUEUE as usize);
-    stage.flood(2 * QUEUE as usize);
-    fail(&stage, Call::Accept, libc::EPERM, usize::MAX);
-    stage.arrive(1);
-    stage.server.stop();
-    let lost = stage.server.stats().dropped(DropReason::Stopping);
-    assert!((2 * QUEUE..2 * (QUEUE + budget)).contains(&lost), "{lost}");
-    stage.ends();
-}
-
-#[test]
-fn a_server_without_work_waits_without_end_until_it_has_ended() {
-    let mut stage = stage(Limits {
-        idle_timeout: None,
-        ..Limits::default()
-    });
-    stage.connect(1);
-    assert_eq!(stage.server.timeout(), None);
-    stage.server.drain();
-    assert!(stage.server.timeout().is_some_and(|wait| !wait.is_zero()));
-    stage.ends();
-    assert_eq!(stage.server.timeout(), Some(Duration::ZERO));
 }
 
 // --- turns -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,18 @@ use crate::random::Random;
 use crate::reactor::Interest;
 use std::time::Duration;
 
+/// Errors of epoll_ctl(2).
+const EPOLL_CTL: &[i32] = &[
+    libc::ENOENT,
+    libc::EBADF,
+    libc::ENOMEM,
+    libc::EPERM,
+    libc::EEXIST,
+    libc::EINVAL,
+    libc::ENOSPC,
+    libc::ELOOP,
+];
+
 /// The errnos of each call, by its manual page (and EINTR, which any of them may see).
 const MATRIX: [(Call, &[i32]); 10] = [
     // accept(2), and EIO, which it does not name
@@ -92,46 +104,9 @@ const MATRIX: [(Call, &[i32]); 10] = [
         Call::Shutdown,
         &[libc::EBADF, libc::EINVAL, libc::ENOTSOCK, libc::ENOTCONN],
     ),
-    // epoll_ctl(2)
-    (
-        Call::Register,
-        &[
-            libc::ENOENT,
-            libc::EBADF,
-            libc::ENOMEM,
-            libc::EPERM,
-            libc::EEXIST,
-            libc::EINVAL,
-            libc::ENOSPC,
-            libc::ELOOP,
-        ],
-    ),
-    (
-        Call::Reregister,
-        &[
-            libc::ENOENT,
-            libc::EBADF,
-            libc::ENOMEM,
-            libc::EPERM,
-            libc::EEXIST,
-            libc::EINVAL,
-            libc::ENOSPC,
-            libc::ELOOP,
-        ],
-    ),
-    (
-        Call::Deregister,
-        &[
-            libc::ENOENT,
-            libc::EBADF,
-            libc::ENOMEM,
-            libc::EPERM,
-            libc::EEXIST,
-            libc::EINVAL,
-            libc::ENOSPC,
-            libc::ELOOP,
-        ],
-    ),
+    (Call::Register, EPOLL_CTL),
+    (Call::Reregister, EPOLL_CTL),
+    (Call::Deregister, EPOLL_CTL),
     // epoll_wait(2); its other errors are tested below
     (Call::Wait, &[libc::EINTR]),
     // recvmsg(2), udp(7), and EIO and ENOSYS, which they do not name
