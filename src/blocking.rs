@@ -148,9 +148,7 @@ impl Server {
         A: TryInto<Address>,
         A::Error: Into<AddressError>,
     {
-        let addresses = addresses.into_iter().map(TryInto::try_into);
-        let addresses: Vec<Address> = (addresses.collect::<Result<_, _>>())
-            .map_err(|error: A::Error| StartError::Address(error.into()))?;
+        let addresses = Address::convert_all(addresses).map_err(StartError::Address)?;
         Self::check(&addresses, &limits)?;
         let bound = bind_all(&addresses, &BindOptions::from(&limits)).map_err(StartError::Bind)?;
         Self::new(model, bound, limits)

@@ -38,6 +38,8 @@ pub mod trace;
 mod traits;
 
 pub use address::{Address, AddressError, Endpoint, HostPort, Resolved, UnixName};
+#[cfg(any(feature = "check", all(feature = "bench", feature = "cli")))]
+pub(crate) use bind::free_port;
 pub use bind::{BindError, BindOptions, BoundSocket, bind_all, bind_resolved};
 pub use datagram::DatagramSocket;
 pub use inherited::FromFdError;

@@ -1,14 +1,13 @@
 //! The server that is judged: one that runs somewhere, or one that the checker starts, watches and ends.
 
 use super::finding::Limit;
-use crate::net::Endpoint;
+use crate::net::{Endpoint, free_port};
 use crate::procfs::subtree::descendants;
 use crate::procfs::{ServerSample, open_descriptors_of};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -118,7 +117,7 @@ impl Server {
     /// How the server has ended, if it has; always `None` for one that the checker has not started.
     pub(super) fn unexpected_end(&mut self) -> Option<String> {
         let status = self.own.as_mut()?.child.try_wait().ok()??;
-        Some(told(status))
+        Some(status.to_string()) // "exit status: 101", "signal: 11 (SIGSEGV)"
     }
 
     /// Another process of the same command, which may have so many descriptors.
@@ -170,17 +169,6 @@ impl Drop for Server {
             thread::sleep(PAUSE);
         }
     }
-}
-
-/// A port that no socket of this machine uses now.
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
-}
-
-fn told(status: ExitStatus) -> String {
-    status.to_string() // "exit status: 101", "signal: 11 (SIGSEGV)"
 }
 
 #[cfg(test)]

@@ -219,9 +219,7 @@ impl Server {
         A: TryInto<Address>,
         A::Error: Into<AddressError>,
     {
-        let addresses = addresses.into_iter().map(TryInto::try_into);
-        let addresses: Vec<Address> = (addresses.collect::<Result<_, _>>())
-            .map_err(|error: A::Error| StartError::Address(error.into()))?;
+        let addresses = Address::convert_all(addresses).map_err(StartError::Address)?;
         let config = config.into();
         config.limits.check().map_err(StartError::Limit)?;
         let bound = bind_all(&addresses, &config.bind_options()).map_err(StartError::Bind)?;

@@ -567,6 +567,17 @@ impl std::error::Error for BindError {
     }
 }
 
+/// A TCP port of 127.0.0.1 that no socket uses now, for a server that is started next. Another program may bind it first; then
+/// that server reports it.
+///
+/// # Errors
+/// Those of socket(2) and bind(2).
+#[cfg(any(feature = "check", all(feature = "bench", feature = "cli")))]
+pub(crate) fn free_port() -> io::Result<u16> {
+    let socket = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+    Ok(socket.local_addr()?.port())
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;

@@ -25,6 +25,23 @@ impl Address {
     }
 }
 
+impl Address {
+    /// Converts what a server is to be bound to: texts, addresses, endpoints.
+    ///
+    /// # Errors
+    /// The first text that is no address.
+    pub(crate) fn convert_all<A>(
+        addresses: impl IntoIterator<Item = A>,
+    ) -> Result<Vec<Self>, AddressError>
+    where
+        A: TryInto<Self>,
+        A::Error: Into<AddressError>,
+    {
+        let convert = |address: A| address.try_into().map_err(Into::into);
+        addresses.into_iter().map(convert).collect()
+    }
+}
+
 /// What of the limits concerns the sockets; all else as in the default.
 impl From<&Limits> for BindOptions {
     fn from(limits: &Limits) -> Self {

@@ -7,13 +7,12 @@ use super::record::{Load, Model, Scenario};
 use crate::blocking::threads_max;
 use crate::cli::bench::resolve;
 use crate::cli::bench::server_process::{Process, Processors, serve};
-use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::units::grouped;
-use crate::net::{Address, Endpoint};
+use crate::net::{Address, Endpoint, free_port};
 use crate::procfs::subtree::descendants;
 use clap::ValueEnum;
 use std::io::{self, BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{ChildStderr, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -189,7 +188,7 @@ fn start_foreign(
     processors: Option<&Processors>,
     complaint: Arc<Mutex<Option<String>>>,
 ) -> Result<Server, String> {
-    let port = free_port().map_err(|failure| failure.text)?;
+    let port = free_port().map_err(|error| format!("no free port: {error}"))?;
     let words = command.replace(PORT, &port.to_string());
     let mut guard = Guard::start(&words, processors).map_err(|error| cannot_start(&error))?;
     listen_to(guard.stderr(), &complaint);
@@ -218,13 +217,6 @@ fn start_foreign(
         endpoint: Endpoint::Tcp(address),
         complaint,
     })
-}
-
-/// A port that is free now. Another program may bind it before the server does; then the server reports that.
-fn free_port() -> Result<u16, CliError> {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
-    port.map(|address| address.port())
-        .map_err(|error| CliError::new(CliErrorKind::System, format!("no free port: {error}")))
 }
 
 /// Reads what it writes to standard error, as long as it does, so that it never waits for us; the last warning is kept.
