@@ -8,7 +8,8 @@ pub(crate) fn unpredictable() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// Random numbers that are the same for the same seed: SplitMix64, by Sebastiano Vigna. Five lines do not need a crate.
+/// Random numbers that are the same for the same seed: SplitMix64 ("Fast splittable pseudorandom
+/// number generators", OOPSLA 2014). Five lines do not need a crate.
 #[cfg(any(test, feature = "bench", feature = "simulation"))]
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
@@ -51,7 +52,7 @@ impl Random {
 mod tests {
     use super::*;
 
-    /// The first numbers of the author's own program for the seed 1234567.
+    /// The first numbers of the published C program for the seed 1234567.
     #[test]
     fn the_numbers_are_those_of_split_mix() {
         let mut random = Random::new(1_234_567);

@@ -136,11 +136,11 @@ pub(super) fn work() -> Result<Exit, CliError> {
         };
         end_subtree(first, patience);
     });
-    end_like(bury(first))
+    end_like(reap_all(first))
 }
 
 /// Waits until no child is left, and returns how the first one ended.
-fn bury(first: u32) -> Option<WaitStatus> {
+fn reap_all(first: u32) -> Option<WaitStatus> {
     let mut ended = None;
     loop {
         match waitpid(None, None) {
