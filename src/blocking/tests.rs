@@ -106,17 +106,36 @@ impl Client {
         assert_eq!(self.0.read(&mut [0; 16]).unwrap(), 0);
     }
 
-    /// Sends and never reads, until no write succeeds: the server's thread is then blocked in a write.
+    /// Sends and never reads, until the server's thread is blocked in a write: nothing more can be sent, and the echoes that
+    /// lie here unread are as many as before. A server that has no processor has not echoed anything yet, or echoes more.
     fn clogs(&mut self) {
-        self.0
-            .set_write_timeout(Some(Duration::from_millis(200)))
-            .unwrap();
-        let error = loop {
-            if let Err(error) = self.0.write(&[b'x'; 64 * 1024]) {
-                break error;
+        let still = Some(Duration::from_millis(200));
+        self.0.set_write_timeout(still).unwrap();
+        let mut unread = 0;
+        loop {
+            match self.0.write(&[b'x'; 64 * 1024]) {
+                Ok(sent) => {
+                    assert!(sent > 0);
+                    unread = 0;
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
+                    let before = std::mem::replace(&mut unread, self.unread());
+                    if unread > 0 && unread == before {
+                        return;
+                    }
+                }
             }
-        };
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
+        }
+    }
+
+    /// How many bytes can be read now.
+    fn unread(&self) -> usize {
+        let mut buffer = vec![std::mem::MaybeUninit::uninit(); 1 << 20];
+        self.0.set_nonblocking(true).unwrap();
+        let unread = self.0.peek(&mut buffer).unwrap_or(0);
+        self.0.set_nonblocking(false).unwrap();
+        unread
     }
 }
 
