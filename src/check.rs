@@ -5,30 +5,30 @@
 //! ```text
 //!   rule ──▶ Clients: connections on one reactor, each with a text to send and to compare ──▶ Finding ──▶ Verdict
 //!                      │ no byte moves                                               │ broken: twice more
-//!                      └──▶ Patience: counts the time in which the server could have moved
+//!                      └──▶ StallTimeout: counts the time in which the server could have moved
 //! ```
 //!
 //! A [`Rule`] is a function that connects, sends and reads, and returns what it found. [`judge`] runs it, repeats it where it
 //! is broken, and turns the finding into a [`Verdict`] by the rule's [`Level`].
 //!
 //! **A correct server must never fail.** Wrong bytes, an early FIN and a reset are facts. Silence is not: the server may wait
-//! for a processor. So `patience` reads from /proc how long the server's threads were runnable without running, and does
+//! for a processor. So `stall_timeout` reads from /proc how long the server's threads were runnable without running, and does
 //! not count that time; and where the checker itself was late, or has no more descriptors or ports, the verdict is
 //! [`Verdict::Unknown`].
 //!
 //! What may live in this module: clients, rules and their verdicts. What may not: the command line, the formats of reports,
 //! and anything of this crate's own server.
 //!
-//! In reading order: this page, `client`, `clients`, `patience`, `process`, `datagrams`, `rules` and the files below it.
+//! In reading order: this page, `client`, `clients`, `stall_timeout`, `process`, `datagrams`, `rules` and the files below it.
 
 mod client;
 mod clients;
 mod datagrams;
 mod finding;
-mod patience;
 pub mod process;
 mod rule;
 mod rules;
+mod stall_timeout;
 
 pub use finding::{Broken, Finding, Limit};
 pub use rule::{Effort, Level, Rule, Trial};

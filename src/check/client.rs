@@ -52,7 +52,7 @@ pub(super) struct Client {
     pub(super) connected_after: Option<Duration>,
     pub(super) end: Option<End>,
     pub(super) wrong: Option<Wrong>,
-    /// Its bytes are no progress of the rule: see `patience`.
+    /// Its bytes are no progress of the rule: see `stall_timeout`.
     pub(super) is_background: bool,
 }
 

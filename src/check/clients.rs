@@ -5,9 +5,9 @@
 
 use super::client::{Client, End};
 use super::finding::{Broken, Limit, bytes};
-use super::patience::Patience;
 use super::process::Server;
 use super::rule::Trial;
+use super::stall_timeout::StallTimeout;
 use crate::load::Pattern;
 use crate::net::connect::{ClientSocket, ClientSource, ConnectOptions, Trigger};
 use crate::net::stream::StreamSocket;
@@ -45,7 +45,7 @@ pub(super) struct Clients<'a> {
     pattern: Pattern,
     buffer: Vec<u8>,
     endpoint: Endpoint,
-    pub(super) patience: Patience,
+    pub(super) stall_timeout: StallTimeout,
     trial: &'a Trial<'a>,
 }
 
@@ -59,7 +59,7 @@ impl<'a> Clients<'a> {
             pattern: Pattern::new(7, BLOCK),
             buffer: vec![0; BLOCK],
             endpoint: server.endpoint().clone(),
-            patience: Patience::new(trial.patience(), server.process_id()),
+            stall_timeout: StallTimeout::new(trial.stall_timeout(), server.process_id()),
             trial,
         })
     }
@@ -73,7 +73,10 @@ impl<'a> Clients<'a> {
         let opened = loop {
             match ClientSocket::connect(&self.endpoint, &ConnectOptions::default()) {
                 // The accept queue of a Unix server is full.
-                Err(error) if error.kind() == ErrorKind::WouldBlock && !self.patience.is_over() => {
+                Err(error)
+                    if error.kind() == ErrorKind::WouldBlock
+                        && !self.stall_timeout.has_expired() =>
+                {
                     self.turn()?;
                 }
                 other => break other,
@@ -142,7 +145,7 @@ impl<'a> Clients<'a> {
 
     /// Runs the clients until `is_done` or until the server's time is over.
     pub(super) fn run(&mut self, is_done: impl Fn(&[Client]) -> bool) -> Result<Ran, Limit> {
-        self.patience.restart();
+        self.stall_timeout.restart();
         for number in 0..self.all.len() {
             self.wake(number); // its limits may have been moved
         }
@@ -150,10 +153,10 @@ impl<'a> Clients<'a> {
             if is_done(&self.all) {
                 return Ok(Ran::Done);
             }
-            if self.patience.is_over() {
-                return Ok(Ran::Silent(self.patience.silent()));
+            if self.stall_timeout.has_expired() {
+                return Ok(Ran::Silent(self.stall_timeout.silence()));
             }
-            if self.patience.is_hopeless() {
+            if self.stall_timeout.must_give_up() {
                 return Err(Limit(
                     "the machine was so busy that the server hardly ran".to_owned(),
                 ));
@@ -177,9 +180,9 @@ impl<'a> Clients<'a> {
     /// Runs the clients until nothing has moved for a while in which the server had its time: what can be sent is sent.
     pub(super) fn run_until_quiet(&mut self) -> Result<(), Limit> {
         let quiet = self.trial.effort.pick(150, 200, 300);
-        self.patience.set_limit(Duration::from_millis(quiet));
+        self.stall_timeout.set_limit(Duration::from_millis(quiet));
         let ran = self.run(|_| false);
-        self.patience.set_limit(self.trial.patience());
+        self.stall_timeout.set_limit(self.trial.stall_timeout());
         ran.map(|_| ())
     }
 
@@ -223,7 +226,7 @@ impl<'a> Clients<'a> {
                 }
             }
         }
-        self.patience.look();
+        self.stall_timeout.sample();
         Ok(())
     }
 
@@ -260,7 +263,7 @@ impl<'a> Clients<'a> {
             Err(error) => client.end = Some(ending(&error)),
         }
         if (has_moved || client.is_over()) && !client.is_background {
-            self.patience.restart();
+            self.stall_timeout.restart();
         }
         if client.is_over() {
             self.keys[number] = None;

@@ -2,9 +2,9 @@
 
 use super::clients::{is_own_limit, own_limit};
 use super::finding::Limit;
-use super::patience::Patience;
 use super::process::Server;
 use super::rule::Trial;
+use super::stall_timeout::StallTimeout;
 use crate::net::connect::{ClientSocket, ClientSource, ConnectOptions, Trigger};
 use crate::reactor::{Epoll, Interest, Key, Reactor, Registration, TimeoutClass};
 use std::io::{self, ErrorKind};
@@ -20,7 +20,7 @@ pub(super) struct DatagramClient<'a> {
     reactor: Reactor<ClientSource<()>>,
     key: Key,
     buffer: Vec<u8>,
-    patience: Patience,
+    stall_timeout: StallTimeout,
     trial: &'a Trial<'a>,
 }
 
@@ -46,7 +46,7 @@ impl<'a> DatagramClient<'a> {
             key: added.map_err(|(_, error)| own_limit(&error))?,
             reactor,
             buffer: vec![0; BUFFER],
-            patience: Patience::new(trial.patience(), server.process_id()),
+            stall_timeout: StallTimeout::new(trial.stall_timeout(), server.process_id()),
             trial,
         })
     }
@@ -91,15 +91,15 @@ impl<'a> DatagramClient<'a> {
 
     /// Waits for one datagram for as long as the server's time lasts.
     pub(super) fn receive(&mut self) -> Result<Option<Vec<u8>>, Limit> {
-        self.patience.restart();
+        self.stall_timeout.restart();
         loop {
             if let Some(datagram) = self.take() {
                 return Ok(Some(datagram));
             }
-            if self.patience.is_over() {
+            if self.stall_timeout.has_expired() {
                 return Ok(None);
             }
-            if self.patience.is_hopeless() {
+            if self.stall_timeout.must_give_up() {
                 return Err(Limit(
                     "the machine was so busy that the server hardly ran".to_owned(),
                 ));
@@ -126,7 +126,7 @@ impl<'a> DatagramClient<'a> {
         let waited = self.reactor.wait(Some(TICK));
         waited.map_err(|error| own_limit(&error))?;
         while self.reactor.next_event().is_some() {}
-        self.patience.look();
+        self.stall_timeout.sample();
         Ok(())
     }
 }

@@ -61,8 +61,8 @@ pub struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// How long a server may do nothing although it could: see `patience`.
-    pub(super) fn patience(self) -> Duration {
+    /// How long a server may do nothing although it could: see `stall_timeout`.
+    pub(super) fn stall_timeout(self) -> Duration {
         Duration::from_millis(self.effort.pick(1_000, 2_000, 3_000))
     }
 

@@ -23,7 +23,7 @@ const TCP: &str = "tcp://127.0.0.1:0";
 const ALL: [Model; 3] = [Model::Reactor, Model::Threads, Model::Iterative];
 
 /// No timeout of the drain expires within the time of a test.
-fn patient() -> Limits {
+fn long_timeouts() -> Limits {
     Limits::default().with(|limits| {
         limits.drain_idle_timeout = Duration::from_secs(600);
         limits.fin_timeout = Duration::from_secs(600);
@@ -32,7 +32,7 @@ fn patient() -> Limits {
 }
 
 /// The drain does not wait for a client that does not read its echo.
-fn impatient() -> Limits {
+fn short_timeouts() -> Limits {
     Limits::default().with(|limits| {
         limits.drain_idle_timeout = Duration::from_millis(20);
         limits.fin_timeout = Duration::from_millis(50);
@@ -43,7 +43,7 @@ fn impatient() -> Limits {
 #[test]
 fn an_idle_server_drains_at_once() {
     for model in ALL {
-        let stats = Running::start(model, &[TCP], patient()).drain();
+        let stats = Running::start(model, &[TCP], long_timeouts()).drain();
         assert_eq!((stats.accepted, stats.closed_total()), (0, 0));
     }
 }
@@ -52,7 +52,8 @@ fn an_idle_server_drains_at_once() {
 fn an_idle_client_gets_a_fin() {
     // Only the server's own FIN can end the client's wait: the timeout after which the server would close without one
     // is long.
-    let limits = patient().with(|limits| limits.drain_idle_timeout = Duration::from_millis(20));
+    let limits =
+        long_timeouts().with(|limits| limits.drain_idle_timeout = Duration::from_millis(20));
     for model in ALL {
         let server = Running::start(model, &[TCP], limits.clone());
         let client = server.connect();
@@ -68,7 +69,7 @@ fn an_idle_client_gets_a_fin() {
 
 #[test]
 fn a_client_may_finish_its_conversation_during_a_drain() {
-    let server = Running::reactor(&["tcp://127.7.7.6:0"], patient());
+    let server = Running::reactor(&["tcp://127.7.7.6:0"], long_timeouts());
     let client = server.connect();
     let (first, second) = (noise(1, 100_000), noise(2, 100_000));
     std::thread::scope(|scope| {
@@ -122,7 +123,7 @@ fn whatever_was_sent_before_the_drain_is_echoed() {
 
 #[test]
 fn a_connection_in_the_accept_queue_when_the_drain_begins_is_served() {
-    let mut server = bind(&[TCP], patient());
+    let mut server = bind(&[TCP], long_timeouts());
     let client = connect(&server.addresses()[0]);
     client.say(b"just in time");
     client.finish();
@@ -138,7 +139,7 @@ fn a_connection_in_the_accept_queue_when_the_drain_begins_is_served() {
 fn a_stalled_reader_is_reset_when_the_drain_timeout_expires() {
     for model in ALL {
         let directory = Dir::new();
-        let server = Running::start(model, &[&directory.address("unix", "s")], impatient());
+        let server = Running::start(model, &[&directory.address("unix", "s")], short_timeouts());
         let stuck = server.connect();
         stick(&stuck);
         let stats = server.drain();
@@ -153,7 +154,7 @@ fn a_stalled_reader_is_reset_when_the_drain_timeout_expires() {
 #[test]
 fn a_stop_ends_every_connection_at_once() {
     for model in ALL {
-        let server = Running::start(model, &[TCP], patient());
+        let server = Running::start(model, &[TCP], long_timeouts());
         let mut client = server.connect();
         client.is_echoed(b"in");
         let stats = server.stop();
@@ -170,7 +171,7 @@ fn a_stop_ends_every_connection_at_once() {
 fn a_stop_ends_a_drain_that_would_last() {
     for model in ALL {
         let directory = Dir::new();
-        let server = Running::start(model, &[&directory.address("unix", "s")], patient());
+        let server = Running::start(model, &[&directory.address("unix", "s")], long_timeouts());
         let stuck = server.connect();
         stick(&stuck);
         server.request_drain();
@@ -353,7 +354,7 @@ fn the_socket_file_is_gone_at_the_end() {
 fn datagram_sockets_are_closed_with_the_rest() {
     let directory = Dir::new();
     let file = directory.address("unixgram", "s");
-    let server = Running::reactor(&["udp://127.7.7.9:0", &file], patient());
+    let server = Running::reactor(&["udp://127.7.7.9:0", &file], long_timeouts());
     let Endpoint::Udp(address) = server.endpoints[0] else {
         panic!("it is UDP");
     };

@@ -12,7 +12,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -28,9 +28,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let (mut written, mut echoed) = (0, 0);
     loop {
-        poll.poll(&mut events, Some(PATIENCE))?;
+        poll.poll(&mut events, Some(TIMEOUT))?;
         if events.is_empty() {
-            return Err(format!("nothing has moved for {PATIENCE:?}: {written} bytes out, {echoed} bytes back").into());
+            return Err(format!("nothing has moved for {TIMEOUT:?}: {written} bytes out, {echoed} bytes back").into());
         }
         if let Some(error) = stream.take_error()? {
             return Err(error.into());

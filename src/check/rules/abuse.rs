@@ -180,7 +180,7 @@ fn burst(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
 /// Waits until the server is ready for the next rule: some servers pause for a second when they had no descriptor left.
 fn recover(server: &Server, trial: &Trial<'_>) -> Result<(), Limit> {
     let mut clients = Clients::new(server, trial)?;
-    clients.patience.set_limit(trial.patience() * 4);
+    clients.stall_timeout.set_limit(trial.stall_timeout() * 4);
     let client = clients.connected()?;
     clients.echo(client, 1).map(|_| ())
 }
@@ -193,7 +193,7 @@ fn ping_beside_pushers(server: &mut Server, trial: &Trial<'_>) -> Result<Finding
         (state.may_send, state.is_background) = (u64::MAX, true);
     }
     let pinger = clients.connected()?;
-    clients.patience.set_limit(Duration::from_millis(500));
+    clients.stall_timeout.set_limit(Duration::from_millis(500));
     let mut worst = Duration::ZERO;
     for _ in 0..trial.effort.pick(10, 50, 100) {
         let began = Instant::now();
@@ -242,7 +242,9 @@ fn pause_and_resume(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, L
     clients.run_for(pause)?;
     clients.get(client).may_read = u64::MAX;
     // Where both directions are full, the kernels go on at their next timer, and each timer takes twice as long as the last.
-    clients.patience.set_limit(trial.patience() * 3 + pause * 2);
+    clients
+        .stall_timeout
+        .set_limit(trial.stall_timeout() * 3 + pause * 2);
     let broken = clients.echo(client, 0)?;
     Ok(Finding::from(broken.map(|broken| Broken {
         sent: format!(

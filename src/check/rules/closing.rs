@@ -107,7 +107,7 @@ fn slow_reader(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit>
     }
     clients.get(client).may_read = u64::MAX;
     // While the client did not read, the kernels have become slow: a closed window is probed ever more rarely (RFC 9293, 3.8.6.1).
-    clients.patience.set_limit(trial.patience() * 3);
+    clients.stall_timeout.set_limit(trial.stall_timeout() * 3);
     clients.echo_and_fin(client).map(Finding::from)
 }
 

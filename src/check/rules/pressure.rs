@@ -91,7 +91,7 @@ fn push_then_read(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Lim
     let state = clients.get(client);
     let pushed = state.sent;
     (state.may_send, state.may_read) = (pushed, u64::MAX);
-    clients.patience.set_limit(trial.patience() * 3);
+    clients.stall_timeout.set_limit(trial.stall_timeout() * 3);
     let ran = clients.run(|all| all[0].is_complete() || all[0].is_over())?;
     let state = clients.get(client);
     if state.is_over() || !state.is_complete() {

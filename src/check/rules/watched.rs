@@ -195,7 +195,7 @@ fn resumes(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
         clients.close(client, false);
     }
     // If the accept queue was too short for it, its next SYN may come seconds later.
-    clients.patience.set_limit(trial.patience() * 4);
+    clients.stall_timeout.set_limit(trial.stall_timeout() * 4);
     Ok(match clients.echo(last, 0)? {
         Some(broken) => with_few_descriptors(Broken {
             sent: "100 bytes by the last one, when all others had left".to_owned(),

@@ -30,9 +30,9 @@ const WORDS_END: u8 = 0;
 /// What is written to the guard for an end in order.
 const END: &[u8] = b"end";
 /// Time that a server has from SIGTERM to SIGKILL.
-const PATIENCE: Duration = Duration::from_secs(10);
+const KILL_AFTER: Duration = Duration::from_secs(10);
 /// The same, if this program was killed: the next measurement may already wait for the port.
-const PATIENCE_ORPHANED: Duration = Duration::from_millis(500);
+const KILL_AFTER_ORPHANED: Duration = Duration::from_millis(500);
 /// Time after which SIGTERM is sent again: many a server drains at the first, and ends at the second.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Time between two looks at the subtree while it ends.
@@ -84,7 +84,7 @@ impl Drop for Guard {
             // A guard that has ended already needs no word.
             let _ = pipe.write_all(END);
         }
-        let late = Instant::now() + PATIENCE + Duration::from_secs(2);
+        let late = Instant::now() + KILL_AFTER + Duration::from_secs(2);
         while self.ended().is_none() {
             if Instant::now() > late {
                 // Something below it cannot even be killed: it waits for a device.
@@ -130,11 +130,11 @@ pub(super) fn work() -> Result<Exit, CliError> {
     thread::spawn(move || {
         let mut said = Vec::new();
         let _ = pipe.read_to_end(&mut said);
-        let patience = match said == END {
-            true => PATIENCE,
-            false => PATIENCE_ORPHANED,
+        let kill_after = match said == END {
+            true => KILL_AFTER,
+            false => KILL_AFTER_ORPHANED,
         };
-        end_subtree(first, patience);
+        end_subtree(first, kill_after);
     });
     end_like(reap_all(first))
 }
@@ -167,7 +167,7 @@ fn end_like(ended: Option<WaitStatus>) -> ! {
 }
 
 /// Ends every process below this one; returns when this process does, as soon as none of them is left.
-fn end_subtree(first: u32, patience: Duration) -> ! {
+fn end_subtree(first: u32, kill_after: Duration) -> ! {
     let began = Instant::now();
     let send = |signal| {
         // Where there is no /proc, the process group is all that is known.
@@ -179,12 +179,12 @@ fn end_subtree(first: u32, patience: Duration) -> ! {
         }
     };
     send(Signal::SIGTERM);
-    thread::sleep(AGAIN.min(patience));
+    thread::sleep(AGAIN.min(kill_after));
     send(Signal::SIGTERM);
     loop {
         thread::sleep(LOOK);
         // Again and again: a process may have started another one between the look and the signal.
-        if began.elapsed() > patience {
+        if began.elapsed() > kill_after {
             send(Signal::SIGKILL);
         }
     }

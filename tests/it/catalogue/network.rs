@@ -202,9 +202,9 @@ fn n6_the_link_goes_down_and_comes_back() {
         return;
     }
     in_own_network(&[], || {
-        let patient = Serve::start(&[TCP], &[]);
+        let without_limit = Serve::start(&[TCP], &[]);
         let strict = Serve::start(&[TCP], &["--keepalive", "1s", "--user-timeout", "2s"]);
-        let (kept, given_up) = (patient.connect(), strict.connect());
+        let (kept, given_up) = (without_limit.connect(), strict.connect());
         kept.is_echoed(b"here");
         given_up.is_echoed(b"here");
         sh("ip link set lo down");
@@ -220,11 +220,11 @@ fn n6_the_link_goes_down_and_comes_back() {
             "n6: down for {down:.1} s, back {:.1} s after it began",
             began.elapsed().as_secs_f64()
         ));
-        assert_eq!(patient.counter("connections_open"), 1);
+        assert_eq!(without_limit.counter("connections_open"), 1);
         let counters = strict.counters();
         assert_eq!(counters["closed{peer_timeout}"], 1, "{counters:?}");
         drop(kept);
-        for server in [patient, strict] {
+        for server in [without_limit, strict] {
             assert_eq!(server.stop(Signal::SIGTERM).code, 0);
         }
     });

@@ -177,7 +177,7 @@ fn torture(call: &str, errno: &str, place: u32) -> Fate {
 /// What clients do. Whether they are served depends on what fails; that they are served before the deadline or not at
 /// all does not.
 fn use_it(serve: &Serve, directory: &Dir) {
-    let patience = Some(Duration::from_secs(1));
+    let timeout = Some(Duration::from_secs(1));
     let talk = |stream: &mut dyn ReadWrite| {
         let mut echoed = [0; 1_000];
         let _ = stream
@@ -187,16 +187,16 @@ fn use_it(serve: &Serve, directory: &Dir) {
     let (tcp, udp) = (ip(&serve.endpoints[0]), ip(&serve.endpoints[1]));
     for _ in 0..3 {
         if let Ok(mut stream) = TcpStream::connect(tcp) {
-            stream.set_read_timeout(patience).unwrap();
+            stream.set_read_timeout(timeout).unwrap();
             talk(&mut stream);
         }
         if let Ok(mut stream) = UnixStream::connect(directory.path("echo")) {
-            stream.set_read_timeout(patience).unwrap();
+            stream.set_read_timeout(timeout).unwrap();
             talk(&mut stream);
         }
     }
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-    client.set_read_timeout(patience).unwrap();
+    client.set_read_timeout(timeout).unwrap();
     let _ = client
         .send_to(b"a datagram", udp)
         .and_then(|_| client.recv(&mut [0; 16]));

@@ -21,7 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A host that waits for so long, and hears nothing, was not told of something.
-const PATIENCE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(20);
 /// The number of the host's own source.
 const OWN: usize = 1_000;
 
@@ -118,8 +118,8 @@ impl<H: Host> Loop<H> {
         let began = Instant::now();
         while !is_so(self) {
             let name = H::NAME;
-            assert!(began.elapsed() < PATIENCE, "{name}: never: {what}");
-            self.step(PATIENCE);
+            assert!(began.elapsed() < DEADLINE, "{name}: never: {what}");
+            self.step(DEADLINE);
         }
     }
 }
@@ -173,7 +173,7 @@ in_every_host!(
 
 fn connect(address: SocketAddr) -> TcpStream {
     let client = TcpStream::connect(address).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
     client
 }
 
@@ -227,7 +227,7 @@ fn an_idle_connection_ends_while_the_host_has_timers_of_its_own<H: Host>() {
     let mut timers = 0;
     let began = Instant::now();
     while host.stats(0).closed(CloseReason::Idle) == 0 {
-        assert!(began.elapsed() < PATIENCE, "{}: idle for ever", H::NAME);
+        assert!(began.elapsed() < DEADLINE, "{}: idle for ever", H::NAME);
         host.step(Duration::from_millis(20));
         timers += 1;
     }
@@ -270,7 +270,7 @@ fn a_flood_leaves_the_host_its_turns<H: Host>() {
         for _ in 0..PINGS {
             let before = host.turns;
             ping.write_all(b"p").unwrap();
-            while !host.step(PATIENCE) {}
+            while !host.step(DEADLINE) {}
             let mut byte = [0; 8];
             while (&own).read(&mut byte).is_ok() {}
             let between = host.turns - before;

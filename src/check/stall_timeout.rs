@@ -3,27 +3,27 @@
 //! A server that stays silent for two seconds is broken on a quiet machine, and may be perfectly well on a busy one. Two
 //! counts tell these apart. Of a server whose processes are known, /proc tells how long their threads were *runnable and
 //! did not run* (schedstat, in the kernel's documentation of schedstats); that time is not counted, however busy the
-//! machine. Of any other server it is not known; there the checker's own lateness is a measure, and patience is threefold.
+//! machine. Of any other server it is not known; there the checker's own lateness is a measure, and the timeout is threefold.
 
 use crate::procfs::ServerSample;
 use crate::procfs::subtree::descendants;
 use std::time::{Duration, Instant};
 
-/// How often the server is looked at while nothing moves.
-const LOOK: Duration = Duration::from_millis(20);
-/// A look that comes later than this was late: the checker had no processor itself.
-const LATE: Duration = Duration::from_millis(40);
+/// How often the server's processes are sampled while nothing moves.
+const SAMPLE_EVERY: Duration = Duration::from_millis(20);
+/// A sample that comes later than this was late: the checker had no processor itself.
+const LATE_SAMPLE: Duration = Duration::from_millis(40);
 /// With more threads the kernel is not asked for each of them, and their time counts like that of an unknown server.
 const THREADS_MAX: u64 = 64;
 /// How often the server's child processes are listed.
-const RELIST: Duration = Duration::from_millis(500);
+const RELIST_EVERY: Duration = Duration::from_millis(500);
 /// How much longer an unknown server may take.
-const UNKNOWN: u32 = 3;
+const UNKNOWN_FACTOR: u32 = 3;
 /// When the machine is so busy that the server's time does not add up, the check ends after this much more.
-const HOPELESS: Duration = Duration::from_secs(20);
+const EXTENSION_MAX: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct StallTimeout {
     limit: Duration,
     server: Option<u32>,
     processes: Vec<u32>,
@@ -31,13 +31,13 @@ pub(super) struct Patience {
     listed: Option<Instant>,
     /// Since when nothing has moved.
     since: Instant,
-    looked: Instant,
-    /// Runnable time of the server's threads, in nanoseconds, at the last look.
+    sampled: Instant,
+    /// Runnable time of the server's threads, in nanoseconds, at the last sample.
     waited: Option<u64>,
     used: Duration,
 }
 
-impl Patience {
+impl StallTimeout {
     /// For the server with this process, or with none that is known.
     pub(super) fn new(limit: Duration, server: Option<u32>) -> Self {
         let now = Instant::now();
@@ -47,7 +47,7 @@ impl Patience {
             processes: Vec::new(),
             listed: None,
             since: now,
-            looked: now,
+            sampled: now,
             waited: None,
             used: Duration::ZERO,
         }
@@ -56,7 +56,7 @@ impl Patience {
     /// Something has moved: the count starts anew.
     pub(super) fn restart(&mut self) {
         let now = Instant::now();
-        (self.since, self.looked, self.used, self.waited) = (now, now, Duration::ZERO, None);
+        (self.since, self.sampled, self.used, self.waited) = (now, now, Duration::ZERO, None);
     }
 
     pub(super) fn set_limit(&mut self, limit: Duration) {
@@ -64,34 +64,34 @@ impl Patience {
     }
 
     /// How long nothing has moved.
-    pub(super) fn silent(&self) -> Duration {
+    pub(super) fn silence(&self) -> Duration {
         self.since.elapsed()
     }
 
-    /// Counts the time since the last look.
-    pub(super) fn look(&mut self) {
-        let passed = self.looked.elapsed();
-        if passed < LOOK {
+    /// Counts the time since the last sample.
+    pub(super) fn sample(&mut self) {
+        let passed = self.sampled.elapsed();
+        if passed < SAMPLE_EVERY {
             return;
         }
-        self.looked += passed;
+        self.sampled += passed;
         let before = self.waited;
-        self.waited = self.sample();
+        self.waited = self.time_runnable();
         // After a pause of the checker there may be bytes that it has not read yet.
-        let counted = passed.min(LATE);
+        let counted = passed.min(LATE_SAMPLE);
         self.used += match (before, self.waited) {
             (Some(before), Some(after)) => {
                 counted.saturating_sub(Duration::from_nanos(after.saturating_sub(before)))
             }
-            (None, Some(_)) => Duration::ZERO, // the first look has nothing to compare with
-            (_, None) => counted / UNKNOWN,
+            (None, Some(_)) => Duration::ZERO, // the first sample has nothing to compare with
+            (_, None) => counted / UNKNOWN_FACTOR,
         };
     }
 
     /// The time that the server's threads have waited for a processor so far; `None` if it is not known.
-    fn sample(&mut self) -> Option<u64> {
+    fn time_runnable(&mut self) -> Option<u64> {
         let server = self.server?;
-        if self.waited.is_none() && self.listed.is_none_or(|then| then.elapsed() > RELIST) {
+        if self.waited.is_none() && self.listed.is_none_or(|then| then.elapsed() > RELIST_EVERY) {
             self.listed = Some(Instant::now());
             self.processes = descendants(server).unwrap_or_default();
             self.processes.push(server);
@@ -101,13 +101,13 @@ impl Patience {
     }
 
     /// The server had its time and did nothing.
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn has_expired(&self) -> bool {
         self.used >= self.limit
     }
 
     /// Nothing moves, and the server did not have its time either.
-    pub(super) fn is_hopeless(&self) -> bool {
-        self.silent() > HOPELESS + self.limit * UNKNOWN
+    pub(super) fn must_give_up(&self) -> bool {
+        self.silence() > EXTENSION_MAX + self.limit * UNKNOWN_FACTOR
     }
 }
 
@@ -118,18 +118,19 @@ mod tests {
 
     #[test]
     fn time_of_an_unknown_server_counts_a_third_and_no_pause_of_our_own() {
-        let mut patience = Patience::new(Duration::from_millis(100), None);
-        thread::sleep(LOOK);
-        patience.look();
+        let mut stall_timeout = StallTimeout::new(Duration::from_millis(100), None);
+        thread::sleep(SAMPLE_EVERY);
+        stall_timeout.sample();
         assert!(
-            patience.used > Duration::ZERO && patience.used <= LATE / UNKNOWN,
-            "{patience:?}"
+            stall_timeout.used > Duration::ZERO
+                && stall_timeout.used <= LATE_SAMPLE / UNKNOWN_FACTOR,
+            "{stall_timeout:?}"
         );
         thread::sleep(Duration::from_millis(300)); // as a stopped checker would
-        patience.look();
-        assert!(!patience.is_over(), "{patience:?}");
-        patience.restart();
-        assert_eq!(patience.used, Duration::ZERO);
+        stall_timeout.sample();
+        assert!(!stall_timeout.has_expired(), "{stall_timeout:?}");
+        stall_timeout.restart();
+        assert_eq!(stall_timeout.used, Duration::ZERO);
     }
 
     #[test]
@@ -138,15 +139,15 @@ mod tests {
             .arg("60")
             .spawn()
             .unwrap();
-        let mut patience = Patience::new(Duration::from_millis(60), Some(server.id()));
+        let mut stall_timeout = StallTimeout::new(Duration::from_millis(60), Some(server.id()));
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !patience.is_over() && Instant::now() < deadline {
+        while !stall_timeout.has_expired() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(5));
-            patience.look();
+            stall_timeout.sample();
         }
         assert!(
-            patience.is_over() && patience.silent() >= Duration::from_millis(60),
-            "{patience:?}"
+            stall_timeout.has_expired() && stall_timeout.silence() >= Duration::from_millis(60),
+            "{stall_timeout:?}"
         );
         server.kill().unwrap();
         server.wait().unwrap();
