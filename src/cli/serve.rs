@@ -458,7 +458,7 @@ impl SignalCommands {
     fn print_counters(&self, server: &impl Served) {
         logging::print_line(&server.stats().to_string());
         let held = server.held();
-        let now = self.memory.row(held.connections, Some(held), true);
+        let now = self.memory.row(held.connections, Some(held), false);
         for row in self.memory.rows().iter().chain([&now]) {
             logging::print_line(&row.to_string());
         }

@@ -66,10 +66,18 @@ impl Signals {
         self.flag.load(Ordering::Relaxed)
     }
 
-    /// Takes the signals that have come.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = i32> {
+    /// Takes the signals that have come, in their order. One that comes while these are followed waits for the next turn:
+    /// answers that take longer than the next signal would else hold the loop for ever.
+    pub(super) fn take(&mut self) -> Vec<i32> {
         self.flag.store(false, Ordering::Relaxed); // first, so a signal that comes meanwhile is not missed
         self.pipe.pending().for_each(drop);
-        self.signals.pending().map(|signal| signal.si_signo)
+        let mut taken = Vec::new();
+        for signal in self.signals.pending() {
+            // One report answers all who ask for it in a turn.
+            if !(signal.si_signo == SIGUSR1 && taken.contains(&SIGUSR1)) {
+                taken.push(signal.si_signo);
+            }
+        }
+        taken
     }
 }
