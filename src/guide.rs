@@ -8,6 +8,7 @@
 //! 4. [`edges`]: the contract of an edge-triggered event, and the two ways to keep it.
 //! 5. [`mistakes`]: the classic mistakes, each with its place in the source and a test that notices it.
 //! 6. [`cost`]: the memory of a connection, and the limits that a machine sets to many of them.
+//! 7. [`workers`]: several loops under one master: who accepts, what is shared, what dies with a worker.
 //!
 //! Five pages are for the use of the program:
 //!
@@ -43,6 +44,10 @@ pub mod mistakes {
 
 pub mod cost {
     #![doc = include_str!("guide/cost.md")]
+}
+
+pub mod workers {
+    #![doc = include_str!("guide/workers.md")]
 }
 
 pub mod checking {

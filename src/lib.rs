@@ -125,7 +125,7 @@
 //!
 //! Sockets of std, of a service manager, or of a server that is to be replaced become a [`net::BoundSocket`], by `TryFrom` or
 //! by [`from_fd`](net::BoundSocket::from_fd). The accept queue belongs to the socket. So no client is refused while one
-//! server takes over from another, in this process or, as `echo-reactor serve` does on SIGUSR2, in a new one.
+//! server takes over from another, in this process or, as workers of `echo-reactor serve` do on SIGUSR2, in a new one.
 //!
 //! ```
 //! use echo_reactor::{Limits, echo::{Server, Turn}, net::BoundSocket};

@@ -12,13 +12,14 @@
 //! What may live in this module: sockets, their addresses and options, and what their errors mean. What may not: events,
 //! and what is done with the bytes.
 //!
-//! In reading order: `traits`, [`address`], `convert`, `peer`, [`bind`], `inherited`, [`listener`], [`stream`], [`datagram`],
+//! In reading order: `traits`, [`address`], `convert`, `peer`, [`bind`], `reuse_port`, `inherited`, [`listener`], [`stream`], [`datagram`],
 //! [`accept`], [`trace`]; and `connect`, which only the load generator needs. Files import each other by their own paths;
 //! this one only re-exports.
 
 pub mod accept;
 pub mod address;
 pub mod bind;
+mod bind_error;
 #[cfg(feature = "bench")]
 pub mod connect;
 mod convert;
@@ -28,6 +29,8 @@ mod inherited;
 mod ip_net;
 pub mod listener;
 mod peer;
+#[cfg(feature = "cli")]
+mod reuse_port;
 mod socket_file;
 mod source;
 mod staging;
@@ -40,12 +43,15 @@ mod traits;
 pub use address::{Address, AddressError, Endpoint, HostPort, Resolved, UnixName};
 #[cfg(any(feature = "check", all(feature = "bench", feature = "cli")))]
 pub(crate) use bind::free_port;
-pub use bind::{BindError, BindOptions, BoundSocket, bind_all, bind_resolved};
+pub use bind::{BindOptions, BoundSocket, bind_all, bind_resolved};
+pub use bind_error::BindError;
 pub use datagram::DatagramSocket;
 pub use inherited::FromFdError;
 pub use ip_net::{IpNet, IpNetError};
 pub use listener::ListenerSocket;
 pub use peer::Peer;
+#[cfg(feature = "cli")]
+pub(crate) use reuse_port::steer_by_source;
 pub use socket_file::{FileIdentity, SocketFile};
 pub use stream::StreamSocket;
 pub use traits::{Accepted, Datagrams, Listener, Stream, Unanswerable};

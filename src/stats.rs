@@ -13,6 +13,9 @@
 //!
 //! This module holds counters, reasons and their names. It takes no decision, and imports nothing of this crate.
 
+#[cfg(feature = "cli")]
+mod by_name;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;

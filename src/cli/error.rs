@@ -125,6 +125,12 @@ impl Exit {
         self.row().0
     }
 
+    /// The exit with this code.
+    pub(crate) fn with_code(code: i32) -> Option<Self> {
+        let row = TABLE.into_iter().find(|row| i32::from(row.1) == code);
+        row.map(|(exit, ..)| exit)
+    }
+
     /// The table as the help prints it, in lines of at most 80 columns.
     pub(crate) fn help() -> String {
         let mut text = String::new();
@@ -244,6 +250,7 @@ mod tests {
             assert_eq!(exit as usize, place, "{name}");
             let users = TABLE.iter().filter(|row| row.1 == code || row.2 == name);
             assert_eq!(users.count(), 1, "{name} {code}");
+            assert_eq!(Exit::with_code(code.into()), Some(exit));
         }
     }
 

@@ -67,6 +67,14 @@ fn choose(verbosity: Verbosity, environment: Option<&str>) -> (String, Option<St
     }
 }
 
+/// The name of this process in its lines, if several processes write to one log.
+static NAME: OnceLock<String> = OnceLock::new();
+
+/// Puts a name before the text of every line from now on.
+pub(crate) fn name_process(name: String) {
+    let _ = NAME.set(name); // the first name stays
+}
+
 static LOG: OnceLock<Mutex<LineWriter>> = OnceLock::new();
 
 /// Starts the log. Before this, and in programs that never call it, [`print_line`] writes to standard error itself.
@@ -87,7 +95,10 @@ pub(crate) fn start(verbosity: Verbosity) {
             let text = Escaped::new(&text);
             let time = out.timestamp_millis();
             // One write for the whole line, since every write counts as a line.
-            writeln!(out, "{time} {:<5} {text}", record.level())
+            match NAME.get() {
+                None => writeln!(out, "{time} {:<5} {text}", record.level()),
+                Some(name) => writeln!(out, "{time} {:<5} {name}: {text}", record.level()),
+            }
         })
         .try_init();
     if let (Ok(()), Some(warning)) = (started, warning) {

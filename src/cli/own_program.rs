@@ -25,6 +25,19 @@ pub(super) fn command() -> io::Result<Command> {
     Ok(command)
 }
 
+/// Gives the process this name, as top(1) and pkill(1) know it.
+#[cfg(target_os = "linux")]
+pub(super) fn set_name(name: &str) {
+    if let Ok(name) = std::ffi::CString::new(name) {
+        // A name is truncated to 15 bytes (PR_SET_NAME of prctl(2)).
+        let _ = nix::sys::prctl::set_name(&name);
+    }
+}
+
+/// Other systems name a process by its file.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn set_name(_: &str) {}
+
 /// Names the process after its first argument. The kernel names it "exe", the last part of the executed path.
 #[cfg(target_os = "linux")]
 pub(super) fn restore_name() {

@@ -12,6 +12,12 @@ use std::path::PathBuf;
 #[cfg(feature = "cli")]
 pub(crate) const EXECUTABLE: &str = "/proc/self/exe";
 
+/// The executable of another process; as [`EXECUTABLE`], even after its path has changed.
+#[cfg(feature = "cli")]
+pub(crate) fn executable_of(process: impl Display) -> PathBuf {
+    format!("/proc/{process}/exe").into()
+}
+
 /// The path that leads to what a descriptor is open for. It works as long as the descriptor is open.
 pub(crate) fn descriptor_path(number: impl Display) -> PathBuf {
     format!("/proc/self/fd/{number}").into()

@@ -19,6 +19,7 @@ mod stop;
 mod udp;
 mod unix;
 mod whole;
+mod workers;
 
 use std::collections::BTreeSet;
 use std::fs;

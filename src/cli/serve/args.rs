@@ -26,6 +26,8 @@ Examples:
   echo-reactor serve unix:///run/echo.sock --unix-mode 0660
   echo-reactor serve localhost:0 | head -n 2
       any free port; the lines say which
+  echo-reactor serve :7777 --workers auto
+      a worker for each processor
   echo-reactor serve --idle-timeout 1m30s --max-connections 10k
 
 Addresses: tcp://host:port  udp://host:port  unix:///path  unix://@name
@@ -34,7 +36,10 @@ Bytes: 64KiB or 64k is 65,536, 64kB is 64,000. Times: 250ms, 5s, 1m30s.
 Counts: 500, 10k, 1M, 100,000.
 Signals: SIGTERM and SIGINT drain, a second one stops at once, also where they
 were inherited blocked or ignored; SIGHUP is ignored; SIGUSR1 prints the
-counters; SIGUSR2 hands all listeners over to a new process of the program file.
+counters; SIGUSR2, with --workers, replaces the program by the one on disk.
+With --workers N the limits are those of all workers together: N divides
+--max-connections, --udp-rate and --preallocate; with --max-per-prefix or
+--udp-rate-per-source all of a source goes to one worker.
 Environment: LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES pass listening sockets
 (systemd), beside ADDRESS or in its place; NOTIFY_SOCKET receives READY,
 RELOADING and STOPPING, repeated until the manager takes them.
@@ -53,6 +58,10 @@ pub(in crate::cli) struct ServeArgs {
     /// The event loop, or one of the blocking models to compare it with
     #[arg(long, value_name = "MODEL", value_enum, default_value_t = Model::Reactor)]
     pub(super) model: Model,
+
+    /// Serve by this many processes, or 'auto' for one a processor, under a master that holds the sockets
+    #[arg(long, value_name = "COUNT", value_parser = super::flags::workers)]
+    pub(super) workers: Option<Or<Count, Auto>>,
 
     /// Accept no IPv4 clients at IPv6 addresses (IPV6_V6ONLY)
     #[arg(long)]
@@ -122,15 +131,21 @@ impl ServeArgs {
         self.output.pid_file.as_deref()
     }
 
-    pub(super) fn handover_timeout(&self) -> Duration {
-        self.deadlines.handover_timeout.0
+    /// The number of workers, if there are workers.
+    pub(super) fn worker_count(&self) -> Option<usize> {
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.workers.map(|workers| match workers.value() {
+            Some(count) => usize::try_from(count.0).unwrap_or(usize::MAX),
+            None => processors(),
+        })
     }
 
-    pub(super) fn handover_drain_timeout(&self) -> Option<Duration> {
-        self.deadlines
-            .handover_drain_timeout
-            .value()
-            .map(|time| time.0)
+    pub(super) fn replace_timeout(&self) -> Duration {
+        self.deadlines.replace_timeout.0
+    }
+
+    pub(super) fn retire_timeout(&self) -> Option<Duration> {
+        self.deadlines.retire_timeout.value().map(|time| time.0)
     }
 
     pub(super) fn strict(&self) -> bool {
@@ -252,7 +267,7 @@ mod tests {
         );
         assert_eq!(args.addresses(false)[0].to_string(), DEFAULT_ADDRESS);
         assert!(args.addresses(true).is_empty());
-        assert_eq!(args.handover_drain_timeout(), None);
+        assert_eq!((args.retire_timeout(), args.worker_count()), (None, None));
         assert_eq!(args.model, Model::Reactor);
         assert!(!args.asked_for_connections() && !args.strict());
     }
@@ -329,6 +344,19 @@ mod tests {
             for part in [flag, &beyond, &format!("more than {}", grouped(most))] {
                 assert!(text.contains(part), "{text} does not say {part}");
             }
+        }
+    }
+
+    #[test]
+    fn workers_are_counted() {
+        assert_eq!(args(&["--workers", "3"]).worker_count(), Some(3));
+        let processors = args(&["--workers", "auto"]).worker_count();
+        assert!(processors.is_some_and(|count| count > 0));
+        for wrong in ["0", "257", "many", "-1"] {
+            assert!(
+                Line::try_parse_from(["serve", "--workers", wrong]).is_err(),
+                "{wrong}"
+            );
         }
     }
 

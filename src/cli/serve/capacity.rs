@@ -3,6 +3,7 @@
 use super::args::ServeArgs;
 use super::errors::limit_error;
 use super::flags::Model;
+use super::shares;
 use crate::blocking::threads_max;
 use crate::cli::descriptors;
 use crate::cli::error::{CliError, CliErrorKind};
@@ -18,10 +19,17 @@ const DESCRIPTORS_OWN: usize = 16;
 
 /// Returns the limits that this process can keep, and a text about them for the log. `in_use` counts the descriptors that
 /// are inherited or listeners.
-pub(super) fn fit(args: &ServeArgs, in_use: u64) -> Result<(Limits, String), CliError> {
-    let mut limits = args.limits();
-    limits.check().map_err(|error| limit_error(&error))?;
-    let asked = limits.connections_max as u64;
+/// With several workers the limits are those of all of them, and each has descriptors of its own.
+pub(super) fn fit(
+    args: &ServeArgs,
+    in_use: u64,
+    workers: usize,
+) -> Result<(Limits, String), CliError> {
+    let all = args.limits();
+    all.check().map_err(|error| limit_error(&error))?;
+    let asked = all.connections_max as u64;
+    // The first worker has the largest part.
+    let mut limits = shares::of_worker(&all, 0, workers)?;
     let descriptors = descriptors::raise();
     let slack = limits.descriptors_reserved.saturating_sub(DESCRIPTORS_OWN) as u64;
     let beyond = in_use.saturating_sub(slack);
@@ -46,7 +54,10 @@ pub(super) fn fit(args: &ServeArgs, in_use: u64) -> Result<(Limits, String), Cli
             lowered = true;
         }
     }
-    let fits = limits.connections_max as u64;
+    let fits = match lowered {
+        true => (limits.connections_max * workers) as u64,
+        false => asked,
+    };
     if lowered && args.asked_for_connections() {
         let text = format!(
             "--max-connections {} is too much: the limits allow {} ({room}); raise the hard limit \
@@ -59,7 +70,7 @@ pub(super) fn fit(args: &ServeArgs, in_use: u64) -> Result<(Limits, String), Cli
         }
         log::warn!("{text}");
     }
-    if args.model == Model::Reactor {
+    if args.model == Model::Reactor && args.workers.is_none() {
         reserve_descriptors(&limits, descriptors);
     }
     let why = match (lowered, args.asked_for_connections()) {
@@ -72,6 +83,21 @@ pub(super) fn fit(args: &ServeArgs, in_use: u64) -> Result<(Limits, String), Cli
         _ => format!("holds up to {} ({why})", plural(fits, "connection")),
     };
     Ok((limits, capacity))
+}
+
+/// The limits of one worker: its part of all, fitted to its descriptors. What is too much has been told by the master.
+pub(super) fn of_worker(
+    args: &ServeArgs,
+    in_use: u64,
+    worker: usize,
+    workers: usize,
+) -> Result<Limits, CliError> {
+    let mut limits = shares::of_worker(&args.limits(), worker, workers)?;
+    let descriptors = descriptors::raise();
+    let slack = limits.descriptors_reserved.saturating_sub(DESCRIPTORS_OWN) as u64;
+    limits.fit_descriptors(descriptors.saturating_sub(in_use.saturating_sub(slack)));
+    reserve_descriptors(&limits, descriptors);
+    Ok(limits)
 }
 
 /// Grows the kernel's table of this process's descriptors for `--preallocate`. By itself it doubles as connections come,

@@ -18,7 +18,7 @@ pub(super) struct Output {
     #[arg(long, value_name = "FILE")]
     pub(super) stats_json: Option<PathBuf>,
 
-    /// Write the number of the serving process to this file
+    /// Write the process id of the server, or of its master, to this file
     #[arg(long, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,
 
@@ -151,13 +151,13 @@ pub(super) struct Deadlines {
     #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().drain_idle_timeout))]
     pub(super) drain_idle_timeout: Time,
 
-    /// Time that a new process has to be ready after SIGUSR2
+    /// Time that the workers of a new program have to be ready after SIGUSR2; with --workers
     #[arg(long, value_name = "TIME", default_value_t = Time(Duration::from_secs(10)))]
-    pub(super) handover_timeout: Time,
+    pub(super) replace_timeout: Time,
 
-    /// After a hand-over, drain the connections that stay longer than this, or 'off'
+    /// After SIGUSR2, drain the connections that stay with old workers for longer than this, or 'off'; with --workers
     #[arg(long, value_name = "TIME", default_value_t = Or::some(None))]
-    pub(super) handover_drain_timeout: Or<Time, Off>,
+    pub(super) retire_timeout: Or<Time, Off>,
 
     /// Pause of accepting after it failed for lack of descriptors or memory
     #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().accept_retry))]
@@ -206,6 +206,17 @@ pub(super) struct Datagrams {
         default_value_t = rate(Limits::default().datagrams_total),
         default_value_if("hardened", "true", "10k"))]
     pub(super) udp_rate: Or<Count, Off>,
+}
+
+/// Most workers: more than any machine has processors that a server would use.
+const WORKERS_MAX: u64 = 256;
+
+/// Parses a number of workers.
+pub(super) fn workers(text: &str) -> Result<Or<Count, Auto>, String> {
+    match at_most(WORKERS_MAX)(text)? {
+        Or::Value(Count(0)) => Err("a server needs at least one; write 1, or 'auto'".to_owned()),
+        workers => Ok(workers),
+    }
 }
 
 /// Parses a count that has an upper bound, since a narrower integer holds it.

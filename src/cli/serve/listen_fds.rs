@@ -1,5 +1,5 @@
-//! Inherited sockets: from a service manager, by the convention of sd_listen_fds(3), or from the server that this process is
-//! to succeed ([`super::handover`]), which uses the same convention.
+//! Inherited sockets: from a service manager, by the convention of sd_listen_fds(3), or from this very program, which passes
+//! sockets to its workers and to its successor by the same convention ([`super::passing`]).
 //!
 //! ```text
 //! LISTEN_FDS=2                 two descriptors, 3 and 4
@@ -13,6 +13,8 @@
 //!
 //! Nothing may be opened before this, or a count that is too high would take that descriptor.
 
+use super::link::Link;
+use super::passing::{ROLE, Role};
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::net::{BoundSocket, FromFdError};
 use crate::procfs::own::{descriptor_path, is_open};
@@ -21,53 +23,55 @@ use std::env;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 
 /// The first descriptor after standard error.
-pub(super) const FIRST: usize = 3;
-
-/// The name of the one descriptor that is no listener: the socket to a server that hands over.
-pub(super) const OLD_PROCESS: &str = "echo-reactor-predecessor";
+const FIRST: usize = 3;
 
 /// The inherited descriptors.
 #[derive(Debug, Default)]
 pub(super) struct Inherited {
+    /// What this process is to do, if this very program has started it.
+    pub(super) role: Option<Role>,
     /// Listeners and datagram sockets to serve.
     pub(super) sockets: Vec<BoundSocket>,
-    /// The socket to the server that hands over, if there is one.
-    pub(super) predecessor: Option<UnixStream>,
+    /// Links to other processes of this program; without a role there are none.
+    pub(super) links: Vec<Link>,
 }
 
 /// Takes the inherited sockets, and removes the variables, so that no child process takes them for its own.
 pub(super) fn take() -> Result<Inherited, CliError> {
-    let names = Names::read(&|name| Some(env::var_os(name)?.to_string_lossy().into_owned()))?;
-    let mut inherited = Inherited::default();
-    if names.0.is_empty() {
+    let variable = |name: &str| Some(env::var_os(name)?.to_string_lossy().into_owned());
+    let names = Names::read(&variable)?;
+    let mut inherited = Inherited {
+        role: names.role,
+        ..Inherited::default()
+    };
+    if names.count == 0 {
         return Ok(inherited);
     }
-    for number in FIRST..FIRST + names.0.len() {
+    for number in names.first..names.first + names.count {
         if is_open(number) == Some(false) {
             return Err(refused(&format!(
-                "LISTEN_FDS is {}, but descriptor {number} is not open; pass as many sockets as it says, from {FIRST} on",
-                names.0.len()
+                "LISTEN_FDS is {}, but descriptor {number} is not open; pass as many sockets as it says, from {} on",
+                names.count, names.first
             )));
         }
     }
     let mut descriptors = ListenFd::from_env();
-    for (index, name) in names.0.iter().enumerate() {
-        let problem = |error: FromFdError| {
-            refused(&format!(
-                "LISTEN_FDS: descriptor {} cannot be served: {error}",
-                FIRST + index
-            ))
-        };
-        let descriptor = own(&mut descriptors, index).map_err(problem)?;
-        if name.as_deref() == Some(OLD_PROCESS) {
-            inherited.predecessor = Some(descriptor.into());
-        } else {
-            let socket = BoundSocket::from_fd(descriptor).map_err(problem)?;
-            inherited.sockets.push(socket);
+    for index in 0..names.count {
+        let number = names.first + index;
+        if names.role.is_some() {
+            if let Some(link) = link(&mut descriptors, index) {
+                inherited.links.push(link);
+                continue;
+            }
         }
+        let socket = own(&mut descriptors, index, number).and_then(BoundSocket::from_fd);
+        inherited.sockets.push(socket.map_err(|error| {
+            refused(&format!(
+                "LISTEN_FDS: descriptor {number} cannot be served: {error}"
+            ))
+        })?);
     }
     Ok(inherited)
 }
@@ -76,8 +80,15 @@ fn refused(text: &str) -> CliError {
     CliError::new(CliErrorKind::Usage, text)
 }
 
+/// Takes one descriptor, if it is a link.
+fn link(descriptors: &mut ListenFd, index: usize) -> Option<Link> {
+    let (family, kind) = (libc::AF_UNIX, libc::SOCK_SEQPACKET);
+    let link = descriptors.take_custom::<OwnedFd>(index, family, kind, "link");
+    link.ok().flatten().map(Link::from)
+}
+
 /// Takes one descriptor. listenfd has a function for each kind of socket, so all are tried.
-fn own(descriptors: &mut ListenFd, index: usize) -> Result<OwnedFd, FromFdError> {
+fn own(descriptors: &mut ListenFd, index: usize, number: usize) -> Result<OwnedFd, FromFdError> {
     if let Ok(Some(listener)) = descriptors.take_tcp_listener(index) {
         return Ok(listener.into());
     }
@@ -91,20 +102,29 @@ fn own(descriptors: &mut ListenFd, index: usize) -> Result<OwnedFd, FromFdError>
         return Ok(socket.into());
     }
     let is_socket = |file: fs::Metadata| file.file_type().is_socket();
-    match fs::metadata(descriptor_path(FIRST + index)).is_ok_and(is_socket) {
+    match fs::metadata(descriptor_path(number)).is_ok_and(is_socket) {
         true => Err(FromFdError::Kind),
         false => Err(FromFdError::NotASocket),
     }
 }
 
-/// One entry for each descriptor: its name, if it has one.
+/// What the variables say.
 #[derive(Debug, PartialEq, Eq)]
-struct Names(Vec<Option<String>>);
+struct Names {
+    role: Option<Role>,
+    first: usize,
+    count: usize,
+}
 
 impl Names {
     fn read(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, CliError> {
+        let mut read = Self {
+            role: None,
+            first: FIRST,
+            count: 0,
+        };
         let Some(count) = variable("LISTEN_FDS") else {
-            return Ok(Self(Vec::new()));
+            return Ok(read);
         };
         let me = std::process::id();
         match variable("LISTEN_PID") {
@@ -122,22 +142,28 @@ impl Names {
                 "LISTEN_FDS is '{count}', and should be the number of sockets passed, 0 to 65535; correct it or unset it"
             )));
         };
-        if let Some(first) = variable("LISTEN_FDS_FIRST_FD") {
-            return Err(refused(&format!(
-                "LISTEN_FDS_FIRST_FD is '{first}', but sockets are taken from {FIRST} on; pass them there and unset it"
-            )));
+        read.count = count;
+        read.role = variable(ROLE).as_deref().and_then(Role::named);
+        let first = variable("LISTEN_FDS_FIRST_FD");
+        match (read.role, &first) {
+            // This very program has set it, and checks nothing but that it is a number.
+            (Some(_), Some(first)) => read.first = first.parse().unwrap_or(FIRST),
+            (None, Some(first)) => {
+                return Err(refused(&format!(
+                    "LISTEN_FDS_FIRST_FD is '{first}', but sockets are taken from {FIRST} on; pass them there and unset it"
+                )));
+            }
+            (_, None) => {}
         }
-        let names: Vec<Option<String>> = match variable("LISTEN_FDNAMES") {
-            Some(names) => names.split(':').map(|name| Some(name.to_owned())).collect(),
-            None => vec![None; count],
-        };
-        if names.len() != count && count != 0 {
-            return Err(refused(&format!(
-                "LISTEN_FDNAMES has {} names, but LISTEN_FDS is {count}; name each socket once, or unset it",
-                names.len()
-            )));
+        match variable("LISTEN_FDNAMES") {
+            Some(names) if names.split(':').count() != count && count != 0 => {
+                Err(refused(&format!(
+                    "LISTEN_FDNAMES has {} names, but LISTEN_FDS is {count}; name each socket once, or unset it",
+                    names.split(':').count()
+                )))
+            }
+            _ => Ok(read),
         }
-        Ok(Self(names.into_iter().take(count).collect()))
     }
 }
 
@@ -152,6 +178,14 @@ mod tests {
         })
     }
 
+    fn sockets(count: usize) -> Names {
+        Names {
+            role: None,
+            first: FIRST,
+            count,
+        }
+    }
+
     #[track_caller]
     fn refused(variables: &[(&str, &str)], words: &[&str]) {
         let failure = read(variables).unwrap_err();
@@ -163,20 +197,35 @@ mod tests {
 
     #[test]
     fn no_variables_are_no_sockets() {
-        assert_eq!(read(&[]), Ok(Names(Vec::new())));
-        assert_eq!(read(&[("LISTEN_PID", "1")]), Ok(Names(Vec::new())));
+        assert_eq!(read(&[]), Ok(sockets(0)));
+        assert_eq!(read(&[("LISTEN_PID", "1")]), Ok(sockets(0)));
         let none = [("LISTEN_FDS", "0"), ("LISTEN_FDNAMES", "")];
-        assert_eq!(read(&none), Ok(Names(Vec::new())));
+        assert_eq!(read(&none), Ok(sockets(0)));
     }
 
     #[test]
     fn sockets_may_have_names_and_the_process_may_be_left_out() {
         let me = std::process::id().to_string();
         let both = [("LISTEN_FDS", "2"), ("LISTEN_PID", me.as_str())];
-        assert_eq!(read(&both), Ok(Names(vec![None, None])));
+        assert_eq!(read(&both), Ok(sockets(2)));
         let named = [("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "a:b")];
-        let names = vec![Some("a".to_owned()), Some("b".to_owned())];
-        assert_eq!(read(&named), Ok(Names(names)));
+        assert_eq!(read(&named), Ok(sockets(2)));
+    }
+
+    /// A first number is taken from this very program alone, which names a role.
+    #[test]
+    fn a_role_comes_with_a_first_number() {
+        let own = [
+            ("LISTEN_FDS", "2"),
+            ("LISTEN_FDS_FIRST_FD", "17"),
+            ("ECHO_REACTOR_ROLE", "worker"),
+        ];
+        let expected = Names {
+            role: Some(Role::Worker),
+            first: 17,
+            count: 2,
+        };
+        assert_eq!(read(&own), Ok(expected));
     }
 
     #[test]

@@ -29,17 +29,12 @@ pub(super) fn stopping() {
     tell("STOPPING=1");
 }
 
-/// RELOADING: the server is handing over. For the manager that is a reload, with the time of its beginning.
+/// RELOADING: the program is being replaced. For the manager that is a reload, with the time of its beginning.
 pub(super) fn reloading() {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
         i128::from(now.tv_sec()) * 1_000_000 + i128::from(now.tv_nsec()) / 1_000
     });
     tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
-}
-
-/// MAINPID: another process is the service from now on.
-pub(super) fn succeeded_by(process: u32) {
-    tell(&format!("MAINPID={process}\nREADY=1"));
 }
 
 /// Whether the socket of the manager has an abstract name (unix(7)).
@@ -76,7 +71,7 @@ const VARIABLE: &str = "NOTIFY_SOCKET";
 /// A manager that restarts is back within this time.
 const ABSENCE_MAX: Duration = Duration::from_secs(60);
 
-/// Longest queue; a hand-over sends two messages, so this is far more than a busy manager leaves.
+/// Longest queue; a replacement sends two messages, so this is far more than a busy manager leaves.
 const QUEUE_MAX: usize = 64;
 
 static MANAGER: OnceLock<Option<Mutex<Manager>>> = OnceLock::new();

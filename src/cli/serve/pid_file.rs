@@ -1,7 +1,4 @@
-//! `--pid-file`: the process id of the serving process, in a file.
-//!
-//! After a hand-over the file is the new process's. The old one leaves it alone, whatever is in it at that moment: between a
-//! look at the file and its removal the new process may have written its own.
+//! `--pid-file`: the process id of the server, or of its master, in a file. It stays the same when the program is replaced.
 
 use crate::cli::error::{CliError, CliErrorKind};
 use std::fs::{self, File, OpenOptions};
@@ -34,11 +31,6 @@ impl PidFile {
             path: path.to_owned(),
             file,
         })
-    }
-
-    /// Gives the file up without removing it: from now on another process writes and removes it.
-    pub(super) fn leave(mut self) {
-        self.path.clear(); // no file has an empty name, so dropping this removes nothing
     }
 
     /// Whether the path still leads to this file, and this process id is still in it.
@@ -85,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_process_that_the_file_names_removes_it_unless_it_was_left() {
+    fn only_the_process_that_the_file_names_removes_it() {
         let path = std::env::temp_dir().join(format!("echo-reactor-pid-{}", std::process::id()));
         fs::write(&path, "1\n").unwrap();
         let file = PidFile::write(&path).unwrap();
@@ -96,8 +88,6 @@ mod tests {
         fs::write(&path, "1\n").unwrap();
         drop(file);
         assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
-        PidFile::write(&path).unwrap().leave();
-        assert_eq!(fs::read_to_string(&path).unwrap(), content());
         fs::remove_file(&path).unwrap();
 
         let failure = PidFile::write(Path::new("/nowhere/at/all")).unwrap_err();

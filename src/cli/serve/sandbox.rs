@@ -5,7 +5,7 @@
 //! Landlock and seccomp, in [`linux`]; neither can be lifted again.
 //!
 //! This has two consequences. A sandboxed server cannot start a new process of itself, since execve(2) is not on the list;
-//! a supervisor that holds the listening sockets can. And the blocking models have no sandbox: they start a thread for each
+//! with `--workers` the workers are sandboxed, and their master starts processes. And the blocking models have no sandbox: they start a thread for each
 //! client, and a list that allows that protects little.
 //!
 //! What may live in this file: the level that was asked for, and the error if the kernel does not grant it. What may not: a
@@ -76,11 +76,27 @@ pub(super) fn enter(
     endpoints: &[Endpoint],
     pid_file: Option<&Path>,
 ) -> Result<(), CliError> {
+    confine(sandbox, Needs::of(endpoints, pid_file))
+}
+
+/// The same for a worker, which has no file to remove: all files are its master's.
+///
+/// # Errors
+/// Those of [`enter`].
+pub(super) fn enter_without_files(
+    sandbox: Sandbox,
+    endpoints: &[Endpoint],
+) -> Result<(), CliError> {
+    let mut needs = Needs::of(endpoints, None);
+    needs.directories.clear();
+    confine(sandbox, needs)
+}
+
+fn confine(sandbox: Sandbox, mut needs: Needs) -> Result<(), CliError> {
     if sandbox == Sandbox::Off {
         return Ok(());
     }
     notify::prepare();
-    let mut needs = Needs::of(endpoints, pid_file);
     needs.sends_to_names |= notify::is_abstract();
     let restrictions = linux::restrict(&needs);
     if !restrictions.applied.is_empty() {

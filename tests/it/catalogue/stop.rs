@@ -1,26 +1,22 @@
-//! S: how the program ends, and how another process takes its place.
+//! S: how the program ends, and what it inherits when it begins.
 
 use crate::support::{
-    DEADLINE, Dir, Ended, Serve, Talk, bind, connect, ended, exists, has_tool, ip, noise, program,
-    sock_addr, stick, try_connect, turn_until, wait_until,
+    DEADLINE, Dir, Ended, Serve, Talk, bind, connect, ended, exists, ip, noise, program, sock_addr,
+    stick, try_connect, turn_until, wait_until,
 };
 use command_fds::{CommandFdExt, FdMapping};
 use echo_reactor::Limits;
 use echo_reactor::echo::Turn;
 use echo_reactor::net::Endpoint;
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use socket2::Socket;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -302,254 +298,7 @@ fn s5_sighup_sigpipe_and_sigusr1_end_no_connection() {
     }
 }
 
-#[test]
-fn s5_the_blocking_models_ignore_sigusr2_and_say_so() {
-    for model in ["threads", "iterative"] {
-        let server = Serve::start(&[TCP], &["--model", model]);
-        server.signal(Signal::SIGUSR2);
-        server.says("SIGUSR2 is ignored: only --model reactor hands over");
-        server.connect().is_echoed(b"still here");
-    }
-}
-
-// --- Hand-over to another process --------------------------------------------------------------------------------------
-
-/// A server and all its successors: one process group, all of which is killed at the end of the test.
-struct Generations {
-    first: Serve,
-    directory: Dir,
-    /// The program's path on disk: a link, so that another program can be put in its place.
-    program: PathBuf,
-}
-
-impl Generations {
-    #[track_caller]
-    fn found(addresses: &[&str], flags: &[&str]) -> Self {
-        let directory = Dir::new();
-        let file = directory.path("echo-reactor");
-        symlink(env!("CARGO_BIN_EXE_echo-reactor"), &file).unwrap();
-        let unix = directory.address("unix", "s");
-        let addresses: Vec<&str> = addresses
-            .iter()
-            .map(|&address| if address == "unix" { &unix } else { address })
-            .collect();
-        let mut command = Command::new(&file);
-        command
-            .arg("serve")
-            .args(&addresses)
-            .args(flags)
-            .arg("--pid-file")
-            .arg(directory.path("pid"))
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        let first = Serve::start_command(&mut command, addresses.len());
-        Self {
-            first,
-            directory,
-            program: file,
-        }
-    }
-
-    /// The process that serves.
-    fn serving_process(&self) -> Option<i32> {
-        let file = fs::read_to_string(self.directory.path("pid")).ok()?;
-        file.trim().parse().ok()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.serving_process().unwrap()), signal).unwrap();
-    }
-
-    /// Hands over to a successor, and waits until it serves.
-    #[track_caller]
-    fn hand_over(&self) {
-        let before = self.serving_process();
-        self.signal(Signal::SIGUSR2);
-        wait_until("the successor serves", || {
-            self.serving_process()
-                .is_some_and(|now| Some(now) != before)
-        });
-    }
-
-    /// Puts a script in the program's place.
-    fn replace_by(&self, script: &str) {
-        let other = self.directory.path("other");
-        let mut file = File::create(&other).unwrap();
-        writeln!(file, "#!/bin/sh\n{script}").unwrap();
-        fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
-        drop(file);
-        fs::rename(other, &self.program).unwrap();
-    }
-
-    /// SIGUSR2 has no effect but a line that gives the reason, and no client notices.
-    #[track_caller]
-    fn cannot_hand_over(&self, why: &str) {
-        let client = self.first.connect();
-        client.is_echoed(b"before");
-        let served = self.serving_process();
-        let lines = |text: &str| text.matches("the hand-over failed").count();
-        let before = lines(&self.first.err());
-        self.signal(Signal::SIGUSR2);
-        wait_until("it says so", || lines(&self.first.err()) > before);
-        let said = self.first.err();
-        let last = said
-            .lines()
-            .rfind(|line| line.contains("the hand-over failed"));
-        assert!(last.unwrap().contains(why), "{last:?} does not say {why:?}");
-        assert_eq!(self.serving_process(), served);
-        client.is_echoed(b"after");
-        self.first.connect().is_echoed(b"and a new client");
-    }
-}
-
-impl Drop for Generations {
-    fn drop(&mut self) {
-        let _ = killpg(
-            Pid::from_raw(i32::try_from(self.first.pid()).unwrap()),
-            Signal::SIGKILL,
-        );
-    }
-}
-
-fn is_running(process: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // A zombie has ended, too: it only waits for its parent to read its exit status.
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
-}
-
-#[test]
-fn s6_every_kind_of_socket_is_handed_over_and_open_connections_stay() {
-    let generations = Generations::found(&[TCP, "unix", "udp://127.0.0.1:0"], &[]);
-    let endpoints = &generations.first.endpoints;
-    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    udp.set_read_timeout(Some(DEADLINE)).unwrap();
-    udp.connect(ip(&endpoints[2])).unwrap();
-    let inside: Vec<Socket> = endpoints[..2].iter().map(connect).collect();
-    let first_process = generations.serving_process().unwrap();
-    for generation in 0..3 {
-        for client in &inside {
-            client.is_echoed(b"in it from the beginning");
-        }
-        let new_connections = endpoints[..2].iter().map(connect);
-        new_connections.for_each(|client| client.is_echoed(&noise(generation, 1_000)));
-        udp.send(b"datagram").unwrap();
-        assert_eq!(
-            udp.recv(&mut [0; 16]).unwrap(),
-            8,
-            "generation {generation}"
-        );
-        generations.hand_over();
-    }
-    assert!(is_running(first_process), "its connections are still open");
-    assert!(exists(&generations.directory.path("s")));
-    generations.first.says("handed over to process");
-    kill(Pid::from_raw(first_process), Signal::SIGUSR2).unwrap();
-    generations
-        .first
-        .says("SIGUSR2: another process has taken over already");
-    inside
-        .iter()
-        .for_each(|client| client.is_echoed(b"still inside"));
-    drop(inside);
-    wait_until("the first process has ended", || !is_running(first_process));
-
-    let last = generations.serving_process().unwrap();
-    generations.signal(Signal::SIGTERM);
-    wait_until("the last one has ended", || !is_running(last));
-    assert!(
-        !exists(&generations.directory.path("s")),
-        "it was the last one's"
-    );
-    assert!(!exists(&generations.directory.path("pid")));
-}
-
-/// Five of the hundred hand-overs that the script makes by default, with churn on every kind of socket.
-#[test]
-fn s6_five_hand_overs_under_churn_lose_no_connection() {
-    if !has_tool("python3") {
-        return;
-    }
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/handover");
-    let mut command = Command::new("python3");
-    let program = env!("CARGO_BIN_EXE_echo-reactor");
-    command.args([script, "--times", "5", "--json", "--program", program]);
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let err = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}{err}");
-    let result: Value = serde_json::from_str(&said).unwrap();
-    println!("s6: {}", result["milliseconds_each"]);
-    assert_eq!(
-        (&result["hand_overs"], &result["clients_harmed"]),
-        (&5.into(), &0.into())
-    );
-}
-
-#[test]
-fn s6_connections_open_too_long_after_a_hand_over_get_a_fin() {
-    let generations = Generations::found(
-        &[TCP],
-        &[
-            "--handover-drain-timeout",
-            "1ms",
-            "--drain-idle-timeout",
-            "1ms",
-        ],
-    );
-    let first_process = generations.serving_process().unwrap();
-    let inside = generations.first.connect();
-    inside.is_echoed(b"in");
-    generations.hand_over();
-    assert_eq!(inside.hear_all(), b"", "a FIN, not a reset");
-    drop(inside);
-    wait_until("the first process has ended", || !is_running(first_process));
-    generations
-        .first
-        .connect()
-        .is_echoed(b"the next one serves");
-}
-
-#[test]
-fn s7_a_successor_that_fails_changes_nothing() {
-    let generations = Generations::found(&[TCP], &["--handover-timeout", "300ms"]);
-    generations.replace_by("exit 7");
-    generations.cannot_hand_over("ended before it was ready: exit status: 7");
-    generations.replace_by("kill -SEGV $$");
-    generations.cannot_hand_over("ended before it was ready: signal: 11");
-    generations.replace_by("exec sleep 1000");
-    generations.cannot_hand_over("was not ready in time, and was killed");
-    generations.replace_by("exec /nowhere/at/all");
-    generations.cannot_hand_over("ended before it was ready: exit status: 127");
-    fs::remove_file(&generations.program).unwrap();
-    generations.cannot_hand_over("cannot be started: No such file or directory");
-
-    // When there is a working program again, it takes over.
-    symlink(env!("CARGO_BIN_EXE_echo-reactor"), &generations.program).unwrap();
-    generations.hand_over();
-    generations.first.connect().is_echoed(b"at last");
-}
-
-#[test]
-fn s7_one_successor_at_a_time_and_none_for_a_stopping_server() {
-    let generations = Generations::found(&[TCP], &["--handover-timeout", "1h"]);
-    generations.replace_by("exec sleep 1000");
-    generations.signal(Signal::SIGUSR2);
-    generations.first.says("handing over to process");
-    generations.signal(Signal::SIGUSR2);
-    generations
-        .first
-        .says("is taking over already; wait for it");
-    generations.first.connect().is_echoed(b"served meanwhile");
-    generations.signal(Signal::SIGTERM);
-    generations.first.says("the hand-over failed");
-    wait_until("it has ended", || {
-        !exists(&generations.directory.path("pid"))
-    });
-}
+// --- Inherited sockets -------------------------------------------------------------------------------------------------
 
 /// Passes these descriptors by the convention of sd_listen_fds(3), but without LISTEN_PID, which only the child could
 /// set.
@@ -673,21 +422,7 @@ fn s8_a_service_manager_is_notified() {
         .env("NOTIFY_SOCKET", directory.path("notify"));
     let server = Serve::start_command(&mut command, 1);
     assert_eq!(told(), "READY=1");
-    server.signal(Signal::SIGUSR2);
-    let reloading = told();
-    assert!(
-        reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
-        "{reloading}"
-    );
-    let succeeded = told();
-    let process = succeeded
-        .strip_prefix("MAINPID=")
-        .and_then(|rest| rest.strip_suffix("\nREADY=1"));
-    let process: i32 = process
-        .and_then(|number| number.parse().ok())
-        .expect("a successor");
-    assert_ne!(process, i32::try_from(server.pid()).unwrap());
-    kill(Pid::from_raw(process), Signal::SIGTERM).unwrap();
+    server.signal(Signal::SIGTERM);
     assert_eq!(told(), "STOPPING=1");
     assert_eq!(server.wait().code, 0);
 }

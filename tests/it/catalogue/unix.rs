@@ -161,7 +161,7 @@ fn x6_the_socket_file_of_a_successor_stays() {
     assert_eq!(successor.drain().accepted, 1);
 }
 
-/// What the old process does after SIGUSR2, within one process.
+/// What an old worker does when its program is replaced, within one process.
 #[test]
 fn x6_a_server_that_hands_its_listeners_over_keeps_the_file_for_the_next_one() {
     use crate::support::{bind, sock_addr, turn_until};

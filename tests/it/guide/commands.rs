@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 47] = [
+const COMMANDS: [(&str, How); 50] = [
     // README
     (
         "cargo run --release -- serve",
@@ -82,6 +82,18 @@ const COMMANDS: [(&str, How); 47] = [
         Run("echo-reactor completions bash >completions && bash -n completions"),
     ),
     (
+        "echo-reactor serve --workers auto :7",
+        Run(
+            "timeout -s TERM 2 echo-reactor serve -q --workers auto tcp://127.0.0.1:0 || test $? = 124",
+        ),
+    ),
+    (
+        "kill -USR2 PID",
+        Run(
+            "mkfifo usr2; echo-reactor serve --workers 1 tcp://127.0.0.1:0 >usr2 & read line <usr2; kill -USR2 $! && kill $! && wait $!",
+        ),
+    ),
+    (
         "kill -TERM PID",
         Run(
             "mkfifo term; echo-reactor serve tcp://127.0.0.1:0 >term & read line <term; kill -TERM $! && wait $!",
@@ -114,7 +126,8 @@ const COMMANDS: [(&str, How); 47] = [
     ),
     ("scripts/million", Read),
     ("scripts/million --connections 15000", Read),
-    ("scripts/handover --times 100", Read),
+    ("scripts/workers kill stop", Read),
+    ("scripts/workers replace", Read),
     (
         "echo-reactor bench -r 100k --arrivals poisson -d 10s",
         Run(

@@ -1,0 +1,131 @@
+//! Serving by the event loop: turns of the server, and what is looked after between two of them.
+
+use super::commands::SignalCommands;
+use super::counters::Counters;
+use super::delivery::Delivery;
+use super::end::End;
+use super::errors;
+use super::pid_file::PidFile;
+use super::plan::Plan;
+use super::sandbox;
+use super::signals::Signals;
+use crate::cli::error::CliError;
+use crate::cli::memory::MemoryTable;
+use crate::echo::{Server, StartError, Turn};
+use crate::net::{BoundSocket, Endpoint, bind_resolved};
+use std::time::Duration;
+
+/// What drives the server beside its clients.
+pub(super) trait Control {
+    /// The loop was woken: commands may have come.
+    fn on_woken(&mut self, signals: &mut Signals, server: &mut Server);
+
+    /// Looks after announcements that are not taken yet. Returns the time until the next attempt.
+    fn deliver(&mut self) -> Option<Duration>;
+
+    fn memory(&mut self) -> &mut MemoryTable;
+}
+
+/// Runs turns until the server has stopped.
+pub(super) fn run(
+    server: &mut Server,
+    signals: &mut Signals,
+    control: &mut impl Control,
+) -> Result<(), CliError> {
+    let mut wait = control.deliver();
+    loop {
+        let turn = server
+            .turn(wait)
+            .map_err(|error| errors::system("the event loop failed", &error))?;
+        let is_due = control.memory().is_due(server.stats().connections_open);
+        let is_woken = turn == Turn::Woken || signals.is_pending();
+        if turn == Turn::Serving && !is_woken && !is_due && wait.is_none() {
+            continue; // nearly always
+        }
+        if turn == Turn::Finished {
+            return Ok(());
+        }
+        wait = None;
+        if is_woken {
+            control.on_woken(signals, server);
+            // What the signal has closed raises no event, so the next turn must not wait for one.
+            wait = Some(Duration::ZERO);
+        }
+        if is_due {
+            control.memory().add(super::commands::held(server));
+        }
+        wait = [wait, control.deliver()].into_iter().flatten().min();
+    }
+}
+
+/// The commands of a server that is one process.
+struct Alone {
+    commands: SignalCommands,
+    delivery: Delivery,
+}
+
+impl Control for Alone {
+    fn on_woken(&mut self, signals: &mut Signals, server: &mut Server) {
+        for signal in signals.take() {
+            self.commands.follow(signal, server);
+        }
+    }
+
+    fn deliver(&mut self) -> Option<Duration> {
+        self.delivery.retry()
+    }
+
+    fn memory(&mut self) -> &mut MemoryTable {
+        &mut self.commands.memory
+    }
+}
+
+/// Serves in this process until the server has stopped.
+pub(super) fn serve(plan: Plan<'_>, inherited: Vec<BoundSocket>) -> Result<End, CliError> {
+    // Handlers come first: a script that reads the address may send a signal at once.
+    let mut signals = Signals::register()?;
+    let commands = SignalCommands::new(plan.config.limits.drain_timeout);
+    let sockets = bind(&plan, inherited)?;
+    let mut server =
+        Server::with_sockets(sockets, plan.config).map_err(|error| errors::start_error(&error))?;
+    let _pid_file = plan.pid_file.map(PidFile::write).transpose()?;
+    // Everything that is ever opened is open now, and no connection has been accepted.
+    sandbox::enter(plan.sandbox, server.addresses(), plan.pid_file)?;
+    let delivery = plan.announcement.tell(server.addresses());
+    signals.watch_with(&server)?;
+    let addresses = server.addresses().to_vec();
+    let mut alone = Alone { commands, delivery };
+    run(&mut server, &mut signals, &mut alone)?;
+    let Alone { commands, delivery } = alone;
+    delivery.finish();
+    Ok(End {
+        counters: Counters::of(
+            server.stats(),
+            commands.discarded_before(),
+            commands.memory.rows(),
+        ),
+        addresses,
+        ..End::default()
+    })
+}
+
+/// Binds the addresses of the arguments beside the inherited sockets. An address that was passed to this process need not
+/// be bound again, even if a name means it.
+pub(super) fn bind(
+    plan: &Plan<'_>,
+    inherited: Vec<BoundSocket>,
+) -> Result<Vec<BoundSocket>, CliError> {
+    let mut sockets = inherited;
+    let mut addresses = plan.addresses.clone();
+    for address in &mut addresses {
+        let is_new = |endpoint: &Endpoint| sockets.iter().all(|own| own.endpoint != *endpoint);
+        address.endpoints.retain(is_new);
+    }
+    addresses.retain(|address| !address.endpoints.is_empty());
+    if sockets.is_empty() || !addresses.is_empty() {
+        let bound = bind_resolved(&addresses, &plan.config.bind_options())
+            .map_err(|error| errors::start_error(&StartError::Bind(error)))?;
+        sockets.extend(bound);
+    }
+    Ok(sockets)
+}

@@ -1,0 +1,17 @@
+//! A server to be started: the arguments, checked and resolved.
+
+use super::announcement::Announcement;
+use super::sandbox::Sandbox;
+use crate::echo::Config;
+use crate::net::Resolved;
+use std::path::Path;
+
+/// What is to be bound, and how it is to be served and announced.
+#[derive(Debug)]
+pub(super) struct Plan<'a> {
+    pub(super) addresses: Vec<Resolved>,
+    pub(super) config: Config,
+    pub(super) pid_file: Option<&'a Path>,
+    pub(super) sandbox: Sandbox,
+    pub(super) announcement: Announcement,
+}
