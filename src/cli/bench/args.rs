@@ -10,6 +10,7 @@ use crate::load::{Arrivals, BadClients, Mode, Plan, Sources};
 use crate::net::connect::Trigger;
 use crate::net::{Address, Endpoint};
 use crate::procfs::check_process;
+use crate::procfs::subtree::descendants;
 use bad::{Bad, BadKind};
 use clap::{Args, ValueEnum};
 use share::Share;
@@ -160,7 +161,7 @@ struct Timing {
     #[arg(long, value_name = "COUNT", default_value_t = Count(1))]
     workers: Count,
 
-    /// Processes of the server on this machine; the report then has their CPU time and memory
+    /// Processes of the server on this machine, each with its child processes; the report then has their CPU time and memory
     #[arg(long, value_name = "PID", value_delimiter = ',', value_parser = process_id)]
     server_pid: Vec<u32>,
 
@@ -355,7 +356,7 @@ impl BenchArgs {
         }
         let timeout = Duration::from_secs(if has_datagrams { 1 } else { 5 });
         let mut servers = servers.to_vec();
-        servers.extend(&self.timing.server_pid);
+        servers.extend(self.servers_named());
         Ok(Plan {
             targets,
             sources: self.timing.source,
@@ -423,6 +424,17 @@ impl BenchArgs {
             Some(&rate) => Mode::Open { rate, arrivals },
             None => Mode::Closed,
         }
+    }
+
+    /// The processes of `--server-pid`: a master of workers serves by its child processes.
+    fn servers_named(&self) -> Vec<u32> {
+        let mut named = self.timing.server_pid.clone();
+        for &pid in &self.timing.server_pid {
+            named.extend(descendants(pid).unwrap_or_default());
+        }
+        named.sort_unstable();
+        named.dedup();
+        named
     }
 
     /// A figure of the server that is missing at the end would be noticed after the run.

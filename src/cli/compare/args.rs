@@ -21,6 +21,8 @@ Examples:
   echo-reactor compare --json before.json
       for 'echo-reactor diff before.json after.json'
   echo-reactor compare --against-command 'python3 echo.py {port}'
+  echo-reactor compare --models reactor,workers
+      one core against all that servers have here
   echo-reactor compare --against-command './other serve 127.0.0.1:{port}'
   echo-reactor compare --against otherhost:7
       any running server; its CPU time and memory stay unknown

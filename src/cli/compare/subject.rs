@@ -32,6 +32,8 @@ pub(super) enum Own {
     Threads,
     /// One client after another
     Iterative,
+    /// The event loop in several processes, one for each processor that is for servers
+    Workers,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +66,15 @@ impl Own {
             Self::Reactor => "reactor",
             Self::Threads => "threads",
             Self::Iterative => "iterative",
+            Self::Workers => "workers",
+        }
+    }
+
+    /// The arguments that make a server of this model.
+    fn arguments(self) -> [&'static str; 2] {
+        match self {
+            Self::Workers => ["--workers", "auto"],
+            own => ["--model", own.name()],
         }
     }
 
@@ -71,6 +82,9 @@ impl Own {
         match self {
             Self::Reactor => "one thread, one event loop".to_owned(),
             Self::Iterative => "one thread, one client after another".to_owned(),
+            Self::Workers => {
+                "an event loop in each of several processes, under a master".to_owned()
+            }
             Self::Threads => match threads_max() {
                 Some((most, why)) => {
                     let most = grouped(most as u64);
@@ -89,7 +103,7 @@ impl Subject {
         let (name, command, note) = match self {
             Self::Own(own) => (
                 own.name().to_owned(),
-                format!("echo-reactor serve --model {}", own.name()),
+                format!("echo-reactor serve {}", own.arguments().join(" ")),
                 own.note(),
             ),
             Self::Command(command) => (
@@ -132,7 +146,7 @@ impl Subject {
         match self {
             Self::Own(own) => {
                 let mut command = serve("tcp://127.0.0.1:0").map_err(|failure| failure.text)?;
-                command.args(["--model", own.name()]).stderr(Stdio::piped());
+                command.args(own.arguments()).stderr(Stdio::piped());
                 let mut process = Process::start(&mut command, processors)
                     .map_err(|error| cannot_start(&error))?;
                 let address = process.listens();
@@ -265,7 +279,10 @@ impl Server {
     /// Its processes: many a server is several, and some are in the background.
     pub(super) fn pids(&self) -> Vec<u32> {
         match &self.process {
-            Some(Started::Own(process)) => vec![process.id()],
+            Some(Started::Own(process)) => {
+                let workers = descendants(process.id()).unwrap_or_default();
+                [vec![process.id()], workers].concat()
+            }
             Some(Started::Foreign(guard)) => {
                 settled(|| descendants(guard.id()).unwrap_or_default())
             }
