@@ -6,8 +6,10 @@ use crate::procfs::subtree::descendants;
 use crate::procfs::{ServerSample, open_descriptors_of};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,41 @@ pub struct Server {
 struct Own {
     command: String,
     child: Child,
+    _watcher: Watcher,
+}
+
+/// Ends the process group of a server once this process has ended, even by SIGKILL: a shell that reads a pipe of which only
+/// this process has the other end.
+#[derive(Debug)]
+struct Watcher {
+    shell: Child,
+    pipe: Option<ChildStdin>,
+}
+
+impl Watcher {
+    fn of(server: &Child) -> io::Result<Self> {
+        let group = server.id();
+        let end = format!("kill -s TERM -- -{group}; sleep 1; kill -s KILL -- -{group}");
+        let mut shell = Command::new("sh")
+            .args(["-c", &format!("read -r end || {{ {end}; }}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0) // Ctrl-C ends this process, and that is seen
+            .spawn()?;
+        let pipe = shell.stdin.take();
+        Ok(Self { shell, pipe })
+    }
+}
+
+/// The server has ended in order.
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if let Some(mut pipe) = self.pipe.take() {
+            let _ = pipe.write_all(b"end\n");
+        }
+        let _ = self.shell.wait();
+    }
 }
 
 impl Server {
@@ -55,17 +92,25 @@ impl Server {
         let port = free_port().map_err(|error| format!("no port is free: {error}"))?;
         let limit = descriptors.map_or_else(String::new, |count| format!("ulimit -n {count}; "));
         let line = format!("{limit}exec {}", command.replace(PORT, &port.to_string()));
-        let child = Command::new("sh")
+        let unstarted = |error| format!("sh cannot be started: {error}");
+        let mut child = Command::new("sh")
             .args(["-c", &line])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()
-            .map_err(|error| format!("sh cannot be started: {error}"))?;
+            .map_err(unstarted)?;
+        let watcher = Watcher::of(&child).map_err(|error| {
+            let _ = child.kill();
+            let _ = child.wait();
+            unstarted(error)
+        })?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let own = Own {
             command: command.to_owned(),
             child,
+            _watcher: watcher,
         };
         let mut server = Self {
             endpoint: Endpoint::Tcp(address),

@@ -1,8 +1,12 @@
 //! `echo-reactor check`: what it says of correct servers, of broken ones, and of its own command line.
 
 use crate::support::schema::fits_schema;
-use crate::support::{Dir, Ended, Serve, ended, has_tool, program, unique};
+use crate::support::{Dir, Ended, Serve, ended, has_tool, program, unique, wait_until};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -46,6 +50,32 @@ fn conforms(said: &Ended, rules: usize) {
         .count();
     assert!(passed >= rules, "{passed} of {rules} passed: {}", said.out);
     assert!([0, 4].contains(&said.code), "{}", said.code);
+}
+
+/// Whatever ends the checker, the server that it has started ends, too.
+#[test]
+fn a_killed_checker_leaves_no_server_behind() {
+    let directory = Dir::new();
+    let file = directory.path("server.pid");
+    let command = format!("{} --pid-file {}", own_command("reactor"), file.display());
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
+        let mut checker = program()
+            .args(["check", "--full", "--command", &command])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let read = || fs::read_to_string(&file).ok()?.trim().parse::<i32>().ok();
+        wait_until("the server runs", || read().is_some());
+        let server = Pid::from_raw(read().unwrap());
+        let checking = Pid::from_raw(i32::try_from(checker.id()).unwrap());
+        kill(checking, signal).unwrap();
+        checker.wait().unwrap();
+        wait_until("the server has ended", || {
+            kill(server, None) == Err(Errno::ESRCH)
+        });
+        let _ = fs::remove_file(&file); // after SIGKILL it is left
+    }
 }
 
 // --- Servers that are right --------------------------------------------------------------------------------------------
