@@ -40,7 +40,7 @@ fn signals_that_the_parent_blocks_are_heard() {
     }
 }
 
-/// Ctrl-C ends a client that waits, too.
+/// SIGTERM, since the jobs that a script starts in the background have SIGINT ignored, and a client leaves that so.
 #[test]
 fn signals_that_the_parent_blocks_end_a_client() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -57,8 +57,8 @@ fn signals_that_the_parent_blocks_end_a_client() {
     };
     let client = thread::scope(|scope| scope.spawn(start).join().unwrap());
     let _connection = silent.accept().unwrap();
-    client.signal(Signal::SIGINT);
-    assert_eq!(client.killed_by(), Some(Signal::SIGINT as i32));
+    client.signal(Signal::SIGTERM);
+    assert_eq!(client.killed_by(), Some(Signal::SIGTERM as i32));
 }
 
 /// Ignored ones are handled all the same: a shell ignores SIGINT for the background jobs of a script.

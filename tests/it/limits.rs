@@ -217,6 +217,8 @@ fn a_peer_that_takes_little_at_a_time_is_not_stalled() {
         });
         let mut server = bind(&[address], limits);
         let slow = connect(&server.addresses()[0]);
+        // A TCP window stays shut until a sixteenth of the receive buffer is free, which may grow to megabytes.
+        slow.set_recv_buffer_size(256 << 10).unwrap();
         turn_until(&mut server, "it is unsent bytes", |stats| {
             slow.push();
             stats.unsent_bytes > 0
