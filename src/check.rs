@@ -25,12 +25,14 @@ mod client;
 mod clients;
 mod datagrams;
 mod finding;
+mod place;
 pub mod process;
 mod rule;
 mod rules;
 mod stall_timeout;
 
 pub use finding::{Broken, Finding, Limit};
+pub use place::Transport;
 pub use rule::{Effort, Level, Rule, Trial};
 pub use rules::all as rules;
 

@@ -1,21 +1,19 @@
 //! The server that is judged: one that runs somewhere, or one that the checker starts, watches and ends.
 
 use super::finding::Limit;
-use crate::net::{Endpoint, free_port};
+use super::place::{Directory, Place, Transport};
+use crate::net::Endpoint;
 use crate::procfs::subtree::descendants;
 use crate::procfs::{ServerSample, open_descriptors_of};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What stands for the port in a command.
-pub const PORT: &str = "{port}";
-/// How long a server may take until it accepts a connection, and until it has ended after SIGTERM.
+/// How long a server may take until it listens, and until it has ended after SIGTERM.
 const START: Duration = Duration::from_secs(20);
 const END: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(5);
@@ -31,8 +29,43 @@ pub struct Server {
 #[derive(Debug)]
 struct Own {
     command: String,
+    transport: Transport,
     child: Child,
+    _directory: Option<Directory>,
     _watcher: Watcher,
+}
+
+impl Own {
+    /// How the process has ended, if it has: "exit status: 101", "signal: 11 (SIGSEGV)".
+    fn ending(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        Some(status.to_string())
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Ok(process) = i32::try_from(self.child.id()) {
+            let _ = kill(Pid::from_raw(process), signal); // it may have ended
+        }
+    }
+}
+
+/// Ends the server: by SIGTERM, and if that takes too long by SIGKILL.
+impl Drop for Own {
+    fn drop(&mut self) {
+        if self.ending().is_some() {
+            return;
+        }
+        self.signal(Signal::SIGTERM);
+        let deadline = Instant::now() + END;
+        while self.ending().is_none() {
+            if Instant::now() > deadline {
+                self.signal(Signal::SIGKILL);
+                let _ = self.child.wait();
+                return;
+            }
+            thread::sleep(PAUSE);
+        }
+    }
 }
 
 /// Ends the process group of a server once this process has ended, even by SIGKILL: a shell that reads a pipe of which only
@@ -79,19 +112,27 @@ impl Server {
         }
     }
 
-    /// Starts a server by a shell's command, in which [`PORT`] stands for a free port of 127.0.0.1, and waits until it accepts.
-    /// Its output is discarded.
+    /// Starts a server by a shell's command, in which the [placeholder](Transport::placeholder) stands for a free port of
+    /// 127.0.0.1 or for a path, and waits until it listens. Its output is discarded.
     ///
     /// # Errors
     /// Why it does not serve, as a sentence.
-    pub fn start(command: &str) -> Result<Self, String> {
-        Self::start_limited(command, None)
+    pub fn start(command: &str, transport: Transport) -> Result<Self, String> {
+        Self::start_limited(command, transport, None)
     }
 
-    fn start_limited(command: &str, descriptors: Option<u64>) -> Result<Self, String> {
-        let port = free_port().map_err(|error| format!("no port is free: {error}"))?;
+    fn start_limited(
+        command: &str,
+        transport: Transport,
+        descriptors: Option<u64>,
+    ) -> Result<Self, String> {
+        let place = Place::free(transport)
+            .map_err(|error| format!("there is no place for it to listen: {error}"))?;
         let limit = descriptors.map_or_else(String::new, |count| format!("ulimit -n {count}; "));
-        let line = format!("{limit}exec {}", command.replace(PORT, &port.to_string()));
+        let line = format!(
+            "{limit}exec {}",
+            command.replace(transport.placeholder(), &place.text)
+        );
         let unstarted = |error| format!("sh cannot be started: {error}");
         let mut child = Command::new("sh")
             .args(["-c", &line])
@@ -106,32 +147,34 @@ impl Server {
             let _ = child.wait();
             unstarted(error)
         })?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let own = Own {
+        let mut own = Own {
             command: command.to_owned(),
+            transport,
             child,
+            _directory: None,
             _watcher: watcher,
         };
-        let mut server = Self {
-            endpoint: Endpoint::Tcp(address),
-            own: Some(own),
-        };
         let deadline = Instant::now() + START;
-        while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
-            if let Some(ending) = server.unexpected_end() {
+        while !place.is_served() {
+            let endpoint = &place.endpoint;
+            if let Some(ending) = own.ending() {
                 return Err(format!(
-                    "the server has ended ({ending}) before it listened on {address}: try the command by hand"
+                    "the server has ended ({ending}) before it listened on {endpoint}: try the command by hand"
                 ));
             }
             if Instant::now() > deadline {
                 return Err(format!(
-                    "nothing listens on {address} after {} s",
+                    "nothing listens on {endpoint} after {} s",
                     START.as_secs()
                 ));
             }
             thread::sleep(PAUSE);
         }
-        Ok(server)
+        own._directory = place.directory;
+        Ok(Self {
+            endpoint: place.endpoint,
+            own: Some(own),
+        })
     }
 
     /// The address that is judged.
@@ -153,22 +196,23 @@ impl Server {
     /// Starts the server again if it has ended.
     pub(super) fn ensure_running(&mut self) -> Result<(), Limit> {
         if self.unexpected_end().is_some() {
-            let command = self.own.take().map(|own| own.command).unwrap_or_default();
-            *self = Self::start(&command).map_err(Limit)?;
+            if let Some(own) = self.own.take() {
+                *self = Self::start(&own.command, own.transport).map_err(Limit)?;
+            }
         }
         Ok(())
     }
 
     /// How the server has ended, if it has; always `None` for one that the checker has not started.
     pub(super) fn unexpected_end(&mut self) -> Option<String> {
-        let status = self.own.as_mut()?.child.try_wait().ok()??;
-        Some(status.to_string()) // "exit status: 101", "signal: 11 (SIGSEGV)"
+        self.own.as_mut()?.ending()
     }
 
     /// Another process of the same command, which may have so many descriptors.
     pub(super) fn another(&self, descriptors: Option<u64>) -> Result<Self, Limit> {
-        let command = self.own.as_ref().map_or("", |own| own.command.as_str());
-        Self::start_limited(command, descriptors).map_err(Limit)
+        let own = self.own.as_ref();
+        let own = own.ok_or_else(|| Limit("the server was not started here".to_owned()))?;
+        Self::start_limited(&own.command, own.transport, descriptors).map_err(Limit)
     }
 
     /// Processor time and memory of the server, all of its processes together.
@@ -188,30 +232,8 @@ impl Server {
     }
 
     pub(super) fn signal(&self, signal: Signal) {
-        let process = self.process_id().and_then(|id| i32::try_from(id).ok());
-        if let Some(process) = process {
-            let _ = kill(Pid::from_raw(process), signal); // it may have ended
-        }
-    }
-}
-
-/// Ends a server that the checker has started: by SIGTERM, and if that takes too long by SIGKILL.
-impl Drop for Server {
-    fn drop(&mut self) {
-        if !self.is_own() || self.unexpected_end().is_some() {
-            return;
-        }
-        self.signal(Signal::SIGTERM);
-        let deadline = Instant::now() + END;
-        while self.unexpected_end().is_none() {
-            if Instant::now() > deadline {
-                self.signal(Signal::SIGKILL);
-                if let Some(own) = &mut self.own {
-                    let _ = own.child.wait();
-                }
-                return;
-            }
-            thread::sleep(PAUSE);
+        if let Some(own) = &self.own {
+            own.signal(signal);
         }
     }
 }
@@ -222,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_command_that_does_not_serve_is_an_error_with_its_exit_code() {
-        let error = Server::start("false").unwrap_err();
+        let error = Server::start("false", Transport::Tcp).unwrap_err();
         assert!(error.contains("exit status: 1"), "{error}");
     }
 }

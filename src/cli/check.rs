@@ -83,7 +83,7 @@ fn subjects(args: &CheckArgs) -> Result<Vec<(String, Server)>, CliError> {
         subjects.push((endpoint.to_string(), Server::running(endpoint)));
     }
     for command in args.commands() {
-        let server = Server::start(command).map_err(|why| {
+        let server = Server::start(command, args.transport()).map_err(|why| {
             CliError::new(
                 CliErrorKind::Unavailable,
                 format!("--command '{command}': {why}"),

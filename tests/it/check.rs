@@ -261,6 +261,35 @@ fn a_server_that_ends_is_told_with_its_exit_code() {
     );
 }
 
+/// Servers of each kind are started, judged by the rules of their kind, and leave no file behind.
+#[test]
+fn a_started_server_may_have_any_kind_of_socket() {
+    let serve = |address: &str| {
+        let program = env!("CARGO_BIN_EXE_echo-reactor");
+        format!("{program} serve --quiet {address}")
+    };
+    let directory = Dir::new();
+    for (over, command, rule, rules) in [
+        ("udp", serve("udp://127.0.0.1:{port}"), "udp/", 4),
+        ("unix", serve("unix://{path}"), "unix/", 15),
+        ("unixgram", serve("unixgram://{path}"), "unixgram/", 3),
+    ] {
+        let mut check = program();
+        let words = ["check", "--quick", "--format", "json", "--over", over];
+        let check = check.args(words).args(["--command", &command]);
+        let said = ended(check.env("TMPDIR", directory.path("")));
+        conforms(&said, rules);
+        let verdicts = verdicts(&said);
+        let foreign = verdicts.iter().find(|(id, _)| !id.starts_with(rule));
+        assert_eq!(foreign, None, "{over}");
+        assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 0);
+    }
+    check(&["--over", "unix", "--command", "mine {port}"]).failed(64, &["mine {port}", "{path}"]);
+    check(&["--over", "udp"]).failed(64, &["--command"]);
+    check(&["--over", "unixgram", "--command", "false {path}"])
+        .failed(69, &["exit status: 1", "unixgram:"]);
+}
+
 // --- Reports and arguments ---------------------------------------------------------------------------------------------
 
 /// A program of Python, fed with the report.

@@ -1,7 +1,6 @@
 //! The command line of `check`: which servers, which rules, how much time, and what is printed.
 
-use crate::check::process::PORT;
-use crate::check::{Effort, Rule, rules};
+use crate::check::{Effort, Rule, Transport, rules};
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::names::DEFAULT_ADDRESS;
 use crate::cli::units::List;
@@ -15,6 +14,8 @@ Examples:
       the server on tcp://127.0.0.1:50007
   echo-reactor check --command './mine --port {port}'
       start the server, and watch its process, too
+  echo-reactor check --over unix --command './mine {path}'
+      the same on another kind of socket
   echo-reactor check --stage 3 --quick host:7
       half-close only
   echo-reactor check --only half-close,tcp/sizes/powers
@@ -44,6 +45,10 @@ pub(in crate::cli) struct CheckArgs {
     /// A server to start, a line for sh: {port} is replaced by a free port of 127.0.0.1. May be given several times
     #[arg(long, value_name = "COMMAND")]
     command: Vec<String>,
+
+    /// The socket of the servers that --command starts; in place of {port}, those on Unix sockets get a {path}
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Over::Tcp, requires = "command")]
+    over: Over,
 
     /// Only rules whose names contain one of these
     #[arg(long, value_name = "NAME,...")]
@@ -78,6 +83,19 @@ pub(in crate::cli) struct CheckArgs {
     format: Format,
 }
 
+/// The socket of a server that is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Over {
+    /// TCP, and all that is seen of its process
+    Tcp,
+    /// UDP
+    Udp,
+    /// A Unix stream socket
+    Unix,
+    /// A Unix datagram socket
+    Unixgram,
+}
+
 /// The form of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -106,9 +124,10 @@ impl CheckArgs {
                 }
             }
         }
-        if let Some(command) = self.command.iter().find(|command| !command.contains(PORT)) {
+        let place = self.transport().placeholder();
+        if let Some(command) = self.command.iter().find(|command| !command.contains(place)) {
             return usage(format!(
-                "--command '{command}' has no {PORT}: write {PORT} where the port belongs"
+                "--command '{command}' has no {place}: write {place} where it is to listen"
             ));
         }
         let named = |list: &Option<List<String>>, rule: &Rule| {
@@ -146,6 +165,16 @@ impl CheckArgs {
 
     pub(super) fn commands(&self) -> &[String] {
         &self.command
+    }
+
+    /// The sockets of the servers that are started.
+    pub(super) fn transport(&self) -> Transport {
+        match self.over {
+            Over::Tcp => Transport::Tcp,
+            Over::Udp => Transport::Udp,
+            Over::Unix => Transport::Unix,
+            Over::Unixgram => Transport::UnixDatagram,
+        }
     }
 
     pub(super) fn list(&self) -> bool {
