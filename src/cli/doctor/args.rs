@@ -10,6 +10,8 @@ Examples:
       could 'serve' hold 10,000 connections here?
   echo-reactor doctor --connections 1M
       a million of them?
+  echo-reactor doctor --connections 60k --server-workers 4
+      as many for each of four processes ('serve --workers 4')?
   echo-reactor doctor --connections 50k --role client --workers 3 --sources 2
   echo-reactor doctor --role both --churn 2k
       both ends here, and 2,000 new connections a second
@@ -31,6 +33,10 @@ pub(in crate::cli) struct DoctorArgs {
     /// The end of the connections that is on this machine
     #[arg(long, value_name = "ROLE", value_enum, default_value_t = Role::Server)]
     pub(super) role: Role,
+
+    /// Server: processes that share the connections (serve --workers); the kernel's hash gives the busiest more than its share
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = positive)]
+    pub(super) server_workers: u64,
 
     /// Client: processes that share the connections (bench --workers)
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = positive)]

@@ -3,7 +3,7 @@
 //! What may live in this file: those numbers. What may not: texts (they are in `limits.txt`), reading (the values are in
 //! [`Machine`] already), the arithmetic (that of [`Demand`]), and printing.
 
-use super::args::DoctorArgs;
+use super::args::{DoctorArgs, Role};
 use super::row::{Demand, Row, Verdict};
 use super::system::Machine;
 use crate::cli::units::grouped;
@@ -55,11 +55,12 @@ fn files(machine: &Machine, asked: &DoctorArgs) -> Vec<Row> {
     let (ends, open) = (asked.role.ends(), machine.files_open.unwrap_or(0));
     let of_process = Demand::PerProcess {
         used: DESCRIPTORS_RESERVED,
-        processes: if asked.role.serves() {
-            1
-        } else {
-            asked.workers
+        processes: match asked.role {
+            Role::Server => asked.server_workers,
+            Role::Client => asked.workers,
+            Role::Both => asked.server_workers.min(asked.workers),
         },
+        is_hashed: asked.role.serves() && asked.server_workers > 1,
     };
     let of_machine = |used| Demand::PerHundred {
         used,
@@ -206,7 +207,6 @@ fn time_wait(machine: &Machine, asked: &DoctorArgs) -> Vec<Row> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::args::Role;
     use super::*;
 
     /// A typical machine some years old, with the defaults of its distribution.
@@ -236,6 +236,7 @@ pub(super) mod tests {
         DoctorArgs {
             connections,
             role,
+            server_workers: 1,
             workers: 1,
             sources: 1,
             targets: 1,
@@ -303,6 +304,25 @@ pub(super) mod tests {
         question.sources = 2;
         let rows = assess(&usual(), &question);
         assert_eq!(row(&rows, "tuples").verdict, Verdict::Fits);
+    }
+
+    /// 20,000 descriptors of each: four workers that a hash divides hold less than four times as many connections as one.
+    #[test]
+    fn the_busiest_worker_of_a_server_decides() {
+        let mut question = asked(70_000, Role::Server);
+        assert_eq!(
+            row(&assess(&usual(), &question), "descriptors_hard").holds,
+            Some(19_968)
+        );
+        question.server_workers = 4;
+        let rows = assess(&usual(), &question);
+        let hard = row(&rows, "descriptors_hard");
+        assert_eq!(hard.needed, 32 + 17_500 + 265); // 265 = 2 sqrt(17,500)
+        assert_eq!((hard.verdict, hard.holds), (Verdict::Fits, Some(78_748)));
+        question.role = Role::Both;
+        let rows = assess(&usual(), &question);
+        let short = row(&rows, "descriptors_hard");
+        assert_eq!(short.verdict, Verdict::Short, "one client has them all");
     }
 
     #[test]

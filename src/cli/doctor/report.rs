@@ -125,6 +125,7 @@ pub(super) fn json(machine: &Machine, asked: &DoctorArgs, rows: &[Row]) -> Value
         "asked": {
             "connections": asked.connections,
             "role": asked.role.name(),
+            "server_workers": asked.server_workers,
             "workers": asked.workers,
             "sources": asked.sources,
             "targets": asked.targets,

@@ -35,8 +35,13 @@ impl Verdict {
 pub(super) enum Demand {
     /// Every hundred connections need so many, beside what is used already: such a limit bounds their number.
     PerHundred { used: u64, count: u64 },
-    /// Each of so many processes needs one for each of its connections, beside what is used already.
-    PerProcess { used: u64, processes: u64 },
+    /// Each of so many processes needs one for each of its connections, beside what is used already. Where a hash chooses the
+    /// process, the busiest has more than its share.
+    PerProcess {
+        used: u64,
+        processes: u64,
+        is_hashed: bool,
+    },
     /// A number that does not depend on the connections.
     Fixed(u64),
     /// A number that is told, though nothing depends on it here.
@@ -51,7 +56,14 @@ impl Demand {
                 let all = u128::from(connections) * u128::from(count);
                 used + all.div_ceil(100) as u64
             }
-            Self::PerProcess { used, processes } => used + connections.div_ceil(processes),
+            Self::PerProcess {
+                used,
+                processes,
+                is_hashed,
+            } => {
+                let share = connections.div_ceil(processes);
+                used + if is_hashed { busiest(share) } else { share }
+            }
             Self::Fixed(needed) | Self::Told(needed) => needed,
         }
     }
@@ -63,12 +75,35 @@ impl Demand {
                 let hundreds = u128::from(value.saturating_sub(used)) * 100 / u128::from(count);
                 Some(hundreds.try_into().unwrap_or(u64::MAX))
             }
-            Self::PerProcess { used, processes } => {
-                Some(value.saturating_sub(used).saturating_mul(processes))
+            Self::PerProcess {
+                used,
+                processes,
+                is_hashed,
+            } => {
+                let left = value.saturating_sub(used);
+                let share = if is_hashed { fair_share(left) } else { left };
+                Some(share.saturating_mul(processes))
             }
             _ => None,
         }
     }
+}
+
+/// What the busiest of several processes has where a hash chooses: two standard deviations above the mean, which is also
+/// the variance (that of Poisson).
+fn busiest(mean: u64) -> u64 {
+    mean + (2.0 * (mean as f64).sqrt()).ceil() as u64
+}
+
+/// The largest mean of which the busiest process has at most so many: the inverse of [`busiest`].
+fn fair_share(most: u64) -> u64 {
+    let root = (1.0 + most as f64).sqrt() - 1.0;
+    let near = (root * root) as u64;
+    // Rounding is off by one at most.
+    (near.saturating_sub(1)..=near + 1)
+        .rev()
+        .find(|mean| busiest(*mean) <= most)
+        .unwrap_or(0)
 }
 
 /// A limit and its verdict.
