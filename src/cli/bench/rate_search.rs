@@ -158,3 +158,74 @@ pub(super) fn keeps(run: &Run, bound: Duration) -> bool {
     let reached = run.total.rate() >= run.planned_rate().unwrap_or(0.0) * 0.99;
     !latency.is_empty() && p99 <= bound && reached && faults == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::args::tests::args;
+    use super::*;
+    use crate::load::Total;
+    use crate::load::validity::Validity;
+    use crate::net::Endpoint;
+    use crate::procfs::KernelCounters;
+
+    /// A step in which every answer took so long; `late` is the reason why the generator has failed, if it has.
+    fn step(rate: f64, milliseconds: u64, late: Option<&str>) -> Run {
+        let target = Endpoint::Tcp("127.0.0.1:7".parse().unwrap());
+        let plan = args(&[]).plan(vec![target], &[]).unwrap();
+        let mut total = Total::new(1);
+        total
+            .response_time
+            .saturating_record(milliseconds * 1_000_000);
+        Run {
+            plan: at(&plan, rate, Arrivals::Constant),
+            workers: 1,
+            total,
+            kernel: KernelCounters::default(),
+            validity: Validity {
+                invalid: late.map(str::to_owned).into_iter().collect(),
+                notes: Vec::new(),
+            },
+            memory: Vec::new(),
+        }
+    }
+
+    fn finding(best: Option<usize>, runs: &[Run]) -> String {
+        let mut search = Search::new(Duration::from_millis(5));
+        search.best = best;
+        search.finding(runs)
+    }
+
+    /// Where the bound was not kept above the result, the server is what limits it; where the generator was late, it may not be.
+    #[test]
+    fn a_search_tells_what_limits_its_result() {
+        let found = "1,000 a second is the highest rate found with a p99 within 5ms: ";
+        let kept = |above| finding(Some(0), &[step(1_000.0, 2, None), above]);
+        let by_server = kept(step(1_100.0, 9, None));
+        assert!(by_server.starts_with(found), "{by_server}");
+        assert!(!by_server.contains("above"), "{by_server}");
+        let by_generator = kept(step(1_100.0, 9, Some("the generator was late")));
+        let doubt = "; 1,100 a second, the next above it, was not measured validly: the server may be able to do more";
+        assert!(by_generator.starts_with(found), "{by_generator}");
+        assert!(by_generator.ends_with(doubt), "{by_generator}");
+        // Only the next one above counts, and none below.
+        let runs = [
+            step(1_000.0, 2, None),
+            step(900.0, 9, Some("late")),
+            step(1_300.0, 9, Some("late")),
+            step(1_100.0, 9, None),
+        ];
+        assert!(!finding(Some(0), &runs).contains("validly"));
+    }
+
+    #[test]
+    fn a_search_that_has_found_nothing_tells_the_lowest_rate() {
+        let runs = [step(700.0, 9, None), step(350.0, 8, None)];
+        let text = finding(None, &runs);
+        assert!(
+            text.starts_with("no rate with a p99 within 5ms was found: at 350 a second"),
+            "{text}"
+        );
+        assert!(text.contains("it was 8"), "{text}");
+        assert!(finding(None, &[]).ends_with("none was tried"));
+    }
+}
