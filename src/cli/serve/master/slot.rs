@@ -11,7 +11,7 @@ const LIVED: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 
 /// Longest pause: of a worker that had served, so that its queue does not wait for longer, and of one that never did.
-const PAUSE_MAX: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+const PAUSE_MAX: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// After so many failures in a row the log says so, once.
 const FAILURES_TOLD: u32 = 5;
@@ -75,7 +75,7 @@ mod tests {
         let pauses: Vec<u128> = (0..8)
             .map(|_| ms(slot.pause_after(true, Duration::ZERO)))
             .collect();
-        assert_eq!(pauses, [0, 10, 20, 40, 80, 160, 320, 500]);
+        assert_eq!(pauses, [0, 10, 20, 40, 80, 100, 100, 100]);
         assert_eq!(ms(slot.pause_after(false, LIVED)), 1_280, "it never served");
         for _ in 0..100 {
             slot.pause_after(false, Duration::ZERO);
