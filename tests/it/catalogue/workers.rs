@@ -52,19 +52,28 @@ pub(super) fn zombies(pid: u32) -> usize {
     children.filter(|&child| state(child) == Some('Z')).count()
 }
 
-/// The workers of a server, by their numbers, as SIGUSR1 prints them.
-pub(super) fn workers(server: &Serve) -> BTreeMap<usize, u32> {
-    let before = server.err().matches("spread accepted=").count();
+/// What SIGUSR1 prints, from the parts of the spread on: a line for each process follows.
+pub(super) fn report(server: &Serve) -> String {
+    const BEGIN: &str = "spread accepted=";
+    let before = server.err().matches(BEGIN).count();
     server.counters();
-    wait_until("every worker has a line", || {
+    let mut lines = String::new();
+    wait_until("every process has a line", || {
         let err = server.err();
-        err.matches("spread accepted=").count() > before && {
-            let (_, lines) = err.rsplit_once("spread accepted=").unwrap();
-            lines.matches(" serving: accepted=").count() == children(server.pid()).len()
-        }
+        lines = err
+            .rsplit_once(BEGIN)
+            .map_or_else(String::new, |(_, lines)| lines.to_owned());
+        let rows = lines.matches("\nworker ").count();
+        err.matches(BEGIN).count() > before
+            && rows >= children(server.pid()).len()
+            && lines.ends_with('\n')
     });
-    let err = server.err();
-    let (_, lines) = err.rsplit_once("spread accepted=").unwrap();
+    lines
+}
+
+/// The workers of a server that serve, by their numbers.
+pub(super) fn workers(server: &Serve) -> BTreeMap<usize, u32> {
+    let lines = report(server);
     let worker = |line: &str| {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {

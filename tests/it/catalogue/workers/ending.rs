@@ -7,7 +7,6 @@ use crate::support::{
 };
 use nix::sys::signal::{Signal, kill};
 use socket2::Socket;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::process::{Command, Stdio};
@@ -85,7 +84,7 @@ fn w3_a_worker_that_is_told_to_end_is_replaced() {
     let before = workers(&server);
     kill(raw(before[&0]), Signal::SIGTERM).unwrap();
     wait_until("another one serves", || {
-        workers_now(&server)
+        workers(&server)
             .get(&0)
             .is_some_and(|&now| now != before[&0])
     });
@@ -228,18 +227,4 @@ fn w4_as_pid_1_it_reaps_orphans_and_ends_only_when_it_should() {
     server.connect().is_echoed(b"and on");
     kill(raw(init), Signal::SIGTERM).unwrap();
     assert_eq!(server.wait().code, 0);
-}
-
-/// The workers that serve now; SIGUSR1 prints those that leave too.
-fn workers_now(server: &Serve) -> BTreeMap<usize, u32> {
-    server.counters();
-    let err = server.err();
-    let mut found = BTreeMap::new();
-    for line in err.lines() {
-        let words: Vec<&str> = line.split(' ').collect();
-        if let ["worker", worker, "process", process, "serving:", ..] = words[..] {
-            found.insert(worker.parse().unwrap(), process.parse().unwrap());
-        }
-    }
-    found
 }

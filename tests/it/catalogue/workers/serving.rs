@@ -1,6 +1,6 @@
 //! Several workers serve as one server: addresses, limits, signals, logs, balance.
 
-use super::{TCP, children, connect_from, raw, serve, workers};
+use super::{TCP, children, connect_from, raw, report, serve, workers};
 use crate::support::{
     DEADLINE, Dir, Serve, Talk, connect, ended, exists, has_tool, ip, noise, program, wait_until,
 };
@@ -155,9 +155,7 @@ fn w2_datagrams_of_one_source_share_its_rate() {
         passed >= RATE && passed <= RATE + refilled,
         "{passed} passed"
     );
-    let err = server.err();
-    let (_, lines) = err.rsplit_once("spread accepted=").unwrap();
-    let idle = lines.matches(" datagrams_in=0 ").count();
+    let idle = report(&server).matches(" datagrams_in=0 ").count();
     assert_eq!(idle, 2, "one worker has all of the source");
 }
 
@@ -298,10 +296,7 @@ fn w5_lines_of_the_log_name_their_worker() {
 
 /// How many connections each worker has accepted.
 fn accepted_by_each(server: &Serve) -> Vec<u64> {
-    server.counters();
-    server.says("spread accepted=");
-    let err = server.err();
-    let (_, told) = err.rsplit_once("spread accepted=").unwrap();
+    let told = report(server);
     let parts = told.split([' ', '\n']).next().unwrap().split('/');
     parts.map(|part| part.parse().unwrap()).collect()
 }
