@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use socket2::{Domain, Socket, Type};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -92,12 +92,14 @@ pub(super) fn serve(workers: usize, addresses: &[&str], flags: &[&str]) -> Serve
     Serve::start(addresses, &flags)
 }
 
-/// A client from one of the addresses of loopback, so that sources differ.
+/// A client from one of the addresses of loopback, so that sources differ. It may be reset before connect(2) returns.
 pub(super) fn connect_from(host: u8, to: SocketAddr) -> Socket {
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let from: SocketAddr = format!("127.9.0.{host}:0").parse().unwrap();
     client.bind(&from.into()).unwrap();
-    client.connect(&to.into()).unwrap();
+    if let Err(error) = client.connect(&to.into()) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    }
     client.set_read_timeout(Some(DEADLINE)).unwrap();
     client
 }

@@ -2,7 +2,8 @@
 
 use super::{TCP, children, connect_from, raw, report, serve, workers};
 use crate::support::{
-    DEADLINE, Dir, Serve, Talk, connect, ended, exists, has_tool, ip, noise, program, wait_until,
+    DEADLINE, Dir, Serve, Talk, connect, ended, exists, has_tool, ip, noise, program, sock_addr,
+    try_connect, unless_reset, wait_until,
 };
 use echo_reactor::net::Endpoint;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -77,7 +78,10 @@ fn w1_three_workers_serve_every_kind_of_socket_and_report_as_one() {
 fn w2_limits_hold_for_all_workers_together() {
     let flags = ["--max-connections", "10", "--overload", "reject"];
     let server = serve(3, &[TCP], &flags);
-    let clients: Vec<Socket> = (0..60).map(|_| server.connect()).collect();
+    let address = sock_addr(&server.endpoints[0]);
+    let clients: Vec<Option<Socket>> = (0..60)
+        .map(|_| unless_reset(try_connect(&address)))
+        .collect();
     wait_until("all are judged", || {
         let counters = server.counters();
         counters["accepted"] + refused(&server, "limit") == 60
@@ -244,6 +248,9 @@ fn w5_a_third_signal_kills() {
     ] {
         server.signal(Signal::SIGTERM); // two that are pending at the same time would be one
         server.says(told);
+        wait_until("the other one has ended", || {
+            children(server.pid()).len() <= 1
+        });
     }
     let ended = server.wait();
     assert_eq!(ended.code, 3, "{}", ended.err);
