@@ -383,11 +383,11 @@ impl<'a> Connections<'a> {
             }
             Some(Client::Datagram(client)) => {
                 // The first one may get lost, and all of its repetitions have one timeout together.
-                let patience = match client.is_ready() {
+                let allowed = match client.is_ready() {
                     true => timeout,
                     false => timeout / u64::from(PROOFS),
                 };
-                client.give_up(moment.saturating_sub(patience), context)
+                client.give_up(moment.saturating_sub(allowed), context)
             }
             _ => 0,
         }
@@ -411,8 +411,8 @@ impl<'a> Connections<'a> {
             return false;
         }
         // A run that ends by its number of requests would go on for as many timeouts.
-        let patience = u64::from(PROOFS) * nanoseconds(timeout);
-        if self.plan.requests.is_some() && client.tally().silence(context.now()) >= patience {
+        let most = u64::from(PROOFS) * nanoseconds(timeout);
+        if self.plan.requests.is_some() && client.tally().silence(context.now()) >= most {
             let text = format!("no answer for {PROOFS} timeouts, {timeout:?} each");
             self.end(key, &Fault::new(FaultKind::Timeout, text), context);
             return false;

@@ -35,7 +35,7 @@ pub(super) fn close_all(
     if keys.len() < CLOSE_AT_ONCE_MAX {
         return Ok(()); // dropping the reactor is enough
     }
-    let patience = nanoseconds(END_TIMEOUT.min(plan.timeout));
+    let timeout = nanoseconds(END_TIMEOUT.min(plan.timeout));
     let (mut leaving, mut progress) = (0, context.read_clock());
     loop {
         for key in keys.by_ref() {
@@ -55,7 +55,7 @@ pub(super) fn close_all(
         let now = context.read_clock();
         if leaving < before {
             progress = now;
-        } else if now >= progress + patience {
+        } else if now >= progress + timeout {
             return Ok(());
         }
     }

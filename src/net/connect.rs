@@ -328,9 +328,9 @@ mod tests {
                 .reregister(registry, Token(7), Interest::READABLE)
                 .unwrap();
             peer.write_all(b"an answer").unwrap();
-            let mut told = |patience: Duration| {
+            let mut told = |timeout: Duration| {
                 let mut events = Events::with_capacity(8);
-                poll.poll(&mut events, Some(patience)).unwrap();
+                poll.poll(&mut events, Some(timeout)).unwrap();
                 let ours = |event: &&Event| event.token() == Token(7) && event.is_readable();
                 events.iter().filter(ours).count()
             };

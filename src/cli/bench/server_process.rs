@@ -109,10 +109,10 @@ impl Drop for Process {
         for _ in 0..2 {
             self.signal(Signal::SIGTERM);
         }
-        let patience = Instant::now() + END_TIMEOUT;
+        let deadline = Instant::now() + END_TIMEOUT;
         let mut pause = Duration::from_millis(1);
         while self.ended().is_none() {
-            if Instant::now() > patience {
+            if Instant::now() > deadline {
                 self.signal(Signal::SIGKILL);
                 let _ = self.0.wait();
             }
