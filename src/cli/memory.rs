@@ -116,6 +116,8 @@ impl fmt::Display for Row {
 #[derive(Debug)]
 pub(super) struct MemoryTable {
     pids: Vec<u32>,
+    /// Whether the rows tell of TCP sockets.
+    with_slab: bool,
     before: Memory,
     start: Instant,
     next: u64,
@@ -123,11 +125,22 @@ pub(super) struct MemoryTable {
 }
 
 impl MemoryTable {
-    /// Starts now, for these processes.
-    pub(super) fn new(pids: &[u32]) -> Self {
+    /// Starts now, for this process, whose event loop must not wait for /proc/slabinfo.
+    pub(super) fn of_this_process() -> Self {
+        Self::new(&[std::process::id()], false)
+    }
+
+    /// Starts now, for other processes.
+    #[cfg(feature = "bench")]
+    pub(super) fn of_others(pids: &[u32]) -> Self {
+        Self::new(pids, true)
+    }
+
+    fn new(pids: &[u32], with_slab: bool) -> Self {
         Self {
             pids: pids.to_vec(),
-            before: Memory::take(pids, true),
+            with_slab,
+            before: Memory::take(pids, with_slab),
             start: Instant::now(),
             next: 10,
             rows: Vec::new(),
@@ -142,14 +155,14 @@ impl MemoryTable {
 
     /// Takes the next row of a server in this process.
     pub(super) fn add(&mut self, held: Held) {
-        let row = self.row(held.connections, Some(held), false);
+        let row = self.row(held.connections, Some(held));
         self.push(row);
     }
 
     /// Takes the next row of a server in another process.
     #[cfg(feature = "bench")]
     pub(super) fn add_other(&mut self, connections: u64) {
-        let row = self.row(connections, None, true);
+        let row = self.row(connections, None);
         self.push(row);
     }
 
@@ -169,12 +182,12 @@ impl MemoryTable {
     }
 
     /// The row at this moment.
-    pub(super) fn row(&self, connections: u64, held: Option<Held>, with_slab: bool) -> Row {
+    pub(super) fn row(&self, connections: u64, held: Option<Held>) -> Row {
         Row {
             connections,
             at: self.start.elapsed().as_secs_f64(),
             held,
-            grown: Memory::take(&self.pids, with_slab).since(self.before),
+            grown: Memory::take(&self.pids, self.with_slab).since(self.before),
         }
     }
 
@@ -189,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_row_at_every_power_of_ten_and_never_two() {
-        let mut table = MemoryTable::new(&[std::process::id()]);
+        let mut table = MemoryTable::of_this_process();
         for connections in 1..=12_345 {
             if table.is_due(connections) {
                 table.add(Held {
@@ -211,9 +224,9 @@ mod tests {
 
     #[test]
     fn touched_memory_is_counted() {
-        let table = MemoryTable::new(&[std::process::id()]);
+        let table = MemoryTable::of_this_process();
         let touched = vec![1_u8; 64 << 20];
-        let row = table.row(1 << 20, None, true);
+        let row = table.row(1 << 20, None);
         assert!(row.grown.rss >= 48 << 20, "{row}");
         assert!(row.of_one().0 >= 48.0 && row.to_json()["rss_bytes"].is_u64());
         drop(touched);

@@ -26,7 +26,7 @@ impl Runner<'_> {
         if let Some(log) = log {
             log.begin_step();
         }
-        let mut table = self.is_hold.then(|| MemoryTable::new(&plan.servers));
+        let mut table = self.is_hold.then(|| MemoryTable::of_others(&plan.servers));
         let told = |told: Told<'_>| match told {
             Told::Open(open) => {
                 progress.opening(open, plan);

@@ -86,7 +86,7 @@ impl SignalCommands {
         Self {
             drain_timeout,
             stopping: None,
-            memory: MemoryTable::new(&[std::process::id()]),
+            memory: MemoryTable::of_this_process(),
         }
     }
 
@@ -98,7 +98,7 @@ impl SignalCommands {
     fn print_counters(&self, server: &impl Served) {
         logging::print_line(&server.stats().to_string());
         let held = server.held();
-        let now = self.memory.row(held.connections, Some(held), false);
+        let now = self.memory.row(held.connections, Some(held));
         for row in self.memory.rows().iter().chain([&now]) {
             logging::print_line(&row.to_string());
         }

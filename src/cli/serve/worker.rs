@@ -44,7 +44,7 @@ pub(super) fn run(
         assignment.worker,
         assignment.workers,
     )?;
-    let memory = MemoryTable::new(&[std::process::id()]);
+    let memory = MemoryTable::of_this_process();
     let mut server = Server::with_sockets(sockets, args.config(limits))
         .map_err(|error| errors::start_error(&error))?;
     sandbox::enter_without_files(args.sandbox, server.addresses())?;
@@ -122,7 +122,7 @@ impl Worker {
     fn counters_now(&self, server: &Server) -> Counters {
         let mut counters = self.counters(server);
         let held = held(server);
-        let row = self.memory.row(held.connections, Some(held), false);
+        let row = self.memory.row(held.connections, Some(held));
         counters.memory.push(row.to_json());
         counters
     }
