@@ -41,12 +41,9 @@ pub(super) fn set_name(_: &str) {}
 /// Names the process after its first argument. The kernel names it "exe", the last part of the executed path.
 #[cfg(target_os = "linux")]
 pub(super) fn restore_name() {
-    use std::{ffi::CString, os::unix::ffi::OsStrExt, path::PathBuf};
-    let path = env::args_os().next().map(PathBuf::from);
-    let name = path.as_deref().and_then(std::path::Path::file_name);
-    if let Some(Ok(name)) = name.map(|name| CString::new(name.as_bytes())) {
-        // A name is truncated to 15 bytes (PR_SET_NAME of prctl(2)).
-        let _ = nix::sys::prctl::set_name(&name);
+    let path = env::args_os().next().map(std::path::PathBuf::from);
+    if let Some(name) = path.as_deref().and_then(std::path::Path::file_name) {
+        set_name(&name.to_string_lossy());
     }
 }
 

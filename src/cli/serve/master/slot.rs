@@ -10,8 +10,11 @@ const LIVED: Duration = Duration::from_secs(1);
 /// The second failure in a row waits this long, and each further one twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 
-/// Longest pause: of a worker that had served, so that its queue does not wait for longer, and of one that never did.
-const PAUSE_MAX: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Longest pause of a worker that had served: its queue waits for no longer.
+const PAUSE_MAX_SERVED: Duration = Duration::from_millis(100);
+
+/// Longest pause of a worker that never served.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// After so many failures in a row the log says so, once.
 const FAILURES_TOLD: u32 = 5;
@@ -43,7 +46,10 @@ impl Slot {
             return Duration::ZERO;
         }
         self.failures = self.failures.saturating_add(1);
-        let longest = if had_served { PAUSE_MAX.0 } else { PAUSE_MAX.1 };
+        let longest = match had_served {
+            true => PAUSE_MAX_SERVED,
+            false => PAUSE_MAX,
+        };
         match self.failures {
             1 => Duration::ZERO,
             more => (PAUSE_MIN * 2_u32.saturating_pow((more - 2).min(16))).min(longest),
