@@ -40,8 +40,8 @@ pub(super) struct Place {
     pub(super) endpoint: Endpoint,
     /// What replaces the placeholder.
     pub(super) text: String,
-    /// Of a socket file. It is held, since it goes when this is dropped.
-    pub(super) directory: Option<Directory>,
+    /// Of a socket file, which goes with it.
+    _directory: Option<Directory>,
 }
 
 impl Place {
@@ -49,7 +49,7 @@ impl Place {
         let ip = |endpoint: fn(SocketAddr) -> Endpoint, port: u16| Self {
             endpoint: endpoint((Ipv4Addr::LOCALHOST, port).into()),
             text: port.to_string(),
-            directory: None,
+            _directory: None,
         };
         let file = |endpoint: fn(UnixName) -> Endpoint| {
             let directory = Directory::new()?;
@@ -57,7 +57,7 @@ impl Place {
             Ok(Self {
                 text: path.display().to_string(),
                 endpoint: endpoint(UnixName::Path(path)),
-                directory: Some(directory),
+                _directory: Some(directory),
             })
         };
         match transport {
@@ -98,7 +98,7 @@ fn answers(address: SocketAddr) -> io::Result<()> {
 
 /// A directory that only this user may enter; dropping it removes it with all that is in it.
 #[derive(Debug)]
-pub(super) struct Directory(PathBuf);
+struct Directory(PathBuf);
 
 impl Directory {
     fn new() -> io::Result<Self> {
@@ -106,6 +106,13 @@ impl Directory {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("echo-reactor-check-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
+        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+".contains(letter);
+        if !path.to_string_lossy().chars().all(is_plain) {
+            return Err(io::Error::other(format!(
+                "a shell would not take {} for one word; set TMPDIR to another directory",
+                path.display()
+            )));
+        }
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }

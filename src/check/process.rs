@@ -1,7 +1,7 @@
 //! The server that is judged: one that runs somewhere, or one that the checker starts, watches and ends.
 
 use super::finding::Limit;
-use super::place::{Directory, Place, Transport};
+use super::place::{Place, Transport};
 use crate::net::Endpoint;
 use crate::procfs::subtree::descendants;
 use crate::procfs::{ServerSample, open_descriptors_of};
@@ -31,7 +31,7 @@ struct Own {
     command: String,
     transport: Transport,
     child: Child,
-    _directory: Option<Directory>,
+    place: Place,
     _watcher: Watcher,
 }
 
@@ -151,12 +151,12 @@ impl Server {
             command: command.to_owned(),
             transport,
             child,
-            _directory: None,
+            place,
             _watcher: watcher,
         };
         let deadline = Instant::now() + START;
-        while !place.is_served() {
-            let endpoint = &place.endpoint;
+        while !own.place.is_served() {
+            let endpoint = own.place.endpoint.clone();
             if let Some(ending) = own.ending() {
                 return Err(format!(
                     "the server has ended ({ending}) before it listened on {endpoint}: try the command by hand"
@@ -170,9 +170,8 @@ impl Server {
             }
             thread::sleep(PAUSE);
         }
-        own._directory = place.directory;
         Ok(Self {
-            endpoint: place.endpoint,
+            endpoint: own.place.endpoint.clone(),
             own: Some(own),
         })
     }

@@ -286,6 +286,9 @@ fn a_started_server_may_have_any_kind_of_socket() {
     }
     check(&["--over", "unix", "--command", "mine {port}"]).failed(64, &["mine {port}", "{path}"]);
     check(&["--over", "udp"]).failed(64, &["--command"]);
+    let words = ["check", "--over", "unix", "--command", "false {path}"];
+    ended(program().args(words).env("TMPDIR", "/tmp/two words"))
+        .failed(69, &["/tmp/two words", "TMPDIR"]);
     check(&["--over", "unixgram", "--command", "false {path}"])
         .failed(69, &["exit status: 1", "unixgram:"]);
 }
