@@ -173,13 +173,15 @@ def instructions():
 
 
 def worker_plan(address, connections, requests):
-    """The plan of one worker of `bench`, as src/cli/bench/ipc.rs reads it: a closed loop of so many requests of 64 bytes."""
-    second = 1_000_000_000
+    """The plan of one worker of `bench`, as src/load/plan.rs declares it: a closed loop of so many requests of 64 bytes."""
+    def time(seconds):
+        return {"secs": seconds, "nanos": 0}
+    bad_clients = {"slow_reader": 0, "reset": 0, "slowloris": 0, "half_close": 0}
     return {"targets": [f"tcp://{address[0]}:{address[1]}"], "sources": None, "worker": 0, "first_number": 0,
-            "connections": connections, "active": connections, "active_by_worker": [connections], "bad_clients": [0, 0, 0, 0],
-            "size": 64, "depth": 1, "mode": {"closed": True}, "level_triggered": True, "warm_up": 0,
-            "duration": DEADLINE * second, "requests": requests, "ramp_up": 0, "connect_concurrency": 64,
-            "timeout": DEADLINE * second, "interval": DEADLINE * second, "seed": 1, "servers": [], "reset_at_end": False}
+            "connections": connections, "active": connections, "active_by_worker": [connections], "bad_clients": bad_clients,
+            "size": 64, "depth": 1, "mode": "closed", "trigger": "level", "warm_up": time(0),
+            "duration": time(DEADLINE), "requests": requests, "ramp_up": time(0), "connect_concurrency": 64,
+            "timeout": time(DEADLINE), "interval": time(DEADLINE), "seed": 1, "servers": [], "reset_at_end": False}
 
 
 def generator():

@@ -100,14 +100,15 @@ pub fn key(bytes: &[u8]) {
 /// A line from a worker of `bench` that parses as a message prints as a line that parses as the same message.
 #[cfg(all(feature = "cli", feature = "bench"))]
 pub fn wire(bytes: &[u8]) {
-    use crate::cli::bench::ipc::{message_from, message_to_json};
+    use crate::cli::bench::ipc::{Message, read, write};
 
-    let Some(message) = std::str::from_utf8(bytes).ok().and_then(message_from) else {
+    let Some(message) = std::str::from_utf8(bytes).ok().and_then(read::<Message>) else {
         return;
     };
-    let line = message_to_json(&message).to_string();
-    let again = message_from(&line).map(|message| message_to_json(&message).to_string());
-    assert_eq!(again, Some(line));
+    let mut line = Vec::new();
+    write(&message, &mut line);
+    let again = std::str::from_utf8(&line).ok().and_then(read);
+    assert_eq!(again, Some(message));
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! What can go wrong with a connection or a datagram, and the first fault of each kind.
 
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
 /// What can go wrong with a connection or a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
     /// Something else came back than what was sent.
     Mismatch,
@@ -27,19 +30,6 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 9] = [
-        Self::Mismatch,
-        Self::Extra,
-        Self::Refused,
-        Self::Reset,
-        Self::Closed,
-        Self::Timeout,
-        Self::NoPort,
-        Self::NoDescriptor,
-        Self::Io,
-    ];
-
     /// Its name, as machines read it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -100,41 +90,52 @@ impl fmt::Display for Fault {
     }
 }
 
+/// How often a kind of fault came, and the text of the first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Counted {
+    count: u64,
+    first: String,
+}
+
 /// How often each kind of fault came, and the text of the first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Faults([(u64, Option<String>); FaultKind::ALL.len()]);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Faults(BTreeMap<FaultKind, Counted>);
 
 impl Faults {
     pub(super) fn note(&mut self, fault: &Fault, context: impl FnOnce() -> String) {
-        let (count, first) = &mut self.0[fault.kind as usize];
-        *count += 1;
-        first.get_or_insert_with(|| format!("{}: {}", context(), fault.text));
+        let text = || format!("{}: {}", context(), fault.text);
+        self.count_up(fault.kind, 1, text);
     }
 
     /// Adds a number of faults of a kind, with the text of the first.
     pub fn add(&mut self, kind: FaultKind, more: u64, text: &str) {
-        let (count, first) = &mut self.0[kind as usize];
-        *count += more;
-        first.get_or_insert_with(|| text.to_owned());
+        self.count_up(kind, more, || text.to_owned());
     }
 
-    /// The faults that came: kind, number, and the text of the first.
+    fn count_up(&mut self, kind: FaultKind, more: u64, first: impl FnOnce() -> String) {
+        let counted = self.0.entry(kind).or_insert_with(|| Counted {
+            count: 0,
+            first: first(),
+        });
+        counted.count += more;
+    }
+
+    /// The faults that came, in the order in which their kinds are declared: kind, number, and the text of the first.
     pub fn iter(&self) -> impl Iterator<Item = (FaultKind, u64, &str)> {
-        let all = FaultKind::ALL.into_iter().zip(&self.0);
-        all.filter(|(_, (count, _))| *count > 0)
-            .map(|(kind, (count, first))| (kind, *count, first.as_deref().unwrap_or("")))
+        let all = self.0.iter();
+        all.map(|(kind, counted)| (*kind, counted.count, counted.first.as_str()))
     }
 
     /// How many of one kind.
     #[must_use]
     pub fn count(&self, kind: FaultKind) -> u64 {
-        self.0[kind as usize].0
+        self.0.get(&kind).map_or(0, |counted| counted.count)
     }
 
     /// How many of all kinds.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.0.iter().map(|(count, _)| count).sum()
+        self.0.values().map(|counted| counted.count).sum()
     }
 }
 
@@ -143,10 +144,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_stand_in_their_order() {
-        for (place, kind) in FaultKind::ALL.into_iter().enumerate() {
-            assert_eq!(kind as usize, place);
+    fn a_kind_has_one_name() {
+        let mut faults = Faults::default();
+        for kind in [FaultKind::NoPort, FaultKind::Mismatch, FaultKind::Io] {
+            faults.add(kind, 2, "first");
+            faults.add(kind, 1, "second");
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
+        let told: Vec<_> = faults.iter().collect();
+        assert_eq!(told[0], (FaultKind::Mismatch, 3, "first"));
+        assert_eq!((told.len(), faults.total()), (3, 9));
     }
 
     #[test]

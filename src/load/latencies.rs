@@ -5,6 +5,8 @@
 //! reader will ask "how long exactly", so it is kept beside the histogram, and no percentile is told that is larger.
 
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer as Reader, Serializer as Writer, V2Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 /// End of the range, in nanoseconds: an hour. Longer latencies are counted at its end, and in `beyond_range`.
 pub const LATENCY_RANGE_NS: u64 = 3_600_000_000_000;
@@ -59,16 +61,6 @@ impl Latencies {
     pub fn reset(&mut self) {
         self.histogram.reset();
         (self.max_ns, self.beyond_range) = (0, 0);
-    }
-
-    /// Puts together what [`histogram`](Self::histogram), [`max`](Self::max) and [`beyond_range`](Self::beyond_range) told.
-    /// `None` if the histogram has another range.
-    #[must_use]
-    pub fn from_parts(histogram: &Histogram<u64>, max_ns: u64, beyond_range: u64) -> Option<Self> {
-        let mut sum = latencies();
-        sum.histogram.add(histogram).ok()?;
-        (sum.max_ns, sum.beyond_range) = (max_ns, beyond_range);
-        Some(sum)
     }
 
     /// The histogram alone, as the tools of its family read it.
@@ -137,6 +129,43 @@ impl Latencies {
     }
 }
 
+/// As three values: the histogram in its own compressed form (HdrHistogram V2), in hexadecimal digits; the maximum; the count
+/// beyond the range.
+impl Serialize for Latencies {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::new();
+        // Writing to memory cannot fail.
+        let _ = V2Serializer::new().serialize(&self.histogram, &mut bytes);
+        let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+        let digits = bytes
+            .iter()
+            .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+        let digits: String = digits.collect();
+        (digits, self.max_ns, self.beyond_range).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Latencies {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (digits, max_ns, beyond_range) = <(String, u64, u64)>::deserialize(deserializer)?;
+        let histogram = histogram_of(&digits).ok_or_else(|| D::Error::custom("no histogram"))?;
+        // Every histogram here has the same bounds.
+        let mut read = latencies();
+        read.histogram
+            .add(histogram)
+            .map_err(|_| D::Error::custom("the histogram has another range"))?;
+        (read.max_ns, read.beyond_range) = (max_ns, beyond_range);
+        Ok(read)
+    }
+}
+
+fn histogram_of(digits: &str) -> Option<Histogram<u64>> {
+    let places = (0..digits.len()).step_by(2);
+    let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    let bytes: Option<Vec<u8>> = places.map(byte).collect();
+    Reader::new().deserialize(&mut bytes?.as_slice()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,8 +199,11 @@ mod tests {
         );
         let mut sum = latencies();
         sum.add(&some);
-        let back = Latencies::from_parts(sum.histogram(), sum.max(), sum.beyond_range());
-        assert_eq!(back.as_ref(), Some(&sum));
+        let json = serde_json::to_string(&sum).unwrap();
+        assert_eq!(serde_json::from_str::<Latencies>(&json).unwrap(), sum);
+        for wrong in [r#"["", 0, 0]"#, r#"["1c8", 0, 0]"#, r#"["xx", 0, 0]"#] {
+            assert!(serde_json::from_str::<Latencies>(wrong).is_err(), "{wrong}");
+        }
         assert_eq!((sum.max(), sum.beyond_range()), (u64::MAX, 2));
         sum.reset();
         assert_eq!(sum, latencies());

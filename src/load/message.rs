@@ -3,9 +3,11 @@
 use super::faults::Faults;
 use super::metrics::{Counters, Fairness, Interval, Pauses, Resent, Unanswered};
 use crate::procfs::{ServerSample, Usage};
+use serde::{Deserialize, Serialize};
 
 /// What a worker reports while it runs.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Message {
     /// The connections are open: their number, and the nanoseconds that opening took. The load begins at
     /// [`Control::go`].
@@ -21,7 +23,7 @@ pub enum Message {
 }
 
 /// What is known at the end of a run, beside its intervals.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Final {
     /// What became of every request.
     pub counters: Counters,
@@ -48,7 +50,7 @@ pub struct Final {
 }
 
 /// The server at five moments of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServerFigures {
     /// Before the first connection.
     pub before: ServerSample,

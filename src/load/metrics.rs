@@ -6,9 +6,11 @@
 //! and charts are the work of another process, where it delays no request.
 
 use super::latencies::{Latencies, latencies};
+use serde::{Deserialize, Serialize};
 
 /// The stage of a run that an interval belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// Connections are being opened.
     Opening,
@@ -31,18 +33,10 @@ impl Stage {
             Self::Drain => "drain",
         }
     }
-
-    /// The stage of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Opening, Self::WarmUp, Self::Window, Self::Drain]
-            .into_iter()
-            .find(|stage| stage.name() == name)
-    }
 }
 
 /// What was recorded in an interval, a second by default.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// The stage of the run.
     pub stage: Stage,
@@ -108,7 +102,8 @@ pub(super) fn note(latencies: &mut Latencies, nanoseconds: u64) {
 }
 
 /// What became of every request. It must balance: see [`Counters::balance`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counters {
     /// Requests handed to a connection.
     pub sent: u64,
@@ -202,17 +197,6 @@ impl Counters {
         ]
     }
 
-    /// Makes counters from values by name; unknown names are ignored.
-    #[must_use]
-    pub fn from_counters(count: impl Fn(&str) -> u64) -> Self {
-        let mut counters = Self::default();
-        let names = counters.counters();
-        for ((name, _), counter) in names.into_iter().zip(counters.counters_mut()) {
-            *counter = count(name);
-        }
-        counters
-    }
-
     /// Adds the counters of another worker.
     pub fn add(&mut self, other: &Self) {
         for (counter, (_, more)) in self.counters_mut().into_iter().zip(other.counters()) {
@@ -228,7 +212,7 @@ impl Counters {
 }
 
 /// How evenly the connections were served: sums, which can be added up across workers.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Fairness {
     /// Connections that were meant to be active.
     pub connections: u64,
@@ -284,7 +268,8 @@ impl Fairness {
 const NAMED_MAX: usize = 10;
 
 /// Requests on streams that had no answer when they were given up, or when the run ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Unanswered {
     /// The number of requests.
     pub requests: u64,
@@ -295,6 +280,7 @@ pub struct Unanswered {
     /// Connections among these on which an answer had begun to come.
     pub half: u64,
     /// The longest that any of them waited, in nanoseconds.
+    #[serde(rename = "longest_ns")]
     pub longest: u64,
     /// The numbers of the first of these connections.
     pub numbers: Vec<u32>,
@@ -326,7 +312,7 @@ impl Unanswered {
 
 /// Times in which the generator itself stood still: stopped, starved of a processor, or busy with one thing for so
 /// long. They look like a slow server, and are not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pauses {
     /// How many there were.
     pub count: u64,
@@ -360,7 +346,8 @@ impl Pauses {
 
 /// What TCP has sent again on connections of this run, as far as they were asked (TCP_INFO, tcp(7)). It covers this
 /// end of the connection, and not the server's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Resent {
     /// Segments.
     pub segments: u64,
@@ -419,8 +406,10 @@ mod tests {
 
     #[test]
     fn counters_have_their_names() {
-        let counters = Counters::from_counters(|name| name.len() as u64);
-        assert_eq!(counters.in_flight, 9);
+        let named = Counters::default().counters();
+        let named = named.map(|(name, _)| (name.to_owned(), name.len().into()));
+        let json = serde_json::Value::Object(named.into_iter().collect());
+        let counters: Counters = serde_json::from_value(json).unwrap();
         assert!(
             counters
                 .counters()

@@ -2,14 +2,16 @@
 
 use super::schedule::Arrivals;
 use super::sources::Sources;
-use crate::net::Endpoint;
 use crate::net::connect::{ConnectOptions, Trigger};
+use crate::net::{Address, Endpoint};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use std::time::Duration;
 
 /// What a load is to do: servers, connections, requests and times.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// The servers. Connections go to them in turn.
+    #[serde(serialize_with = "to_texts", deserialize_with = "from_texts")]
     pub targets: Vec<Endpoint>,
     /// Local addresses of the connections; with `None` the kernel chooses.
     pub sources: Option<Sources>,
@@ -57,8 +59,23 @@ pub struct Plan {
     pub reset_at_end: bool,
 }
 
+/// Endpoints as the texts that they print, which are addresses of exactly one endpoint each.
+fn to_texts<S: Serializer>(targets: &[Endpoint], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(targets.iter().map(ToString::to_string))
+}
+
+fn from_texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Endpoint>, D::Error> {
+    let mut targets = Vec::new();
+    for text in Vec::<String>::deserialize(deserializer)? {
+        let address: Address = text.parse().map_err(D::Error::custom)?;
+        targets.extend(address.resolve().map_err(D::Error::custom)?);
+    }
+    Ok(targets)
+}
+
 /// Number of badly behaved clients of each kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BadClients {
     /// Send without end and never read.
     pub slow_reader: usize,
@@ -71,7 +88,8 @@ pub struct BadClients {
 }
 
 /// When requests are sent.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Each connection sends its next request when the answer to the last has come.
     Closed,

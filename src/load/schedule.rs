@@ -6,6 +6,7 @@
 
 use crate::random::Random;
 use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Time between two rounds of housekeeping of a worker, in nanoseconds.
@@ -50,7 +51,8 @@ pub fn monotonic_ns() -> u64 {
 }
 
 /// How arrivals follow one another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Arrivals {
     /// Equally far apart.
     Constant,

@@ -1,12 +1,14 @@
 //! The local addresses of the connections: one, a range, or a network.
 
 use crate::net::Endpoint;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// A range of local addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Sources {
     first: IpAddr,
     count: u64,
@@ -47,6 +49,20 @@ impl fmt::Display for Sources {
             1 => self.first.fmt(f),
             count => write!(f, "{}-{}", self.first, self.nth(count - 1)),
         }
+    }
+}
+
+impl From<Sources> for String {
+    fn from(sources: Sources) -> Self {
+        sources.to_string()
+    }
+}
+
+impl TryFrom<String> for Sources {
+    type Error = SourcesError;
+
+    fn try_from(text: String) -> Result<Self, SourcesError> {
+        text.parse()
     }
 }
 

@@ -17,6 +17,7 @@ use mio::net::{TcpStream, UdpSocket, UnixDatagram, UnixStream};
 use mio::{Interest, Registry, Token};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -209,7 +210,8 @@ pub struct ClientSource<T> {
 ///
 /// Level is the default, although the server itself is edge-triggered: nearly every load generator is level-triggered, so
 /// that figures can be compared, and of the two p99, neither of which is wrong, it is the higher one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Trigger {
     /// Readiness is reported once, when it begins; the socket is read until it would block.
     Edge,

@@ -3,12 +3,13 @@
 use super::text::number;
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::Path;
 
 /// Processor time of a process or a thread.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Nanoseconds on a processor.
     pub cpu: u64,
@@ -67,7 +68,7 @@ pub(crate) fn check_process(pid: u32) -> io::Result<()> {
 const THREADS_SEEN: u64 = 64;
 
 /// A server process at one moment: sums over its threads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerSample {
     /// Processor time.
     pub usage: Usage,

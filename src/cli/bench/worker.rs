@@ -28,7 +28,7 @@ pub(super) fn work() -> Result<Exit, CliError> {
     let mut pipes = Pipes::new(io::stdin(), io::stdout()).map_err(|error| broken(&error))?;
     let mut line = String::new();
     let _ = pipes.control.read_line(&mut line);
-    let plan = ipc::plan_from(&line).ok_or_else(|| {
+    let plan = ipc::read(&line).ok_or_else(|| {
         CliError::new(
             CliErrorKind::Usage,
             "--worker is for this program's own use",
@@ -129,7 +129,7 @@ impl ControlChannel for Pipes {
     }
 
     fn tell(&mut self, message: &Message) {
-        ipc::write_message(message, &mut self.unsent);
+        ipc::write(message, &mut self.unsent);
         self.send();
     }
 }
@@ -198,7 +198,7 @@ mod tests {
             .shutdown(Shutdown::Write)
             .unwrap();
         let text = reading.join().unwrap();
-        let told = text.lines().map(|line| match ipc::message_from(line) {
+        let told = text.lines().map(|line| match ipc::read(line) {
             Some(Message::Opening(open)) => open,
             other => panic!("{other:?}"),
         });

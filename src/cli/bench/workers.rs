@@ -191,13 +191,14 @@ impl Worker {
                 "a worker has no pipes",
             ));
         };
-        let line = format!("{}\n", ipc::plan_to_json(plan));
-        pipe.write_all(line.as_bytes())
+        let mut line = Vec::new();
+        ipc::write(plan, &mut line);
+        pipe.write_all(&line)
             .map_err(|error| system("a worker takes no plan", &error))?;
         let worker = plan.worker;
         thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
-                let Some(message) = ipc::message_from(&line) else {
+                let Some(message) = ipc::read(&line) else {
                     continue;
                 };
                 let is_last = matches!(message, Message::Done(_) | Message::Failed(_));
