@@ -35,3 +35,15 @@ impl FromStr for Bad {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_and_a_count_are_needed() {
+        for wrong in ["reset", "reset=x", "reset=", "idlers=5", "=5"] {
+            assert!(wrong.parse::<Bad>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -48,3 +48,15 @@ impl Share {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_has_its_sign() {
+        assert!("101%".parse::<Share>().is_err());
+        let said = "0.5".parse::<Share>().unwrap_err();
+        assert!(said.contains("0.5% or 50%"), "{said}");
+    }
+}
