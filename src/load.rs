@@ -61,7 +61,7 @@ pub(crate) use payload::Pattern;
 pub use plan::{BadClients, Mode, Plan};
 pub use schedule::{Arrivals, monotonic_ns};
 pub use sources::{Sources, SourcesError};
-pub use summary::Total;
+pub use summary::{Second, Total};
 
 use std::io;
 

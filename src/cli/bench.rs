@@ -3,7 +3,7 @@
 //! The command line is in [`args`]; the server that is started if none was named in [`server_process`]; the endpoint
 //! of each name in [`targets`]; running a plan, in one process or several, in [`workers`] and [`worker`]; several plans
 //! in [`runner`] and [`rate_search`]; what came of it in [`mod@run`] and [`answer`]; progress in [`progress`]; the formats of
-//! the report in [`text`], [`json`], [`csv`], [`hdr`] and [`svg`].
+//! the report in [`text`], [`record`] (JSON), [`csv`], [`hdr`] and [`svg`].
 
 mod answer;
 mod args;
@@ -11,9 +11,9 @@ mod csv;
 pub(super) mod environment;
 mod hdr;
 pub(crate) mod ipc;
-mod json;
 mod progress;
 mod rate_search;
+pub(super) mod record;
 pub(super) mod run;
 mod runner;
 pub(super) mod server_process;
@@ -40,8 +40,10 @@ use args::{Format, Steps};
 use environment::Host;
 use progress::Progress;
 use rate_search::Search;
+use record::Record;
 use run::Run;
 use runner::Runner;
+use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -135,7 +137,7 @@ fn deliver(
 ) -> Exit {
     let report = match args.format() {
         Format::Text => text::report(host, answer),
-        Format::Json => format!("{:#}\n", json::report(host, answer)),
+        Format::Json => format!("{:#}\n", json!(Record::new(host, answer))),
         Format::Csv => csv::report(&answer.runs),
     };
     let written = [

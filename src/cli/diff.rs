@@ -16,13 +16,13 @@ mod answer;
 mod comparisons;
 mod runs;
 
-use super::compare::record::{PROGRAM, Record};
+use super::bench::record as bench;
+use super::compare::record as compare;
 use super::error::{CliError, CliErrorKind, Exit};
 use super::output::printable;
 use super::stdio;
 use super::units::Percent;
 use clap::Args;
-use runs::Run;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fs;
@@ -95,15 +95,18 @@ pub(super) fn run(args: &DiffArgs) -> Result<Exit, CliError> {
 
 #[derive(Debug)]
 enum File {
-    Bench(Box<Run>),
-    Compare(Box<Record>),
+    Bench(Box<bench::Record>),
+    Compare(Box<compare::Record>),
 }
 
 impl File {
     /// What makes it doubtful, if it says so itself.
     fn doubt(&self) -> Option<String> {
         match self {
-            Self::Bench(run) => run.doubt(),
+            Self::Bench(record) => {
+                let why = record.not_valid_because.first()?;
+                Some(format!("not valid because {why}"))
+            }
             Self::Compare(record) => record.interrupted.then(|| "it was ended early".to_owned()),
         }
     }
@@ -122,8 +125,8 @@ fn read(path: &Path) -> Result<File, CliError> {
         )
     };
     match value["program"].as_str() {
-        Some(PROGRAM) => whole(value).map(File::Compare).map_err(incomplete),
-        Some("echo-reactor bench") => whole(value).map(File::Bench).map_err(incomplete),
+        Some(compare::PROGRAM) => whole(value).map(File::Compare).map_err(incomplete),
+        Some(bench::PROGRAM) => whole(value).map(File::Bench).map_err(incomplete),
         _ => Err(failure(
             CliErrorKind::Usage,
             "it is no record; 'bench --format json' and 'compare --json FILE' make one".to_owned(),

@@ -1,14 +1,17 @@
 //! The sum of what all workers have reported.
 
 use super::{Final, Interval, Latencies, Message, Stage, latencies};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A second of the window, as it is drawn and listed.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Second {
     /// When it began, in seconds since the window did.
     pub at: f64,
     /// How long it was, in seconds.
+    #[serde(rename = "seconds")]
     pub lasted: f64,
     /// Echoes in it.
     pub echoes: u64,

@@ -1,6 +1,6 @@
 //! The report as CSV: a line of names, then a line for each step. Latencies are in nanoseconds.
 
-use super::json::QUANTILES;
+use super::record::QUANTILES;
 use super::run::Run;
 use crate::load::Latencies;
 

@@ -16,7 +16,7 @@ pub(in crate::cli) struct Host {
 }
 
 /// Where a run took place, as the records of `bench` and `compare` keep it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::cli) struct Machine {
     pub(in crate::cli) name: String,
     pub(in crate::cli) kernel: String,

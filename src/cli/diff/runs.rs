@@ -3,11 +3,11 @@
 //! Of the processor's time there is one figure for a whole run, so there is no interval for it.
 
 use super::answer::Answer;
+use crate::cli::bench::record::{Record, Way};
 use crate::cli::compare::record::Figure;
 use crate::cli::compare::statistics::{Location, independent};
-use serde::Deserialize;
-use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use crate::load::Second;
+use serde_json::json;
 
 /// Echoes that a stretch of a run has on average, so that one without any is no chance: of arrivals at random it would be
 /// one of 20,000.
@@ -15,76 +15,27 @@ const ECHOES_OF_A_STRETCH: f64 = 10.0;
 /// The share of its rate from which a step counts as reached.
 const REACHED: f64 = 0.95;
 
-/// The part of a report of `bench` that is compared.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Run {
-    not_valid_because: Vec<String>,
-    plan: Map<String, Value>,
-    intervals: Vec<Stretch>,
-    faults: BTreeMap<String, Fault>,
-    requests: Requests,
-    connections: Connections,
-    search: Option<Search>,
-    steps: Vec<Step>,
-}
-
-/// An interval of a run, or several that are joined.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
-struct Stretch {
-    seconds: f64,
-    echoes: f64,
-    /// In nanoseconds; the longest of those that are joined.
-    p99: f64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Fault {
-    count: u64,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Requests {
-    sent: u64,
-    lost: u64,
-    unsent: u64,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Connections {
-    planned: u64,
-    opened: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Search {
-    found_rate: Option<f64>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-struct Step {
-    rate: Option<f64>,
-    echoes_per_second: Option<f64>,
-}
-
-pub(super) fn compare(before: &Run, after: &Run, tolerance: f64) -> Answer {
+pub(super) fn compare(before: &Record, after: &Record, tolerance: f64) -> Answer {
     let mut answer = Answer::default();
     compare_plans(&mut answer, before, after);
     compare_losses(&mut answer, before, after, tolerance);
     compare_steps(&mut answer, before, after);
-    let (seconds, echoes) = (before.sum(|one| one.seconds), before.sum(|one| one.echoes));
-    if echoes > 0.0 {
-        let length = ECHOES_OF_A_STRETCH * seconds / echoes;
-        let (was, is) = (before.stretches(length), after.stretches(length));
+    let whole = || whole_intervals(&before.intervals);
+    let seconds: f64 = whole().map(|one| one.lasted).sum();
+    let echoes: u64 = whole().map(|one| one.echoes).sum();
+    if echoes > 0 {
+        let length = ECHOES_OF_A_STRETCH * seconds / echoes as f64;
+        let [was, is] = [before, after].map(|run| stretches(&run.intervals, length));
         compare_intervals(&mut answer, &was, &is, tolerance);
     }
     answer
 }
 
 /// What was asked for differently. Their servers may be at any address, and each run may have its own seed.
-fn compare_plans(answer: &mut Answer, before: &Run, after: &Run) {
-    for (name, was) in &before.plan {
-        let is = after.plan.get(name).unwrap_or(&Value::Null);
+fn compare_plans(answer: &mut Answer, before: &Record, after: &Record) {
+    let (before, after) = (json!(before.plan), json!(after.plan));
+    for (name, was) in before.as_object().into_iter().flatten() {
+        let is = &after[name];
         if is != was && name != "targets" && name != "seed" {
             answer.note(
                 "not the same was asked for",
@@ -94,18 +45,17 @@ fn compare_plans(answer: &mut Answer, before: &Run, after: &Run) {
     }
 }
 
-fn compare_intervals(answer: &mut Answer, was: &[Stretch], is: &[Stretch], tolerance: f64) {
+fn compare_intervals(answer: &mut Answer, was: &[Second], is: &[Second], tolerance: f64) {
     let [silent_before, silent_after] = [was, is].map(|all| {
-        let silent = all.iter().filter(|one| one.echoes <= 0.0);
-        let silent: f64 = silent.map(|one| one.seconds).sum();
-        let all: f64 = all.iter().map(|one| one.seconds).sum();
+        let silent = all.iter().filter(|one| one.echoes == 0);
+        let silent: f64 = silent.map(|one| one.lasted).sum();
+        let all: f64 = all.iter().map(|one| one.lasted).sum();
         (silent + 0.0, all + 0.0) // the sum of nothing is -0.0
     });
     let share = |(silent, all): (f64, f64)| silent / all.max(1e-9);
     let rates = [was, is].map(|all| {
-        all.iter()
-            .map(|one| one.echoes / one.seconds)
-            .collect::<Vec<_>>()
+        let rates = all.iter().map(|one| one.echoes as f64 / one.lasted);
+        rates.collect::<Vec<_>>()
     });
     if is.is_empty() || share(silent_after) - share(silent_before) > tolerance {
         let [before, after] =
@@ -130,26 +80,24 @@ fn compare_intervals(answer: &mut Answer, was: &[Stretch], is: &[Stretch], toler
 
 /// The p99 of each stretch, in nanoseconds. One without an echo has none; a request that was sent at its begin, or before,
 /// has waited until its end at least.
-fn waits(all: &[Stretch]) -> Vec<f64> {
+fn waits(all: &[Second]) -> Vec<f64> {
     let mut silent = 0.0;
-    let wait = |one: &Stretch| {
-        silent = if one.echoes > 0.0 {
-            0.0
-        } else {
-            silent + one.seconds
+    let wait = |one: &Second| {
+        silent = match one.echoes {
+            0 => silent + one.lasted,
+            _ => 0.0,
         };
-        one.p99.max(silent * 1e9)
+        (one.p99 as f64).max(silent * 1e9)
     };
     all.iter().map(wait).filter(|wait| *wait > 0.0).collect()
 }
 
 /// What no latency tells of: faults, requests that were lost or never sent, and connections that were never made.
-fn compare_losses(answer: &mut Answer, before: &Run, after: &Run, tolerance: f64) {
+fn compare_losses(answer: &mut Answer, before: &Record, after: &Record, tolerance: f64) {
     let share = |count: u64, of: u64| count as f64 / of.max(1) as f64;
-    let faults = |run: &Run| run.faults.values().map(|fault| fault.count).sum::<u64>();
-    let (was, is) = (faults(before), faults(after));
+    let (was, is) = (before.faults.total(), after.faults.total());
     if share(is, after.requests.sent) > share(was, before.requests.sent) * (1.0 + tolerance) {
-        let kinds: Vec<&str> = after.faults.keys().map(String::as_str).collect();
+        let kinds: Vec<&str> = after.faults.iter().map(|(kind, ..)| kind.name()).collect();
         answer.worse(
             "the run",
             format!(
@@ -158,12 +106,11 @@ fn compare_losses(answer: &mut Answer, before: &Run, after: &Run, tolerance: f64
             ),
         );
     }
-    let shares = |run: &Run| {
-        let Requests { sent, lost, unsent } = run.requests;
-        let Connections { planned, opened } = run.connections;
+    let shares = |run: &Record| {
+        let (sent, lost, unsent) = (run.requests.sent, run.requests.lost, run.requests.unsent);
+        let (planned, opened) = (run.connections.planned, run.connections.opened);
         // Where each connection is used once, how many are open at the start says nothing.
-        let mode = run.plan.get("mode").and_then(Value::as_str);
-        let never_made = match mode.is_some_and(|mode| mode.starts_with("churn")) {
+        let never_made = match matches!(run.plan.mode, Way::ChurnFin | Way::ChurnReset) {
             true => 0,
             false => planned.saturating_sub(opened),
         };
@@ -191,8 +138,8 @@ fn compare_losses(answer: &mut Answer, before: &Run, after: &Run, tolerance: f64
 
 /// Steps of a rate, and the result of a search: each was asked for, and is not to vanish. Of the steps beside the last
 /// there are no intervals, so they are only held to their own plan.
-fn compare_steps(answer: &mut Answer, before: &Run, after: &Run) {
-    let found = |run: &Run| run.search.as_ref().and_then(|search| search.found_rate);
+fn compare_steps(answer: &mut Answer, before: &Record, after: &Record) {
+    let found = |run: &Record| run.search.as_ref().and_then(|search| search.found_rate);
     if let Some(was) = found(before) {
         if found(after).is_none() {
             answer.worse(
@@ -202,10 +149,10 @@ fn compare_steps(answer: &mut Answer, before: &Run, after: &Run) {
         }
         return; // its steps are where it looked, and differ from run to run
     }
-    let steps = |run: &Run| -> Vec<(f64, f64)> {
+    let steps = |run: &Record| -> Vec<(f64, f64)> {
         run.steps
             .iter()
-            .filter_map(|step| Some((step.rate?, step.echoes_per_second?)))
+            .filter_map(|step| Some((step.rate?, step.echoes_per_second)))
             .collect()
     };
     let (before, after) = (steps(before), steps(after));
@@ -224,79 +171,65 @@ fn compare_steps(answer: &mut Answer, before: &Run, after: &Run) {
     }
 }
 
-impl Run {
-    /// What makes it doubtful, if it says so itself.
-    pub(super) fn doubt(&self) -> Option<String> {
-        let why = self.not_valid_because.first()?;
-        Some(format!("not valid because {why}"))
-    }
+/// The intervals but for the rest of one, at the end.
+fn whole_intervals(intervals: &[Second]) -> impl Iterator<Item = &Second> {
+    let longest = intervals.iter().map(|one| one.lasted).fold(0.0, f64::max);
+    intervals
+        .iter()
+        .filter(move |one| one.lasted > longest / 2.0)
+}
 
-    fn sum(&self, value: fn(&Stretch) -> f64) -> f64 {
-        self.whole_intervals().map(value).sum()
-    }
-
-    /// The intervals but for the rest of one, at the end.
-    fn whole_intervals(&self) -> impl Iterator<Item = &Stretch> {
-        let longest = self
-            .intervals
-            .iter()
-            .map(|one| one.seconds)
-            .fold(0.0, f64::max);
-        self.intervals
-            .iter()
-            .filter(move |one| one.seconds > longest / 2.0)
-    }
-
-    /// Joins intervals to stretches of at least this length, in seconds. A run that is shorter is one stretch.
-    fn stretches(&self, length: f64) -> Vec<Stretch> {
-        let (mut joined, mut open) = (Vec::new(), Stretch::default());
-        for interval in self.whole_intervals() {
-            open.seconds += interval.seconds;
-            open.echoes += interval.echoes;
-            open.p99 = open.p99.max(interval.p99);
-            if open.seconds >= length {
-                joined.push(std::mem::take(&mut open));
-            }
+/// Joins intervals to stretches of at least this length, in seconds: of their p99 a stretch has the longest. A run that is
+/// shorter is one stretch.
+fn stretches(intervals: &[Second], length: f64) -> Vec<Second> {
+    let (mut joined, mut open) = (Vec::new(), Second::default());
+    for interval in whole_intervals(intervals) {
+        open.lasted += interval.lasted;
+        open.echoes += interval.echoes;
+        open.p99 = open.p99.max(interval.p99);
+        if open.lasted >= length {
+            joined.push(std::mem::take(&mut open));
         }
-        if joined.is_empty() && open.seconds > 0.0 {
-            joined.push(open);
-        }
-        joined
     }
+    if joined.is_empty() && open.lasted > 0.0 {
+        joined.push(open);
+    }
+    joined
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::error::Exit;
+    use crate::load::FaultKind;
     use crate::random::Random;
-    use serde_json::json;
+    use serde_json::Value;
 
-    fn read(value: Value) -> Run {
+    fn read(value: Value) -> Record {
         serde_json::from_value(value).unwrap()
     }
 
-    fn run(echoes: &[f64]) -> Run {
+    fn run(echoes: &[u64]) -> Record {
         let intervals: Vec<Value> = (echoes.iter())
-            .map(|echoes| json!({"seconds": 0.5, "echoes": echoes, "p99": if *echoes > 0.0 { 1e6 } else { 0.0 }}))
+            .map(|&echoes| json!({"seconds": 0.5, "echoes": echoes, "p99": 1_000_000 * echoes.min(1)}))
             .collect();
         read(json!({"intervals": intervals}))
     }
 
     /// The report of two runs, and whether the second is worse.
-    fn told(before: &Run, after: &Run) -> (String, bool) {
+    fn told(before: &Record, after: &Record) -> (String, bool) {
         let (text, exit) = compare(before, after, 0.05).report(0.05);
         (text, exit == Exit::Worse)
     }
 
     #[track_caller]
-    fn is_worse(before: &Run, after: &Run, words: &str) {
+    fn is_worse(before: &Record, after: &Record, words: &str) {
         let (text, is_worse) = told(before, after);
         assert!(is_worse && text.contains(words), "{text}");
     }
 
     #[track_caller]
-    fn is_not_worse(before: &Run, after: &Run) {
+    fn is_not_worse(before: &Record, after: &Record) {
         let (text, is_worse) = told(before, after);
         assert!(!is_worse, "{text}");
     }
@@ -308,7 +241,8 @@ mod tests {
             let seconds: Vec<Value> = (0..30)
                 .map(|_| {
                     let noise = 1.0 + (random.fraction() - 0.5) * 0.04;
-                    json!({"seconds": 1.0, "echoes": rate * noise, "p99": 1e9 / rate})
+                    let (echoes, p99) = ((rate * noise) as u64, (1e9 / rate) as u64);
+                    json!({"seconds": 1.0, "echoes": echoes, "p99": p99})
                 })
                 .chain([json!({"seconds": 0.01, "echoes": 3, "p99": 1})])
                 .collect();
@@ -321,9 +255,9 @@ mod tests {
 
     #[test]
     fn seconds_without_an_echo_are_worse_and_no_chance() {
-        let before = run(&[900.0; 24]);
-        let mut stalled = [900.0; 24];
-        stalled[8..18].fill(0.0);
+        let before = run(&[900; 24]);
+        let mut stalled = [900; 24];
+        stalled[8..18].fill(0);
         is_worse(
             &before,
             &run(&stalled),
@@ -331,32 +265,33 @@ mod tests {
         );
         is_not_worse(&run(&stalled), &before);
         // Of two requests a second, many half seconds have none.
-        let sparse: Vec<f64> = (0..60).map(|at| f64::from(at % 3 == 0)).collect();
+        let sparse: Vec<u64> = (0..60).map(|at| u64::from(at % 3 == 0)).collect();
         is_not_worse(&run(&sparse), &run(&sparse));
-        let (text, is_worse_too) = told(&run(&[3.0]), &run(&[2.0]));
+        let (text, is_worse_too) = told(&run(&[3]), &run(&[2]));
         assert!(
             !is_worse_too && text.contains("too little to tell"),
             "{text}"
         );
-        is_worse(&before, &run(&[0.0; 24]), "0.00: worse");
+        is_worse(&before, &run(&[0; 24]), "0.00: worse");
         is_worse(&before, &run(&[]), "0.00: worse");
     }
 
     #[test]
     fn a_stretch_without_an_echo_has_a_wait_all_the_same() {
-        let stretch = |echoes: f64| Stretch {
-            seconds: 0.5,
+        let stretch = |echoes: u64| Second {
+            lasted: 0.5,
             echoes,
-            p99: echoes * 1e3,
+            p99: echoes * 1_000,
+            ..Second::default()
         };
-        let waits = waits(&[stretch(2.0), stretch(0.0), stretch(0.0), stretch(3.0)]);
+        let waits = waits(&[2, 0, 0, 3].map(stretch));
         assert_eq!(waits, [2e3, 5e8, 1e9, 3e3]);
     }
 
     #[test]
     fn losses_count_though_no_latency_tells_of_them() {
-        let with = |change: fn(&mut Run)| {
-            let mut run = run(&[900.0; 24]);
+        let with = |change: fn(&mut Record)| {
+            let mut run = run(&[900; 24]);
             (
                 run.requests.sent,
                 run.connections.planned,
@@ -368,7 +303,7 @@ mod tests {
         let whole = with(|_| {});
         is_not_worse(&whole, &whole);
         let reset = with(|run| {
-            run.faults.insert("reset".to_owned(), Fault { count: 3 });
+            run.faults.add(FaultKind::Reset, 3, "");
         });
         is_worse(&whole, &reset, "3 faults (reset), and before 0");
         is_not_worse(&reset, &reset);
