@@ -2,19 +2,18 @@
 //!
 //! The command line is in [`args`]; the loads are in [`workloads`]; the compared servers are in [`subject`], and are ended by
 //! [`guard`]; one measurement is in [`sample`], all rounds in [`rounds`], the statistics in [`statistics`]. What is kept is
-//! in [`record`], and shown by [`text`], [`page`](mod@page) with its [`charts`], and [`progress`].
+//! in [`record`], and shown by [`views`] with their [`charts`], and by [`progress`].
 
 mod args;
 mod charts;
 mod guard;
-mod page;
 mod progress;
 pub(super) mod record;
 mod rounds;
 mod sample;
 pub(super) mod statistics;
 mod subject;
-mod text;
+mod views;
 mod workloads;
 
 pub(super) use args::CompareArgs;
@@ -85,7 +84,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, CliError> {
         notes,
     };
     statistics::judge(&mut record);
-    let report = stdio::print(&printable(&text::report(&record)));
+    let report = form(views::text, &record).and_then(|text| stdio::print(&text));
     let written = std::iter::once(report).chain(fill(files, &record));
     let exit = with_failures(conclude(&record, results.wrong), written);
     failure.map_or(Ok(exit), Err)
@@ -109,15 +108,18 @@ type Form = fn(&Record) -> Result<String, String>;
 
 /// Writes each file, whether or not the rest could be written.
 fn fill(files: Files, record: &Record) -> impl Iterator<Item = Result<(), CliError>> {
-    let forms: [Form; 3] = [json, page::page, charts::drawing];
+    let forms: [Form; 3] = [json, views::page, charts::drawing];
     files.into_iter().zip(forms).map(|(file, form)| {
         let Some(mut file) = file else {
             return Ok(());
         };
-        let text = form(record).map_err(|error| CliError::new(CliErrorKind::Internal, error))?;
-        file.write(text.as_bytes())?;
+        file.write(self::form(form, record)?.as_bytes())?;
         file.finish()
     })
+}
+
+fn form(form: Form, record: &Record) -> Result<String, CliError> {
+    form(record).map_err(|error| CliError::new(CliErrorKind::Internal, error))
 }
 
 fn json(record: &Record) -> Result<String, String> {

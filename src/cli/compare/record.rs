@@ -289,21 +289,15 @@ pub(in crate::cli) fn bytes(bytes: f64) -> String {
     }
 }
 
-impl Record {
-    /// `reactor against threads, iterative`.
-    pub(in crate::cli) fn title(&self) -> String {
-        let names: Vec<&str> = self
-            .models
-            .iter()
-            .map(|model| model.name.as_str())
-            .collect();
-        match names.split_first() {
-            Some((first, [])) => format!("{first}, measured"),
-            Some((first, others)) => format!("{first} against {}", others.join(", ")),
-            None => "nothing compared".to_owned(),
-        }
+impl Model {
+    /// Its ratios over all cells: its name, the figure, and the ratio with its verdict.
+    pub(in crate::cli) fn summary(&self) -> impl Iterator<Item = (&str, &'static str, String)> {
+        let ratios = self.overall.iter();
+        ratios.map(|ratio| (self.name.as_str(), ratio.figure.title(), ratio.to_string()))
     }
+}
 
+impl Record {
     /// What could not be measured, a sentence for each model that failed: worse than any figure that is slow, and part of
     /// none.
     pub(in crate::cli) fn failures(&self) -> Vec<String> {

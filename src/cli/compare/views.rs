@@ -1,50 +1,43 @@
-//! The comparison as a page: one file, which needs no network and no script.
+//! The comparison as a text and as a page, which is one file and needs no network and no script.
 //!
-//! The figures that are no plain part of the record are prepared here, in [`Page`]; their places are in `page.html`, which
-//! minijinja fills in. It escapes every text, since names of models and reasons come from a command line; the page's own
-//! policy forbids it to load or to run anything.
+//! The figures that are no plain part of the record are prepared here, in [`View`]; their places are in `text.txt` and in
+//! `page.html`, which minijinja fills in. In the page it escapes every text, since names of models and reasons come from a
+//! command line; the page's own policy forbids it to load or to run anything.
 
 use super::charts::{self, Chart};
-use super::record::{Cell, Entry, Figure, Load, Record, Verdict, bytes};
+use super::record::{Cell, Entry, Figure, Model, Record, Verdict, bytes};
 use crate::cli::output::printable;
 use crate::cli::units::{grouped, plural};
 use jiff::Timestamp;
-use minijinja::Environment;
+use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
+use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
-/// The columns of a table behind throughput and its ratio.
-const COLUMNS: [Figure; 10] = [
-    Figure::P50,
-    Figure::P90,
-    Figure::P99,
-    Figure::P999,
-    Figure::P9999,
-    Figure::CpuPerEcho,
-    Figure::SwitchesPerEcho,
-    Figure::Threads,
-    Figure::Rss,
-    Figure::RssPerConnection,
-];
-
-/// What is on the page.
+/// What the views show beside the record itself.
 #[derive(Debug, Serialize)]
-struct Page<'a> {
+struct View<'a> {
     record: &'a Record,
+    failures: Vec<String>,
+    tables: Vec<Table<'a>>,
+    /// The ratios over all cells: the model, the figure, and the ratio with its verdict.
+    overall: Vec<(&'a str, &'static str, String)>,
+    titles: BTreeMap<Figure, &'static str>,
+    page: Option<Page>,
+}
+
+/// What only the page has.
+#[derive(Debug, Serialize)]
+struct Page {
     style: &'static str,
-    title: String,
     date: String,
-    minutes: f64,
-    memory: String,
     command: String,
     doubtful: Option<String>,
-    failures: Vec<String>,
     tiles: Vec<Tile>,
     ratios: Option<Chart>,
     curves: Vec<Chart>,
     percentiles: Vec<Chart>,
-    columns: Vec<&'static str>,
-    tables: Vec<Table<'a>>,
 }
 
 /// A headline: a figure, and what it is.
@@ -62,8 +55,20 @@ struct Table<'a> {
 struct Row<'a> {
     connections: String,
     entry: &'a Entry,
-    /// Throughput with its spread, its ratio, and the other figures.
-    figures: Vec<String>,
+    /// The median, the least and the most.
+    throughput: String,
+    /// That of throughput.
+    ratio: Option<String>,
+    /// The medians with their units.
+    figures: BTreeMap<Figure, String>,
+}
+
+/// The report for a terminal.
+///
+/// # Errors
+/// The template is wrong, for the reason that is returned.
+pub(super) fn text(record: &Record) -> Result<String, String> {
+    render("text.txt", include_str!("text.txt"), record, None)
 }
 
 /// The whole page.
@@ -72,36 +77,45 @@ struct Row<'a> {
 /// A chart cannot be drawn, or the template is wrong, for the reason that is returned.
 pub(super) fn page(record: &Record) -> Result<String, String> {
     let date = i64::try_from(record.started_unix).map(Timestamp::from_second);
+    let date = date.ok().and_then(Result::ok);
     let command: Vec<String> = record.command.iter().map(|word| quoted(word)).collect();
     let page = Page {
-        record,
         style: charts::STYLE,
-        title: record.title(),
-        date: date
-            .ok()
-            .and_then(Result::ok)
-            .map_or(String::new(), |date| {
-                date.strftime("%F %H:%M UTC").to_string()
-            }),
-        minutes: (record.seconds / 6.0).round() / 10.0,
-        memory: record
-            .machine
-            .memory_bytes
-            .map_or("memory unknown".to_owned(), |memory| bytes(memory as f64)),
+        date: date.map_or(String::new(), |date| {
+            date.strftime("%F %H:%M UTC").to_string()
+        }),
         command: command.join(" "),
         doubtful: record.doubtful(),
-        failures: record.failures(),
         tiles: tiles(record),
         ratios: charts::ratios(record)?,
         curves: charts::curves(record)?,
         percentiles: charts::percentiles(record)?,
-        columns: COLUMNS.iter().map(|figure| figure.title()).collect(),
-        tables: tables(record),
     };
+    render("page.html", include_str!("page.html"), record, Some(page))
+}
+
+/// Fills in a template; it is HTML if its name says so.
+fn render(name: &str, source: &str, record: &Record, page: Option<Page>) -> Result<String, String> {
+    let view = View {
+        record,
+        failures: record.failures(),
+        tables: tables(record),
+        overall: record.models.iter().flat_map(Model::summary).collect(),
+        titles: Figure::ALL.map(|figure| (figure, figure.title())).into(),
+        page,
+    };
+    // A line with nothing but a block of the template is none of the text.
+    let syntax = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .keep_trailing_newline(true)
+        .build();
     let mut environment = Environment::new();
-    let rendered = environment
-        .add_template("page.html", include_str!("page.html"))
-        .and_then(|()| environment.get_template("page.html")?.render(Serde(&page)));
+    environment.set_syntax(syntax.map_err(|error| error.to_string())?);
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.add_filter("bytes", bytes);
+    environment.add_filter("plural", plural);
+    let rendered = environment.render_named_str(name, source, Serde(&view));
     rendered
         .map(|text| printable(&text))
         .map_err(|error| error.to_string())
@@ -125,13 +139,11 @@ fn tiles(record: &Record) -> Vec<Tile> {
             Verdict::Better | Verdict::Worse => (format!("{:.2}×", 1.0 / ratio.ratio), ""),
         };
         let connections = plural(cell.load.connections, "connection");
-        Some((
-            figure,
-            format!(
-                "the throughput of {} at {connections}{verdict}",
-                second.name
-            ),
-        ))
+        let text = format!(
+            "the throughput of {} at {connections}{verdict}",
+            second.name
+        );
+        Some((figure, text))
     };
     let mut tiles: Vec<Tile> = cells.iter().filter_map(throughput).collect();
     if tiles.len() > 2 {
@@ -150,39 +162,42 @@ fn tiles(record: &Record) -> Vec<Tile> {
     tiles
 }
 
-fn tables<'a>(record: &'a Record) -> Vec<Table<'a>> {
-    let mut cells: Vec<&'a Cell> = record.cells.iter().collect();
+fn tables(record: &Record) -> Vec<Table<'_>> {
+    let mut cells: Vec<&Cell> = record.cells.iter().collect();
     cells.sort_by_key(|cell| (cell.load.scenario, cell.load.size, cell.load.connections));
-    let mut tables: Vec<Table<'a>> = Vec::new();
-    for cell in cells {
-        let Load { scenario, size, .. } = cell.load;
-        let title = format!("{}, {} a request", scenario.title(), bytes(size as f64));
-        let mut rows = cell
-            .entries
-            .iter()
-            .map(|entry| row(cell.load, entry))
-            .collect();
-        match tables.last_mut().filter(|table| table.title == title) {
-            Some(table) => table.rows.append(&mut rows),
-            None => tables.push(Table { title, rows }),
+    let of_one = |one: &&Cell, other: &&Cell| {
+        (one.load.scenario, one.load.size) == (other.load.scenario, other.load.size)
+    };
+    fn table<'a>(cells: &[&'a Cell]) -> Table<'a> {
+        Table {
+            title: format!(
+                "{}, {} a request",
+                cells[0].load.scenario.title(),
+                bytes(cells[0].load.size as f64)
+            ),
+            rows: cells
+                .iter()
+                .flat_map(|cell| cell.entries.iter().map(|entry| row(cell, entry)))
+                .collect(),
         }
     }
-    tables
+    cells.chunk_by(of_one).map(table).collect()
 }
 
-fn row(load: Load, entry: &Entry) -> Row<'_> {
+fn row<'a>(cell: &Cell, entry: &'a Entry) -> Row<'a> {
     let throughput = entry.spread(Figure::Throughput).map(|spread| {
         let [median, least, most] =
             [spread.median, spread.least, spread.most].map(|value| Figure::Throughput.write(value));
         format!("{median} ({least} to {most})")
     });
-    let ratio = entry.ratio(Figure::Throughput).map(ToString::to_string);
-    let first = [throughput, ratio].map(|text| text.unwrap_or("-".to_owned()));
-    let rest = COLUMNS.iter().map(|&figure| entry.median(figure));
     Row {
-        connections: grouped(load.connections),
+        connections: grouped(cell.load.connections),
         entry,
-        figures: first.into_iter().chain(rest).collect(),
+        throughput: throughput.unwrap_or("-".to_owned()),
+        ratio: entry.ratio(Figure::Throughput).map(ToString::to_string),
+        figures: Figure::ALL
+            .map(|figure| (figure, entry.median(figure)))
+            .into(),
     }
 }
 
@@ -251,6 +266,26 @@ mod tests {
             is_in_tag && text[at + 1 + name.unwrap().len()..].starts_with("=\"")
         };
         assert_eq!(text.match_indices(" on").find(is_handler), None);
+    }
+
+    #[test]
+    fn the_table_has_every_model_of_every_cell_and_every_note() {
+        let record = sample();
+        let text = text(&record).unwrap();
+        let mut lines = text.lines();
+        for cell in &record.cells {
+            for model in &record.models {
+                let found = lines.any(|line| {
+                    line.get(15..)
+                        .is_some_and(|rest| rest.starts_with(&model.name))
+                });
+                assert!(found, "{} at {}", model.name, cell.load);
+            }
+        }
+        for note in &record.notes {
+            assert!(text.contains(note));
+        }
+        assert!(text.contains("one connection after another"), "{text}");
     }
 
     #[test]
