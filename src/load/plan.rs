@@ -108,6 +108,36 @@ pub enum Mode {
 }
 
 impl Plan {
+    /// A closed loop against these servers for ten seconds, after one of warm-up: every connection has one request of 64
+    /// bytes under way.
+    #[must_use]
+    pub fn closed_loop(targets: Vec<Endpoint>, connections: usize) -> Self {
+        Self {
+            targets,
+            sources: None,
+            worker: 0,
+            first_number: 0,
+            connections,
+            active: connections,
+            active_by_worker: Vec::new(),
+            bad_clients: BadClients::default(),
+            size: 64,
+            depth: 1,
+            mode: Mode::Closed,
+            trigger: Trigger::default(),
+            warm_up: Duration::from_secs(1),
+            duration: Duration::from_secs(10),
+            requests: None,
+            ramp_up: Duration::ZERO,
+            connect_concurrency: 64,
+            timeout: Duration::from_secs(5),
+            interval: Duration::from_secs(1),
+            seed: 1,
+            servers: Vec::new(),
+            reset_at_end: false,
+        }
+    }
+
     /// Divides the plan among several workers. Connections and requests are divided, and only the first worker
     /// samples the server. Requests are divided by sending connections: a worker without any has no requests.
     #[must_use]

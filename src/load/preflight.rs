@@ -94,34 +94,13 @@ fn check_tuples(plan: &Plan, all: u64, ports: u64) -> Result<(), String> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::load::plan::BadClients;
-    use crate::net::connect::Trigger;
     use std::time::Duration;
 
     pub(in crate::load) fn plan(target: Endpoint) -> Plan {
         Plan {
-            targets: vec![target],
-            sources: None,
-            worker: 0,
-            first_number: 0,
-            connections: 10,
-            active: 10,
-            active_by_worker: Vec::new(),
-            bad_clients: BadClients::default(),
-            size: 64,
-            depth: 1,
-            mode: Mode::Closed,
-            trigger: Trigger::default(),
             warm_up: Duration::ZERO,
             duration: Duration::from_millis(200),
-            requests: None,
-            ramp_up: Duration::ZERO,
-            connect_concurrency: 64,
-            timeout: Duration::from_secs(5),
-            interval: Duration::from_secs(1),
-            seed: 1,
-            servers: Vec::new(),
-            reset_at_end: false,
+            ..Plan::closed_loop(vec![target], 10)
         }
     }
 

@@ -353,14 +353,13 @@ impl BenchArgs {
         let timeout = Duration::from_secs(if has_datagrams { 1 } else { 5 });
         let mut servers = servers.to_vec();
         servers.extend(self.servers_named());
+        let duration = match by_count {
+            true => ENDLESS,
+            false => Duration::from_secs(10),
+        };
         Ok(Plan {
-            targets,
             sources: self.timing.source,
-            worker: 0,
-            first_number: 0,
-            connections,
             active: self.load.active.of(connections),
-            active_by_worker: Vec::new(),
             bad_clients: self.bad_clients(),
             size: self.size.0,
             depth: size(self.load.pipeline),
@@ -370,14 +369,7 @@ impl BenchArgs {
                 TriggerMode::Level => Trigger::Level,
             },
             warm_up: self.timing.warm_up.map_or(warm_up, |time| time.0),
-            duration: self.duration.map_or(
-                if by_count {
-                    ENDLESS
-                } else {
-                    Duration::from_secs(10)
-                },
-                |time| time.0,
-            ),
+            duration: self.duration.map_or(duration, |time| time.0),
             requests: self.requests.map(|count| count.0),
             ramp_up: self.timing.ramp_up.0,
             connect_concurrency: size(self.timing.connect_concurrency),
@@ -385,7 +377,7 @@ impl BenchArgs {
             interval: self.output.interval.0,
             seed: self.timing.seed,
             servers,
-            reset_at_end: false,
+            ..Plan::closed_loop(targets, connections)
         })
     }
 

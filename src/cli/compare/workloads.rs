@@ -7,9 +7,8 @@
 //! else the machine does). More of the same minute tells nothing of either, so every round starts its servers anew.
 
 use super::record::{Load, Scenario};
-use crate::load::{BadClients, Mode, Plan};
+use crate::load::{Mode, Plan};
 use crate::net::Endpoint;
-use crate::net::connect::Trigger;
 use std::time::Duration;
 
 /// Requests under way on each connection where they are pipelined.
@@ -82,13 +81,9 @@ impl Timing {
 /// The loads of the full comparison, or of the quick one.
 pub(super) fn standard_loads(quick: bool) -> Vec<Load> {
     let rows: &[_] = if quick { &QUICK_LOADS } else { &FULL_LOADS };
-    let loads = rows.iter().flat_map(|&(scenario, connections, size)| {
-        connections.iter().map(move |&connections| Load {
-            scenario,
-            connections,
-            size,
-        })
-    });
+    let loads = rows
+        .iter()
+        .flat_map(|&(scenario, connections, size)| combine(&[scenario], connections, &[size]));
     loads.collect()
 }
 
@@ -109,46 +104,20 @@ pub(super) fn combine(scenarios: &[Scenario], connections: &[u64], sizes: &[u64]
 
 /// The plan of a load, against a server at `target` in processes of these numbers.
 pub(super) fn plan(load: &Load, timing: &Timing, target: Endpoint, servers: &[u32]) -> Plan {
-    let is = |scenario| load.scenario == scenario;
     let connections = load.connections as usize;
-    Plan {
-        targets: vec![target],
-        sources: None,
-        worker: 0,
-        first_number: 0,
-        connections,
-        active: match is(Scenario::MostlyIdle) {
-            true => connections.div_ceil(IDLE_SHARE),
-            false => connections,
-        },
-        active_by_worker: Vec::new(),
-        bad_clients: BadClients {
-            slow_reader: usize::from(is(Scenario::SlowReader)),
-            ..BadClients::default()
-        },
-        size: load.size as usize,
-        depth: if is(Scenario::Pipelined) {
-            PIPELINE_DEPTH
-        } else {
-            1
-        },
-        mode: match is(Scenario::Churn) {
-            // Closed by FIN, a hundred thousand tuples would rest for a minute each, and soon there would be no more.
-            true => Mode::Churn { reset: true },
-            false => Mode::Closed,
-        },
-        trigger: Trigger::default(),
-        warm_up: timing.warm_up,
-        duration: timing.window,
-        requests: None,
-        ramp_up: Duration::ZERO,
-        connect_concurrency: 64,
-        timeout: Duration::from_secs(5),
-        interval: timing.window,
-        seed: 1,
-        servers: servers.to_vec(),
-        reset_at_end: false,
+    let mut plan = Plan::closed_loop(vec![target], connections);
+    plan.size = load.size as usize;
+    (plan.warm_up, plan.duration, plan.interval) = (timing.warm_up, timing.window, timing.window);
+    plan.servers = servers.to_vec();
+    match load.scenario {
+        Scenario::RequestResponse => {}
+        Scenario::Pipelined => plan.depth = PIPELINE_DEPTH,
+        // Closed by FIN, a hundred thousand tuples would rest for a minute each, and soon there would be no more.
+        Scenario::Churn => plan.mode = Mode::Churn { reset: true },
+        Scenario::MostlyIdle => plan.active = connections.div_ceil(IDLE_SHARE),
+        Scenario::SlowReader => plan.bad_clients.slow_reader = 1,
     }
+    plan
 }
 
 #[cfg(test)]
