@@ -226,7 +226,7 @@ fn explain(answer: &Answer) {
     };
     for run in runs {
         for (kind, count, first) in run.total.end.faults.iter() {
-            let text = format!("{} ({count} of them), the first: {first}", kind.name());
+            let text = format!("{kind} ({count} of them), the first: {first}");
             logging::print_line(&format!("echo-reactor: {text}"));
         }
         for reason in &run.validity.invalid {

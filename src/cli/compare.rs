@@ -30,7 +30,8 @@ use super::units::plural;
 use crate::random::Random;
 use progress::Progress;
 use record::{Load, PROGRAM, Record};
-use rounds::{Results, Rounds};
+use rounds::Rounds;
+use sample::Conditions;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use subject::Subject;
@@ -48,71 +49,74 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, CliError> {
     let host = Host::look(descriptors);
     // The load is one thread on one processor; the servers may use the rest.
     let processors = Processors::look(|all| all - 1);
-    let models: Vec<_> = subjects.iter().map(Subject::model).collect();
-    let names = models.iter().map(|model| model.name.clone()).collect();
-    let mut progress = Progress::new(args.quiet(), names, timing.rounds, loads.len());
-    progress.tell(&announcement(&subjects, &loads, &timing));
-    let began = Instant::now();
-    let mut rounds = Rounds {
-        subjects: &subjects,
-        loads: &loads,
-        timing,
-        processors: processors.as_ref(),
-        stop: &stop,
-        progress: &mut progress,
-        random: Random::new(args.seed()),
-    };
-    let (results, failure) = rounds.run(began);
-    progress.finish();
-    let interrupted = stop.load(Ordering::Relaxed);
-    let mut notes = notes(&subjects, &timing, &results, interrupted);
-    let failed = |failure: &CliError| format!("it was not measured to the end: {}", failure.text);
-    notes.extend(failure.as_ref().map(failed));
     let mut record = Record {
         program: PROGRAM.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         command: host.command,
         started_unix: host.started,
-        seconds: began.elapsed().as_secs_f64(),
+        seconds: 0.0,
         seed: args.seed(),
-        rounds: results.rounds,
+        rounds: 0,
         window_seconds: timing.window.as_secs_f64(),
-        interrupted,
+        interrupted: false,
         machine: host.machine,
-        models,
-        cells: results.cells,
-        notes,
+        models: subjects.iter().map(Subject::model).collect(),
+        cells: rounds::cells(&subjects, &loads),
+        notes: Vec::new(),
     };
+    let mut progress = Progress::new(args.quiet(), timing.rounds, loads.len());
+    progress.tell(&announcement(&subjects, &loads, &timing));
+    let began = Instant::now();
+    let mut rounds = Rounds {
+        subjects: &subjects,
+        conditions: Conditions {
+            timing: &timing,
+            processors: processors.as_ref(),
+            stop: &stop,
+        },
+        progress: &mut progress,
+        random: Random::new(args.seed()),
+        record: &mut record,
+        wrong: false,
+    };
+    let ended = rounds.run(began);
+    let wrong = rounds.wrong;
+    progress.finish();
+    record.seconds = began.elapsed().as_secs_f64();
+    record.interrupted = stop.load(Ordering::Relaxed);
+    record.notes = notes(&record, &subjects, &timing);
+    if let Err(failure) = &ended {
+        let text = format!("it was not measured to the end: {}", failure.text);
+        record.notes.push(text);
+    }
     statistics::judge(&mut record);
     let report = form(views::text, &record).and_then(|text| stdio::print(&text));
     let written = std::iter::once(report).chain(fill(files, &record));
-    let exit = with_failures(conclude(&record, results.wrong), written);
-    failure.map_or(Ok(exit), Err)
-}
-
-/// The files that were asked for: JSON, HTML, SVG.
-type Files = [Option<OutputFile>; 3];
-
-fn open_files(args: &CompareArgs) -> Result<Files, CliError> {
-    let paths = args.files();
-    refuse_same(&paths)?;
-    let [json, html, svg] = paths.map(|(flag, path)| {
-        let file = path.map(|path| OutputFile::open(flag, path, Purpose::Measuring));
-        file.transpose()
-    });
-    Ok([json?, html?, svg?])
+    let exit = with_failures(conclude(&record, wrong), written);
+    ended.map(|()| exit)
 }
 
 /// A record as the text of a file.
 type Form = fn(&Record) -> Result<String, String>;
 
-/// Writes each file, whether or not the rest could be written.
-fn fill(files: Files, record: &Record) -> impl Iterator<Item = Result<(), CliError>> {
+/// Opens the files that were asked for.
+fn open_files(args: &CompareArgs) -> Result<Vec<(OutputFile, Form)>, CliError> {
     let forms: [Form; 3] = [json, views::page, charts::drawing];
-    files.into_iter().zip(forms).map(|(file, form)| {
-        let Some(mut file) = file else {
-            return Ok(());
-        };
+    let paths = args.files();
+    refuse_same(&paths)?;
+    let asked = paths.into_iter().zip(forms);
+    let asked = asked.filter_map(|((flag, path), form)| Some((flag, path?, form)));
+    asked
+        .map(|(flag, path, form)| Ok((OutputFile::open(flag, path, Purpose::Measuring)?, form)))
+        .collect()
+}
+
+/// Writes each file, whether or not the rest could be written.
+fn fill(
+    files: Vec<(OutputFile, Form)>,
+    record: &Record,
+) -> impl Iterator<Item = Result<(), CliError>> {
+    files.into_iter().map(|(mut file, form)| {
         file.write(self::form(form, record)?.as_bytes())?;
         file.finish()
     })
@@ -183,27 +187,22 @@ fn announcement(subjects: &[Subject], loads: &[Load], timing: &Timing) -> String
 }
 
 /// What is to be known of how the comparison was made, in sentences.
-fn notes(
-    subjects: &[Subject],
-    timing: &Timing,
-    results: &Results,
-    interrupted: bool,
-) -> Vec<String> {
+fn notes(record: &Record, subjects: &[Subject], timing: &Timing) -> Vec<String> {
     let mut notes = Vec::new();
-    if interrupted {
-        let whole = plural(results.rounds, "whole round");
+    if record.interrupted {
+        let whole = plural(record.rounds, "whole round");
         notes.push(format!(
             "it was ended early, after {whole} of {}",
             timing.rounds
         ));
-    } else if results.rounds < timing.rounds {
+    } else if record.rounds < timing.rounds {
         notes.push(format!(
             "{} of {} were measured: the time was over, this machine is slower than was thought",
-            results.rounds,
+            record.rounds,
             plural(timing.rounds, "round")
         ));
     }
-    if results.rounds < 3 {
+    if record.rounds < 3 {
         notes
             .push("with fewer than 3 rounds there are no intervals, and so no verdicts".to_owned());
     }

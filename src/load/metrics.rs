@@ -7,6 +7,7 @@
 
 use super::latencies::{Latencies, latencies};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// The stage of a run that an interval belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,16 +23,10 @@ pub enum Stage {
     Drain,
 }
 
-impl Stage {
-    /// Its name, as machines read it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Opening => "opening",
-            Self::WarmUp => "warm-up",
-            Self::Window => "window",
-            Self::Drain => "drain",
-        }
+/// Its name, as machines read it.
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 

@@ -1,8 +1,6 @@
-//! What is seen while a run lasts: a bar on a terminal, a line for every second elsewhere. Both go to standard error,
-//! so that the report alone is on standard output.
+//! What is seen while a run lasts: a bar on a terminal, a line for every second elsewhere.
 
 use super::time::time;
-use crate::cli::logging::print_line;
 use crate::cli::status_line::StatusLine;
 use crate::cli::units::{grouped, grouped_rate};
 use crate::load::{Interval, Plan, Stage, Total};
@@ -10,8 +8,7 @@ use std::time::Instant;
 
 /// The progress on standard error while a run lasts.
 pub(super) struct Progress {
-    quiet: bool,
-    bar: Option<StatusLine>,
+    line: StatusLine,
     seconds: f64,
     interval: f64,
     /// When a line of the opening was written last.
@@ -21,8 +18,7 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new(quiet: bool) -> Self {
         Self {
-            quiet,
-            bar: StatusLine::on_terminal().filter(|_| !quiet),
+            line: StatusLine::new(quiet),
             seconds: 0.0,
             interval: 1.0,
             opening_told: Instant::now(),
@@ -34,32 +30,26 @@ impl Progress {
         self.seconds = (plan.warm_up + plan.duration).as_secs_f64();
         self.interval = plan.interval.as_secs_f64();
         self.opening_told = Instant::now();
-        if let Some(bar) = &mut self.bar {
-            bar.restart();
-            bar.show(0.0, "opening connections");
-        }
+        self.line.restart();
+        self.line.show(0.0, "opening connections");
     }
 
     /// Shows how many connections are open by now.
     pub(super) fn opening(&mut self, open: u64, plan: &Plan) {
         let all = plan.connections as u64;
-        if let Some(bar) = &self.bar {
-            let text = format!("{} of {} open", grouped(open), grouped(all));
-            bar.show(open as f64 / all.max(1) as f64, &text);
-        } else if !self.quiet && self.opening_told.elapsed() >= plan.interval {
+        let text = format!("{} of {} open", grouped(open), grouped(all));
+        if self.line.is_on_terminal() {
+            self.line.show(open as f64 / all.max(1) as f64, &text);
+        } else if self.opening_told.elapsed() >= plan.interval {
             self.opening_told = Instant::now();
-            let name = Stage::Opening.name();
-            print_line(&format!(
-                "{name:>7} {} of {} open",
-                grouped(open),
-                grouped(all)
-            ));
+            self.line
+                .tell(&format!("{:>7} {text}", Stage::Opening.to_string()));
         }
     }
 
     /// A second has passed.
     pub(super) fn tell(&mut self, interval: &Interval, _: &Total) {
-        if self.quiet || interval.stage == Stage::Drain {
+        if interval.stage == Stage::Drain {
             return;
         }
         let lasted = interval.end.saturating_sub(interval.start) as f64 / 1e9;
@@ -68,19 +58,17 @@ impl Progress {
             return;
         }
         let line = line(interval, lasted);
-        match &self.bar {
-            Some(bar) => {
+        match self.line.is_on_terminal() {
+            true => {
                 let share = interval.end as f64 / 1e9 / self.seconds;
-                bar.show(share, &line);
+                self.line.show(share, &line);
             }
-            None => print_line(&line),
+            false => self.line.tell(&line),
         }
     }
 
     pub(super) fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.clear();
-        }
+        self.line.clear();
     }
 }
 
@@ -88,7 +76,7 @@ fn line(interval: &Interval, lasted: f64) -> String {
     if interval.stage == Stage::Opening {
         return format!(
             "{:>7} {} open after {lasted:.2} s",
-            interval.stage.name(),
+            interval.stage.to_string(),
             grouped(interval.open)
         );
     }
@@ -100,7 +88,7 @@ fn line(interval: &Interval, lasted: f64) -> String {
     };
     let mut line = format!(
         "{:>7} {:>9} echoes/s  p50 {:>6}  p99 {:>6}",
-        interval.stage.name(),
+        interval.stage.to_string(),
         grouped_rate(interval.echoes as f64 / lasted),
         at(0.5),
         at(0.99),

@@ -8,8 +8,8 @@ use super::run::Run;
 use crate::cli::memory::Row;
 use crate::load::validity::{Validity, handshakes_retried};
 use crate::load::{
-    Arrivals, BadClients, Counters, Faults, Latencies, Mode, Resent, Second, ServerFigures,
-    Sources, Total, Unanswered,
+    Arrivals, BadClients, Counters, Faults, Latencies, Mode, Resent, Second, Sources, Total,
+    Unanswered,
 };
 use crate::net::connect::Trigger;
 use crate::procfs::{KERNEL_COUNTERS, KernelCounters};
@@ -147,16 +147,17 @@ struct Paused {
     longest_at_seconds: f64,
 }
 
+/// The processes of the server.
 #[derive(Debug, Serialize, Deserialize)]
-struct Server {
+pub(in crate::cli) struct Server {
     pids: Vec<u32>,
     cpu_share: f64,
-    cpu_ns_per_echo: f64,
-    rss_bytes: u64,
-    rss_bytes_per_connection: f64,
-    switches_voluntary: u64,
-    switches_forced: u64,
-    threads: u64,
+    pub(in crate::cli) cpu_ns_per_echo: f64,
+    pub(in crate::cli) rss_bytes: u64,
+    pub(in crate::cli) rss_bytes_per_connection: f64,
+    pub(in crate::cli) switches_voluntary: u64,
+    pub(in crate::cli) switches_forced: u64,
+    pub(in crate::cli) threads: u64,
 }
 
 /// What came of a search.
@@ -237,7 +238,7 @@ impl Record {
                 longest_gap_ns: end.fairness.longest_gap,
             },
             generator: Generator::new(run),
-            server: end.server.map(|server| Server::new(run, &server)),
+            server: Server::new(run),
             kernel: kernel
                 .map(|((table, name), count)| (format!("{table}.{name}"), count))
                 .collect(),
@@ -333,12 +334,14 @@ impl Generator {
 }
 
 impl Server {
-    fn new(run: &Run, server: &ServerFigures) -> Self {
+    /// `None` if its processes could not be read.
+    pub(in crate::cli) fn new(run: &Run) -> Option<Self> {
+        let server = run.total.end.server.as_ref()?;
         let used = server.end.usage.since(server.begin.usage);
         let window = run.total.end.window.max(1) as f64;
         let grown = server.opened.rss.saturating_sub(server.before.rss) as f64;
         let (switches_voluntary, switches_forced) = server.switches();
-        Self {
+        Some(Self {
             pids: run.plan.servers.clone(),
             cpu_share: used.cpu as f64 / window,
             cpu_ns_per_echo: used.cpu as f64 / run.total.echoes.max(1) as f64,
@@ -347,7 +350,7 @@ impl Server {
             switches_voluntary,
             switches_forced,
             threads: server.end.threads,
-        }
+        })
     }
 }
 

@@ -46,7 +46,7 @@ fn steps(out: &mut String, answer: &Answer) {
         let mut said = Vec::new();
         let faults = run.total.end.faults.iter();
         said.extend(faults.map(|(kind, count, first)| {
-            format!("{} x {}; the first: {first}", grouped(count), kind.name())
+            format!("{} x {}; the first: {first}", grouped(count), kind)
         }));
         let reasons = run.validity.invalid.iter();
         said.extend(reasons.map(|reason| format!("NOT VALID because {reason}")));
@@ -202,7 +202,7 @@ fn counters(out: &mut String, run: &Run) -> std::fmt::Result {
             out,
             "  fault      {} x {}; the first: {first}",
             grouped(count),
-            kind.name()
+            kind
         )?;
     }
     bad_clients(out, run)

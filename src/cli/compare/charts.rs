@@ -12,7 +12,6 @@ use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
 use plotters::prelude::*;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 
@@ -68,15 +67,10 @@ impl Axis {
     /// For the logarithms of these values: ticks at round values, the coarsest that are three.
     fn of(values: impl Iterator<Item = f64>) -> Self {
         let logs = values.filter(|value| *value > 0.0).map(f64::log10);
-        let ends = logs.fold(f64::MAX..f64::MIN, |ends, log| {
-            ends.start.min(log)..ends.end.max(log)
-        });
-        let ends = if ends.start > ends.end {
-            0.0..1.0
-        } else {
-            ends
-        };
-        let ends = ends.start - 0.05..ends.end + 0.05;
+        let logs: Vec<f64> = logs.collect();
+        let least = logs.iter().copied().reduce(f64::min).unwrap_or(0.0);
+        let most = logs.iter().copied().reduce(f64::max).unwrap_or(1.0);
+        let ends = least - 0.05..most + 0.05;
         let mut ticks = Vec::new();
         let sets: [&[f64]; 3] = [
             &[1.0],
@@ -211,18 +205,9 @@ fn chart(
 
 /// The request-response cells by the size of their messages, and by their connections.
 pub(super) fn by_size(record: &Record) -> Vec<Vec<&Cell>> {
-    let mut sizes = BTreeMap::<u64, Vec<&Cell>>::new();
-    for cell in record
-        .cells
-        .iter()
-        .filter(|cell| cell.load.scenario == Scenario::RequestResponse)
-    {
-        sizes.entry(cell.load.size).or_default().push(cell);
-    }
-    for cells in sizes.values_mut() {
-        cells.sort_by_key(|cell| cell.load.connections);
-    }
-    sizes.into_values().collect()
+    let mut groups = record.groups();
+    groups.retain(|cells| cells[0].load.scenario == Scenario::RequestResponse);
+    groups
 }
 
 /// Throughput and p99 over connections, for each size of messages.
@@ -289,14 +274,9 @@ pub(super) fn percentiles(record: &Record) -> Result<Vec<Chart>, String> {
 /// Each step to the right is a tenth of what was left: 90 %, 99 %, 99.9 %.
 fn by_percentile(area: &Area<'_>, title: &str, cell: &Cell) -> Drawn {
     let point = |&(quantile, latency): &(f64, u64)| {
-        let [median, least, most] = [latency.max(1) as f64; 3];
         (
             -(1.0 - quantile).log10(),
-            Spread {
-                median,
-                least,
-                most,
-            },
+            Spread::none(latency.max(1) as f64),
         )
     };
     let line = |entry: &Entry| -> Line {
@@ -318,14 +298,13 @@ fn by_percentile(area: &Area<'_>, title: &str, cell: &Cell) -> Drawn {
 /// The ratios of throughput of all loads, with their intervals; `None` if there are none.
 pub(super) fn ratios(record: &Record) -> Result<Option<Chart>, String> {
     let mut rows = Vec::new();
-    for cell in &record.cells {
+    for cell in record.groups().concat() {
         let entries = cell.entries.iter().enumerate();
         let ratios =
             entries.filter_map(|(model, entry)| Some((model, *entry.ratio(Figure::Throughput)?)));
         rows.push((cell.load, ratios.collect::<Vec<_>>()));
     }
     rows.retain(|(_, ratios)| !ratios.is_empty());
-    rows.sort_by_key(|(load, _)| (load.scenario, load.size, load.connections));
     let size = (RATIOS.0, RATIOS.1 * rows.len() as u32 + 40);
     let title = "throughput as a multiple of that of the first model, with intervals";
     let drawn = (!rows.is_empty()).then(|| chart(title, size, |area| intervals(area, &rows)));

@@ -1,15 +1,12 @@
-//! What is seen while a comparison lasts: a status line on a terminal, a line for every load elsewhere. Both go to standard
-//! error, so that the report alone is on standard output.
+//! What is seen while a comparison lasts: a status line on a terminal, a line for every load elsewhere.
 
 use super::record::{Figure, Load, Sample};
-use crate::cli::logging::print_line;
 use crate::cli::status_line::StatusLine;
+use std::mem;
 
-/// The progress on standard error while a comparison lasts.
+/// The progress of a comparison.
 pub(super) struct Progress {
-    quiet: bool,
-    status: Option<StatusLine>,
-    models: Vec<String>,
+    status: StatusLine,
     rounds: u64,
     loads: usize,
     /// Loads that were measured, of all rounds.
@@ -19,11 +16,9 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(quiet: bool, models: Vec<String>, rounds: u64, loads: usize) -> Self {
+    pub(super) fn new(quiet: bool, rounds: u64, loads: usize) -> Self {
         Self {
-            quiet,
-            status: StatusLine::on_terminal().filter(|_| !quiet),
-            models,
+            status: StatusLine::new(quiet),
             rounds,
             loads,
             done: 0,
@@ -31,54 +26,37 @@ impl Progress {
         }
     }
 
-    /// Prints a sentence above the status line.
+    /// Prints a sentence.
     pub(super) fn tell(&self, text: &str) {
-        match &self.status {
-            _ if self.quiet => {}
-            Some(status) => status.print_above(text),
-            None => print_line(text),
-        }
+        self.status.tell(text);
     }
 
-    pub(super) fn measured(&mut self, round: u64, load: &Load, model: usize, sample: &Sample) {
+    pub(super) fn measured(&mut self, load: &Load, model: &str, sample: &Sample) {
         let rate = sample.get(Figure::Throughput).unwrap_or(0.0);
-        let line = format!(
-            "{} {}/s",
-            self.models[model],
-            Figure::Throughput.write(rate)
+        let line = format!("{model} {}/s", Figure::Throughput.write(rate));
+        let (share, round) = (
+            self.done as f64 / (self.rounds * self.loads as u64) as f64,
+            sample.round + 1,
         );
-        if let Some(status) = &self.status {
-            let share = self.done as f64 / (self.rounds * self.loads as u64) as f64;
-            let text = format!(
-                "{:>3.0} %  {line}  round {}, {load}",
-                share * 100.0,
-                round + 1
-            );
-            status.show(share, &text);
-        }
+        let percent = share * 100.0;
+        self.status.show(
+            share,
+            &format!("{percent:>3.0} %  {line}  round {round}, {load}"),
+        );
         self.line.push(line);
-    }
-
-    pub(super) fn left_out(&mut self, load: &Load, model: usize, why: &str) {
-        self.tell(&format!("{load}: without {}: {why}", self.models[model]));
     }
 
     /// Every model has had this load.
     pub(super) fn done(&mut self, round: u64, load: &Load) {
         self.done += 1;
-        let line = std::mem::take(&mut self.line).join("  ");
-        if self.status.is_none() {
-            let (round, load) = (round + 1, load.to_string());
-            self.tell(&format!(
-                "round {round} of {}  {load:<36}  {line}",
-                self.rounds
-            ));
+        let line = mem::take(&mut self.line).join("  ");
+        if !self.status.is_on_terminal() {
+            let (round, rounds, load) = (round + 1, self.rounds, load.to_string());
+            self.tell(&format!("round {round} of {rounds}  {load:<36}  {line}"));
         }
     }
 
     pub(super) fn finish(&self) {
-        if let Some(status) = &self.status {
-            status.clear();
-        }
+        self.status.clear();
     }
 }

@@ -157,6 +157,18 @@ pub(in crate::cli) struct Spread {
     pub(in crate::cli) most: f64,
 }
 
+impl Spread {
+    /// That of a single value.
+    pub(in crate::cli) fn none(value: f64) -> Self {
+        let [median, least, most] = [value; 3];
+        Self {
+            median,
+            least,
+            most,
+        }
+    }
+}
+
 /// A figure of one model, divided by that of the first.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::cli) struct Ratio {
@@ -197,21 +209,15 @@ impl Scenario {
 
 impl fmt::Display for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.scenario.to_possible_value();
-        let name = name.as_ref().map_or("", |value| value.get_name());
+        self.scenario.serialize(&mut *f)?;
         let (connections, size) = (grouped(self.connections), bytes(self.size as f64));
-        write!(f, "{name}, {connections} x {size}")
+        write!(f, ", {connections} x {size}")
     }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Better => "better",
-            Self::Same => "same",
-            Self::Worse => "worse",
-            Self::Noise => "within the noise",
-        })
+        self.serialize(f)
     }
 }
 
@@ -313,6 +319,15 @@ impl Record {
         };
         let models = self.models.iter().enumerate();
         models.filter_map(of_model).collect()
+    }
+
+    /// The cells that differ in their connections alone, together and in the order of these.
+    pub(in crate::cli) fn groups(&self) -> Vec<Vec<&Cell>> {
+        let key = |cell: &&Cell| (cell.load.scenario, cell.load.size);
+        let mut cells: Vec<&Cell> = self.cells.iter().collect();
+        cells.sort_by_key(|cell| (key(cell), cell.load.connections));
+        let groups = cells.chunk_by(|one, other| key(one) == key(other));
+        groups.map(<[_]>::to_vec).collect()
     }
 
     /// The entries of a model.

@@ -4,16 +4,14 @@
 //! all; their order is drawn anew each time, so that no model is always the first.
 
 use super::progress::Progress;
-use super::record::{Cell, Entry, Load};
-use super::sample::{self, Outcome};
+use super::record::{Cell, Entry, Load, Record};
+use super::sample::{self, Conditions, Outcome};
 use super::subject::Subject;
-use super::workloads::Timing;
-use crate::cli::bench::server_process::Processors;
 use crate::cli::error::CliError;
 use crate::cli::units::grouped;
 use crate::load::{Latencies, latencies};
 use crate::random::Random;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Points of a curve for each nine of its percentiles.
@@ -21,122 +19,105 @@ const POINTS: u32 = 12;
 
 pub(super) struct Rounds<'a> {
     pub(super) subjects: &'a [Subject],
-    pub(super) loads: &'a [Load],
-    pub(super) timing: Timing,
-    pub(super) processors: Option<&'a Processors>,
-    pub(super) stop: &'a AtomicBool,
+    pub(super) conditions: Conditions<'a>,
     pub(super) progress: &'a mut Progress,
     pub(super) random: Random,
-}
-
-/// What the rounds have results.
-#[derive(Debug)]
-pub(super) struct Results {
-    pub(super) cells: Vec<Cell>,
-    /// Rounds that were measured to the end.
-    pub(super) rounds: u64,
+    /// What is filled in: every cell has a load, and an entry for each subject.
+    pub(super) record: &'a mut Record,
     /// Whether a server echoed something else than what was sent.
     pub(super) wrong: bool,
-    /// Of each cell and model, all latencies.
-    latencies: Vec<Vec<Latencies>>,
+}
+
+/// An empty cell for each load.
+pub(super) fn cells(subjects: &[Subject], loads: &[Load]) -> Vec<Cell> {
+    let entry = |load, subject: &Subject| Entry {
+        model: subject.model().name,
+        left_out: subject.excuse(load).map(str::to_owned),
+        ..Entry::default()
+    };
+    let cells = loads.iter().map(|load| Cell {
+        load: *load,
+        entries: subjects
+            .iter()
+            .map(|subject| entry(load, subject))
+            .collect(),
+    });
+    cells.collect()
 }
 
 impl Rounds<'_> {
-    /// Measures until all rounds are done, or the time is over, or it is stopped. A failure of our own ends it too, and is
-    /// returned with what was measured until then.
-    pub(super) fn run(&mut self, began: Instant) -> (Results, Option<CliError>) {
-        let mut results = self.prepare();
-        let failure = self.fill(began, &mut results).err();
-        (results.finish(), failure)
+    /// Measures until all rounds are done, or the time is over, or it is stopped.
+    ///
+    /// # Errors
+    /// A failure of our own, which ends it too; what was measured until then is in the record.
+    pub(super) fn run(&mut self, began: Instant) -> Result<(), CliError> {
+        let histograms = |cell: &Cell| cell.entries.iter().map(|_| latencies()).collect();
+        let mut all: Vec<Vec<Latencies>> = self.record.cells.iter().map(histograms).collect();
+        let ended = self.fill(began, &mut all);
+        for (cell, latencies) in self.record.cells.iter_mut().zip(&all) {
+            for (entry, latencies) in cell.entries.iter_mut().zip(latencies) {
+                entry.latency_by_percentile = curve(latencies);
+            }
+        }
+        ended
     }
 
-    fn fill(&mut self, began: Instant, results: &mut Results) -> Result<(), CliError> {
+    fn fill(&mut self, began: Instant, latencies: &mut [Vec<Latencies>]) -> Result<(), CliError> {
+        let Conditions { timing, stop, .. } = self.conditions;
         let mut longest = Duration::ZERO;
-        for round in 0..self.timing.rounds {
+        for round in 0..timing.rounds {
             let round_began = Instant::now();
             let is_late = |budget| began.elapsed() + longest > budget;
-            if self.timing.budget.is_some_and(is_late) {
+            if timing.budget.is_some_and(is_late) {
                 break;
             }
-            let mut order: Vec<usize> = (0..self.loads.len()).collect();
-            shuffle(&mut order, &mut self.random);
-            for cell in order {
-                self.measure(cell, round, results)?;
-                if self.stop.load(Ordering::Relaxed) {
+            for cell in shuffled(latencies.len(), &mut self.random) {
+                self.measure(cell, round, &mut latencies[cell])?;
+                if stop.load(Ordering::Relaxed) {
                     return Ok(());
                 }
             }
-            results.rounds += 1;
+            self.record.rounds += 1;
             longest = longest.max(round_began.elapsed());
         }
         Ok(())
     }
 
-    fn prepare(&self) -> Results {
-        let entry = |load, subject: &Subject| Entry {
-            model: subject.model().name,
-            left_out: subject.excuse(load).map(str::to_owned),
-            ..Entry::default()
-        };
-        let cells = self.loads.iter().map(|load| Cell {
-            load: *load,
-            entries: (self.subjects.iter())
-                .map(|subject| entry(load, subject))
-                .collect(),
-        });
-        let histograms = || self.subjects.iter().map(|_| latencies()).collect();
-        Results {
-            cells: cells.collect(),
-            rounds: 0,
-            wrong: false,
-            latencies: self.loads.iter().map(|_| histograms()).collect(),
-        }
-    }
-
     /// One load on every model.
-    fn measure(&mut self, cell: usize, round: u64, results: &mut Results) -> Result<(), CliError> {
-        let load = &self.loads[cell];
-        let mut order: Vec<usize> = (0..self.subjects.len()).collect();
-        shuffle(&mut order, &mut self.random);
-        for model in order {
-            if results.cells[cell].entries[model].left_out.is_some() {
+    fn measure(&mut self, cell: usize, round: u64, all: &mut [Latencies]) -> Result<(), CliError> {
+        let load = self.record.cells[cell].load;
+        for model in shuffled(self.subjects.len(), &mut self.random) {
+            let entry = &mut self.record.cells[cell].entries[model];
+            if entry.left_out.is_some() {
                 continue;
             }
-            let outcome = sample::take(
-                &self.subjects[model],
-                load,
-                &self.timing,
-                self.processors,
-                round,
-                self.stop,
-            )?;
-            match outcome {
+            match sample::take(&self.subjects[model], &load, round, self.conditions)? {
                 Outcome::Measured(sample, latencies) => {
-                    self.progress.measured(round, load, model, &sample);
-                    results.cells[cell].entries[model].samples.push(*sample);
-                    results.latencies[cell][model].add(&latencies);
+                    self.progress.measured(&load, &entry.model, &sample);
+                    entry.samples.push(*sample);
+                    all[model].add(&latencies);
                 }
                 Outcome::LeftOut { why, wrong } => {
-                    results.wrong |= wrong;
-                    self.progress.left_out(load, model, &why);
-                    self.leave_out(cell, model, &why, results);
+                    self.wrong |= wrong;
+                    self.progress
+                        .tell(&format!("{load}: without {}: {why}", entry.model));
+                    self.leave_out(load, model, &why);
                 }
                 Outcome::Stopped => return Ok(()),
             }
         }
-        self.progress.done(round, load);
+        self.progress.done(round, &load);
         Ok(())
     }
 
     /// A subject that cannot serve a load is not asked for it again, nor for a larger one.
-    fn leave_out(&self, cell: usize, model: usize, why: &str, results: &mut Results) {
-        let failed = &self.loads[cell];
-        for (place, load) in self.loads.iter().enumerate() {
+    fn leave_out(&mut self, failed: Load, model: usize, why: &str) {
+        for Cell { load, entries } in &mut self.record.cells {
             let is_more = load.scenario == failed.scenario
                 && load.size >= failed.size
                 && load.connections > failed.connections;
-            let entry = &mut results.cells[place].entries[model];
-            if place == cell {
+            let entry = &mut entries[model];
+            if *load == failed {
                 entry.left_out = Some(why.to_owned());
             } else if is_more && entry.left_out.is_none() {
                 let at = grouped(failed.connections);
@@ -146,18 +127,6 @@ impl Rounds<'_> {
             }
             entry.failed = true;
         }
-    }
-}
-
-impl Results {
-    /// Draws the curves.
-    fn finish(mut self) -> Self {
-        for (cell, latencies) in self.cells.iter_mut().zip(&self.latencies) {
-            for (entry, latencies) in cell.entries.iter_mut().zip(latencies) {
-                entry.latency_by_percentile = curve(latencies);
-            }
-        }
-        self
     }
 }
 
@@ -174,11 +143,13 @@ fn curve(latencies: &Latencies) -> Vec<(f64, u64)> {
         .collect()
 }
 
-/// Every order is as likely as any other (Fisher and Yates).
-fn shuffle(items: &mut [usize], random: &mut Random) {
-    for last in (1..items.len()).rev() {
-        items.swap(last, random.below(last + 1));
+/// The numbers up to `count` in an order of which every one is as likely (Fisher and Yates).
+fn shuffled(count: usize, random: &mut Random) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    for last in (1..count).rev() {
+        order.swap(last, random.below(last + 1));
     }
+    order
 }
 
 #[cfg(test)]
@@ -187,21 +158,13 @@ mod tests {
 
     #[test]
     fn a_shuffle_keeps_every_element_and_follows_the_seed() {
-        let shuffled = |seed| {
-            let mut items: Vec<usize> = (0..20).collect();
-            shuffle(&mut items, &mut Random::new(seed));
-            items
-        };
+        let shuffled = |seed| shuffled(20, &mut Random::new(seed));
         let mut sorted = shuffled(1);
         assert_eq!(sorted, shuffled(1));
         assert_ne!(sorted, shuffled(2));
         sorted.sort_unstable();
         assert_eq!(sorted, (0..20).collect::<Vec<_>>());
-        let firsts = (0..3_000).map(|seed| {
-            let mut items = [0, 1, 2];
-            shuffle(&mut items, &mut Random::new(seed));
-            items[0]
-        });
+        let firsts = (0..3_000).map(|seed| super::shuffled(3, &mut Random::new(seed))[0]);
         let zero_first = firsts.filter(|&first| first == 0).count();
         assert!((900..1_100).contains(&zero_first), "{zero_first} of 3,000");
     }

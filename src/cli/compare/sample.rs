@@ -5,6 +5,7 @@
 use super::record::{Figure, Load, Sample, Scenario};
 use super::subject::{Server, Subject};
 use super::workloads::{Timing, plan};
+use crate::cli::bench::record::Server as ServerRecord;
 use crate::cli::bench::run::{Run, measure};
 use crate::cli::bench::server_process::Processors;
 use crate::cli::bench::workers::Told;
@@ -33,6 +34,14 @@ pub(super) enum Outcome {
     Stopped,
 }
 
+/// What every measurement has in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Conditions<'a> {
+    pub(super) timing: &'a Timing,
+    pub(super) processors: Option<&'a Processors>,
+    pub(super) stop: &'a AtomicBool,
+}
+
 /// Measures once.
 ///
 /// # Errors
@@ -40,35 +49,30 @@ pub(super) enum Outcome {
 pub(super) fn take(
     subject: &Subject,
     load: &Load,
-    timing: &Timing,
-    processors: Option<&Processors>,
     round: u64,
-    stop: &AtomicBool,
+    conditions: Conditions<'_>,
 ) -> Result<Outcome, CliError> {
-    let mut server = match subject.start(processors) {
+    let server = match subject.start(conditions.processors) {
         Ok(server) => server,
         Err(why) => return Ok(Outcome::LeftOut { why, wrong: false }),
     };
-    let run = put_under_load(&server, load, timing, stop)?;
-    if stop.load(Ordering::Relaxed) {
+    let run = put_under_load(&server, load, conditions)?;
+    if conditions.stop.load(Ordering::Relaxed) {
         return Ok(Outcome::Stopped);
     }
-    if let Some((why, wrong)) = refusal(&run, load, &mut server) {
+    if let Some((why, wrong)) = refusal(&run, load, &server) {
         return Ok(Outcome::LeftOut { why, wrong });
     }
-    let sample = sample(&run, load, round);
-    Ok(Outcome::Measured(
-        Box::new(sample),
-        Box::new(run.total.service_time),
-    ))
+    let (sample, latencies) = (sample(&run, load, round), run.total.service_time);
+    Ok(Outcome::Measured(Box::new(sample), Box::new(latencies)))
 }
 
 fn put_under_load(
     server: &Server,
     load: &Load,
-    timing: &Timing,
-    stop: &AtomicBool,
+    conditions: Conditions<'_>,
 ) -> Result<Run, CliError> {
+    let Conditions { timing, stop, .. } = conditions;
     let plan = plan(load, timing, server.endpoint.clone(), &server.pids());
     // Connections that are not made within this time never will be: a server without room for them keeps them
     // waiting.
@@ -84,7 +88,7 @@ fn put_under_load(
 }
 
 /// Why a run is no measurement, and whether it is because of what came back.
-fn refusal(run: &Run, load: &Load, server: &mut Server) -> Option<(String, bool)> {
+fn refusal(run: &Run, load: &Load, server: &Server) -> Option<(String, bool)> {
     let faults = &run.total.end.faults;
     let opened = run.total.opened.0;
     let planned = load.connections;
@@ -102,7 +106,7 @@ fn refusal(run: &Run, load: &Load, server: &mut Server) -> Option<(String, bool)
         false => format!("{} faults", grouped(faults.total())),
     };
     if let Some((kind, _, first)) = faults.iter().next() {
-        why.push_str(&format!("; the first: {}, {first}", kind.name()));
+        why.push_str(&format!("; the first: {kind}, {first}"));
     }
     if let Some(complaint) = server.complaint() {
         why.push_str(&format!("; the server said: {complaint}"));
@@ -133,29 +137,24 @@ fn sample(run: &Run, load: &Load, round: u64) -> Sample {
             );
         }
     }
-    let Some(server) = &total.end.server else {
+    let Some(server) = ServerRecord::new(run) else {
         return sample;
     };
-    let used = server.end.usage.since(server.begin.usage);
-    sample.set(
-        Figure::CpuPerEcho,
-        used.cpu as f64 / total.echoes.max(1) as f64,
-    );
-    sample.set(Figure::Threads, server.end.threads as f64);
-    sample.set(Figure::Rss, server.end.rss as f64);
+    sample.set(Figure::CpuPerEcho, server.cpu_ns_per_echo);
+    sample.set(Figure::Threads, server.threads as f64);
+    sample.set(Figure::Rss, server.rss_bytes as f64);
     // Where connections come and go, threads may too, and each takes its count of switches with it.
     if load.scenario != Scenario::Churn {
-        let (voluntary, forced) = server.switches();
-        let counters = &total.end.counters;
-        let echoes = counters.echoed.saturating_sub(total.opened.0).max(1);
-        let switches = (voluntary + forced) as f64 / echoes as f64;
-        sample.set(Figure::SwitchesPerEcho, switches);
+        let switches = (server.switches_voluntary + server.switches_forced) as f64;
+        let echoes = total
+            .end
+            .counters
+            .echoed
+            .saturating_sub(total.opened.0)
+            .max(1);
+        sample.set(Figure::SwitchesPerEcho, switches / echoes as f64);
         if load.connections >= CONNECTIONS_WEIGHED {
-            let grown = server.opened.rss.saturating_sub(server.before.rss) as f64;
-            sample.set(
-                Figure::RssPerConnection,
-                grown / total.opened.0.max(1) as f64,
-            );
+            sample.set(Figure::RssPerConnection, server.rss_bytes_per_connection);
         }
     }
     sample

@@ -61,20 +61,16 @@ enum Started {
 }
 
 impl Own {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Reactor => "reactor",
-            Self::Threads => "threads",
-            Self::Iterative => "iterative",
-            Self::Workers => "workers",
-        }
+    fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or(String::new(), |value| value.get_name().to_owned())
     }
 
     /// The arguments that make a server of this model.
-    fn arguments(self) -> [&'static str; 2] {
+    fn arguments(self) -> [String; 2] {
         match self {
-            Self::Workers => ["--workers", "auto"],
-            own => ["--model", own.name()],
+            Self::Workers => ["--workers".to_owned(), "auto".to_owned()],
+            own => ["--model".to_owned(), own.name()],
         }
     }
 
@@ -102,7 +98,7 @@ impl Subject {
     pub(super) fn model(&self) -> Model {
         let (name, command, note) = match self {
             Self::Own(own) => (
-                own.name().to_owned(),
+                own.name(),
                 format!("echo-reactor serve {}", own.arguments().join(" ")),
                 own.note(),
             ),
@@ -151,14 +147,13 @@ impl Subject {
                     .map_err(|error| cannot_start(&error))?;
                 let address = process.listens();
                 listen_to(process.stderr(), &complaint);
-                match address.map(|address| resolve(&[address], START)) {
-                    Some(Ok(endpoints)) if !endpoints.is_empty() => Ok(Server {
-                        process: Some(Started::Own(process)),
-                        endpoint: endpoints[0].clone(),
-                        complaint,
-                    }),
-                    _ => Err("the server has not started".to_owned()),
-                }
+                let endpoints = address.and_then(|address| address.resolve().ok());
+                let endpoint = endpoints.and_then(|all| all.into_iter().next());
+                Ok(Server {
+                    process: Some(Started::Own(process)),
+                    endpoint: endpoint.ok_or("the server has not started")?,
+                    complaint,
+                })
             }
             Self::Command(command) => start_foreign(command, processors, complaint),
             Self::Running(address) => {

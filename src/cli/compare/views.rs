@@ -162,26 +162,20 @@ fn tiles(record: &Record) -> Vec<Tile> {
     tiles
 }
 
-fn tables(record: &Record) -> Vec<Table<'_>> {
-    let mut cells: Vec<&Cell> = record.cells.iter().collect();
-    cells.sort_by_key(|cell| (cell.load.scenario, cell.load.size, cell.load.connections));
-    let of_one = |one: &&Cell, other: &&Cell| {
-        (one.load.scenario, one.load.size) == (other.load.scenario, other.load.size)
-    };
-    fn table<'a>(cells: &[&'a Cell]) -> Table<'a> {
+fn tables<'a>(record: &'a Record) -> Vec<Table<'a>> {
+    let of_cell = |cell: &'a Cell| cell.entries.iter().map(|entry| row(cell, entry));
+    let table = |cells: Vec<&'a Cell>| {
+        let load = &cells[0].load;
         Table {
             title: format!(
                 "{}, {} a request",
-                cells[0].load.scenario.title(),
-                bytes(cells[0].load.size as f64)
+                load.scenario.title(),
+                bytes(load.size as f64)
             ),
-            rows: cells
-                .iter()
-                .flat_map(|cell| cell.entries.iter().map(|entry| row(cell, entry)))
-                .collect(),
+            rows: cells.into_iter().flat_map(of_cell).collect(),
         }
-    }
-    cells.chunk_by(of_one).map(table).collect()
+    };
+    record.groups().into_iter().map(table).collect()
 }
 
 fn row<'a>(cell: &Cell, entry: &'a Entry) -> Row<'a> {

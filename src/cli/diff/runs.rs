@@ -97,7 +97,8 @@ fn compare_losses(answer: &mut Answer, before: &Record, after: &Record, toleranc
     let share = |count: u64, of: u64| count as f64 / of.max(1) as f64;
     let (was, is) = (before.faults.total(), after.faults.total());
     if share(is, after.requests.sent) > share(was, before.requests.sent) * (1.0 + tolerance) {
-        let kinds: Vec<&str> = after.faults.iter().map(|(kind, ..)| kind.name()).collect();
+        let kinds = after.faults.iter().map(|(kind, ..)| kind.to_string());
+        let kinds: Vec<String> = kinds.collect();
         answer.worse(
             "the run",
             format!(
