@@ -25,11 +25,11 @@ use std::path::Path;
 use system::Machine;
 
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
-    let machine = Machine::read(Path::new("/"));
-    let rows = limits::assess(&machine, args);
+    let machine = Machine::new(Path::new("/"));
+    let rows = limits::assess(machine, args);
     let text = match args.json {
-        true => format!("{:#}\n", report::json(&machine, args, &rows)),
-        false => report::text(&machine, args, &rows),
+        true => format!("{:#}\n", report::json(machine, args, &rows)),
+        false => report::text(machine, args, &rows),
     };
     stdio::print(&printable(&text))?;
     let short = rows.iter().any(|row| row.verdict == Verdict::Short);

@@ -2,7 +2,8 @@
 
 use crate::cli::units::{Count, Percent, UnitError, grouped};
 use clap::{Args, ValueEnum};
-use std::ops::RangeInclusive;
+use serde::Serialize;
+use std::fmt;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,11 +24,11 @@ estimated, and marked so. Exit code 0: all of them fit; 6: they do not.
 ";
 
 /// Compare the limits of this machine with a number of connections: the bottleneck, and the commands that raise it
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug, Serialize)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct DoctorArgs {
     /// Connections to be open at once
-    #[arg(short, long, value_name = "COUNT", default_value = "10k", value_parser = positive)]
+    #[arg(short, long, value_name = "COUNT", default_value = "10k", value_parser = number::<1>)]
     pub(super) connections: u64,
 
     /// The end of the connections that is on this machine
@@ -35,27 +36,28 @@ pub(in crate::cli) struct DoctorArgs {
     pub(super) role: Role,
 
     /// Server: processes that share the connections (serve --workers); the kernel's hash gives the busiest more than its share
-    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = positive)]
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = number::<1>)]
     pub(super) server_workers: u64,
 
     /// Client: processes that share the connections (bench --workers)
-    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = positive)]
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = number::<1>)]
     pub(super) workers: u64,
 
     /// Client: source addresses to connect from (bench --source); 127.0.0.0/16 has 65,534
-    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = positive)]
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = number::<1>)]
     pub(super) sources: u64,
 
     /// Client: addresses and ports to connect to
-    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = positive)]
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = number::<1>)]
     pub(super) targets: u64,
 
     /// New connections that may arrive at the same moment
-    #[arg(long, value_name = "COUNT", default_value = "1k", value_parser = count)]
+    #[arg(long, value_name = "COUNT", default_value = "1k", value_parser = number::<0>)]
     pub(super) burst: u64,
 
     /// Connections opened and closed again each second
-    #[arg(long, value_name = "COUNT", default_value = "0", value_parser = count)]
+    #[arg(long, value_name = "COUNT", default_value = "0", value_parser = number::<0>)]
+    #[serde(rename = "churn_per_second")]
     pub(super) churn: u64,
 
     /// Share of the connections that have data in flight at the same moment
@@ -64,24 +66,17 @@ pub(in crate::cli) struct DoctorArgs {
 
     /// Print the answer as JSON
     #[arg(long)]
+    #[serde(skip)]
     pub(super) json: bool,
 }
 
-fn positive(text: &str) -> Result<u64, String> {
-    within(text, 1..=u64::from(u32::MAX))
-}
-
-fn count(text: &str) -> Result<u64, String> {
-    within(text, 0..=u64::from(u32::MAX))
-}
-
-/// A number within bounds in which no sum or product of the arithmetic overflows.
-fn within(text: &str, bounds: RangeInclusive<u64>) -> Result<u64, String> {
+/// A number from a least one on, and so small that no sum or product of the arithmetic overflows.
+fn number<const LEAST: u64>(text: &str) -> Result<u64, String> {
     let Count(count) = text.parse().map_err(|error: UnitError| error.to_string())?;
-    let (least, most) = (bounds.start(), grouped(*bounds.end()));
-    match bounds.contains(&count) {
+    let most = u64::from(u32::MAX);
+    match (LEAST..=most).contains(&count) {
         true => Ok(count),
-        false => Err(format!("write a number from {least} to {most}")),
+        false => Err(format!("write a number from {LEAST} to {}", grouped(most))),
     }
 }
 
@@ -94,7 +89,8 @@ fn percent(text: &str) -> Result<u64, String> {
 }
 
 /// Which end of the connections is here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Role {
     /// 'serve' runs here, the clients elsewhere
     Server,
@@ -104,15 +100,13 @@ pub(super) enum Role {
     Both,
 }
 
-impl Role {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Server => "server",
-            Self::Client => "client",
-            Self::Both => "both",
-        }
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
+}
 
+impl Role {
     pub(super) fn serves(self) -> bool {
         self != Self::Client
     }

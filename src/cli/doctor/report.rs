@@ -9,36 +9,39 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 
 /// The answer as text: a sentence, a table, and what to do.
-pub(super) fn text(machine: &Machine, asked: &DoctorArgs, rows: &[Row]) -> String {
+pub(super) fn text(machine: Machine<'_>, asked: &DoctorArgs, rows: &[Row]) -> String {
     let mut out = answer(asked, rows);
     let _ = table(&mut out, rows);
     let _ = fixes(&mut out, rows);
-    let name = machine.name.as_deref().unwrap_or("this machine");
-    let kernel = machine.kernel.as_deref().unwrap_or("of some version");
+    let [name, kernel] = host(machine);
+    let name = name.as_deref().unwrap_or("this machine");
+    let kernel = kernel.as_deref().unwrap_or("of some version");
     let _ = writeln!(out, "\n{name}, Linux {kernel}");
     out
 }
 
+/// Its name, and the version of its kernel.
+fn host(machine: Machine<'_>) -> [Option<String>; 2] {
+    ["hostname", "osrelease"].map(|name| machine.tree.line(&format!("proc/sys/kernel/{name}")))
+}
+
 fn answer(asked: &DoctorArgs, rows: &[Row]) -> String {
-    let what = format!(
-        "{} ({})",
-        plural(asked.connections, "connection"),
-        asked.role.name()
-    );
-    let bound = bottleneck(rows).and_then(|row| Some((row.holds?, row)));
+    let (connections, role) = (plural(asked.connections, "connection"), asked.role);
+    let what = format!("{connections} ({role})");
+    let bound = bottleneck(rows).and_then(|row| Some((row.holds_connections?, row)));
     let short = rows.iter().find(|row| row.verdict == Verdict::Short);
     match (short, bound) {
         (Some(_), Some((holds, first))) if holds < asked.connections => format!(
             "No: of {what} this machine holds {}. Bottleneck: {} ({}).\n\n",
             grouped(holds),
-            first.limit(),
-            short_form(first.unit(), first.current),
+            first.limit,
+            short_form(first.unit, first.current),
         ),
-        (Some(short), _) => format!("No: {} is too low for {what}.\n\n", short.limit()),
+        (Some(short), _) => format!("No: {} is too low for {what}.\n\n", short.limit),
         (None, Some((holds, first))) => format!(
             "Yes: this machine holds {what}, and up to {}. Bottleneck: {}.\n\n",
             grouped(holds),
-            first.limit(),
+            first.limit,
         ),
         (None, None) => format!(
             "Unknown: no limit of this machine could be read, so {what} may or may not fit.\n\n"
@@ -47,22 +50,22 @@ fn answer(asked: &DoctorArgs, rows: &[Row]) -> String {
 }
 
 fn table(out: &mut String, rows: &[Row]) -> std::fmt::Result {
-    let limit = rows.iter().map(|row| row.limit().len()).max().unwrap_or(0);
+    let limit = rows.iter().map(|row| row.limit.len()).max().unwrap_or(0);
     writeln!(
         out,
         "  {:<limit$}  {:>12}  {:>12}  {:>13}  verdict",
         "limit", "current", "needed", "connections",
     )?;
     for row in rows {
-        let holds = row.holds.map_or_else(|| "-".to_owned(), grouped);
+        let holds = row.holds_connections.map_or("-".to_owned(), grouped);
         writeln!(
             out,
             "  {:<limit$}  {:>12}  {:>12}  {:>13}  {}",
-            row.limit(),
-            short_form(row.unit(), row.current),
-            short_form(row.unit(), Some(row.needed)),
+            row.limit,
+            short_form(row.unit, row.current),
+            short_form(row.unit, Some(row.needed)),
             holds,
-            row.verdict.name(),
+            row.verdict,
         )?;
     }
     Ok(())
@@ -70,20 +73,22 @@ fn table(out: &mut String, rows: &[Row]) -> std::fmt::Result {
 
 /// The commands that raise what is too low, in the order in which the limits are reached; then notes on the other limits.
 fn fixes(out: &mut String, rows: &[Row]) -> std::fmt::Result {
-    let low = rows.iter().filter_map(|row| Some((row, row.fix()?)));
-    for (place, (row, (now, permanently))) in low.enumerate() {
-        writeln!(out, "\n{}. {}: {}", place + 1, row.limit(), row.note())?;
+    let low = rows
+        .iter()
+        .filter_map(|row| Some((row, row.fix_now.as_ref()?, row.fix_persistent.as_ref()?)));
+    for (place, (row, now, permanently)) in low.enumerate() {
+        writeln!(out, "\n{}. {}: {}", place + 1, row.limit, row.note)?;
         writeln!(out, "   now          {now}")?;
         writeln!(out, "   permanently  {permanently}")?;
     }
-    let others = rows.iter().filter(|row| row.fix().is_none());
-    let notes = others.map(|row| (row.limit(), row.note()));
-    let notes: Vec<_> = notes.filter(|(_, note)| !note.is_empty()).collect();
-    if !notes.is_empty() {
-        writeln!(out, "\nNotes")?;
-    }
-    for (limit, note) in notes {
-        writeln!(out, "  {limit}: {note}")?;
+    let notes = rows
+        .iter()
+        .filter(|row| row.fix_now.is_none() && !row.note.is_empty());
+    for (place, row) in notes.enumerate() {
+        if place == 0 {
+            writeln!(out, "\nNotes")?;
+        }
+        writeln!(out, "  {}: {}", row.limit, row.note)?;
     }
     Ok(())
 }
@@ -101,42 +106,17 @@ fn short_form(unit: &str, number: Option<u64>) -> String {
     }
 }
 
-pub(super) fn json(machine: &Machine, asked: &DoctorArgs, rows: &[Row]) -> Value {
-    let first = bottleneck(rows);
-    let limits = rows.iter().map(|row| {
-        let fix = row.fix();
-        json!({
-            "id": row.id,
-            "limit": row.limit(),
-            "unit": row.unit(),
-            "current": row.current,
-            "needed": row.needed,
-            "holds_connections": row.holds,
-            "verdict": row.verdict.name(),
-            "note": row.note(),
-            "fix_now": fix.as_ref().map(|(now, _)| now),
-            "fix_persistent": fix.as_ref().map(|(_, permanently)| permanently),
-        })
-    });
+pub(super) fn json(machine: Machine<'_>, asked: &DoctorArgs, rows: &[Row]) -> Value {
+    let (first, [name, kernel]) = (bottleneck(rows), host(machine));
     json!({
         "program": "echo-reactor doctor",
         "version": env!("CARGO_PKG_VERSION"),
-        "host": {"name": machine.name, "kernel": machine.kernel},
-        "asked": {
-            "connections": asked.connections,
-            "role": asked.role.name(),
-            "server_workers": asked.server_workers,
-            "workers": asked.workers,
-            "sources": asked.sources,
-            "targets": asked.targets,
-            "burst": asked.burst,
-            "churn_per_second": asked.churn,
-            "active_percent": asked.active_percent,
-        },
+        "host": {"name": name, "kernel": kernel},
+        "asked": asked,
         "fits": rows.iter().all(|row| row.verdict != Verdict::Short),
-        "holds_connections": first.and_then(|row| row.holds),
+        "holds_connections": first.and_then(|row| row.holds_connections),
         "bottleneck": first.map(|row| row.id),
-        "limits": limits.collect::<Vec<_>>(),
+        "limits": rows,
     })
 }
 
@@ -150,7 +130,11 @@ mod tests {
     #[test]
     fn a_limit_that_is_too_low_comes_first_with_its_command() {
         let asked = asked(1_000_000, Role::Server);
-        let text = text(&usual(), &asked, &assess(&usual(), &asked));
+        let text = text(
+            usual().machine(1_024, 20_000),
+            &asked,
+            &assess(usual().machine(1_024, 20_000), &asked),
+        );
         let first = text.lines().next().unwrap();
         assert_eq!(
             first,
@@ -164,7 +148,11 @@ mod tests {
     #[test]
     fn a_machine_that_suffices_names_the_bottleneck() {
         let asked = asked(10_000, Role::Both);
-        let text = text(&usual(), &asked, &assess(&usual(), &asked));
+        let text = text(
+            usual().machine(1_024, 20_000),
+            &asked,
+            &assess(usual().machine(1_024, 20_000), &asked),
+        );
         assert!(
             text.starts_with(
                 "Yes: this machine holds 10,000 connections (both), and up to 19,968. Bottleneck: "
@@ -177,7 +165,11 @@ mod tests {
     #[test]
     fn json_has_the_same_answer() {
         let asked = asked(1_000_000, Role::Server);
-        let report = json(&usual(), &asked, &assess(&usual(), &asked));
+        let report = json(
+            usual().machine(1_024, 20_000),
+            &asked,
+            &assess(usual().machine(1_024, 20_000), &asked),
+        );
         assert_eq!(report["fits"], false);
         assert_eq!(report["bottleneck"], "descriptors_hard");
         assert_eq!(report["limits"][0]["needed"], 1_000_032);

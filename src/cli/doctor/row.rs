@@ -1,10 +1,15 @@
 //! One row of the answer of `doctor`: a limit, its value, what is needed, how many connections it lets through, and the
 //! verdict. The texts of all limits are data, in `limits.txt`.
 
+use super::system::Machine;
+use serde::Serialize;
+use std::fmt;
+
 const TEXTS: &str = include_str!("limits.txt");
 
 /// How a limit compares with what is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
     /// It is high enough.
     Fits,
@@ -18,74 +23,76 @@ pub(super) enum Verdict {
     Unknown,
 }
 
-impl Verdict {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Fits => "fits",
-            Self::Raised => "raised",
-            Self::Short => "short",
-            Self::Slows => "slows",
-            Self::Unknown => "unknown",
-        }
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
 /// What is asked of a limit.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Demand {
-    /// Every hundred connections need so many, beside what is used already: such a limit bounds their number.
-    PerHundred { used: u64, count: u64 },
-    /// Each of so many processes needs one for each of its connections, beside what is used already. Where a hash chooses the
-    /// process, the busiest has more than its share.
-    PerProcess {
-        used: u64,
-        processes: u64,
-        is_hashed: bool,
-    },
+    /// A share of the connections: such a limit bounds their number.
+    Share(Share),
     /// A number that does not depend on the connections.
     Fixed(u64),
     /// A number that is told, though nothing depends on it here.
     Told(u64),
 }
 
+/// So many connections need this count, beside what is used already.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    pub(super) used: u64,
+    pub(super) count: u64,
+    pub(super) connections: u64,
+    /// Whether a hash divides the connections among processes, of which the busiest then has more than its share.
+    pub(super) is_hashed: bool,
+}
+
 impl Demand {
+    /// Every hundred connections need so many, beside what is used already.
+    pub(super) fn per_hundred(used: u64, count: u64) -> Self {
+        Self::Share(Share {
+            used,
+            count,
+            connections: 100,
+            is_hashed: false,
+        })
+    }
+
     /// What so many connections need.
     pub(super) fn of(self, connections: u64) -> u64 {
         match self {
-            Self::PerHundred { used, count } => {
-                let all = u128::from(connections) * u128::from(count);
-                used + all.div_ceil(100) as u64
-            }
-            Self::PerProcess {
-                used,
-                processes,
-                is_hashed,
-            } => {
-                let share = connections.div_ceil(processes);
-                used + if is_hashed { busiest(share) } else { share }
-            }
+            Self::Share(share) => share.of(connections),
             Self::Fixed(needed) | Self::Told(needed) => needed,
         }
+    }
+}
+
+impl Share {
+    fn of(self, connections: u64) -> u64 {
+        let all = u128::from(connections) * u128::from(self.count);
+        let share = all.div_ceil(self.connections.into()) as u64;
+        self.used
+            + if self.is_hashed {
+                busiest(share)
+            } else {
+                share
+            }
     }
 
     /// How many connections a value lets through; `None` if it does not bound their number.
     fn holds(self, value: u64) -> Option<u64> {
-        match self {
-            Self::PerHundred { used, count } if count > 0 => {
-                let hundreds = u128::from(value.saturating_sub(used)) * 100 / u128::from(count);
-                Some(hundreds.try_into().unwrap_or(u64::MAX))
-            }
-            Self::PerProcess {
-                used,
-                processes,
-                is_hashed,
-            } => {
-                let left = value.saturating_sub(used);
-                let share = if is_hashed { fair_share(left) } else { left };
-                Some(share.saturating_mul(processes))
-            }
-            _ => None,
-        }
+        let left = value.saturating_sub(self.used);
+        let share = if self.is_hashed {
+            fair_share(left)
+        } else {
+            left
+        };
+        let all = u128::from(share) * u128::from(self.connections);
+        let holds = all.checked_div(self.count.into())?;
+        Some(holds.try_into().unwrap_or(u64::MAX))
     }
 }
 
@@ -106,59 +113,75 @@ fn fair_share(most: u64) -> u64 {
         .unwrap_or(0)
 }
 
-/// A limit and its verdict.
+/// A limit, and what is asked of it.
 #[derive(Clone, Debug)]
-pub(super) struct Row {
-    /// The name of the limit in JSON.
-    pub(super) id: &'static str,
-    pub(super) current: Option<u64>,
-    pub(super) needed: u64,
-    /// Connections that the limit lets through; `None` if it does not bound their number.
-    pub(super) holds: Option<u64>,
-    pub(super) verdict: Verdict,
+pub(super) struct Limit {
+    id: &'static str,
+    current: Option<u64>,
+    demand: Demand,
+    /// Its verdict if it is too low.
+    too_low: Verdict,
     /// The word that selects its note.
     variant: &'static str,
     /// What stands for the words in braces of its texts.
     words: Vec<(&'static str, String)>,
 }
 
-impl Row {
-    /// A limit that is too low fails the run.
-    pub(super) fn new(
-        id: &'static str,
-        current: Option<u64>,
-        demand: Demand,
-        connections: u64,
-    ) -> Self {
-        let (needed, holds) = (
-            demand.of(connections),
-            current.and_then(|value| demand.holds(value)),
-        );
-        let verdict = match (demand, current, holds) {
-            (Demand::Told(_), ..) => Verdict::Fits,
-            (_, None, _) => Verdict::Unknown,
-            (_, _, Some(holds)) if holds < connections => Verdict::Short,
-            (Demand::Fixed(_), Some(value), _) if value < needed => Verdict::Short,
-            _ => Verdict::Fits,
-        };
-        let words = vec![("needed", needed.to_string())];
+/// A limit and its verdict, as the answer has it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Row {
+    pub(super) id: &'static str,
+    pub(super) limit: &'static str,
+    pub(super) unit: &'static str,
+    pub(super) current: Option<u64>,
+    pub(super) needed: u64,
+    /// `None` if it does not bound their number.
+    pub(super) holds_connections: Option<u64>,
+    pub(super) verdict: Verdict,
+    /// Further facts about the limit.
+    pub(super) note: String,
+    /// The command that raises it, and the way to make that permanent; `None` where nothing need be done.
+    pub(super) fix_now: Option<String>,
+    pub(super) fix_persistent: Option<String>,
+}
+
+/// A text of a limit, by its name in the file.
+fn text(id: &str, name: &str) -> Option<&'static str> {
+    let mut blocks = TEXTS.split("\n\n");
+    let block = blocks.find(|block| block.lines().next() == Some(id))?;
+    block
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+}
+
+impl Limit {
+    /// A limit that fails the run if it is too low.
+    pub(super) fn new(id: &'static str, current: Option<u64>, demand: Demand) -> Self {
         Self {
             id,
             current,
-            needed,
-            holds,
-            verdict,
+            demand,
+            too_low: Verdict::Short,
             variant: "",
-            words,
+            words: Vec::new(),
         }
+    }
+
+    /// One that a sysctl sets, whose name is among the texts.
+    pub(super) fn of_sysctl(machine: Machine<'_>, id: &'static str, demand: Demand) -> Self {
+        let current = text(id, "sysctl").and_then(|name| machine.sysctl(name));
+        Self::new(id, current, demand)
+    }
+
+    /// The same with another value, which follows from the present one.
+    pub(super) fn map(mut self, value: impl FnOnce(u64) -> u64) -> Self {
+        self.current = self.current.map(value);
+        self
     }
 
     /// A limit that is too low has this verdict, and bounds no number of connections.
     pub(super) fn or(mut self, verdict: Verdict) -> Self {
-        self.holds = None;
-        if self.verdict == Verdict::Short {
-            self.verdict = verdict;
-        }
+        self.too_low = verdict;
         self
     }
 
@@ -176,48 +199,44 @@ impl Row {
         self
     }
 
-    pub(super) fn limit(&self) -> &'static str {
-        self.text("limit").unwrap_or(self.id)
-    }
-
-    pub(super) fn unit(&self) -> &'static str {
-        self.text("unit").unwrap_or_default()
-    }
-
-    /// Further facts about the limit.
-    pub(super) fn note(&self) -> String {
-        let variant = self.text(&format!("note-{}", self.variant));
-        self.filled(variant.or(self.text("note")).unwrap_or_default())
-    }
-
-    /// The command that raises the limit now, and the way to make that permanent; `None` where nothing need be done.
-    pub(super) fn fix(&self) -> Option<(String, String)> {
-        if !matches!(self.verdict, Verdict::Short | Verdict::Slows) {
-            return None;
+    /// Compares it with what so many connections need.
+    pub(super) fn row(self, connections: u64) -> Row {
+        let (id, needed) = (self.id, self.demand.of(connections));
+        let holds = match self.demand {
+            Demand::Share(share) => self.current.and_then(|value| share.holds(value)),
+            _ => None,
+        };
+        let verdict = match (self.demand, self.current, holds) {
+            (Demand::Told(_), ..) => Verdict::Fits,
+            (_, None, _) => Verdict::Unknown,
+            (_, _, Some(holds)) if holds < connections => self.too_low,
+            (Demand::Fixed(_), Some(value), _) if value < needed => self.too_low,
+            _ => Verdict::Fits,
+        };
+        let texts = |name| text(id, name).unwrap_or_default();
+        let note = text(id, &format!("note-{}", self.variant)).unwrap_or(texts("note"));
+        let fixes = ["now", "permanently"].map(|name| text(id, name).or(text("sysctl", name)));
+        let bounds = self.too_low == Verdict::Short;
+        // A word of the limit's own goes before one that every limit has.
+        let all = self
+            .word("needed", needed.to_string())
+            .word("value", needed.next_power_of_two().to_string());
+        let all = all.word("sysctl", texts("sysctl"));
+        let is_low = matches!(verdict, Verdict::Short | Verdict::Slows);
+        let [fix_now, fix_persistent] =
+            fixes.map(|text| text.filter(|_| is_low).map(|text| all.filled(text)));
+        Row {
+            id,
+            limit: texts("limit"),
+            unit: texts("unit"),
+            current: all.current,
+            needed,
+            holds_connections: holds.filter(|_| bounds),
+            verdict,
+            note: all.filled(note),
+            fix_now,
+            fix_persistent,
         }
-        if let Some(name) = self.text("sysctl") {
-            let value = self.words.iter().find(|(word, _)| *word == "value");
-            let value = value.map_or(self.needed.next_power_of_two().to_string(), |(_, value)| {
-                value.clone()
-            });
-            return Some((
-                format!("sudo sysctl -w {name}='{value}'"),
-                format!("echo '{name} = {value}' | sudo tee -a /etc/sysctl.d/90-echo-reactor.conf"),
-            ));
-        }
-        Some((
-            self.filled(self.text("now")?),
-            self.filled(self.text("permanently")?),
-        ))
-    }
-
-    /// A text of this limit, by its name in the file.
-    fn text(&self, name: &str) -> Option<&'static str> {
-        let mut blocks = TEXTS.split("\n\n");
-        let block = blocks.find(|block| block.lines().next() == Some(self.id))?;
-        block
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
     }
 
     fn filled(&self, text: &str) -> String {
@@ -234,7 +253,7 @@ mod tests {
 
     #[test]
     fn every_block_has_a_name_and_a_unit() {
-        for block in TEXTS.split("\n\n").skip(1) {
+        for block in TEXTS.split("\n\n").skip(2) {
             let has = |name: &str| block.lines().any(|line| line.starts_with(name));
             assert!(has("limit ") && has("unit "), "{block}");
             assert!(!has("now ") || has("permanently "), "{block}");
