@@ -1,4 +1,4 @@
-//! The shape of the sources: which module may import which, what no module may use, and how long a function may be.
+//! The shape of the sources: which module may import which, what no module may use, and how long a function and a file may be.
 //!
 //! What may live in this file: rules of the design that a reader of the sources can check, and that would not last
 //! without a test. The sources are read as text, formatted by rustfmt as they are: no parser, and no rule that would
@@ -43,6 +43,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
 const MAY_NAME: [(&str, &[&str]); 2] = [("mio", &["net", "reactor"]), ("slab", &["reactor"])];
 
 const FUNCTION_LINES_MAX: usize = 70;
+const FILE_LINES_MAX: usize = 600;
 
 /// The path of one echo, comments included and unit tests left out.
 const PATH_FILES_MAX: usize = 5;
@@ -96,11 +97,10 @@ fn without_comment(line: &str) -> &str {
     line.split_once(" // ").map_or(line, |(code, _)| code)
 }
 
-/// All sources, tests among them.
-fn all_sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+/// The Rust files below a folder.
+fn rust_files(folder: PathBuf) -> Vec<PathBuf> {
     let mut paths = Vec::new();
-    let mut folders = vec![root.clone()];
+    let mut folders = vec![folder];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -111,6 +111,13 @@ fn all_sources() -> Vec<Source> {
             }
         }
     }
+    paths
+}
+
+/// All sources, tests among them.
+fn all_sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let paths = rust_files(root.clone());
     let sources: Vec<Source> = paths
         .into_iter()
         .map(|path| Source::read(&root, path))
@@ -381,6 +388,21 @@ fn a_function_fits_a_screen() {
     }
     assert!(count > 200, "too few functions were found: {count}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Tests are code, too.
+#[test]
+fn a_file_has_one_subject() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["src", "tests/it", "benches"].map(|folder| rust_files(root.join(folder)));
+    for path in folders.concat() {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        assert!(
+            lines <= FILE_LINES_MAX,
+            "{}: {lines} lines; divide it by its subjects",
+            path.display()
+        );
+    }
 }
 
 #[test]
