@@ -1,6 +1,6 @@
 //! The report as CSV: a line of names, then a line for each step. Latencies are in nanoseconds.
 
-use super::record::QUANTILES;
+use super::record::{Generator, QUANTILES};
 use super::run::Run;
 use crate::load::Latencies;
 
@@ -49,8 +49,7 @@ fn line(run: &Run) -> Vec<String> {
     values.extend(QUANTILES.map(|(_, quantile)| at(latency, quantile)));
     values.push(at(latency, 1.0));
     values.push(at(&total.service_time, 0.99));
-    let cpu = total.end.usage.cpu as f64 / total.echoes.max(1) as f64;
-    values.push(format!("{cpu:.0}"));
+    values.push(format!("{:.0}", Generator::new(run).cpu_ns_per_echo));
     values
 }
 

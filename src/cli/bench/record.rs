@@ -131,10 +131,10 @@ struct Shares {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Generator {
-    cpu_share: f64,
-    waited_share: f64,
-    cpu_ns_per_echo: f64,
+pub(super) struct Generator {
+    pub(super) cpu_share: f64,
+    pub(super) waited_share: f64,
+    pub(super) cpu_ns_per_echo: f64,
     pauses: Paused,
 }
 
@@ -151,7 +151,7 @@ struct Paused {
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::cli) struct Server {
     pids: Vec<u32>,
-    cpu_share: f64,
+    pub(super) cpu_share: f64,
     pub(in crate::cli) cpu_ns_per_echo: f64,
     pub(in crate::cli) rss_bytes: u64,
     pub(in crate::cli) rss_bytes_per_connection: f64,
@@ -316,7 +316,7 @@ impl Percentiles {
 }
 
 impl Generator {
-    fn new(run: &Run) -> Self {
+    pub(super) fn new(run: &Run) -> Self {
         let (usage, pauses) = (run.total.end.usage, run.total.end.pauses);
         let window = run.total.end.window.max(1) as f64 * run.workers as f64;
         Self {

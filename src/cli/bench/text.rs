@@ -2,11 +2,12 @@
 
 use super::answer::Answer;
 use super::environment::Host;
+use super::record::{Generator, Server};
 use super::run::Run;
 use super::time::time;
 use crate::cli::units::{grouped, grouped_rate, plural};
 use crate::load::validity::handshakes_retried;
-use crate::load::{Latencies, Mode, ServerFigures};
+use crate::load::{Latencies, Mode};
 use crate::net::connect::Trigger;
 use crate::procfs::KERNEL_COUNTERS;
 use std::fmt::Write;
@@ -269,18 +270,24 @@ fn figures(out: &mut String, run: &Run) -> std::fmt::Result {
             time(shares.longest_gap)
         )?;
     }
-    let echoes = total.echoes.max(1) as f64;
-    let window = total.end.window.max(1) as f64;
-    let usage = total.end.usage;
+    let generator = Generator::new(run);
     writeln!(
         out,
         "  generator  {} of CPU an echo, {:.0} % busy, {:.1} % kept waiting for a processor",
-        time((usage.cpu as f64 / echoes) as u64),
-        usage.cpu as f64 / window / run.workers as f64 * 100.0,
-        usage.waited as f64 / window / run.workers as f64 * 100.0
+        time(generator.cpu_ns_per_echo as u64),
+        generator.cpu_share * 100.0,
+        generator.waited_share * 100.0
     )?;
-    if let Some(server) = &total.end.server {
-        self::server(out, run, server)?;
+    if let Some(server) = Server::new(run) {
+        writeln!(
+            out,
+            "  server     {} of CPU an echo, {:.0} % busy; {} RSS a connection; {} context switches; {}",
+            time(server.cpu_ns_per_echo as u64),
+            server.cpu_share * 100.0,
+            plural(server.rss_bytes_per_connection as u64, "byte"),
+            grouped(server.switches_voluntary + server.switches_forced),
+            plural(server.threads, "thread"),
+        )?;
     }
     let kernel = KERNEL_COUNTERS
         .iter()
@@ -297,21 +304,6 @@ fn figures(out: &mut String, run: &Run) -> std::fmt::Result {
         )?;
     }
     Ok(())
-}
-
-fn server(out: &mut String, run: &Run, server: &ServerFigures) -> std::fmt::Result {
-    let used = server.end.usage.since(server.begin.usage);
-    let grown = server.opened.rss.saturating_sub(server.before.rss);
-    let (voluntary, forced) = server.switches();
-    writeln!(
-        out,
-        "  server     {} of CPU an echo, {:.0} % busy; {} RSS a connection; {} context switches; {}",
-        time((used.cpu as f64 / run.total.echoes.max(1) as f64) as u64),
-        used.cpu as f64 / run.total.end.window.max(1) as f64 * 100.0,
-        plural(grown / run.total.opened.0.max(1), "byte"),
-        grouped(voluntary + forced),
-        plural(server.end.threads, "thread"),
-    )
 }
 
 /// What the connections of a hold cost: a line for every power of ten.
