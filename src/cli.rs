@@ -39,7 +39,7 @@ pub(crate) mod units;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use error::{CliError, CliErrorKind, Exit};
+use error::{CliError, Exit};
 use std::panic;
 use std::process::ExitCode;
 
@@ -153,7 +153,7 @@ fn answer(error: &clap::Error) -> Exit {
             let command = Arguments::command();
             let subcommand = first.and_then(|name| command.find_subcommand(name));
             let name = subcommand.map(clap::Command::get_name);
-            let failure = CliError::new(CliErrorKind::Usage, one_line(error, name));
+            let failure = CliError::usage(one_line(error, name));
             logging::print_line(&failure.to_string());
             failure.exit()
         }

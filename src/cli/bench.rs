@@ -67,8 +67,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
     };
     let pids: Vec<u32> = server.iter().map(server_process::Server::pid).collect();
     let plan = args.plan(targets, &pids)?;
-    preflight::check(&plan, args.workers(), descriptors)
-        .map_err(|text| CliError::new(CliErrorKind::Usage, text))?;
+    preflight::check(&plan, args.workers(), descriptors).map_err(CliError::usage)?;
     let mut log = args.hdr().map(|path| hdr::Log::create(path)).transpose()?;
     let drawing = args
         .svg()

@@ -158,7 +158,7 @@ fn check_descriptors(loads: &[Load], descriptors: u64) -> Result<(), CliError> {
                  (ulimit -Hn, or LimitNOFILE= of a unit), or ask for fewer by --connections",
                 plural(most, "connection")
             );
-            Err(CliError::new(CliErrorKind::Usage, text))
+            Err(CliError::usage(text))
         }
         None => Ok(()),
     }

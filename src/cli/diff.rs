@@ -61,10 +61,9 @@ pub(super) struct DiffArgs {
 }
 
 pub(super) fn run(args: &DiffArgs) -> Result<Exit, CliError> {
-    let usage = |text: &str| CliError::new(CliErrorKind::Usage, text);
     let tolerance = args.tolerance.0 / 100.0;
     if tolerance >= 10.0 {
-        return Err(usage(
+        return Err(CliError::usage(
             "--tolerance is less than 1000%; write for example 5%",
         ));
     }
@@ -73,7 +72,7 @@ pub(super) fn run(args: &DiffArgs) -> Result<Exit, CliError> {
         (File::Compare(before), File::Compare(after)) => comparisons::compare(before, after),
         (File::Bench(before), File::Bench(after)) => runs::compare(before, after, tolerance),
         _ => {
-            return Err(usage(
+            return Err(CliError::usage(
                 "one is a record of bench and the other of compare; compare two of a kind",
             ));
         }
@@ -86,7 +85,7 @@ pub(super) fn run(args: &DiffArgs) -> Result<Exit, CliError> {
     }
     stdio::print(&printable(&report))?;
     match answer.is_empty() {
-        true => Err(usage(
+        true => Err(CliError::usage(
             "the two records have nothing in common that was measured",
         )),
         false => Ok(exit),

@@ -227,6 +227,11 @@ impl CliError {
         }
     }
 
+    /// The command line asks for what cannot be.
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self::new(CliErrorKind::Usage, text)
+    }
+
     pub(crate) fn exit(&self) -> Exit {
         self.class.row().1
     }

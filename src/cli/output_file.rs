@@ -110,7 +110,7 @@ pub(super) fn refuse_same(files: &[(&str, Option<&PathBuf>)]) -> Result<(), CliE
                 "{other} and {flag} both name '{}'; name two files",
                 path.display()
             );
-            return Err(CliError::new(CliErrorKind::Usage, text));
+            return Err(CliError::usage(text));
         }
     }
     Ok(())

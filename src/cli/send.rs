@@ -12,7 +12,7 @@ mod source;
 mod stream;
 mod text;
 
-use super::error::{CliError, CliErrorKind, Exit};
+use super::error::{CliError, Exit};
 use super::names::DEFAULT_ADDRESS;
 use super::units::{Count, Time};
 use crate::net::Address;
@@ -95,7 +95,7 @@ pub(super) fn run(args: &SendArgs) -> Result<Exit, CliError> {
 
 impl SendArgs {
     fn plan(&self) -> Result<Plan, CliError> {
-        let usage = |text: &str| Err(CliError::new(CliErrorKind::Usage, text));
+        let usage = |text: &str| Err(CliError::usage(text));
         if self.timeout.0.is_zero() {
             return usage("--timeout 0: an answer takes longer; write for example 5s");
         }
@@ -146,7 +146,7 @@ impl SendArgs {
                     "'{}' is not hexadecimal: {problem}",
                     message.to_string_lossy()
                 );
-                CliError::new(CliErrorKind::Usage, text)
+                CliError::usage(text)
             }),
             false => Ok(message.as_bytes().to_vec()),
         };
@@ -157,6 +157,7 @@ impl SendArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::error::CliErrorKind;
     use clap::Parser;
 
     #[derive(Debug, Parser)]

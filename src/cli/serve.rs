@@ -38,7 +38,7 @@ mod worker;
 
 pub(super) use args::ServeArgs;
 
-use super::error::{CliError, CliErrorKind, Exit};
+use super::error::{CliError, Exit};
 use super::logging;
 use super::names;
 use super::output::printable;
@@ -193,11 +193,8 @@ fn refuse_what_the_model_cannot(
     if args.model == Model::Reactor {
         return Ok(());
     }
-    Err(CliError::new(
-        CliErrorKind::Usage,
-        format!(
-            "{what} --model reactor, and this is --model {}",
-            args.model.name()
-        ),
-    ))
+    Err(CliError::usage(format!(
+        "{what} --model reactor, and this is --model {}",
+        args.model.name()
+    )))
 }

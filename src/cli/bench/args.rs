@@ -4,7 +4,7 @@ mod bad;
 mod refused;
 mod share;
 
-use crate::cli::error::{CliError, CliErrorKind};
+use crate::cli::error::CliError;
 use crate::cli::units::{Bytes, Count, List, Percent, Rate, Time};
 use crate::load::{Arrivals, BadClients, Mode, Plan, Sources};
 use crate::net::connect::Trigger;
@@ -348,7 +348,7 @@ impl BenchArgs {
         if self.output.allow_loss && !has_datagrams {
             let text =
                 "--allow-loss has no effect on streams, on which nothing gets lost; leave it out";
-            return Err(CliError::new(CliErrorKind::Usage, text));
+            return Err(CliError::usage(text));
         }
         let timeout = Duration::from_secs(if has_datagrams { 1 } else { 5 });
         let mut servers = servers.to_vec();
@@ -429,6 +429,7 @@ impl BenchArgs {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::cli::error::CliErrorKind;
     use clap::Parser;
 
     #[derive(Debug, Parser)]

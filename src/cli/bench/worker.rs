@@ -28,12 +28,8 @@ pub(super) fn work() -> Result<Exit, CliError> {
     let mut pipes = Pipes::new(io::stdin(), io::stdout()).map_err(|error| broken(&error))?;
     let mut line = String::new();
     let _ = pipes.control.read_line(&mut line);
-    let plan = ipc::read(&line).ok_or_else(|| {
-        CliError::new(
-            CliErrorKind::Usage,
-            "--worker is for this program's own use",
-        )
-    })?;
+    let plan = ipc::read(&line)
+        .ok_or_else(|| CliError::usage("--worker is for this program's own use"))?;
     pipes.never_wait().map_err(|error| broken(&error))?;
     load::run(&plan, &mut pipes);
     pipes.account_connections();

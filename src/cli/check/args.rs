@@ -1,7 +1,7 @@
 //! The command line of `check`: which servers, which rules, how much time, and what is printed.
 
 use crate::check::{Effort, Rule, Transport, rules};
-use crate::cli::error::{CliError, CliErrorKind};
+use crate::cli::error::CliError;
 use crate::cli::names::DEFAULT_ADDRESS;
 use crate::cli::units::List;
 use crate::net::{Address, Endpoint};
@@ -113,7 +113,7 @@ impl CheckArgs {
     /// The rules that are asked for.
     pub(super) fn rules(&self) -> Result<Vec<&'static Rule>, CliError> {
         let all = rules();
-        let usage = |text: String| Err(CliError::new(CliErrorKind::Usage, text));
+        let usage = |text: String| Err(CliError::usage(text));
         for (flag, names) in [("--only", &self.only), ("--exclude", &self.exclude)] {
             let names = names.iter().flat_map(|list| &list.0);
             for name in names {

@@ -6,7 +6,7 @@
 use super::record::{Load, Scenario};
 use super::subject::{Own, PORT, Subject};
 use super::workloads::{Timing, combine, standard_loads};
-use crate::cli::error::{CliError, CliErrorKind};
+use crate::cli::error::CliError;
 use crate::cli::units::{Bytes, Count, List, Time};
 use crate::net::Address;
 use clap::Args;
@@ -139,7 +139,7 @@ impl CompareArgs {
             if address.is_datagram() {
                 let text =
                     format!("--against {address}: streams are compared; write tcp:// or unix://");
-                return Err(CliError::new(CliErrorKind::Usage, text));
+                return Err(CliError::usage(text));
             }
             subjects.push(Subject::Running(address.clone()));
         }
@@ -149,7 +149,7 @@ impl CompareArgs {
                     "--against-command '{command}' has no {PORT} in it, which stands for the port; write for example \
                      'python3 echo.py {PORT}'"
                 );
-                return Err(CliError::new(CliErrorKind::Usage, text));
+                return Err(CliError::usage(text));
             }
             subjects.push(Subject::Command(command.clone()));
         }
@@ -167,7 +167,7 @@ impl CompareArgs {
         let sizes = or(sizes.map(|size| size.0 as u64), &[64]);
         if connections.contains(&0) || sizes.contains(&0) {
             let text = "--connections and --sizes are 1 or more: nothing is no load";
-            return Err(CliError::new(CliErrorKind::Usage, text));
+            return Err(CliError::usage(text));
         }
         let scenarios = args.scenarios.iter().copied();
         let scenarios = or(scenarios, &[Scenario::RequestResponse]);
@@ -177,16 +177,17 @@ impl CompareArgs {
     pub(super) fn timing(&self) -> Result<Timing, CliError> {
         let args = &self.timing;
         let default = Timing::of(self.quick);
-        let refuse = |text: &str| Err(CliError::new(CliErrorKind::Usage, text));
         let rounds = args.rounds.map_or(default.rounds, |rounds| rounds.0);
         let window = args.window.map_or(default.window, |time| time.0);
         if rounds == 0 {
-            return refuse(
+            return Err(CliError::usage(
                 "--rounds 0 measures nothing; write 3 or more, or there will be no intervals",
-            );
+            ));
         }
         if window.is_zero() {
-            return refuse("--window 0s measures nothing; write for example 250ms");
+            return Err(CliError::usage(
+                "--window 0s measures nothing; write for example 250ms",
+            ));
         }
         // With the number and the length of rounds given, the time that all may take is given, too.
         let is_own = args.rounds.is_some() || args.window.is_some();

@@ -109,7 +109,7 @@ pub(super) fn work() -> Result<Exit, CliError> {
         Some(words) => words,
         None => {
             let text = "--as-guard is for this program's own use";
-            return Err(CliError::new(CliErrorKind::Usage, text));
+            return Err(CliError::usage(text));
         }
     };
     #[cfg(target_os = "linux")]

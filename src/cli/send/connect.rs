@@ -45,7 +45,7 @@ impl Targets {
             if host.port == 0 {
                 let text =
                     format!("{address}: nothing listens on port 0; name the server's own port");
-                return Err(CliError::new(CliErrorKind::Usage, text));
+                return Err(CliError::usage(text));
             }
         }
         let deadline = Instant::now() + plan.timeout;

@@ -160,5 +160,5 @@ fn too_long(what: &str, most: usize) -> CliError {
         "{what} is too long for a datagram, which carries at most {} bytes; send less, or use tcp:// or unix://",
         grouped(most as u64)
     );
-    CliError::new(CliErrorKind::Usage, text)
+    CliError::usage(text)
 }

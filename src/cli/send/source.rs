@@ -33,7 +33,7 @@ impl Source {
     pub(super) fn parse(text: &str, address: &Address) -> Result<Self, CliError> {
         let refuse = |what: &str| {
             let text = format!("--source '{text}' does not fit {address}: write {what}");
-            CliError::new(CliErrorKind::Usage, text)
+            CliError::usage(text)
         };
         match address {
             Address::Tcp(_) | Address::Udp(_) => {
@@ -70,7 +70,7 @@ pub(super) fn fits_none(address: &Address, source: Option<&Source>) -> CliError 
     let text = format!(
         "{address}: --source {source} is of another address family than the server; write {wanted} of this machine, or leave it out"
     );
-    CliError::new(CliErrorKind::Usage, text)
+    CliError::usage(text)
 }
 
 /// Binds the client's end of a connection over IP.

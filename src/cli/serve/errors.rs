@@ -18,7 +18,7 @@ const PRIVILEGED_PORTS: u16 = 1024;
 /// Describes why a server of the event loop did not start.
 pub(super) fn start_error(error: &StartError) -> CliError {
     match error {
-        StartError::Address(_) => CliError::new(CliErrorKind::Usage, error.to_string()),
+        StartError::Address(_) => CliError::usage(error.to_string()),
         StartError::Limit(limit) => limit_error(limit),
         StartError::Bind(error) => bind_error(error),
         StartError::Reactor(error) => system("no event queue (epoll)", error),
@@ -32,7 +32,7 @@ pub(super) fn blocking_error(error: &blocking::StartError) -> CliError {
         Error::Bind(error) => bind_error(error),
         Error::Limit(limit) => limit_error(limit),
         Error::Address(_) | Error::Datagrams(_) | Error::OneAddress(_) | Error::Admission(_) => {
-            CliError::new(CliErrorKind::Usage, error.to_string())
+            CliError::usage(error.to_string())
         }
     }
 }
@@ -45,7 +45,7 @@ pub(super) fn limit_error(error: &LimitError) -> CliError {
         error.value(),
         error.range()
     );
-    CliError::new(CliErrorKind::Usage, text)
+    CliError::usage(text)
 }
 
 /// The flag that sets this field of [`Limits`](crate::Limits).
@@ -67,14 +67,14 @@ fn bind_error(error: &BindError) -> CliError {
     match error {
         BindError::NoAddress => no_address(),
         BindError::Resolve(address, error) => names::no_such_host(address, error),
-        BindError::Twice { .. } => CliError::new(CliErrorKind::Usage, error.to_string()),
+        BindError::Twice { .. } => CliError::usage(error.to_string()),
         BindError::Bind(endpoint, error) => endpoint_error(endpoint, error),
     }
 }
 
 fn no_address() -> CliError {
     let text = "no address to listen at; write one, for example 127.0.0.1:50007";
-    CliError::new(CliErrorKind::Usage, text)
+    CliError::usage(text)
 }
 
 /// A failed system call that no flag can help with.
@@ -138,9 +138,7 @@ fn ip_error(endpoint: &Endpoint, address: SocketAddr, error: &io::Error) -> CliE
             ),
         ),
         // Missing in this model or build; the text of the error says what to do instead.
-        ErrorKind::Unsupported => {
-            CliError::new(CliErrorKind::Usage, format!("{endpoint}: {error}"))
-        }
+        ErrorKind::Unsupported => CliError::usage(format!("{endpoint}: {error}")),
         _ => system(&endpoint.to_string(), error),
     }
 }
@@ -177,9 +175,7 @@ fn abstract_error(endpoint: &Endpoint, error: &io::Error) -> CliError {
             CliErrorKind::Unavailable,
             format!("{endpoint} is in use; find who has it with 'ss -xlp', or use another name"),
         ),
-        ErrorKind::Unsupported => {
-            CliError::new(CliErrorKind::Usage, format!("{endpoint}: {error}"))
-        }
+        ErrorKind::Unsupported => CliError::usage(format!("{endpoint}: {error}")),
         _ => system(&endpoint.to_string(), error),
     }
 }

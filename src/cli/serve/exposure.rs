@@ -8,7 +8,7 @@
 //! is made before anything is bound.
 
 use super::args::ServeArgs;
-use crate::cli::error::{CliError, CliErrorKind};
+use crate::cli::error::CliError;
 use crate::net::{Endpoint, Resolved};
 use std::net::IpAddr;
 
@@ -21,10 +21,7 @@ pub(super) fn check(args: &ServeArgs, addresses: &[Resolved]) -> Result<(), CliE
     for endpoint in addresses.iter().flat_map(|address| &address.endpoints) {
         match endpoint {
             Endpoint::Udp(udp) if !is_loopback(udp.ip()) => {
-                return Err(CliError::new(
-                    CliErrorKind::Usage,
-                    refusal(endpoint, udp.port()),
-                ));
+                return Err(CliError::usage(refusal(endpoint, udp.port())));
             }
             _ => {}
         }

@@ -15,7 +15,7 @@
 
 use super::link::Link;
 use super::passing::{ROLE, Role};
-use crate::cli::error::{CliError, CliErrorKind};
+use crate::cli::error::CliError;
 use crate::net::{BoundSocket, FromFdError};
 use crate::procfs::own::{descriptor_path, is_open};
 use listenfd::ListenFd;
@@ -77,7 +77,7 @@ pub(super) fn take() -> Result<Inherited, CliError> {
 }
 
 fn refused(text: &str) -> CliError {
-    CliError::new(CliErrorKind::Usage, text)
+    CliError::usage(text)
 }
 
 /// Takes one descriptor, if it is a link.

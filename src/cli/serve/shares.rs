@@ -6,7 +6,7 @@
 //! | `--max-per-prefix`, `--udp-rate-per-source` | whole, since the kernel takes all of a source to one worker ([`crate::net`], `reuse_port`) |
 //! | every other limit | of one connection, one turn or one socket, and so the same |
 
-use crate::cli::error::{CliError, CliErrorKind};
+use crate::cli::error::CliError;
 use crate::limits::Limits;
 
 /// The part that a worker has.
@@ -15,12 +15,9 @@ use crate::limits::Limits;
 /// There is less than one connection or datagram for each worker.
 pub(super) fn of_worker(all: &Limits, worker: usize, workers: usize) -> Result<Limits, CliError> {
     let part = |flag: &str, all: usize| match all < workers {
-        true => Err(CliError::new(
-            CliErrorKind::Usage,
-            format!(
-                "{flag} {all} is less than --workers {workers}, and each worker has a part of it; ask for more, or for fewer workers"
-            ),
-        )),
+        true => Err(CliError::usage(format!(
+            "{flag} {all} is less than --workers {workers}, and each worker has a part of it; ask for more, or for fewer workers"
+        ))),
         false => Ok(share(all, worker, workers)),
     };
     let datagrams_total = match all.datagrams_total {

@@ -2,7 +2,7 @@
 //! chosen mode.
 
 use super::{BenchArgs, Following, Share};
-use crate::cli::error::{CliError, CliErrorKind};
+use crate::cli::error::CliError;
 use crate::cli::units::{Count, Percent, Time};
 use crate::procfs::check_process;
 use std::io::ErrorKind;
@@ -10,10 +10,6 @@ use std::time::Duration;
 
 /// Requests a second. Below this, the time between two of them is longer than any run.
 const RATE_MIN: f64 = 0.001;
-
-fn usage<T>(text: impl Into<String>) -> Result<T, CliError> {
-    Err(CliError::new(CliErrorKind::Usage, text))
-}
 
 impl BenchArgs {
     /// Refuses what no server is needed to refuse: it is asked before one is started, and before names are resolved.
@@ -76,7 +72,7 @@ impl BenchArgs {
             ),
         ];
         if let Some((_, text)) = refused.into_iter().find(|(is_refused, _)| *is_refused) {
-            return usage(text);
+            return Err(CliError::usage(text));
         }
         self.refuse_without_effect()?;
         self.refuse_unknown_processes()
@@ -92,9 +88,9 @@ impl BenchArgs {
                 }
                 Err(error) => error.to_string(),
             };
-            return usage(format!(
+            return Err(CliError::usage(format!(
                 "--server-pid {pid}: {why}; 'ss -tlnp' shows which process listens where"
-            ));
+            )));
         }
         Ok(())
     }
@@ -104,7 +100,9 @@ impl BenchArgs {
         let (load, timing) = (&self.load, &self.timing);
         let plans = !load.rate.is_empty() || load.hold.is_some() || load.find_max_rate.is_some();
         if load.arrivals == Following::Poisson && !plans {
-            return usage("--arrivals has no effect without a plan; add --rate, or leave it out");
+            return Err(CliError::usage(
+                "--arrivals has no effect without a plan; add --rate, or leave it out",
+            ));
         }
         let args = [
             ("--pipeline", load.pipeline.0 > 1),
@@ -116,9 +114,9 @@ impl BenchArgs {
             ),
         ];
         match args.iter().find(|(_, is_typed)| *is_typed) {
-            Some((flag, _)) if load.churn.is_some() => usage(format!(
+            Some((flag, _)) if load.churn.is_some() => Err(CliError::usage(format!(
                 "{flag} has no effect with --churn, where every connection has one request; leave it out"
-            )),
+            ))),
             _ => Ok(()),
         }
     }
@@ -127,7 +125,7 @@ impl BenchArgs {
 #[cfg(test)]
 mod tests {
     use super::super::tests::args;
-    use super::*;
+    use crate::cli::error::CliErrorKind;
 
     #[test]
     fn impossible_values_are_refused() {

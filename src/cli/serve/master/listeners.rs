@@ -1,6 +1,6 @@
 //! The sockets of all workers, which the master holds for its whole life.
 
-use crate::cli::error::{CliError, CliErrorKind};
+use crate::cli::error::CliError;
 use crate::cli::serve::errors;
 use crate::echo::StartError;
 use crate::limits::Limits;
@@ -61,7 +61,7 @@ impl Listeners {
                 "--workers {workers}: the datagram sockets here are served by one worker, so there is nothing for the rest; \
                  add another address, or leave out --workers"
             );
-            return Err(CliError::new(CliErrorKind::Usage, text));
+            return Err(CliError::usage(text));
         }
         Ok(listeners)
     }
@@ -142,5 +142,5 @@ fn refuse_shared(endpoint: &Endpoint, workers: usize, limits: &Limits) -> Result
         "{endpoint} came by LISTEN_FDS, and {workers} workers that share a listener cannot keep --max-per-prefix (which \
          --hardened sets); use --workers 1, '--max-per-prefix off', or an address in place of the socket"
     );
-    Err(CliError::new(CliErrorKind::Usage, text))
+    Err(CliError::usage(text))
 }
