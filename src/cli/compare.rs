@@ -188,33 +188,26 @@ fn announcement(subjects: &[Subject], loads: &[Load], timing: &Timing) -> String
 
 /// What is to be known of how the comparison was made, in sentences.
 fn notes(record: &Record, subjects: &[Subject], timing: &Timing) -> Vec<String> {
+    let (rounds, planned) = (record.rounds, timing.rounds);
     let mut notes = Vec::new();
     if record.interrupted {
-        let whole = plural(record.rounds, "whole round");
+        let whole = plural(rounds, "whole round");
+        notes.push(format!("it was ended early, after {whole} of {planned}"));
+    } else if rounds < planned {
+        let planned = plural(planned, "round");
         notes.push(format!(
-            "it was ended early, after {whole} of {}",
-            timing.rounds
-        ));
-    } else if record.rounds < timing.rounds {
-        notes.push(format!(
-            "{} of {} were measured: the time was over, this machine is slower than was thought",
-            record.rounds,
-            plural(timing.rounds, "round")
+            "{rounds} of {planned} were measured: the time was over, this machine is slower than was thought"
         ));
     }
-    if record.rounds < 3 {
-        notes
-            .push("with fewer than 3 rounds there are no intervals, and so no verdicts".to_owned());
+    if rounds < 3 {
+        let text = "with fewer than 3 rounds there are no intervals, and so no verdicts";
+        notes.push(text.to_owned());
     }
-    if subjects
-        .iter()
-        .any(|one| matches!(one, Subject::Running(_)))
-    {
-        notes.push(
-            "of a server that ran already, neither processor nor memory is known, and it kept its memory \
-             and its place from round to round"
-                .to_owned(),
-        );
+    let ran_already = |subject: &Subject| matches!(subject, Subject::Running(_));
+    if subjects.iter().any(ran_already) {
+        let text = "of a server that ran already, neither processor nor memory is known, and it kept its memory and its \
+                    place from round to round";
+        notes.push(text.to_owned());
     }
     notes
 }

@@ -63,18 +63,16 @@ pub(super) struct DiffArgs {
 pub(super) fn run(args: &DiffArgs) -> Result<Exit, CliError> {
     let tolerance = args.tolerance.0 / 100.0;
     if tolerance >= 10.0 {
-        return Err(CliError::usage(
-            "--tolerance is less than 1000%; write for example 5%",
-        ));
+        let text = "--tolerance is less than 1000%; write for example 5%";
+        return Err(CliError::usage(text));
     }
     let (before, after) = (read(&args.before)?, read(&args.after)?);
     let answer = match (&before, &after) {
         (File::Compare(before), File::Compare(after)) => comparisons::compare(before, after),
         (File::Bench(before), File::Bench(after)) => runs::compare(before, after, tolerance),
         _ => {
-            return Err(CliError::usage(
-                "one is a record of bench and the other of compare; compare two of a kind",
-            ));
+            let text = "one is a record of bench and the other of compare; compare two of a kind";
+            return Err(CliError::usage(text));
         }
     };
     let (mut report, exit) = answer.report(tolerance);
@@ -84,12 +82,11 @@ pub(super) fn run(args: &DiffArgs) -> Result<Exit, CliError> {
         }
     }
     stdio::print(&printable(&report))?;
-    match answer.is_empty() {
-        true => Err(CliError::usage(
-            "the two records have nothing in common that was measured",
-        )),
-        false => Ok(exit),
+    if answer.is_empty() {
+        let text = "the two records have nothing in common that was measured";
+        return Err(CliError::usage(text));
     }
+    Ok(exit)
 }
 
 #[derive(Debug)]
@@ -112,25 +109,21 @@ impl File {
 }
 
 fn read(path: &Path) -> Result<File, CliError> {
-    let failure = |kind, text: String| CliError::new(kind, format!("'{}': {text}", path.display()));
-    let text =
-        fs::read_to_string(path).map_err(|error| failure(CliErrorKind::Io, error.to_string()))?;
-    let value: Value = serde_json::from_str(&text)
-        .map_err(|error| failure(CliErrorKind::Usage, format!("it is no JSON: {error}")))?;
-    let incomplete = |error| {
-        failure(
-            CliErrorKind::Usage,
-            format!("it is no whole record: {error}"),
-        )
+    let of_file = |text: String| format!("'{}': {text}", path.display());
+    let usage = |text: String| CliError::usage(of_file(text));
+    let text = fs::read_to_string(path)
+        .map_err(|error| CliError::new(CliErrorKind::Io, of_file(error.to_string())))?;
+    let value: Value =
+        serde_json::from_str(&text).map_err(|error| usage(format!("it is no JSON: {error}")))?;
+    let file = match value["program"].as_str() {
+        Some(compare::PROGRAM) => whole(value).map(File::Compare),
+        Some(bench::PROGRAM) => whole(value).map(File::Bench),
+        _ => {
+            let text = "it is no record; 'bench --format json' and 'compare --json FILE' make one";
+            return Err(usage(text.to_owned()));
+        }
     };
-    match value["program"].as_str() {
-        Some(compare::PROGRAM) => whole(value).map(File::Compare).map_err(incomplete),
-        Some(bench::PROGRAM) => whole(value).map(File::Bench).map_err(incomplete),
-        _ => Err(failure(
-            CliErrorKind::Usage,
-            "it is no record; 'bench --format json' and 'compare --json FILE' make one".to_owned(),
-        )),
-    }
+    file.map_err(|error| usage(format!("it is no whole record: {error}")))
 }
 
 fn whole<T: DeserializeOwned>(value: Value) -> Result<Box<T>, serde_json::Error> {

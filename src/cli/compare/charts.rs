@@ -157,12 +157,8 @@ fn plot(
             (10 / model as u32 + 2, 4)
         };
         let style = color(model).stroke_width(2);
-        chart.draw_series(DashedLineSeries::new(
-            points.iter().copied(),
-            dash,
-            gap,
-            style,
-        ))?;
+        let dashes = DashedLineSeries::new(points.iter().copied(), dash, gap, style);
+        chart.draw_series(dashes)?;
         // On a curve of many points there is a marker at each tick.
         for at in points
             .into_iter()
@@ -215,14 +211,10 @@ pub(super) fn curves(record: &Record) -> Result<Vec<Chart>, String> {
     let mut charts = Vec::new();
     for cells in by_size(record) {
         for figure in [Figure::Throughput, Figure::P99] {
-            let title = format!(
-                "{} over connections, {} a request",
-                figure.title(),
-                size(cells[0])
-            );
-            charts.push(chart(&title, CHART, |area| {
-                over_connections(area, &cells, figure)
-            })?);
+            let (size, figure_title) = (size(cells[0]), figure.title());
+            let title = format!("{figure_title} over connections, {size} a request");
+            let draw = |area: &Area<'_>| over_connections(area, &cells, figure);
+            charts.push(chart(&title, CHART, draw)?);
         }
     }
     Ok(charts)
@@ -249,23 +241,15 @@ fn over_connections(area: &Area<'_>, cells: &[&Cell], figure: Figure) -> Drawn {
 /// Latency by percentile of the smallest messages: of the fewest connections, of a hundred, and of the most.
 pub(super) fn percentiles(record: &Record) -> Result<Vec<Chart>, String> {
     let mut cells = by_size(record).into_iter().next().unwrap_or_default();
-    cells.retain(|cell| {
-        cell.entries
-            .iter()
-            .any(|entry| entry.latency_by_percentile.len() > 1)
-    });
+    let has_curve = |entry: &Entry| entry.latency_by_percentile.len() > 1;
+    cells.retain(|cell| cell.entries.iter().any(has_curve));
     let hundred = cells.iter().find(|cell| cell.load.connections >= 100);
-    let mut chosen: Vec<&Cell> = [cells.first(), hundred, cells.last()]
-        .into_iter()
-        .flatten()
-        .copied()
-        .collect();
+    let chosen = [cells.first(), hundred, cells.last()].into_iter().flatten();
+    let mut chosen: Vec<&Cell> = chosen.copied().collect();
     chosen.dedup_by_key(|cell| cell.load.connections);
     let drawn = chosen.into_iter().map(|cell| {
-        let title = format!(
-            "latency by percentile, {}",
-            plural(cell.load.connections, "connection")
-        );
+        let connections = plural(cell.load.connections, "connection");
+        let title = format!("latency by percentile, {connections}");
         chart(&title, CHART, |area| by_percentile(area, &title, cell))
     });
     drawn.collect()
@@ -274,10 +258,8 @@ pub(super) fn percentiles(record: &Record) -> Result<Vec<Chart>, String> {
 /// Each step to the right is a tenth of what was left: 90 %, 99 %, 99.9 %.
 fn by_percentile(area: &Area<'_>, title: &str, cell: &Cell) -> Drawn {
     let point = |&(quantile, latency): &(f64, u64)| {
-        (
-            -(1.0 - quantile).log10(),
-            Spread::none(latency.max(1) as f64),
-        )
+        let nines = -(1.0 - quantile).log10();
+        (nines, Spread::none(latency.max(1) as f64))
     };
     let line = |entry: &Entry| -> Line {
         let points = entry.latency_by_percentile.iter().map(point);

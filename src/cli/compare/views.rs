@@ -263,23 +263,29 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_every_model_of_every_cell_and_every_note() {
-        let record = sample();
+    fn the_table_is_as_it_was() {
+        let text = text(&sample()).unwrap();
+        let expected = include_str!("../../../tests/fixtures/compare.txt");
+        for (line, expected) in text.lines().zip(expected.lines()) {
+            assert_eq!(line, expected);
+        }
+        assert_eq!(text.lines().count(), expected.lines().count());
+    }
+
+    #[test]
+    fn a_star_tells_of_rounds_that_were_not_valid() {
+        let mut record = sample();
+        let entry = &mut record.cells[0].entries[1];
+        for sample in &mut entry.samples {
+            sample
+                .not_valid_because
+                .push("the generator was late".to_owned());
+        }
+        entry.left_out = Some("it ended in round 3".to_owned());
         let text = text(&record).unwrap();
-        let mut lines = text.lines();
-        for cell in &record.cells {
-            for model in &record.models {
-                let found = lines.any(|line| {
-                    line.get(15..)
-                        .is_some_and(|rest| rest.starts_with(&model.name))
-                });
-                assert!(found, "{} at {}", model.name, cell.load);
-            }
-        }
-        for note in &record.notes {
-            assert!(text.contains(note));
-        }
-        assert!(text.contains("one connection after another"), "{text}");
+        assert!(text.contains("threads            40,743*±  1 %"), "{text}");
+        assert!(text.contains("\n                             and then: it ended in round 3\n"));
+        assert!(text.contains("\n* in most rounds the measurement was not valid"));
     }
 
     #[test]
@@ -334,6 +340,7 @@ mod tests {
         let check = |record: &Record| {
             is_well_formed(&page(record).unwrap());
             is_well_formed(&drawing(record).unwrap());
+            text(record).unwrap();
         };
         for entry in record.cells.iter_mut().flat_map(|cell| &mut cell.entries) {
             *entry = Entry::default();
