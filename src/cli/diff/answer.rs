@@ -21,8 +21,8 @@ struct Question {
     /// A model at a load, or a run.
     what: String,
     figure: Figure,
-    before: Option<Location>,
-    after: Option<Location>,
+    /// In the one before, and in the one after.
+    locations: [Option<Location>; 2],
 }
 
 impl Answer {
@@ -38,18 +38,12 @@ impl Answer {
     }
 
     /// Asks for the ratio of a figure.
-    pub(super) fn ask(
-        &mut self,
-        what: &str,
-        figure: Figure,
-        [before, after]: [Option<Location>; 2],
-    ) {
+    pub(super) fn ask(&mut self, what: &str, figure: Figure, locations: [Option<Location>; 2]) {
         let what = what.to_owned();
         self.questions.push(Question {
             what,
             figure,
-            before,
-            after,
+            locations,
         });
     }
 
@@ -89,13 +83,12 @@ impl Answer {
     }
 
     fn ratio(&self, question: &Question, tolerance: f64) -> Option<Ratio> {
-        let error = error_of_one(self.questions.len());
-        let estimate = question.after?.difference(&question.before?, error);
-        let tail = if question.figure == Figure::P99 {
-            2.0
-        } else {
-            1.0
+        let (error, [before, after]) = (error_of_one(self.questions.len()), question.locations);
+        let estimate = after?.difference(&before?, error);
+        let factor = match question.figure {
+            Figure::P99 => 2.0,
+            _ => 1.0,
         };
-        Some(ratio(question.figure, estimate, 1.0 + tolerance * tail))
+        Some(ratio(question.figure, estimate, 1.0 + tolerance * factor))
     }
 }

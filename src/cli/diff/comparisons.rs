@@ -55,11 +55,8 @@ fn figures(answer: &mut Answer, name: &str, common: &[(String, &Entry, &Entry)],
     for (what, was, is) in common {
         match (logs(was, figure), logs(is, figure)) {
             (Some(was), Some(is)) => {
-                answer.ask(
-                    what,
-                    figure,
-                    [&was, &is].map(|logs| location(slice::from_ref(logs))),
-                );
+                let locations = [&was, &is].map(|logs| location(slice::from_ref(logs)));
+                answer.ask(what, figure, locations);
                 all[0].push(was);
                 all[1].push(is);
             }

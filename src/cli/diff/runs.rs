@@ -37,10 +37,8 @@ fn compare_plans(answer: &mut Answer, before: &Record, after: &Record) {
     for (name, was) in before.as_object().into_iter().flatten() {
         let is = &after[name];
         if is != was && name != "targets" && name != "seed" {
-            answer.note(
-                "not the same was asked for",
-                format!("{name} {was} and {is}"),
-            );
+            let text = format!("{name} {was} and {is}");
+            answer.note("not the same was asked for", text);
         }
     }
 }
@@ -98,28 +96,20 @@ fn compare_losses(answer: &mut Answer, before: &Record, after: &Record, toleranc
     let (was, is) = (before.faults.total(), after.faults.total());
     if share(is, after.requests.sent) > share(was, before.requests.sent) * (1.0 + tolerance) {
         let kinds = after.faults.iter().map(|(kind, ..)| kind.to_string());
-        let kinds: Vec<String> = kinds.collect();
-        answer.worse(
-            "the run",
-            format!(
-                "worse: {is} faults ({}), and before {was}",
-                kinds.join(", ")
-            ),
-        );
+        let kinds = kinds.collect::<Vec<_>>().join(", ");
+        let text = format!("worse: {is} faults ({kinds}), and before {was}");
+        answer.worse("the run", text);
     }
     let shares = |run: &Record| {
-        let (sent, lost, unsent) = (run.requests.sent, run.requests.lost, run.requests.unsent);
-        let (planned, opened) = (run.connections.planned, run.connections.opened);
+        let (requests, planned) = (&run.requests, run.connections.planned);
+        let asked = requests.sent + requests.unsent;
         // Where each connection is used once, how many are open at the start says nothing.
         let never_made = match matches!(run.plan.mode, Way::ChurnFin | Way::ChurnReset) {
             true => 0,
-            false => planned.saturating_sub(opened),
+            false => planned.saturating_sub(run.connections.opened),
         };
-        [
-            share(lost, sent + unsent),
-            share(unsent, sent + unsent),
-            share(never_made, planned),
-        ]
+        let (lost, unsent) = (share(requests.lost, asked), share(requests.unsent, asked));
+        [lost, unsent, share(never_made, planned)]
     };
     let told = [
         ("of the requests were lost", tolerance),
@@ -129,10 +119,8 @@ fn compare_losses(answer: &mut Answer, before: &Record, after: &Record, toleranc
     for ((was, is), (what, allowed)) in shares(before).into_iter().zip(shares(after)).zip(told) {
         if is - was > allowed {
             let (was, is) = (was * 100.0, is * 100.0);
-            answer.worse(
-                "the run",
-                format!("worse: {is:.1} % {what}, and before {was:.1} %"),
-            );
+            let text = format!("worse: {is:.1} % {what}, and before {was:.1} %");
+            answer.worse("the run", text);
         }
     }
 }
@@ -143,18 +131,15 @@ fn compare_steps(answer: &mut Answer, before: &Record, after: &Record) {
     let found = |run: &Record| run.search.as_ref().and_then(|search| search.found_rate);
     if let Some(was) = found(before) {
         if found(after).is_none() {
-            answer.worse(
-                "the search",
-                format!("worse: no rate keeps the bound, and before {was:.0} a second did"),
-            );
+            let text = format!("worse: no rate keeps the bound, and before {was:.0} a second did");
+            answer.worse("the search", text);
         }
         return; // its steps are where it looked, and differ from run to run
     }
     let steps = |run: &Record| -> Vec<(f64, f64)> {
-        run.steps
-            .iter()
-            .filter_map(|step| Some((step.rate?, step.echoes_per_second)))
-            .collect()
+        let steps = run.steps.iter();
+        let told = steps.filter_map(|step| Some((step.rate?, step.echoes_per_second)));
+        told.collect()
     };
     let (before, after) = (steps(before), steps(after));
     for &(rate, was) in before.iter().filter(|_| before.len() > 1) {
@@ -162,10 +147,8 @@ fn compare_steps(answer: &mut Answer, before: &Record, after: &Record) {
         match after.iter().find(|step| step.0 == rate) {
             None => answer.worse(&what, "missing: it is not in the second record"),
             Some((_, is)) if was >= rate * REACHED && *is < rate * REACHED => {
-                answer.worse(
-                    &what,
-                    format!("worse: {is:.1} echoes a second, and before {was:.1}"),
-                );
+                let text = format!("worse: {is:.1} echoes a second, and before {was:.1}");
+                answer.worse(&what, text);
             }
             Some(_) => {}
         }

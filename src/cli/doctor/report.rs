@@ -50,32 +50,29 @@ fn answer(asked: &DoctorArgs, rows: &[Row]) -> String {
 }
 
 fn table(out: &mut String, rows: &[Row]) -> std::fmt::Result {
-    let limit = rows.iter().map(|row| row.limit.len()).max().unwrap_or(0);
-    writeln!(
-        out,
-        "  {:<limit$}  {:>12}  {:>12}  {:>13}  verdict",
-        "limit", "current", "needed", "connections",
-    )?;
-    for row in rows {
-        let holds = row.holds_connections.map_or("-".to_owned(), grouped);
+    let width = rows.iter().map(|row| row.limit.len()).max().unwrap_or(0);
+    let mut line = |[limit, current, needed, holds, verdict]: [&str; 5]| {
         writeln!(
             out,
-            "  {:<limit$}  {:>12}  {:>12}  {:>13}  {}",
-            row.limit,
-            short_form(row.unit, row.current),
-            short_form(row.unit, Some(row.needed)),
-            holds,
-            row.verdict,
-        )?;
+            "  {limit:<width$}  {current:>12}  {needed:>12}  {holds:>13}  {verdict}"
+        )
+    };
+    line(["limit", "current", "needed", "connections", "verdict"])?;
+    for row in rows {
+        let of = |number| short_form(row.unit, number);
+        let holds = row.holds_connections.map_or("-".to_owned(), grouped);
+        let (current, needed) = (of(row.current), of(Some(row.needed)));
+        let verdict = row.verdict.to_string();
+        line([row.limit, &current, &needed, &holds, &verdict])?;
     }
     Ok(())
 }
 
 /// The commands that raise what is too low, in the order in which the limits are reached; then notes on the other limits.
 fn fixes(out: &mut String, rows: &[Row]) -> std::fmt::Result {
-    let low = rows
-        .iter()
-        .filter_map(|row| Some((row, row.fix_now.as_ref()?, row.fix_persistent.as_ref()?)));
+    let low = rows.iter();
+    let low =
+        low.filter_map(|row| Some((row, row.fix_now.as_ref()?, row.fix_persistent.as_ref()?)));
     for (place, (row, now, permanently)) in low.enumerate() {
         writeln!(out, "\n{}. {}: {}", place + 1, row.limit, row.note)?;
         writeln!(out, "   now          {now}")?;
