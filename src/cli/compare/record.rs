@@ -234,35 +234,28 @@ impl fmt::Display for Ratio {
 }
 
 impl Figure {
-    pub(in crate::cli) const ALL: [Self; 11] = [
-        Self::Throughput,
-        Self::P50,
-        Self::P90,
-        Self::P99,
-        Self::P999,
-        Self::P9999,
-        Self::CpuPerEcho,
-        Self::SwitchesPerEcho,
-        Self::Threads,
-        Self::Rss,
-        Self::RssPerConnection,
+    /// All figures, as they are declared, with what they are called in a sentence.
+    pub(in crate::cli) const TITLES: [(Self, &'static str); 11] = [
+        (Self::Throughput, "throughput"),
+        (Self::P50, "p50"),
+        (Self::P90, "p90"),
+        (Self::P99, "p99"),
+        (Self::P999, "p99.9"),
+        (Self::P9999, "p99.99"),
+        (Self::CpuPerEcho, "CPU per echo"),
+        (Self::SwitchesPerEcho, "switches per echo"),
+        (Self::Threads, "threads"),
+        (Self::Rss, "memory"),
+        (Self::RssPerConnection, "memory per connection"),
     ];
 
-    /// What it is called in a sentence.
     pub(in crate::cli) fn title(self) -> &'static str {
-        match self {
-            Self::Throughput => "throughput",
-            Self::P50 => "p50",
-            Self::P90 => "p90",
-            Self::P99 => "p99",
-            Self::P999 => "p99.9",
-            Self::P9999 => "p99.99",
-            Self::CpuPerEcho => "CPU per echo",
-            Self::SwitchesPerEcho => "switches per echo",
-            Self::Threads => "threads",
-            Self::Rss => "memory",
-            Self::RssPerConnection => "memory per connection",
-        }
+        Self::TITLES[self as usize].1
+    }
+
+    /// What each figure has, by the figure.
+    pub(in crate::cli) fn each<T>(of: impl Fn(Self) -> T) -> BTreeMap<Self, T> {
+        Self::TITLES.map(|(figure, _)| (figure, of(figure))).into()
     }
 
     /// A value of it, with its unit.
@@ -363,7 +356,7 @@ impl Sample {
         Self {
             round,
             not_valid_because: not_valid_because.to_vec(),
-            figures: Figure::ALL.iter().map(|&figure| (figure, None)).collect(),
+            figures: Figure::each(|_| None),
         }
     }
 
@@ -396,10 +389,7 @@ impl Entry {
                 most: *values.last()?,
             })
         };
-        self.figures = Figure::ALL
-            .iter()
-            .map(|&figure| (figure, spread(figure)))
-            .collect();
+        self.figures = Figure::each(spread);
     }
 
     pub(in crate::cli) fn spread(&self, figure: Figure) -> Option<Spread> {
@@ -475,7 +465,9 @@ pub(in crate::cli) mod tests {
     }
 
     #[test]
-    fn figures_have_units() {
+    fn figures_stand_in_their_order_and_have_units() {
+        let order = Figure::TITLES.map(|(figure, _)| figure as usize);
+        assert!(order.into_iter().eq(0..order.len()));
         let sizes = [64.0, 4_096.0, 65_536.0, 10_444.8, 3e6].map(bytes);
         assert_eq!(sizes, ["64 B", "4 KiB", "64 KiB", "10.2 KiB", "2.9 MiB"]);
         assert_eq!(Figure::Throughput.write(291_203.4), "291,203");

@@ -101,7 +101,7 @@ fn render(name: &str, source: &str, record: &Record, page: Option<Page>) -> Resu
         failures: record.failures(),
         tables: tables(record),
         overall: record.models.iter().flat_map(Model::summary).collect(),
-        titles: Figure::ALL.map(|figure| (figure, figure.title())).into(),
+        titles: Figure::TITLES.into(),
         page,
     };
     // A line with nothing but a block of the template is none of the text.
@@ -189,9 +189,7 @@ fn row<'a>(cell: &Cell, entry: &'a Entry) -> Row<'a> {
         entry,
         throughput: throughput.unwrap_or("-".to_owned()),
         ratio: entry.ratio(Figure::Throughput).map(ToString::to_string),
-        figures: Figure::ALL
-            .map(|figure| (figure, entry.median(figure)))
-            .into(),
+        figures: Figure::each(|figure| entry.median(figure)),
     }
 }
 
