@@ -39,7 +39,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 
-#[cfg(feature = "pktinfo")]
+#[cfg(all(feature = "pktinfo", target_os = "linux"))]
 mod packet_info;
 mod sender;
 
@@ -51,7 +51,7 @@ pub enum DatagramSocket {
     /// UDP on one address.
     Udp(UdpSocket),
     /// UDP on a wildcard address.
-    #[cfg(feature = "pktinfo")]
+    #[cfg(all(feature = "pktinfo", target_os = "linux"))]
     Wildcard(packet_info::WildcardSocket),
     /// A Unix datagram socket. It is std's, since mio's cannot send to an abstract name.
     Unix(UnixDatagram, sender::SenderCheck),
@@ -65,7 +65,7 @@ pub enum ReplyPath {
         /// The sender.
         source: SocketAddr,
         /// The local address that it was sent to, if the socket has several.
-        #[cfg(feature = "pktinfo")]
+        #[cfg(all(feature = "pktinfo", target_os = "linux"))]
         asked: packet_info::Asked,
     },
     /// To a Unix socket.
@@ -102,12 +102,12 @@ impl DatagramSocket {
         }
     }
 
-    #[cfg(feature = "pktinfo")]
+    #[cfg(all(feature = "pktinfo", target_os = "linux"))]
     fn wildcard(socket: UdpSocket, address: SocketAddr) -> io::Result<Self> {
         packet_info::WildcardSocket::new(socket, address).map(Self::Wildcard)
     }
 
-    #[cfg(not(feature = "pktinfo"))]
+    #[cfg(not(all(feature = "pktinfo", target_os = "linux")))]
     fn wildcard(_: UdpSocket, _: SocketAddr) -> io::Result<Self> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
@@ -138,7 +138,7 @@ impl DatagramSocket {
     pub fn share(&self) -> io::Result<OwnedFd> {
         match self {
             Self::Udp(socket) => socket.as_fd().try_clone_to_owned(),
-            #[cfg(feature = "pktinfo")]
+            #[cfg(all(feature = "pktinfo", target_os = "linux"))]
             Self::Wildcard(wildcard) => wildcard.socket.as_fd().try_clone_to_owned(),
             Self::Unix(socket, _) => socket.as_fd().try_clone_to_owned(),
         }
@@ -154,12 +154,12 @@ impl Datagrams for DatagramSocket {
                 let (length, source) = socket.recv_from(buffer)?;
                 let path = ReplyPath::Udp {
                     source,
-                    #[cfg(feature = "pktinfo")]
+                    #[cfg(all(feature = "pktinfo", target_os = "linux"))]
                     asked: packet_info::Asked::BoundSocket,
                 };
                 Ok((length, path))
             }
-            #[cfg(feature = "pktinfo")]
+            #[cfg(all(feature = "pktinfo", target_os = "linux"))]
             Self::Wildcard(wildcard) => {
                 let (length, source, asked) = wildcard.receive(buffer)?;
                 Ok((length, ReplyPath::Udp { source, asked }))
@@ -173,7 +173,7 @@ impl Datagrams for DatagramSocket {
 
     fn reply(&mut self, datagram: &[u8], path: &ReplyPath) -> io::Result<()> {
         match (self, path) {
-            #[cfg(feature = "pktinfo")]
+            #[cfg(all(feature = "pktinfo", target_os = "linux"))]
             (Self::Wildcard(wildcard), ReplyPath::Udp { source, asked }) => {
                 wildcard.reply(datagram, *source, asked)
             }
@@ -200,9 +200,9 @@ impl Datagrams for DatagramSocket {
 
     fn check(path: &ReplyPath) -> Result<(), Unanswerable> {
         match path {
-            #[cfg(feature = "pktinfo")]
+            #[cfg(all(feature = "pktinfo", target_os = "linux"))]
             ReplyPath::Udp { asked, .. } => asked.check(),
-            #[cfg(not(feature = "pktinfo"))]
+            #[cfg(not(all(feature = "pktinfo", target_os = "linux")))]
             ReplyPath::Udp { .. } => Ok(()),
             ReplyPath::Unix {
                 source: Some(_),
@@ -217,7 +217,7 @@ impl DatagramSocket {
     fn with_source<T>(&mut self, act: impl FnOnce(&mut dyn Source) -> T) -> T {
         match self {
             Self::Udp(socket) => act(socket),
-            #[cfg(feature = "pktinfo")]
+            #[cfg(all(feature = "pktinfo", target_os = "linux"))]
             Self::Wildcard(wildcard) => act(&mut wildcard.socket),
             Self::Unix(socket, _) => act(&mut SourceFd(&socket.as_raw_fd())),
         }

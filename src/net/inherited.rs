@@ -27,7 +27,9 @@
 use super::address::{Endpoint, UnixName};
 use super::bind::BoundSocket;
 use super::peer::Peer;
-use socket2::{Protocol, SockAddr, Socket, Type};
+#[cfg(target_os = "linux")]
+use socket2::Protocol;
+use socket2::{SockAddr, Socket, Type};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;

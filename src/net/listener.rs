@@ -10,7 +10,9 @@ use super::stream::StreamSocket;
 use super::traits::{Accepted, Listener};
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener, UnixStream};
-use socket2::{SockRef, Socket, Type};
+#[cfg(target_os = "linux")]
+use socket2::Type;
+use socket2::{SockRef, Socket};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -32,7 +32,7 @@ pub(crate) fn is_open(number: impl Display) -> Option<bool> {
 }
 
 /// The effective user, where no crate is there for geteuid(2).
-#[cfg(not(feature = "pktinfo"))]
+#[cfg(not(all(feature = "pktinfo", target_os = "linux")))]
 pub(crate) fn user() -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
     let process = fs::metadata("/proc/self").ok()?;

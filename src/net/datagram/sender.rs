@@ -23,12 +23,12 @@ pub struct SenderCheck {
     /// Whether the permission bits of the file admit only the user of this process (and root, which they never exclude).
     only_own_user: bool,
     /// The user of this process, asked for once: a sandbox takes the call away, and it would be one more for each datagram.
-    #[cfg(feature = "pktinfo")]
+    #[cfg(all(feature = "pktinfo", target_os = "linux"))]
     own_user: u32,
 }
 
 impl SenderCheck {
-    #[cfg(feature = "pktinfo")]
+    #[cfg(all(feature = "pktinfo", target_os = "linux"))]
     pub(super) fn new(socket: &Socket, endpoint: &Endpoint) -> io::Result<Self> {
         use nix::sys::socket::{setsockopt, sockopt};
         setsockopt(socket, sockopt::PassCred, &true)?;
@@ -39,7 +39,7 @@ impl SenderCheck {
         })
     }
 
-    #[cfg(not(feature = "pktinfo"))]
+    #[cfg(not(all(feature = "pktinfo", target_os = "linux")))]
     pub(super) fn new(_: &Socket, endpoint: &Endpoint) -> io::Result<Self> {
         match admits_only(endpoint, crate::procfs::own::user()) {
             true => Ok(Self {
@@ -54,7 +54,7 @@ impl SenderCheck {
     }
 
     /// Reads one datagram: its length, the sender's name, and whether the sender may be answered there.
-    #[cfg(feature = "pktinfo")]
+    #[cfg(all(feature = "pktinfo", target_os = "linux"))]
     pub(super) fn receive(
         &self,
         socket: &UnixDatagram,
@@ -91,7 +91,7 @@ impl SenderCheck {
     }
 
     /// Reads one datagram: its length, the sender's name, and whether the sender may be answered there.
-    #[cfg(not(feature = "pktinfo"))]
+    #[cfg(not(all(feature = "pktinfo", target_os = "linux")))]
     pub(super) fn receive(
         &self,
         socket: &UnixDatagram,
@@ -104,7 +104,7 @@ impl SenderCheck {
 }
 
 /// `CMSG_SPACE(sizeof(struct ucred))`: the header, and three numbers of 32 bits, each rounded up to a whole word.
-#[cfg(feature = "pktinfo")]
+#[cfg(all(feature = "pktinfo", target_os = "linux"))]
 const CREDENTIALS_SPACE: usize = {
     let word = size_of::<usize>();
     let header = size_of::<libc::cmsghdr>().div_ceil(word);
@@ -114,7 +114,7 @@ const CREDENTIALS_SPACE: usize = {
 
 /// Whether these credentials are those that the kernel fills in where it stored none: process 0, and the overflow user
 /// (uid 65534 on most systems).
-#[cfg(feature = "pktinfo")]
+#[cfg(all(feature = "pktinfo", target_os = "linux"))]
 fn are_missing(process: i32, user: u32) -> bool {
     const OVERFLOW_USER: u32 = 65_534;
     process == 0 && user == OVERFLOW_USER
@@ -137,7 +137,7 @@ fn admits_only(endpoint: &Endpoint, user: Option<u32>) -> bool {
 /// Converts the address of a sender. `None` for an unnamed sender, and for a path of 108 bytes, which has no terminating
 /// NUL byte: Linux returns an address length of 111 for it, which is more than `sockaddr_un` has. nix panics over a length
 /// of zero, which means an unnamed sender.
-#[cfg(feature = "pktinfo")]
+#[cfg(all(feature = "pktinfo", target_os = "linux"))]
 fn to_std(address: &nix::sys::socket::UnixAddr) -> Option<SocketAddr> {
     use nix::sys::socket::SockaddrLike;
     let (family, most) = (
@@ -157,7 +157,7 @@ fn to_std(address: &nix::sys::socket::UnixAddr) -> Option<SocketAddr> {
     None
 }
 
-#[cfg(all(test, feature = "pktinfo"))]
+#[cfg(all(test, feature = "pktinfo", target_os = "linux"))]
 mod tests {
     use super::*;
 
