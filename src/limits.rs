@@ -101,7 +101,8 @@ pub struct Limits {
     pub fin_timeout: Duration,
 
     /// Time that draining may take before the remaining connections are aborted and counted as such (default 5 s:
-    /// container runtimes kill after ten).
+    /// container runtimes kill after ten). The last part of it, `fin_timeout` but at most a quarter, is for connections
+    /// that get a FIN although they are not idle.
     pub drain_timeout: Duration,
 
     /// Pause after accept(2) failed for lack of descriptors or memory, unless a connection closes earlier (default

@@ -74,7 +74,7 @@ impl<B: Backend> Server<B> {
 
     /// Begins a graceful shutdown. Connections and datagrams that are queued now are served, and each listener is closed when
     /// its queue is empty. A connection gets a FIN after [`Limits::drain_idle_timeout`] without a byte, and the last ones
-    /// [`Limits::fin_timeout`] before the end of [`Limits::drain_timeout`]; what is still queued then is refused and counted
+    /// [`Limits::fin_timeout`] before the end of [`Limits::drain_timeout`], or a quarter of it if that is less; what is still queued then is refused and counted
     /// ([`RejectReason::Stopping`], [`DropReason::Stopping`]). What is left when `drain_timeout` is over is aborted. A second
     /// call changes nothing.
     pub fn drain(&mut self) {

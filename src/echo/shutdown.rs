@@ -13,10 +13,11 @@ use super::core::{Alarm, Core};
 use super::datagram::DatagramEcho;
 use super::listeners::NoListenerLeft;
 use super::phase::Phase;
+use crate::Limits;
 use crate::reactor::{Key, Readiness};
 use crate::stats::{CloseReason, DropReason, RejectReason, Stats};
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// More than a queue can hold when the shutdown begins: an accept queue is limited to `net.core.somaxconn` (4,096 by
 /// default, 65,535 where it was raised); a datagram takes at least 256 bytes of a receive buffer, so that this many need
@@ -91,9 +92,9 @@ impl Shutdown {
             return;
         }
         let now = core.reactor.read_clock();
-        let (timeout, fin_timeout) = (core.limits.drain_timeout, core.limits.fin_timeout);
+        let timeout = core.limits.drain_timeout;
         let phase = Phase::Draining {
-            close_at: now + timeout.saturating_sub(fin_timeout),
+            close_at: now + timeout.saturating_sub(time_for_closing(&core.limits)),
             abort_at: now + timeout,
         };
         self.enter(core, phase);
@@ -248,6 +249,11 @@ impl Shutdown {
             log::warn!("{lost} queued connections and datagrams are lost: the server has stopped");
         }
     }
+}
+
+/// The last part of a drain, in which every connection gets a FIN and may answer it. A short drain is mostly serving, too.
+fn time_for_closing(limits: &Limits) -> Duration {
+    limits.fin_timeout.min(limits.drain_timeout / 4)
 }
 
 /// How many queued connections and datagrams were lost because the server stopped.

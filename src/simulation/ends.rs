@@ -83,6 +83,27 @@ fn a_pause_while_draining_cuts_no_phase_short() {
     );
 }
 
+/// A drain that is no longer than the time for the peer's FIN serves the accept queue all the same, and not only as many
+/// clients as one turn accepts.
+#[test]
+fn a_short_drain_serves_what_is_queued() {
+    let limits = Limits {
+        fin_timeout: Duration::from_secs(1),
+        drain_timeout: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    let clients = 3 * limits.accept_budget;
+    let mut stage = stage(limits);
+    stage.arrive(clients);
+    stage.server.drain();
+    stage.settle();
+    let stats = stage.server.stats();
+    assert_eq!(
+        (stats.accepted, stats.rejected_total()),
+        (clients as u64, 0)
+    );
+}
+
 #[test]
 fn a_pause_while_closing_cuts_no_phase_short() {
     let limits = Limits::default();
