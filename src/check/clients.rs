@@ -68,10 +68,15 @@ impl<'a> Clients<'a> {
 
     /// Begins to connect a client.
     pub(super) fn connect(&mut self) -> Result<Id, Limit> {
+        self.connect_with(&ConnectOptions::default())
+    }
+
+    /// Begins to connect a client whose socket has these options.
+    pub(super) fn connect_with(&mut self, options: &ConnectOptions) -> Result<Id, Limit> {
         let id = Id(self.all.len());
         let mut client = Client::new(id.0 as u64);
         let opened = loop {
-            match ClientSocket::connect(&self.endpoint, &ConnectOptions::default()) {
+            match ClientSocket::connect(&self.endpoint, options) {
                 // The accept queue of a Unix server is full.
                 Err(error)
                     if error.kind() == ErrorKind::WouldBlock
@@ -110,12 +115,22 @@ impl<'a> Clients<'a> {
     /// Connects a client and waits until it is connected. If it is not, the rule will see nothing come back.
     pub(super) fn connected(&mut self) -> Result<Id, Limit> {
         let id = self.connect()?;
-        self.run(|all| all[id.0].is_connected || all[id.0].is_over())?;
+        self.wait_for_connect(id)?;
         Ok(id)
+    }
+
+    pub(super) fn wait_for_connect(&mut self, id: Id) -> Result<(), Limit> {
+        self.run(|all| all[id.0].is_connected || all[id.0].is_over())
+            .map(|_| ())
     }
 
     pub(super) fn get(&mut self, id: Id) -> &mut Client {
         &mut self.all[id.0]
+    }
+
+    /// The first bytes of a client's text, for a rule that sends them by itself.
+    pub(super) fn expected(&self, id: Id, count: usize) -> Vec<u8> {
+        self.all[id.0].expected(&self.pattern, 0, count).to_vec()
     }
 
     /// Closes a client: by FIN, or by RST.

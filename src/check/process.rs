@@ -230,6 +230,20 @@ impl Server {
         open_descriptors_of(self.process_id()?)
     }
 
+    /// Sets the soft limit of the server's descriptors while it runs, by prlimit(1), and returns whether it could. A server
+    /// that has adapted itself to the limit at its start meets EMFILE only so.
+    pub(super) fn limit_descriptors(&self, count: u64) -> bool {
+        let Some(process) = self.process_id() else {
+            return false;
+        };
+        let limited = Command::new("prlimit")
+            .args(["--pid", &process.to_string(), &format!("--nofile={count}:")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        limited.is_ok_and(|status| status.success())
+    }
+
     pub(super) fn signal(&self, signal: Signal) {
         if let Some(own) = &self.own {
             own.signal(signal);

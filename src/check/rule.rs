@@ -82,6 +82,8 @@ pub(super) enum Needs {
     Datagrams,
     /// A UDP socket.
     Udp,
+    /// A Unix stream socket.
+    Unix,
     /// A server that the checker has started, on TCP.
     Process,
 }
@@ -139,6 +141,7 @@ impl Rule {
             Needs::Tcp | Needs::Process => matches!(endpoint, Endpoint::Tcp(_)),
             Needs::Datagrams => !is_stream(endpoint),
             Needs::Udp => matches!(endpoint, Endpoint::Udp(_)),
+            Needs::Unix => matches!(endpoint, Endpoint::Unix(_)),
         }
     }
 

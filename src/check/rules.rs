@@ -1,7 +1,7 @@
 //! All rules, in the order of their stages.
 //!
 //! One file a group: [`bytes`] (stages 1 and 2), [`closing`] (3), [`many`] (4), [`pressure`] (5), [`abuse`] (6), [`udp`] (7),
-//! [`watched`] (9). Stage 8 is the rules of the other stages on Unix sockets. A rule is a table entry and a function of a
+//! [`unix`] (8), [`watched`] (9). The rules of the other stages are tried on Unix sockets, too, as rules of stage 8. A rule is a table entry and a function of a
 //! few lines: connect, send, wait, judge.
 
 mod abuse;
@@ -10,6 +10,7 @@ mod closing;
 mod many;
 mod pressure;
 mod udp;
+mod unix;
 mod watched;
 
 use super::rule::Rule;
@@ -24,6 +25,7 @@ pub fn all() -> Vec<&'static Rule> {
         pressure::RULES,
         abuse::RULES,
         udp::RULES,
+        unix::RULES,
         watched::RULES,
     ];
     groups.into_iter().flatten().collect()

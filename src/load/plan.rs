@@ -194,6 +194,7 @@ impl Plan {
         ConnectOptions {
             source: self.sources.map(|sources| sources.nth(turn)),
             receive_buffer: None,
+            ..ConnectOptions::default()
         }
     }
 }

@@ -72,6 +72,9 @@ pub struct ConnectOptions {
     pub source: Option<IpAddr>,
     /// The size of the kernel's receive buffer in bytes; `None` leaves it to the system.
     pub receive_buffer: Option<usize>,
+    /// The longest segment of TCP in either direction in bytes (TCP_MAXSEG of tcp(7)); `None` leaves it to the system. The
+    /// kernel chooses the size of its buffers by it: on the loopback a segment has up to 65,483 bytes.
+    pub segment_size: Option<u32>,
 }
 
 impl ClientSocket {
@@ -86,6 +89,9 @@ impl ClientSocket {
             Endpoint::Tcp(address) => {
                 let socket = open_ip(*address, Type::STREAM, Protocol::TCP, options)?;
                 socket.set_tcp_nodelay(true)?;
+                if let Some(bytes) = options.segment_size {
+                    socket.set_tcp_mss(bytes)?;
+                }
                 match socket.connect(&SockAddr::from(*address)) {
                     // EINPROGRESS has no kind of its own.
                     Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => {

@@ -416,7 +416,7 @@ fn wrong_arguments_are_told_with_what_to_write() {
     let said = check(&["--list", "--stage", "3"]);
     assert_eq!(
         (said.code, said.out.lines().count()),
-        (0, 5),
+        (0, 6),
         "{}",
         said.out
     );

@@ -5,9 +5,16 @@ use crate::check::clients::Clients;
 use crate::check::finding::{Finding, Limit};
 use crate::check::process::Server;
 use crate::check::rule::{Level, Needs, Rule, Trial};
+use crate::net::connect::ConnectOptions;
 use std::time::{Duration, Instant};
 
 const HALF_CLOSE: &str = "mistakes, Half-close";
+
+const PUSH_FIN_READ: &str = r#"python3 -c 'import socket as s; c=s.create_connection(("127.0.0.1",50007)); c.setblocking(0); n=0
+try:
+  while n<32<<20: n+=c.send(b"x"*65536)
+except BlockingIOError: pass
+c.shutdown(1); c.settimeout(5); print(n, sum(iter(lambda: len(c.recv(1<<20)),0)))'"#;
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -30,7 +37,7 @@ pub(super) const RULES: &[Rule] = &[
         source: "RFC 9293, 3.10.7.4: a segment carries data and FIN; epoll(7): one event for both",
         by_hand: "printf 'last words' | nc -N 127.0.0.1 50007; echo ended",
         guide: "mistakes, Short reads",
-        mistakes: &["short-read-hides-fin"],
+        mistakes: &["short-read-hides-fin", "queued-readiness-forgotten"],
         needs: Needs::Tcp,
         run: data_with_fin,
     },
@@ -45,6 +52,18 @@ pub(super) const RULES: &[Rule] = &[
         mistakes: &["close-with-unsent-bytes"],
         needs: Needs::Stream,
         run: slow_reader,
+    },
+    Rule {
+        id: "tcp/half-close/unsent-bytes",
+        level: Level::Must,
+        stage: 3,
+        asks: "a client that pushes until nothing is taken, sends FIN and only then reads gets every byte, and then FIN",
+        source: "RFC 9293, 3.6; send(2): what was not taken is still to be sent, also after the peer's FIN",
+        by_hand: PUSH_FIN_READ,
+        guide: HALF_CLOSE,
+        mistakes: &["close-with-unsent-bytes"],
+        needs: Needs::Stream,
+        run: unsent_bytes,
     },
     Rule {
         id: "tcp/half-close/fin-alone",
@@ -82,12 +101,14 @@ fn after_1_mib(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit>
 
 fn data_with_fin(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
     let mut clients = Clients::new(server, trial)?;
-    for _ in 0..20 {
+    for round in 0..40 {
+        // The long ones are more than a server reads at a time: FIN is told of before the last byte is read.
+        let total = [100, 100_000][round % 2];
         let client = clients.connected()?;
         // Corked, the data waits for more; FIN takes it along (tcp(7), TCP_CORK).
         let _ = clients.with_socket(client, |socket| socket.set_tcp_cork(true));
         let state = clients.get(client);
-        (state.may_send, state.fin_at) = (100, Some(100));
+        (state.may_send, state.fin_at) = (total, Some(total));
         if let Some(broken) = clients.echo_and_fin(client)? {
             return Ok(Finding::Broken(broken));
         }
@@ -107,6 +128,35 @@ fn slow_reader(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit>
     }
     clients.get(client).may_read = u64::MAX;
     // While the client did not read, the kernels have become slow: a closed window is probed ever more rarely (RFC 9293, 3.8.6.1).
+    clients.stall_timeout.set_limit(trial.stall_timeout() * 3);
+    clients.echo_and_fin(client).map(Finding::from)
+}
+
+/// What a client reads at a time.
+const STEP: u64 = 16 << 10;
+/// Segments as on Ethernet. With the long ones of the loopback the kernel's buffers are so large that a server's writes hardly
+/// ever come short, and that FIN cannot overtake what waits in them.
+const ETHERNET: ConnectOptions = ConnectOptions {
+    source: None,
+    receive_buffer: None,
+    segment_size: Some(1_448),
+};
+
+fn unsent_bytes(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
+    let mut clients = Clients::new(server, trial)?;
+    let client = clients.connect_with(&ETHERNET)?;
+    clients.wait_for_connect(client)?;
+    let state = clients.get(client);
+    (state.may_send, state.may_read) = (32 << 20, 0);
+    clients.run_until_quiet()?;
+    let state = clients.get(client);
+    let pushed = state.sent;
+    (state.may_send, state.fin_at) = (pushed, Some(pushed));
+    while clients.get(client).may_read < pushed && !clients.get(client).is_over() {
+        clients.get(client).may_read += STEP;
+        clients.run_for(Duration::from_millis(1))?;
+    }
+    clients.get(client).may_read = u64::MAX;
     clients.stall_timeout.set_limit(trial.stall_timeout() * 3);
     clients.echo_and_fin(client).map(Finding::from)
 }

@@ -4,6 +4,7 @@ use crate::check::clients::Clients;
 use crate::check::finding::{Broken, Finding, Limit};
 use crate::check::process::Server;
 use crate::check::rule::{Level, Needs, Rule, Trial};
+use std::time::Duration;
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -29,6 +30,18 @@ pub(super) const RULES: &[Rule] = &[
         mistakes: &[],
         needs: Needs::Stream,
         run: one_silent,
+    },
+    Rule {
+        id: "tcp/clients/now-and-then",
+        level: Level::Must,
+        stage: 4,
+        asks: "a client that sends a byte now and then is not cut: it is not idle",
+        source: "RFC 862: data is sent back until the calling user terminates the connection",
+        by_hand: "for i in $(seq 9); do printf x; sleep 1; done | nc -N 127.0.0.1 50007",
+        guide: "mistakes, Idleness after a pause",
+        mistakes: &["deadline-not-moved"],
+        needs: Needs::Stream,
+        run: now_and_then,
     },
 ];
 
@@ -74,4 +87,20 @@ fn one_silent(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> 
         }
         None => Finding::from(clients.echo(silent, 100)?),
     })
+}
+
+fn now_and_then(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
+    let pause = Duration::from_millis(trial.effort.pick(300, 500, 1_000));
+    let mut clients = Clients::new(server, trial)?;
+    let client = clients.connected()?;
+    for round in 1..=5 {
+        if let Some(broken) = clients.echo(client, 1)? {
+            let sent = format!("{round} bytes, one each {:.1} s", pause.as_secs_f64());
+            return Ok(Finding::Broken(Broken { sent, ..broken }));
+        }
+        if round < 5 {
+            clients.run_for(pause)?;
+        }
+    }
+    Ok(Finding::holds())
 }

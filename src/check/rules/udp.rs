@@ -5,10 +5,11 @@ use crate::check::finding::{Broken, Finding, Limit, bytes};
 use crate::check::process::Server;
 use crate::check::rule::{Level, Needs, Rule, Trial};
 use crate::random::Random;
+use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
-use std::net::UdpSocket;
-use std::time::Duration;
+use std::io::{self, ErrorKind, Read};
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -82,6 +83,18 @@ pub(super) const RULES: &[Rule] = &[
         mistakes: &["udp-answers-itself"],
         needs: Needs::Udp,
         run: service_ports,
+    },
+    Rule {
+        id: "udp/loops/own-address",
+        level: Level::Should,
+        stage: 7,
+        asks: "a datagram that claims to come from the server's own address is not answered: it would be without end",
+        source: "RFC 862; CERT advisory CA-1996-01, UDP port denial of service",
+        by_hand: r#"sudo python3 -c 'import socket as s,struct; r=s.socket(2,3,17); r.sendto(struct.pack("!4H",50007,50007,9,0)+b"x",("127.0.0.1",0))'; top"#,
+        guide: "mistakes, Echo loops",
+        mistakes: &["udp-answers-itself"],
+        needs: Needs::Udp,
+        run: own_address,
     },
 ];
 
@@ -231,4 +244,67 @@ fn service_ports(server: &mut Server, _: &Trial<'_>) -> Result<Finding, Limit> {
         }
     }
     Ok(Finding::holds())
+}
+
+/// A datagram of UDP from a port to the same port, with its header (RFC 768). A checksum of zero means that there is none.
+fn to_itself(port: u16, text: &[u8]) -> Vec<u8> {
+    const HEADER: usize = 8;
+    let length = (HEADER + text.len()) as u16;
+    let header = [port, port, length, 0].map(u16::to_be_bytes);
+    [header.as_flattened(), text].concat()
+}
+
+/// How long datagrams are counted, and how many may pass: the one that is sent, and an answer to it by a server that then
+/// sees what it does.
+const COUNTING: Duration = Duration::from_millis(300);
+const ANSWERS: usize = 3;
+
+/// A raw socket sends the datagram, and sees a copy of each one that arrives at this machine (raw(7)).
+fn own_address(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
+    let Some(SocketAddr::V4(address)) = server.endpoint().socket_addr() else {
+        return Ok(Finding::NotRun("it is tried over IPv4 alone".to_owned()));
+    };
+    if !address.ip().is_loopback() {
+        return Ok(Finding::NotRun(
+            "no address is forged outside of this machine".to_owned(),
+        ));
+    }
+    let raw = match Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)) {
+        Ok(raw) => raw,
+        Err(error) => {
+            return Ok(Finding::NotRun(format!(
+                "only root may forge an address: {error}"
+            )));
+        }
+    };
+    let port = address.port();
+    let forged = to_itself(port, b"from the server itself");
+    let is_own = |packet: &[u8]| {
+        // The IPv4 header comes first; its length is in units of 4 bytes (RFC 791, 3.1).
+        let ports = packet
+            .first()
+            .and_then(|&first| packet.get(usize::from(first & 15) * 4..)?.get(..4));
+        ports.is_some_and(|ports| *ports == forged[..4])
+    };
+    let limit = |error: io::Error| Limit(format!("no raw datagram can be sent: {error}"));
+    raw.bind(&SocketAddr::from((*address.ip(), 0)).into())
+        .map_err(limit)?;
+    raw.set_read_timeout(Some(COUNTING)).map_err(limit)?;
+    raw.send_to(&forged, &SocketAddr::V4(address).into())
+        .map_err(limit)?;
+    let (began, mut packet, mut passed) = (Instant::now(), [0; 2_048], 0);
+    while began.elapsed() < COUNTING && passed <= ANSWERS && !trial.is_stopped() {
+        if let Ok(length) = (&raw).read(&mut packet) {
+            passed += usize::from(is_own(&packet[..length]));
+        }
+    }
+    Ok(match passed <= ANSWERS {
+        true => Finding::holds(),
+        false => Finding::Broken(Broken {
+            sent: format!("one datagram from {address} to itself"),
+            expected: "no answer".to_owned(),
+            got: "answers to answers, without end".to_owned(),
+            is_silence: false,
+        }),
+    })
 }

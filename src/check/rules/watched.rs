@@ -1,6 +1,6 @@
 //! Stage 9: what can be seen of a server that the checker has started: its descriptors, processor time, memory, and end.
 
-use crate::check::client::End;
+use crate::check::client::{Client, End};
 use crate::check::clients::{Clients, Id};
 use crate::check::finding::{Broken, Finding, Limit, bytes};
 use crate::check::process::Server;
@@ -29,13 +29,21 @@ pub(super) const RULES: &[Rule] = &[
         source: "epoll(7): the edge of the accept queue is spent, and closing raises no new one",
         by_hand: "(ulimit -n 30; ./mine 50007) & for i in $(seq 50); do (echo $i; sleep 3) | nc -N 127.0.0.1 50007 & done; wait",
         guide: "mistakes, EMFILE",
-        mistakes: &[
-            "no-retry-after-emfile",
-            "wait-for-an-edge",
-            "close-resumes-nothing",
-        ],
+        mistakes: &["wait-for-an-edge", "close-resumes-nothing"],
         needs: Needs::Process,
         run: resumes,
+    },
+    Rule {
+        id: "process/emfile/retries",
+        level: Level::Should,
+        stage: 9,
+        asks: "when descriptors are free again and no client has left, clients that wait are served, too",
+        source: "accept(2), EMFILE and ENFILE: nothing tells that there is a descriptor again, so a timer has to",
+        by_hand: "nc -d 127.0.0.1 50007 & prlimit --pid $(pgrep mine) --nofile=6: ; (sleep 2; prlimit --pid $(pgrep mine) --nofile=99:) & echo hello | nc -N 127.0.0.1 50007",
+        guide: "mistakes, EMFILE",
+        mistakes: &["no-retry-after-emfile"],
+        needs: Needs::Process,
+        run: retries,
     },
     Rule {
         id: "process/descriptors/come-back",
@@ -77,11 +85,11 @@ pub(super) const RULES: &[Rule] = &[
         id: "process/signals/stop-and-continue",
         level: Level::Should,
         stage: 9,
-        asks: "a server that was stopped and continued (SIGSTOP, SIGCONT) goes on",
+        asks: "a server that was stopped and continued (SIGSTOP, SIGCONT) answers what came meanwhile",
         source: "signal(7): epoll_wait(2) and poll(2) fail with EINTR after SIGCONT",
         by_hand: "kill -STOP $(pgrep mine); sleep 1; kill -CONT $(pgrep mine); echo hello | nc -N 127.0.0.1 50007",
         guide: "mistakes, Idleness after a pause",
-        mistakes: &["eintr-ends-the-loop"],
+        mistakes: &["eintr-ends-the-loop", "idle-before-heard"],
         needs: Needs::Process,
         run: stop_and_continue,
     },
@@ -93,7 +101,7 @@ pub(super) const RULES: &[Rule] = &[
         source: "signal(7): the default of SIGTERM is to end at once",
         by_hand: "cat /dev/zero | nc 127.0.0.1 50007 >/dev/null & sleep 1; kill -TERM $(pgrep mine)",
         guide: "operations, Stopping",
-        mistakes: &["drain-aborts", "drain-without-end"],
+        mistakes: &["drain-aborts"],
         needs: Needs::Process,
         run: sigterm_ends,
     },
@@ -113,7 +121,7 @@ pub(super) const RULES: &[Rule] = &[
         id: "process/sigterm/accept-queue",
         level: Level::Info,
         stage: 9,
-        asks: "a client that is in the accept queue when SIGTERM comes is served, and not reset",
+        asks: "clients that are in the accept queue when SIGTERM comes are served, and not reset",
         source: "listen(2): its connect has returned, and its bytes may be here",
         by_hand: "kill -STOP $(pgrep mine); echo hello | nc -N 127.0.0.1 50007 & kill -TERM $(pgrep mine); kill -CONT $(pgrep mine)",
         guide: "operations, Stopping",
@@ -121,11 +129,26 @@ pub(super) const RULES: &[Rule] = &[
         needs: Needs::Process,
         run: sigterm_accept_queue,
     },
+    Rule {
+        id: "process/sigterm/deaf-client",
+        level: Level::Info,
+        stage: 9,
+        asks: "SIGTERM ends the server within ten seconds, also if a client reads nothing",
+        source: "write(2): what a peer does not read is not taken, however long the server waits",
+        by_hand: "cat /dev/zero | nc 127.0.0.1 50007 | sleep 60 & sleep 1; kill -TERM $(pgrep mine)",
+        guide: "operations, Stopping",
+        mistakes: &["drain-without-end"],
+        needs: Needs::Process,
+        run: sigterm_deaf_client,
+    },
 ];
 
 /// Descriptors of the limited server, and clients that want one.
 const DESCRIPTORS: u64 = 40;
 const CROWD: usize = 64;
+/// Descriptors that it may still open when it has served the first client. A server may have adapted itself to the limit at
+/// its start.
+const SPARE: u64 = 4;
 
 /// A server with few descriptors, and more clients than it can accept. The first is served, which proves that it started.
 fn crowded<'a>(
@@ -140,6 +163,9 @@ fn crowded<'a>(
             "with {DESCRIPTORS} descriptors the server does not serve at all: {}",
             broken.got
         )));
+    }
+    if let Some(open) = limited.descriptors() {
+        limited.limit_descriptors(open + SPARE);
     }
     let mut all = vec![first];
     for _ in 1..CROWD {
@@ -201,6 +227,36 @@ fn resumes(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
             sent: "100 bytes by the last one, when all others had left".to_owned(),
             ..broken
         }),
+        None => Finding::holds(),
+    })
+}
+
+fn retries(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
+    let limited = server.another(None)?;
+    let mut clients = Clients::new(&limited, trial)?;
+    let first = clients.connected()?;
+    if let Some(broken) = clients.echo(first, 10)? {
+        return Err(Limit(format!("the server does not serve: {}", broken.got)));
+    }
+    let is_limited = |open: Option<u64>| open.is_some_and(|open| limited.limit_descriptors(open));
+    if !is_limited(limited.descriptors()) {
+        return Ok(Finding::NotRun(
+            "it takes prlimit(1), and a server of one process".to_owned(),
+        ));
+    }
+    let waiting = clients.connected()?;
+    clients.get(waiting).may_send = 100;
+    clients.run_for(Duration::from_millis(200))?;
+    let was_served = clients.get(waiting).received > 0;
+    limited.limit_descriptors(DESCRIPTORS);
+    clients.stall_timeout.set_limit(trial.stall_timeout() * 4);
+    Ok(match clients.echo(waiting, 0)? {
+        Some(broken) => Finding::Broken(Broken {
+            sent: "100 bytes by a client that waited for a descriptor, when the limit was raised again"
+                .to_owned(),
+            ..broken
+        }),
+        None if was_served => Finding::NotRun("the server had a descriptor left".to_owned()),
         None => Finding::holds(),
     })
 }
@@ -311,19 +367,49 @@ fn idle_memory(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit>
     )))
 }
 
+/// More clients than a server learns of in one call of epoll_wait(2), as a rule.
+const STOPPED_CLIENTS: usize = 200;
+
 fn stop_and_continue(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
     let mut clients = Clients::new(server, trial)?;
-    let before = clients.connected()?;
+    for _ in 0..STOPPED_CLIENTS {
+        let client = clients.connect()?;
+        clients.get(client).may_send = 1;
+    }
+    let is_answered = |all: &[Client]| {
+        all.iter()
+            .all(|client| client.is_complete() || client.is_over())
+    };
+    clients.run(is_answered)?;
     clients.run_for(Duration::from_millis(20))?; // the server sleeps in its loop
     server.signal(Signal::SIGSTOP);
-    clients.run_for(Duration::from_millis(100))?;
+    for (place, client) in clients.all.iter_mut().enumerate() {
+        match place % 10 {
+            // More than a server reads at a time, and FIN: all is there before it looks.
+            0 => (client.may_send, client.fin_at) = (100_000, Some(100_000)),
+            _ => client.may_send = 100,
+        }
+    }
+    let pause = Duration::from_millis(trial.effort.pick(100, 1_200, 2_000));
+    clients.run_for(pause)?;
     server.signal(Signal::SIGCONT);
-    clients.run_for(Duration::from_millis(50))?;
-    Ok(match clients.echo(before, 100)? {
-        Some(broken) => Finding::Broken(Broken {
-            sent: "SIGSTOP and SIGCONT, then 100 bytes".to_owned(),
-            ..broken
-        }),
+    let is_right = |client: &Client| {
+        let end = client.fin_at.map(|_| End::Fin);
+        client.is_complete() && client.wrong.is_none() && client.end == end
+    };
+    let ran = clients.run(|all| {
+        all.iter()
+            .all(|client| is_right(client) || client.is_over())
+    })?;
+    Ok(match clients.all.iter().find(|client| !is_right(client)) {
+        Some(first) => Finding::Broken(first.broken(
+            format!(
+                "SIGSTOP, bytes by each of {STOPPED_CLIENTS} clients, some with FIN, and SIGCONT {:.1} s later",
+                pause.as_secs_f64()
+            ),
+            "each client's own bytes, and FIN for FIN",
+            ran.silent(),
+        )),
         None => Finding::holds(),
     })
 }
@@ -380,55 +466,105 @@ fn sigterm_ends(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit
     })
 }
 
+/// Rules that wait for a server's own timeouts.
+fn not_in_a_hurry(trial: &Trial<'_>) -> Option<Finding> {
+    let reason = "it takes some seconds; leave out --quick";
+    (trial.effort == Effort::Quick).then(|| Finding::NotRun(reason.to_owned()))
+}
+
+/// Clients that send while the server ends: whether bytes are unread when it closes is chance with each of them.
+const PUSHERS: usize = 16;
+
 fn sigterm_no_reset(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
-    if trial.effort == Effort::Quick {
-        return Ok(Finding::NotRun(
-            "it takes some seconds; leave out --quick".to_owned(),
-        ));
+    if let Some(not_run) = not_in_a_hurry(trial) {
+        return Ok(not_run);
     }
     let mut other = server.another(None)?;
     let mut clients = Clients::new(&other, trial)?;
-    let client = clients.connected()?;
-    clients.get(client).may_send = u64::MAX;
+    for _ in 0..PUSHERS {
+        let client = clients.connected()?;
+        clients.get(client).may_send = u64::MAX;
+    }
     clients.run_for(Duration::from_millis(50))?;
     other.signal(Signal::SIGTERM);
     ended(&mut other, &mut clients)?;
-    let state = clients.get(client);
-    Ok(match &state.end {
-        Some(End::Fin) => Finding::Told("FIN".to_owned()),
+    let count = |is_it: fn(&Client) -> bool| clients.all.iter().filter(|one| is_it(one)).count();
+    let by_fin = count(|client| client.end == Some(End::Fin));
+    let open = count(|client| client.end.is_none());
+    Ok(match by_fin {
+        PUSHERS => Finding::Told("FIN".to_owned()),
         _ => Finding::Broken(Broken {
-            sent: "bytes without end, and SIGTERM to the server".to_owned(),
+            sent: format!("bytes without end by {PUSHERS} clients, and SIGTERM to the server"),
             expected: "FIN".to_owned(),
-            got: match &state.end {
-                Some(_) => "a reset (RST)".to_owned(),
-                None => "neither FIN nor a reset".to_owned(),
-            },
+            got: format!(
+                "{by_fin} times FIN, {} times a reset (RST), {open} times neither",
+                PUSHERS - by_fin - open
+            ),
             is_silence: false,
         }),
     })
 }
 
+/// More than a server accepts at a time, and less than the shortest usual accept queue (128) holds.
+const QUEUED: usize = 100;
+
 fn sigterm_accept_queue(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
     let mut other = server.another(None)?;
     let mut clients = Clients::new(&other, trial)?;
     other.signal(Signal::SIGSTOP);
-    let client = clients.connected()?;
-    let state = clients.get(client);
-    (state.may_send, state.fin_at) = (100, Some(100));
+    for _ in 0..QUEUED {
+        let client = clients.connected()?;
+        let state = clients.get(client);
+        (state.may_send, state.fin_at) = (100, Some(100));
+    }
     clients.run_for(Duration::from_millis(20))?;
     other.signal(Signal::SIGTERM);
     other.signal(Signal::SIGCONT);
     ended(&mut other, &mut clients)?;
-    let state = clients.get(client);
-    Ok(match state.is_complete() && state.end == Some(End::Fin) {
-        true => Finding::Told("it is served".to_owned()),
-        false => Finding::Broken(Broken {
-            is_silence: false,
-            ..state.broken(
-                "100 bytes and FIN, before the server accepted; then SIGTERM",
+    let is_wrong = |client: &&Client| !client.is_complete() || client.end != Some(End::Fin);
+    let wrong = clients.all.iter().filter(is_wrong).count();
+    Ok(match clients.all.iter().find(is_wrong) {
+        None => Finding::Told("they are served".to_owned()),
+        Some(first) => {
+            let broken = first.broken(
+                format!("100 bytes and FIN by each of {QUEUED} clients, before the server accepted; then SIGTERM"),
                 "the same 100 bytes, then FIN",
                 END,
-            )
+            );
+            let got = format!(
+                "{wrong} of {QUEUED} clients do not have theirs; one has {}",
+                broken.got
+            );
+            Finding::Broken(Broken {
+                is_silence: false,
+                got,
+                ..broken
+            })
+        }
+    })
+}
+
+fn sigterm_deaf_client(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
+    if let Some(not_run) = not_in_a_hurry(trial) {
+        return Ok(not_run);
+    }
+    let mut other = server.another(None)?;
+    let mut clients = Clients::new(&other, trial)?;
+    let client = clients.connected()?;
+    let state = clients.get(client);
+    (state.may_send, state.may_read) = (u64::MAX, 0);
+    clients.run_until_quiet()?;
+    other.signal(Signal::SIGTERM);
+    Ok(match ended(&mut other, &mut clients)? {
+        Some((ending, after)) => Finding::Told(format!(
+            "ended after {:.1} s ({ending})",
+            after.as_secs_f64()
+        )),
+        None => Finding::Broken(Broken {
+            sent: "SIGTERM, while a client reads nothing of what it is sent".to_owned(),
+            expected: format!("an end within {} s", END.as_secs()),
+            got: "the server runs on".to_owned(),
+            is_silence: false,
         }),
     })
 }

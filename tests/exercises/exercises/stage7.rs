@@ -1,6 +1,7 @@
 //! Stage 7: datagrams.
 //!
-//! This server was made from one of TCP. TODO: two things that are right there are wrong for datagrams.
+//! This server was made from one of TCP. TODO: two things that are right there are wrong for datagrams,
+//! and some senders must get no answer.
 
 #[path = "../judge.rs"]
 mod judge;
