@@ -295,10 +295,9 @@ fn a_started_server_may_have_any_kind_of_socket() {
 
 // --- Reports and arguments ---------------------------------------------------------------------------------------------
 
-/// A program of Python, fed with the report.
-fn python(source: &str, input: &str) -> String {
-    let mut child = Command::new("python3")
-        .args(["-c", source])
+/// What a program prints that is fed with a report.
+fn piped(reader: &mut Command, report: &str) -> String {
+    let mut child = reader
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -307,10 +306,10 @@ fn python(source: &str, input: &str) -> String {
         .stdin
         .take()
         .unwrap()
-        .write_all(input.as_bytes())
+        .write_all(report.as_bytes())
         .unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{input}");
+    assert!(output.status.success(), "{report}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -360,7 +359,7 @@ fn each_format_names_each_rule_once() {
     );
     let tap = report("tap").out;
     assert!(
-        tap.starts_with("TAP version 14\n1..3\nok 1 - tcp/bytes/one-message"),
+        tap.starts_with("TAP version 13\n1..3\nok 1 - tcp/bytes/one-message"),
         "{tap}"
     );
     let text = report("text").out;
@@ -370,15 +369,58 @@ fn each_format_names_each_rule_once() {
             .all(|name| text.matches(name.as_str()).count() == 1),
         "{text}"
     );
-    if has_tool("python3") {
-        let read = "import sys, xml.etree.ElementTree as e\n\
-                    for case in e.parse(sys.stdin).iter('testcase'): print(case.get('classname'), case.get('name'))";
-        let cases = python(read, &report("junit").out);
-        assert_eq!(
-            cases,
-            "tcp.bytes one-message\ntcp.bytes all-values\ntcp.bytes nothing-added\n"
+}
+
+/// A server that keeps one rule, breaks the next, and cannot be tried by a third: each verdict has its own form.
+fn report_of_every_kind(format: &str) -> String {
+    let address = server(|mut stream| {
+        let mut buffer = [0; 65_536];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            buffer[..count].iter_mut().for_each(|byte| *byte &= 0x7f);
+            let _ = stream.write_all(&buffer[..count]);
+        }
+    });
+    let only = "tcp/bytes,urgent,idle/memory";
+    let address = format!("tcp://{address}");
+    let words = ["--quick", "--only", only, "--format", format, &address];
+    let said = check(&words);
+    assert_eq!(said.code, 7, "{}{}", said.out, said.err);
+    said.out
+}
+
+#[test]
+fn the_junit_form_fits_its_schema() {
+    let schema = uppsala::parse(include_str!("../../src/cli/check/junit.xsd")).unwrap();
+    let validator = uppsala::XsdValidator::from_schema(&schema).unwrap();
+    let errors = |report: &str| validator.validate(&uppsala::parse(report).unwrap()).len();
+    let report = report_of_every_kind("junit");
+    assert_eq!(errors(&report), 0, "{report}");
+    for (kind, other) in [
+        ("<failure ", "<failed "),
+        ("<skipped ", "<left-out "),
+        (" time=\"", " time=\"x"),
+    ] {
+        assert!(report.contains(kind), "{kind}: {report}");
+        let other = report.replacen(kind, other, 1);
+        assert!(
+            uppsala::parse(&other).is_err() || errors(&other) > 0,
+            "{other}"
         );
     }
+}
+
+/// Perl's own parser, with which TAP came into the world: a plan, a line for each rule, and no error of form.
+#[test]
+fn the_tap_form_is_read_by_the_parser_of_perl() {
+    const READ: &str = "use TAP::Parser; my $p = TAP::Parser->new({ tap => join '', <STDIN> }); $p->run; \
+        printf '%s/%s failed %s skipped %s errors %s', $p->tests_run, $p->tests_planned, \
+        scalar($p->failed), scalar($p->skipped), scalar($p->parse_errors)";
+    if !has_tool("prove") {
+        return;
+    }
+    let report = report_of_every_kind("tap");
+    let read = piped(Command::new("perl").args(["-e", READ]), &report);
+    assert_eq!(read, "5/5 failed 2 skipped 1 errors 0", "{report}");
 }
 
 #[test]

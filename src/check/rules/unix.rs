@@ -23,7 +23,8 @@ pub(super) const RULES: &[Rule] = &[Rule {
 
 fn sent_along(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
     let mut clients = Clients::new(server, trial)?;
-    for _ in 0..20 {
+    // What goes wrong does so if both messages are there before the server reads the first: so, many times.
+    for _ in 0..300 {
         let client = clients.connected()?;
         // One byte with a descriptor, outside of the client's own writes, and at once three more.
         let first = clients.expected(client, 1);

@@ -105,7 +105,7 @@ pub(super) enum Format {
     Json,
     /// For build servers (XML)
     Junit,
-    /// Test Anything Protocol, version 14
+    /// Test Anything Protocol, version 13
     Tap,
 }
 
