@@ -100,8 +100,7 @@ pub fn key(bytes: &[u8]) {
 /// A line from a worker of `bench` that parses as a message prints as a line that parses as the same message.
 #[cfg(all(feature = "cli", feature = "bench"))]
 pub fn wire(bytes: &[u8]) {
-    use crate::cli::bench::ipc::{read, write};
-    use crate::load::Message;
+    use crate::cli::bench::ipc::{Message, read, write};
 
     let Some(message) = std::str::from_utf8(bytes).ok().and_then(read::<Message>) else {
         return;

@@ -1,6 +1,8 @@
 //! Plans and messages as lines of JSON, for workers in processes of their own. `scripts/measure.py` writes a plan too, for a
 //! worker that it runs alone.
 
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use crate::load::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,7 +22,6 @@ pub(crate) fn read<T: DeserializeOwned>(line: &str) -> Option<T> {
 mod tests {
     use super::super::args::tests::args;
     use super::*;
-    use crate::load::Message;
     use crate::load::{FaultKind, Final, Interval, Plan, ServerFigures, Stage};
     use crate::net::{Endpoint, UnixName};
 
