@@ -119,6 +119,7 @@ impl<'a> Clients<'a> {
         Ok(id)
     }
 
+    /// Waits until a client is connected, or cannot be.
     pub(super) fn wait_for_connect(&mut self, id: Id) -> Result<(), Limit> {
         self.run(|all| all[id.0].is_connected || all[id.0].is_over())
             .map(|_| ())

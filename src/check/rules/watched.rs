@@ -39,7 +39,7 @@ pub(super) const RULES: &[Rule] = &[
         stage: 9,
         asks: "when descriptors are free again and no client has left, clients that wait are served, too",
         source: "accept(2), EMFILE and ENFILE: nothing tells that there is a descriptor again, so a timer has to",
-        by_hand: "nc -d 127.0.0.1 50007 & prlimit --pid $(pgrep mine) --nofile=6: ; (sleep 2; prlimit --pid $(pgrep mine) --nofile=99:) & echo hello | nc -N 127.0.0.1 50007",
+        by_hand: "nc -d 127.0.0.1 50007 & prlimit --pid $(pgrep mine) --nofile=3: ; (sleep 2; prlimit --pid $(pgrep mine) --nofile=99:) & echo hello | nc -N 127.0.0.1 50007",
         guide: "mistakes, EMFILE",
         mistakes: &["no-retry-after-emfile"],
         needs: Needs::Process,
@@ -180,7 +180,7 @@ fn crowded<'a>(
 fn with_few_descriptors(broken: Broken) -> Finding {
     Finding::Broken(Broken {
         sent: format!(
-            "{CROWD} clients to a server with {DESCRIPTORS} descriptors: {}",
+            "{CROWD} clients to a server with at most {DESCRIPTORS} descriptors: {}",
             broken.sent
         ),
         ..broken
@@ -243,14 +243,19 @@ fn retries(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
     if let Some(broken) = clients.echo(first, 10)? {
         return Err(Limit(format!("the server does not serve: {}", broken.got)));
     }
-    if !limited.limit_descriptors(STANDARD) {
-        return Ok(Finding::NotRun("it takes prlimit(1)".to_owned()));
-    }
+    let enough = limited.descriptors().map(|open| open + DESCRIPTORS);
+    let (Some(enough), true) = (enough, limited.limit_descriptors(STANDARD)) else {
+        return Ok(Finding::NotRun("it takes prlimit(1) and /proc".to_owned()));
+    };
     let waiting = clients.connected()?;
     clients.get(waiting).may_send = 100;
     clients.run_for(Duration::from_millis(200))?;
     let was_served = clients.get(waiting).received > 0;
-    limited.limit_descriptors(DESCRIPTORS);
+    if !limited.limit_descriptors(enough) {
+        return Err(Limit(format!(
+            "the limit of descriptors cannot be raised to {enough}"
+        )));
+    }
     clients.stall_timeout.set_limit(trial.stall_timeout() * 4);
     Ok(match clients.echo(waiting, 0)? {
         Some(broken) => Finding::Broken(Broken {
