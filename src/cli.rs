@@ -29,6 +29,8 @@ mod names;
 mod output;
 mod output_file;
 mod own_program;
+#[cfg(feature = "bench")]
+mod page;
 mod process;
 mod send;
 mod serve;

@@ -1,7 +1,7 @@
 //! The charts of a comparison, drawn by plotters: figures over the number of connections, latency by percentile, and the
 //! ratios of all loads with their intervals.
 //!
-//! Values are drawn by their logarithms to the base of ten: then equal ratios are equally far apart. Colours are those of the light scheme, and `charts.css` gives each of them its counterpart of the dark one. A
+//! Values are drawn by their logarithms to the base of ten: then equal ratios are equally far apart. Colours are those of the light scheme, and `palette.css` has their counterparts of the dark one. A
 //! model has a marker and a dash too, for eyes that tell fewer colours apart.
 
 use super::record::{Cell, Entry, Figure, Load, Ratio, Record, Scenario, Spread, bytes};
@@ -16,7 +16,7 @@ use std::io;
 use std::ops::Range;
 
 /// Colours and how they change with the scheme, for drawings within the page and on their own.
-pub(super) const STYLE: &str = include_str!("charts.css");
+pub(super) const STYLE: &str = concat!(include_str!("../palette.css"), include_str!("charts.css"));
 const COLORS: [RGBColor; 6] = [
     RGBColor(0x0a, 0x63, 0xb0),
     RGBColor(0xb8, 0x43, 0x0e),

@@ -7,11 +7,9 @@
 use super::charts::{self, Chart};
 use super::record::{Cell, Entry, Figure, Model, Record, Verdict, bytes};
 use crate::cli::output::printable;
+use crate::cli::page;
 use crate::cli::units::{grouped, plural};
-use jiff::Timestamp;
-use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -76,15 +74,10 @@ pub(super) fn text(record: &Record) -> Result<String, String> {
 /// # Errors
 /// A chart cannot be drawn, or the template is wrong, for the reason that is returned.
 pub(super) fn page(record: &Record) -> Result<String, String> {
-    let date = i64::try_from(record.started_unix).map(Timestamp::from_second);
-    let date = date.ok().and_then(Result::ok);
-    let command: Vec<String> = record.command.iter().map(|word| quoted(word)).collect();
     let page = Page {
         style: charts::STYLE,
-        date: date.map_or(String::new(), |date| {
-            date.strftime("%F %H:%M UTC").to_string()
-        }),
-        command: command.join(" "),
+        date: page::date(record.started_unix),
+        command: page::command(&record.command),
         doubtful: record.doubtful(),
         tiles: tiles(record),
         ratios: charts::ratios(record)?,
@@ -104,17 +97,8 @@ fn render(name: &str, source: &str, record: &Record, page: Option<Page>) -> Resu
         titles: Figure::TITLES.into(),
         page,
     };
-    // A line with nothing but a block of the template is none of the text.
-    let syntax = SyntaxConfig::builder()
-        .trim_blocks(true)
-        .lstrip_blocks(true)
-        .keep_trailing_newline(true)
-        .build();
-    let mut environment = Environment::new();
-    environment.set_syntax(syntax.map_err(|error| error.to_string())?);
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let mut environment = page::environment()?;
     environment.add_filter("bytes", bytes);
-    environment.add_filter("plural", plural);
     let rendered = environment.render_named_str(name, source, Serde(&view));
     rendered
         .map(|text| printable(&text))
@@ -190,15 +174,6 @@ fn row<'a>(cell: &Cell, entry: &'a Entry) -> Row<'a> {
         throughput: throughput.unwrap_or("-".to_owned()),
         ratio: entry.ratio(Figure::Throughput).map(ToString::to_string),
         figures: Figure::each(|figure| entry.median(figure)),
-    }
-}
-
-/// A word of a command line, so that a shell would read it as one.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
 
@@ -402,11 +377,5 @@ mod tests {
                 assert!(color == "none" || STYLE.contains(&rule), "{rule}");
             }
         }
-    }
-
-    #[test]
-    fn words_of_a_shell() {
-        let words = ["a b", "it's", "", "--plain=x"].map(quoted);
-        assert_eq!(words, ["'a b'", "'it'\\''s'", "''", "--plain=x"]);
     }
 }
