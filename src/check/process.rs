@@ -5,11 +5,12 @@ use super::place::{Place, Transport};
 use crate::net::Endpoint;
 use crate::procfs::subtree::descendants;
 use crate::procfs::{ServerSample, open_descriptors_of};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::io::{self, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,35 +37,38 @@ struct Own {
 }
 
 impl Own {
-    /// How the process has ended, if it has: "exit status: 101", "signal: 11 (SIGSEGV)".
-    fn ending(&mut self) -> Option<String> {
-        let status = self.child.try_wait().ok()??;
-        Some(status.to_string())
+    /// How the process has ended, if it has: "exit status: 101", "signal: 11 (SIGSEGV)". It is not waited for: as long as it is a
+    /// zombie, no other process and no other group gets its number.
+    fn ending(&self) -> Option<String> {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let raw = match waitid(Id::Pid(self.process()), flags).ok()? {
+            WaitStatus::Exited(_, code) => code << 8,
+            WaitStatus::Signaled(_, signal, _) => signal as i32,
+            _ => return None,
+        };
+        Some(ExitStatus::from_raw(raw).to_string())
+    }
+
+    fn process(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
     }
 
     fn signal(&self, signal: Signal) {
-        if let Ok(process) = i32::try_from(self.child.id()) {
-            let _ = kill(Pid::from_raw(process), signal); // it may have ended
-        }
+        let _ = kill(self.process(), signal); // it may have ended
     }
 }
 
-/// Ends the server: by SIGTERM, and if that takes too long by SIGKILL.
+/// Ends the server by SIGTERM, and by SIGKILL what is left of its process group: it may take too long, or have children that
+/// outlive it.
 impl Drop for Own {
     fn drop(&mut self) {
-        if self.ending().is_some() {
-            return;
-        }
         self.signal(Signal::SIGTERM);
         let deadline = Instant::now() + END;
-        while self.ending().is_none() {
-            if Instant::now() > deadline {
-                self.signal(Signal::SIGKILL);
-                let _ = self.child.wait();
-                return;
-            }
+        while self.ending().is_none() && Instant::now() < deadline {
             thread::sleep(PAUSE);
         }
+        let _ = killpg(self.process(), Signal::SIGKILL);
+        let _ = self.child.wait();
     }
 }
 
@@ -147,7 +151,7 @@ impl Server {
             let _ = child.wait();
             unstarted(error)
         })?;
-        let mut own = Own {
+        let own = Own {
             command: command.to_owned(),
             transport,
             child,
@@ -203,8 +207,8 @@ impl Server {
     }
 
     /// How the server has ended, if it has; always `None` for one that the checker has not started.
-    pub(super) fn unexpected_end(&mut self) -> Option<String> {
-        self.own.as_mut()?.ending()
+    pub(super) fn unexpected_end(&self) -> Option<String> {
+        self.own.as_ref()?.ending()
     }
 
     /// Another process of the same command, which may have so many descriptors.
