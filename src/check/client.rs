@@ -76,6 +76,11 @@ impl Client {
         }
     }
 
+    /// Everything that may be sent has come back, or nothing more will.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_complete() || self.is_over()
+    }
+
     /// Everything that may be sent has come back.
     pub(super) fn is_complete(&self) -> bool {
         self.received >= self.may_send

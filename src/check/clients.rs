@@ -23,6 +23,9 @@ const TICK: Duration = Duration::from_millis(5);
 const BLOCK: usize = 64 * 1024;
 /// Reads and writes of one client in a turn.
 const BLOCKS_PER_TURN: usize = 8;
+/// Clients that connect at once where the accept queue is not what a rule is about: the smallest backlog in wide use, that of
+/// Python's `socketserver` and of socat. A longer queue would lose their handshakes, and they would wait for seconds.
+const GROUP: usize = 5;
 
 /// A client's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +113,25 @@ impl<'a> Clients<'a> {
         self.all.push(client);
         self.keys.push(key);
         Ok(id)
+    }
+
+    /// Connects so many clients, and each gets a byte back before more connect.
+    ///
+    /// Ends early when the server answers no more: the rule then finds clients whose byte is missing.
+    pub(super) fn crowd(&mut self, count: usize) -> Result<Ran, Limit> {
+        let goal = self.all.len() + count;
+        while self.all.len() < goal {
+            let first = self.all.len();
+            for _ in first..goal.min(first + GROUP) {
+                let client = self.connect()?;
+                self.get(client).may_send = 1;
+            }
+            let ran = self.run(|all| all[first..].iter().all(Client::is_settled))?;
+            if ran != Ran::Done {
+                return Ok(ran);
+            }
+        }
+        Ok(Ran::Done)
     }
 
     /// Connects a client and waits until it is connected. If it is not, the rule will see nothing come back.

@@ -1,6 +1,7 @@
 //! Stage 4: many clients at once, each with bytes of its own.
 
-use crate::check::clients::Clients;
+use crate::check::client::Client;
+use crate::check::clients::{Clients, Ran};
 use crate::check::finding::{Broken, Finding, Limit};
 use crate::check::process::Server;
 use crate::check::rule::{Level, Needs, Rule, Trial};
@@ -49,16 +50,15 @@ pub(super) const RULES: &[Rule] = &[
 fn many(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
     for count in [5, 100, trial.effort.pick(200, 300, 500)] {
         let mut clients = Clients::new(server, trial)?;
-        for _ in 0..count {
-            let client = clients.connect()?;
-            clients.get(client).may_send = 4_096;
+        let mut ran = clients.crowd(count)?;
+        if ran == Ran::Done {
+            clients
+                .all
+                .iter_mut()
+                .for_each(|client| client.may_send = 4_096);
+            ran = clients.run(|all| all.iter().all(Client::is_settled))?;
         }
-        let ran = clients.run(|all| {
-            all.iter()
-                .all(|client| client.is_complete() || client.is_over())
-        })?;
-        let is_wrong =
-            |client: &&crate::check::client::Client| client.is_over() || !client.is_complete();
+        let is_wrong = |client: &&Client| client.is_over() || !client.is_complete();
         let wrong = clients.all.iter().filter(is_wrong).count();
         if let Some(first) = clients.all.iter().find(is_wrong) {
             let sent = format!("4096 bytes by each of {count} clients at once");

@@ -188,7 +188,7 @@ fn with_few_descriptors(broken: Broken) -> Finding {
 }
 
 fn served_and_calm(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
-    let (mut limited, mut clients, all) = crowded(server, trial, Some(SPARE))?;
+    let (limited, mut clients, all) = crowded(server, trial, Some(SPARE))?;
     let broken = clients.echo(all[0], 100)?;
     if let Some(ending) = limited.unexpected_end() {
         return Ok(with_few_descriptors(Broken {
@@ -334,14 +334,7 @@ fn idle(server: &Server, trial: &Trial<'_>) -> Result<(usize, f64, u64), Limit> 
     let count = trial.effort.pick(100, 300, 500);
     let before = server.sample()?.rss;
     let mut clients = Clients::new(server, trial)?;
-    for _ in 0..count {
-        let client = clients.connect()?;
-        clients.get(client).may_send = 1;
-    }
-    clients.run(|all| {
-        all.iter()
-            .all(|client| client.is_complete() || client.is_over())
-    })?;
+    clients.crowd(count)?;
     let (share, _) = busy(
         server,
         &mut clients,
@@ -379,15 +372,7 @@ const STOPPED_CLIENTS: usize = 200;
 
 fn stop_and_continue(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
     let mut clients = Clients::new(server, trial)?;
-    for _ in 0..STOPPED_CLIENTS {
-        let client = clients.connect()?;
-        clients.get(client).may_send = 1;
-    }
-    let is_answered = |all: &[Client]| {
-        all.iter()
-            .all(|client| client.is_complete() || client.is_over())
-    };
-    clients.run(is_answered)?;
+    clients.crowd(STOPPED_CLIENTS)?;
     clients.run_for(Duration::from_millis(20))?; // the server sleeps in its loop
     server.signal(Signal::SIGSTOP);
     for (place, client) in clients.all.iter_mut().enumerate() {
