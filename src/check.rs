@@ -34,7 +34,7 @@ mod stall_timeout;
 pub use finding::{Broken, Finding, Limit};
 pub use place::Transport;
 pub use rule::{Effort, Level, Rule, Trial};
-pub use rules::all as rules;
+pub use rules::{STAGES, all as rules};
 
 use process::Server;
 use std::time::{Duration, Instant};

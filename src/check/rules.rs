@@ -15,6 +15,19 @@ mod watched;
 
 use super::rule::Rule;
 
+/// What the stages are about, from stage 1 on.
+pub const STAGES: [&str; 9] = [
+    "one message, all byte values, nothing added",
+    "sizes, single bytes, random cuts",
+    "half-close",
+    "many clients, silent ones among them",
+    "clients that do not read",
+    "resets, bursts, pushers, pauses",
+    "datagrams",
+    "the same on Unix sockets",
+    "what is seen of a process that `--command` has started: EMFILE, processor time, memory, SIGTERM",
+];
+
 /// All rules, in the order of their stages.
 #[must_use]
 pub fn all() -> Vec<&'static Rule> {
@@ -59,6 +72,15 @@ mod tests {
                 "{}",
                 rule.id
             );
+        }
+    }
+
+    #[test]
+    fn the_guide_names_the_stages() {
+        let guide = include_str!("../guide/checking.md");
+        for (place, subject) in STAGES.iter().enumerate() {
+            let row = format!("| {} | {subject} |", place + 1);
+            assert!(guide.contains(&row), "{row}");
         }
     }
 

@@ -1,11 +1,13 @@
 //! `echo-reactor check`: does an echo server, in any language, keep the rules?
 //!
 //! What may live in this file: the order of the steps, and the exit code. The question is in [`args`]; the rules and their
-//! verdicts are in [`crate::check`]; what is printed is in [`text`] and, for other programs, in [`formats`].
+//! verdicts are in [`crate::check`]; what is printed is in [`text`] and, for other programs, in [`formats`]; the page that
+//! `--html` writes is in [`page`].
 
 mod args;
 mod formats;
 mod judged;
+mod page;
 mod text;
 
 pub(super) use args::CheckArgs;
@@ -14,6 +16,7 @@ use super::bench::{listen_to_signals, resolve};
 use super::descriptors;
 use super::error::{CliError, CliErrorKind, Exit};
 use super::output::printable;
+use super::output_file::{OutputFile, Purpose};
 use super::stdio;
 use crate::check::process::Server;
 use crate::check::{Rule, Trial, Verdict, judge};
@@ -34,6 +37,10 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, CliError> {
         stdio::print(&text::list(&rules))?;
         return Ok(Exit::Ok);
     }
+    let page = args
+        .html()
+        .map(|path| OutputFile::open("--html", path, Purpose::Measuring))
+        .transpose()?;
     let stop = listen_to_signals()?;
     descriptors::raise();
     let trial = Trial {
@@ -72,6 +79,11 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, CliError> {
         Format::Junit => formats::junit(&judged),
         Format::Tap => formats::tap(&judged),
     }))?;
+    if let Some(mut file) = page {
+        let page = page::page(&judged).map_err(|why| CliError::new(CliErrorKind::Internal, why))?;
+        file.write(page.as_bytes())?;
+        file.finish()?;
+    }
     Ok(conclude(&judged, args.is_strict()))
 }
 

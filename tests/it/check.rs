@@ -78,6 +78,25 @@ fn a_killed_checker_leaves_no_server_behind() {
     }
 }
 
+/// A process that the server has left behind ends with it: a server that forks may end before its children do.
+#[test]
+fn what_a_server_has_started_ends_too() {
+    let directory = Dir::new();
+    let file = directory.path("child.pid");
+    let server = own_command("reactor");
+    let command = format!(
+        "sh -c 'sleep 300 & echo $! >> {}; exec {server}'",
+        file.display()
+    );
+    let said = check(&["--quick", "--only", "one-message", "--command", &command]);
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    let child = fs::read_to_string(&file).unwrap();
+    let child = Pid::from_raw(child.trim().parse().unwrap());
+    wait_until("the child has ended", || {
+        kill(child, None) == Err(Errno::ESRCH)
+    });
+}
+
 // --- Servers that are right --------------------------------------------------------------------------------------------
 
 #[test]
@@ -407,6 +426,48 @@ fn the_junit_form_fits_its_schema() {
             "{other}"
         );
     }
+}
+
+/// What is broken stands in the page in words; and names of servers, which come from the command line, are no elements of it.
+#[test]
+fn the_page_tells_what_is_broken_and_is_well_formed() {
+    let directory = Dir::new();
+    let (broken, good) = (
+        server(|mut stream| drop(stream.write_all(b"hello"))),
+        own_command("reactor"),
+    );
+    let page = directory.path("report.html");
+    let said = check(&[
+        "--quick",
+        "--only",
+        "nothing-added,descriptors/come-back",
+        "--html",
+        page.to_str().unwrap(),
+        &format!("tcp://{broken}"),
+        "--command",
+        &format!("env NAME='<b>&' {good}"),
+    ]);
+    assert_eq!(said.code, 7, "{}{}", said.out, said.err);
+    let text = fs::read_to_string(page).unwrap().replace("&#x2f;", "/");
+    for words in [
+        "2 servers, side by side",
+        "Stage 1: one message, all byte values, nothing added",
+        "tcp/bytes/nothing-added, 3 of 3",
+        "process/descriptors/come-back",
+        "&lt;b&gt;&amp;",
+        "default-src 'none'",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    uppsala::parse(text.trim_start().trim_start_matches("<!DOCTYPE html>")).unwrap();
+    // A file that cannot be written is told before anything is checked.
+    let said = check(&["--html", "/nowhere/report.html", &format!("tcp://{broken}")]);
+    assert_eq!(said.code, 73, "{}", said.err);
+    assert!(
+        said.out.is_empty() && said.err.contains("--html: cannot write"),
+        "{}",
+        said.err
+    );
 }
 
 /// Perl's own parser, with which TAP came into the world: a plan, a line for each rule, and no error of form.

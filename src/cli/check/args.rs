@@ -6,6 +6,7 @@ use crate::cli::names::DEFAULT_ADDRESS;
 use crate::cli::units::List;
 use crate::net::{Address, Endpoint};
 use clap::{Args, ValueEnum};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 const EXAMPLES: &str = "\
@@ -24,6 +25,8 @@ Examples:
       several servers: a table
   echo-reactor check --format junit > check.xml
       for a build server; tap and json as well
+  echo-reactor check --html report.html
+      a page to look at, beside the report
   echo-reactor check --list
       all rules
 
@@ -81,6 +84,10 @@ pub(in crate::cli) struct CheckArgs {
     /// What is printed
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     format: Format,
+
+    /// Write the report to this file, too, as a page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// The socket of a server that is started.
@@ -191,6 +198,10 @@ impl CheckArgs {
             (_, true) => Effort::Full,
             _ => Effort::Normal,
         }
+    }
+
+    pub(super) fn html(&self) -> Option<&Path> {
+        self.html.as_deref()
     }
 
     pub(super) fn format(&self) -> Format {

@@ -17,7 +17,7 @@ pub(super) fn json(judged: &[Judged]) -> String {
     format!("{:#}\n", json!({ "check": VERSION, "servers": servers }))
 }
 
-fn rule(outcome: &Outcome) -> Value {
+pub(super) fn rule(outcome: &Outcome) -> Value {
     let broken = outcome.broken.as_ref();
     json!({
         "id": outcome.id,

@@ -1,6 +1,6 @@
 //! The report for people: a line for each rule, and for a broken one what was sent, expected and seen, and how to see it.
 
-use super::judged::Judged;
+use super::judged::{self, Judged};
 use crate::check::{Outcome, Rule, Verdict};
 use std::fmt::Write;
 
@@ -103,13 +103,7 @@ pub(super) fn table(judged: &[Judged]) -> String {
     }
     text.truncate(text.trim_end().len());
     text.push('\n');
-    let mut names: Vec<&str> = Vec::new();
-    for outcome in judged.iter().flat_map(|one| &one.outcomes) {
-        if !names.contains(&outcome.id.as_str()) {
-            names.push(&outcome.id);
-        }
-    }
-    for name in names {
+    for name in judged::names(judged) {
         let _ = write!(text, "{name:<NAME$}");
         for one in judged {
             let verdict = one.outcomes.iter().find(|outcome| outcome.id == name);
