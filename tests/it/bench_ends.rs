@@ -111,7 +111,9 @@ fn the_whole_rate_is_planned_where_few_connections_send() {
         tcp(|_, _| {})
     ));
     ended.was_right();
-    let planned = ended.number("/requests/sent") - 20 + ended.number("/requests/unsent");
+    let count = |name: &str| ended.number(&format!("/requests/{name}"));
+    // On a busy machine the first one may be sent before the window begins.
+    let planned = count("sent") - 20 + count("unsent") + count("warm_up_dropped");
     assert_eq!(planned, 200, "{}", ended.report["requests"]);
 }
 
