@@ -75,6 +75,9 @@ impl StreamOptions {
     }
 }
 
+/// How often a socket is bound again because its staging directory was removed.
+const FURTHER_BINDS_MAX: u32 = 3;
+
 /// A bound socket that listens if it is a stream socket, and is still blocking.
 #[derive(Debug)]
 pub struct BoundSocket {
@@ -106,21 +109,21 @@ impl BoundSocket {
     }
 
     fn bind(endpoint: &Endpoint, options: &BindOptions) -> io::Result<Self> {
-        let mut bound = Self::bind_and_listen(endpoint, options)?;
-        // The file of a socket gets its name last of all, so that a client that finds it finds a server that listens.
-        let mut attempts = 0;
-        while let Some(file) = &mut bound.file {
-            match file.publish() {
-                // Another process removed the staging directory. A socket cannot be bound twice, so a new one is made.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < 3 => {
-                    attempts += 1;
-                    bound = Self::bind_and_listen(endpoint, options)?;
-                }
-                Err(error) => return Err(error),
-                Ok(()) => break,
+        Self::bind_and_publish(|| Self::bind_and_listen(endpoint, options))
+    }
+
+    /// Gives the file of a socket its name last of all, so that a client that finds it finds a server that listens. If
+    /// another process has removed the staging directory, a new socket is made, since one cannot be bound twice.
+    fn bind_and_publish(bind: impl Fn() -> io::Result<Self>) -> io::Result<Self> {
+        let mut further = 0..FURTHER_BINDS_MAX;
+        loop {
+            let mut bound = bind()?;
+            match bound.file.as_mut().map_or(Ok(()), SocketFile::publish) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && further.next().is_some() => {}
+                result => return result.map(|()| bound),
             }
         }
-        Ok(bound)
     }
 
     pub(super) fn bind_and_listen(endpoint: &Endpoint, options: &BindOptions) -> io::Result<Self> {
@@ -155,12 +158,12 @@ impl BoundSocket {
         if address.is_ipv6() {
             socket.set_only_v6(options.ipv6_only)?;
         }
-        let mut option_errors = 0;
-        if kind == Type::STREAM {
+        let option_errors = match kind {
             // A server that is restarted must not wait until its old connections leave TIME_WAIT. (On UDP the same option
             // would let a second server take the port.)
-            option_errors += failed("SO_REUSEADDR", socket.set_reuse_address(true));
-        }
+            Type::STREAM => failed("SO_REUSEADDR", socket.set_reuse_address(true)),
+            _ => 0,
+        };
         if options.reuse_port {
             socket.set_reuse_port(true)?;
         }
@@ -214,13 +217,10 @@ impl StreamOptions {
             let probes = probes.with_retries(3);
             errors += failed("keepalive", socket.set_tcp_keepalive(&probes));
         }
-        #[cfg(target_os = "linux")]
         if self.user_timeout.is_some() {
+            #[cfg(target_os = "linux")]
             let result = socket.set_tcp_user_timeout(self.user_timeout);
-            errors += failed("TCP_USER_TIMEOUT", result);
-        }
-        #[cfg(not(target_os = "linux"))]
-        if self.user_timeout.is_some() {
+            #[cfg(not(target_os = "linux"))]
             let result = Err(io::ErrorKind::Unsupported.into());
             errors += failed("TCP_USER_TIMEOUT", result);
         }
@@ -260,20 +260,13 @@ impl StreamOptions {
     /// Sets on a connection the options that it has not inherited from a listener of another program, and clears those that
     /// it should not have inherited. Returns how many could not be set.
     pub(super) fn set_inherited(self, socket: &SockRef<'_>) -> u32 {
-        let linger = match socket.linger() {
-            Ok(None) => Ok(()),
-            _ => socket.set_linger(None),
-        };
         #[cfg(target_os = "linux")]
-        let cork = match socket.tcp_cork() {
-            Ok(false) => Ok(()),
-            _ => socket.set_tcp_cork(false),
-        };
+        let cork = socket.set_tcp_cork(false);
         #[cfg(not(target_os = "linux"))]
         let cork = Ok(());
         self.set_tcp(socket)
             + self.set_buffers(socket)
-            + failed("SO_LINGER off", linger)
+            + failed("SO_LINGER off", socket.set_linger(None))
             + failed("TCP_CORK off", cork)
     }
 
@@ -465,32 +458,6 @@ pub(crate) fn free_port() -> io::Result<u16> {
     Ok(socket.local_addr()?.port())
 }
 
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-
-    /// Connections inherit TCP_NODELAY, and an echo of a few bytes must not wait for more to send.
-    #[test]
-    fn listeners_do_not_wait_to_fill_a_segment() {
-        let any = Endpoint::Tcp("127.0.0.1:0".parse().unwrap());
-        let bound = BoundSocket::new(&any, &BindOptions::default()).unwrap();
-        assert!(bound.socket.tcp_nodelay().unwrap());
-    }
-
-    /// std and mio listen with a backlog of 128. A connect(2) to a Unix socket fails at once when the queue is full.
-    #[test]
-    fn the_accept_queue_is_as_long_as_the_system_allows() {
-        let name = UnixName::Abstract(format!("echo-reactor-queue-{}", std::process::id()));
-        let address = name.to_sock_addr().unwrap();
-        let _bound = BoundSocket::new(&Endpoint::Unix(name), &BindOptions::default()).unwrap();
-        let clients: Vec<Socket> = (0..200)
-            .map_while(|_| {
-                let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-                client.set_nonblocking(true).unwrap();
-                client.connect(&address).is_ok().then_some(client)
-            })
-            .collect();
-        let most = crate::procfs::sysctl("net.core.somaxconn").unwrap();
-        assert_eq!(clients.len(), 200.min(most + 1));
-    }
-}
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests;

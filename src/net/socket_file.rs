@@ -82,14 +82,13 @@ impl SocketFile {
         let now = fs::symlink_metadata(&self.path).map(|file| (file.dev(), file.ino()));
         match (self.replaces, now) {
             (Some(stale), Ok(now)) if stale == now => fs::rename(&from, &self.path)?,
-            (_, Ok(_)) => return Err(taken_meanwhile()),
-            (_, Err(_)) => match fs::hard_link(&from, &self.path) {
+            _ => match fs::hard_link(&from, &self.path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     return Err(taken_meanwhile());
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
-                // A file system without hard links. The staging directory locks out other echo-reactor processes.
+                // The path is free, on a file system without hard links: the staging directory locks out other
+                // echo-reactor processes. If that was removed, rename(2) fails as link(2) did.
                 Err(_) => fs::rename(&from, &self.path)?,
             },
         }
@@ -155,9 +154,9 @@ impl Drop for SocketFile {
 
 /// Checks that `path` is free (`None`), or is the socket of a dead server (its metadata).
 fn check_vacant(path: &Path) -> io::Result<Option<Metadata>> {
-    let there = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        result => result?,
+    // Where the directory cannot be entered, making the staging directory reports it.
+    let Ok(there) = fs::symlink_metadata(path) else {
+        return Ok(None);
     };
     if !there.file_type().is_socket() {
         return Err(io::Error::new(
@@ -203,10 +202,14 @@ fn same_owner(ours: &Metadata, stale: Option<&Metadata>, path: &Path) -> io::Res
 mod tests {
     use super::*;
     use socket2::{Domain, Type};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    fn test_path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("echo-reactor-{name}-{}", process::id()))
+    }
 
     fn bound(name: &str) -> (SocketFile, PathBuf) {
-        let name = format!("echo-reactor-{name}-{}", process::id());
-        let path = std::env::temp_dir().join(name);
+        let path = test_path(name);
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
         let mut file = SocketFile::bind(&socket, &path, 0o600).unwrap();
         file.publish().unwrap();
@@ -223,5 +226,24 @@ mod tests {
         assert!(path.exists(), "the parent still has the socket open");
         drop(SocketFile::from_identity(identity));
         assert!(!path.exists(), "the parent removes it");
+    }
+
+    /// A server that is no echo-reactor knows nothing of the staging directory.
+    #[test]
+    fn a_stale_file_that_another_server_has_replaced_is_left_to_it() {
+        let path = test_path("replaced");
+        drop(UnixListener::bind(&path).unwrap());
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let mut file = SocketFile::bind(&socket, &path, 0o600).unwrap();
+        // Renamed, since a new file could have the inode number of the stale one.
+        let elsewhere = test_path("replacement");
+        let other = UnixListener::bind(&elsewhere).unwrap();
+        fs::rename(&elsewhere, &path).unwrap();
+        let error = file.publish().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(file);
+        UnixStream::connect(&path).expect("it is where it was");
+        drop(other);
+        fs::remove_file(&path).unwrap();
     }
 }

@@ -13,7 +13,7 @@
 //!   has been taken away meanwhile; a holder that lost the lock cannot publish.
 //! - connect(2) to the socket in it tells whether its holder is alive: only `ECONNREFUSED` proves that no process has it
 //!   open. An empty directory belongs to a process between mkdir(2) and bind(2), or to one that died there; it counts as
-//!   left over after [`EMPTY_FOR`].
+//!   left over after [`EMPTY_CHECKS_MAX`].
 //!
 //! Roads not taken. flock(2) of the parent directory frees itself, but neither std (before 1.89) nor socket2 offers it. A
 //! lock by an abstract name is known in one network namespace, while the path may be shared by several.
@@ -34,14 +34,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long another process may hold the directory before this one gives up.
-const HELD_MAX: Duration = Duration::from_secs(5);
-/// How long a directory without a socket belongs to a process that is about to bind one.
-const EMPTY_FOR: Duration = Duration::from_secs(1);
-/// Pause between two checks of a directory that another process holds.
+/// Pause between two checks of a directory that another process holds. Checks are counted, rather than time: while a
+/// machine is suspended, the other process makes no progress either.
 const CHECK_INTERVAL: Duration = Duration::from_millis(2);
+/// How often the directory is checked before this process gives up: for five seconds.
+const CHECKS_MAX: u32 = 2_500;
+/// After how many checks, within a second, a directory without a socket no longer belongs to a process that is about to
+/// bind one.
+const EMPTY_CHECKS_MAX: u32 = 500;
 
 /// A staging directory that this process holds, with one socket in it. Dropping it removes both.
 #[derive(Debug)]
@@ -58,10 +60,14 @@ impl Staging {
     /// # Errors
     /// `AddrInUse` if another process holds the directory for too long; else those of mkdir(2) and bind(2).
     pub(super) fn bind(socket: &Socket, path: &Path) -> io::Result<Self> {
+        Self::bind_with(socket, path, || std::thread::sleep(CHECK_INTERVAL))
+    }
+
+    /// The same, with a `pause` between two checks.
+    fn bind_with(socket: &Socket, path: &Path, mut pause: impl FnMut()) -> io::Result<Self> {
         let directory = directory_of(path)?;
-        let give_up_at = Instant::now() + HELD_MAX;
-        let mut empty_since = None;
-        loop {
+        let mut empty_checks = 0;
+        for _ in 0..CHECKS_MAX {
             match DirBuilder::new().mode(0o700).create(&directory) {
                 Ok(()) => {
                     let staging = Self {
@@ -74,33 +80,29 @@ impl Staging {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    if is_left_over(&directory, &mut empty_since) {
+                    if is_left_over(&directory, &mut empty_checks) {
                         break_lock(&directory)?;
-                        empty_since = None;
+                        empty_checks = 0;
                         continue;
                     }
                 }
                 Err(error) => return Err(error),
             }
-            if Instant::now() >= give_up_at {
-                return Err(held_for_too_long(&directory));
-            }
-            std::thread::sleep(CHECK_INTERVAL);
+            pause();
         }
+        Err(held_for_too_long(&directory))
     }
 
     /// Binds the socket. `false` means that another process removed the directory as left over between mkdir(2) and here:
     /// the socket is not bound then, and the next attempt may succeed.
     fn bind_inside(&self, socket: &Socket) -> io::Result<bool> {
-        let mode = fs::symlink_metadata(&self.directory).map(|made| made.permissions().mode());
-        if mode.is_ok_and(|mode| mode & 0o700 != 0o700) {
-            // A umask such as 0177 took the owner's own right to enter.
-            fs::set_permissions(&self.directory, Permissions::from_mode(0o700))?;
-        }
-        let bound = ShortAddress::new(&self.directory, &self.name)
+        // A umask such as 0177 takes the owner's own right to enter.
+        let bound = fs::set_permissions(&self.directory, Permissions::from_mode(0o700))
+            .and_then(|()| ShortAddress::new(&self.directory, &self.name))
             .and_then(|short| socket.bind(&short.address));
         match bound {
             Ok(()) => {}
+            // If the directory is there, another name is missing: that of /proc, in which a long path is shortened.
             Err(error) if error.kind() == ErrorKind::NotFound && !self.directory.exists() => {
                 return Ok(false);
             }
@@ -189,14 +191,15 @@ fn names_in(directory: &Path) -> io::Result<Vec<OsString>> {
 }
 
 /// Whether the process that made this directory is dead, as far as that can be known.
-fn is_left_over(directory: &Path, empty_since: &mut Option<Instant>) -> bool {
+fn is_left_over(directory: &Path, empty_checks: &mut u32) -> bool {
     let Ok(names) = names_in(directory) else {
         return false; // removed by now, or of another user
     };
     if names.is_empty() {
-        return empty_since.get_or_insert_with(Instant::now).elapsed() > EMPTY_FOR;
+        *empty_checks += 1;
+        return *empty_checks > EMPTY_CHECKS_MAX;
     }
-    *empty_since = None;
+    *empty_checks = 0;
     (names.iter()).all(|name| is_dead(directory, name).unwrap_or(false))
 }
 
@@ -264,9 +267,8 @@ mod tests {
         let left = Staging::bind(&dead, &dir.path()).unwrap();
         drop(dead);
         std::mem::forget(left);
-        let began = Instant::now();
-        let staging = Staging::bind(&stream(), &dir.path()).unwrap();
-        assert!(began.elapsed() < HELD_MAX);
+        let no_pause = || panic!("there is nothing to wait for");
+        let staging = Staging::bind_with(&stream(), &dir.path(), no_pause).unwrap();
         assert!(staging.file().exists());
         drop(staging);
         assert_eq!(names_in(&dir.0).unwrap().len(), 0);
@@ -295,5 +297,104 @@ mod tests {
             other.file().exists(),
             "the file of another holder is not removed"
         );
+    }
+
+    /// Binds, and counts the pauses; `at_pause` runs in each.
+    fn bind_counted(dir: &TestDir, mut at_pause: impl FnMut(u32)) -> (u32, io::Result<Staging>) {
+        let mut pauses = 0;
+        let staging = Staging::bind_with(&stream(), &dir.path(), || {
+            at_pause(pauses);
+            pauses += 1;
+        });
+        (pauses, staging)
+    }
+
+    #[test]
+    fn a_holder_is_waited_for_and_given_up_in_the_end() {
+        let dir = TestDir::new();
+        let socket = stream();
+        let mut holder = Some(Staging::bind(&socket, &dir.path()).unwrap());
+        let (pauses, refused) = bind_counted(&dir, |_| {});
+        assert_eq!(
+            (pauses, refused.unwrap_err().kind()),
+            (CHECKS_MAX, ErrorKind::AddrInUse)
+        );
+        assert!(
+            holder.as_ref().unwrap().file().exists(),
+            "it is the holder's"
+        );
+        let (pauses, staging) = bind_counted(&dir, |pause| {
+            if pause == 1 {
+                holder = None;
+            }
+        });
+        assert_eq!(pauses, 2);
+        assert!(staging.unwrap().file().exists());
+    }
+
+    #[test]
+    fn an_empty_directory_is_left_over_if_it_stays_empty() {
+        let dir = TestDir::new();
+        let directory = directory_of(&dir.path()).unwrap();
+        fs::create_dir(&directory).unwrap();
+        let (pauses, staging) = bind_counted(&dir, |_| {});
+        assert_eq!(pauses, EMPTY_CHECKS_MAX);
+        drop(staging.unwrap());
+        // Its process binds late, and dies at once.
+        fs::create_dir(&directory).unwrap();
+        let (pauses, staging) = bind_counted(&dir, |pause| {
+            if pause == EMPTY_CHECKS_MAX - 1 {
+                stream()
+                    .bind(&SockAddr::unix(directory.join("late")).unwrap())
+                    .unwrap();
+            }
+        });
+        assert_eq!(pauses, EMPTY_CHECKS_MAX);
+        assert!(staging.unwrap().file().exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_before_the_bind_is_made_again() {
+        let dir = TestDir::new();
+        let staging = |name: &str| Staging {
+            directory: directory_of(&dir.path()).unwrap(),
+            name: name.into(),
+            process: process::id(),
+        };
+        assert!(!staging("gone").bind_inside(&stream()).unwrap());
+        let within = staging("no/such");
+        fs::create_dir(&within.directory).unwrap();
+        let error = within.bind_inside(&stream()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "the directory is there");
+    }
+
+    #[test]
+    fn the_owner_may_enter_the_directory_under_every_umask() {
+        let dir = TestDir::new();
+        let staging = Staging {
+            directory: directory_of(&dir.path()).unwrap(),
+            name: random_name(),
+            process: process::id(),
+        };
+        DirBuilder::new()
+            .mode(0o600)
+            .create(&staging.directory)
+            .unwrap();
+        assert!(staging.bind_inside(&stream()).unwrap());
+        let mode = fs::metadata(&staging.directory)
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn a_lock_that_is_gone_counts_as_broken() {
+        let dir = TestDir::new();
+        break_lock(&dir.0.join("gone")).unwrap();
+        let file = dir.path();
+        fs::write(&file, "").unwrap();
+        let error = break_lock(&file.join("below")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotADirectory);
     }
 }
