@@ -122,3 +122,102 @@ impl std::error::Error for BindError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::address::UnixName;
+    use super::*;
+    use io::ErrorKind;
+
+    /// One error of each kind, with what each method returns.
+    #[test]
+    fn an_error_tells_its_address_its_kind_and_the_remedy() {
+        let address: Address = "tcp://127.0.0.1:7".parse().unwrap();
+        let endpoint = Endpoint::Tcp("127.0.0.1:7".parse().unwrap());
+        let bind = |kind: ErrorKind| BindError::Bind(endpoint.clone(), kind.into());
+        let twice = |earlier: &str| BindError::Twice {
+            address: address.clone(),
+            earlier: earlier.parse().unwrap(),
+            endpoint: endpoint.clone(),
+        };
+        let resolve = BindError::Resolve(address.clone(), ErrorKind::TimedOut.into());
+        let unix = Endpoint::Unix(UnixName::Path("/tmp/s".into()));
+        for (error, kind, has_io_error, texts) in [
+            (
+                BindError::NoAddress,
+                ErrorKind::InvalidInput,
+                false,
+                ["no address", "name one"],
+            ),
+            (
+                resolve,
+                ErrorKind::TimedOut,
+                true,
+                ["cannot resolve tcp://127.0.0.1:7", "check the name"],
+            ),
+            (
+                twice("tcp://127.0.0.1:7"),
+                ErrorKind::AddrInUse,
+                false,
+                ["is named twice", "leave one"],
+            ),
+            (
+                twice("tcp://0.0.0.0:7"),
+                ErrorKind::AddrInUse,
+                false,
+                ["beside tcp://0.0.0.0:7", "leave one"],
+            ),
+            (
+                bind(ErrorKind::AddrInUse),
+                ErrorKind::AddrInUse,
+                true,
+                ["tcp://127.0.0.1:7", "stop the server"],
+            ),
+            (
+                bind(ErrorKind::PermissionDenied),
+                ErrorKind::PermissionDenied,
+                true,
+                ["cannot listen", "from 1024 up"],
+            ),
+            (
+                bind(ErrorKind::AddrNotAvailable),
+                ErrorKind::AddrNotAvailable,
+                true,
+                ["cannot listen", "this machine has"],
+            ),
+            (
+                bind(ErrorKind::NotFound),
+                ErrorKind::NotFound,
+                true,
+                ["cannot listen", "make the directory"],
+            ),
+        ] {
+            let text = error.to_string();
+            assert!(texts.iter().all(|part| text.contains(part)), "{text}");
+            assert_eq!(
+                (error.kind(), error.io_error().is_some()),
+                (kind, has_io_error),
+                "{text}"
+            );
+            let expected = (!matches!(error, BindError::NoAddress)).then(|| address.clone());
+            assert_eq!(error.address(), expected, "{text}");
+        }
+        let in_use = BindError::Bind(unix, io::Error::new(ErrorKind::AddrInUse, "stop it"));
+        assert_eq!(
+            in_use.to_string(),
+            "cannot listen at unix:///tmp/s: stop it"
+        );
+    }
+
+    /// The text of the system's error is part of this one, so the source is what lies below that.
+    #[test]
+    fn the_source_is_the_cause_of_the_systems_error() {
+        let not_utf8 = std::ffi::CString::new([0xff]).unwrap().into_string();
+        let caused = io::Error::other(not_utf8.unwrap_err());
+        let endpoint = Endpoint::Tcp("127.0.0.1:7".parse().unwrap());
+        let error = BindError::Bind(endpoint, caused);
+        let source = std::error::Error::source(&error).expect("there is a cause");
+        assert!(source.is::<std::str::Utf8Error>(), "{source}");
+        assert!(std::error::Error::source(&BindError::NoAddress).is_none());
+    }
+}

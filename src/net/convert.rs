@@ -165,6 +165,7 @@ bound_socket_from!(TcpListener, UdpSocket, UnixListener, UnixDatagram);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn an_ip_address_becomes_the_address_that_resolves_to_it_alone() {
@@ -197,5 +198,30 @@ mod tests {
             BoundSocket::try_from(unbound),
             Err(FromFdError::NotBound)
         ));
+    }
+
+    #[test]
+    fn sockets_are_bound_with_the_limits() {
+        let limits = Limits::default().with(|limits| {
+            limits.backlog = 7;
+            limits.send_buffer_bytes = Some(10_000);
+            limits.receive_buffer_bytes = Some(20_000);
+            limits.keepalive = Some(Duration::from_secs(30));
+            limits.user_timeout = Some(Duration::from_secs(40));
+        });
+        let options = BindOptions::from(&limits);
+        assert_eq!(options.backlog, 7);
+        assert_eq!(options.send_buffer_bytes, Some(10_000));
+        assert_eq!(options.receive_buffer_bytes, Some(20_000));
+        assert_eq!(options.keepalive, Some(Duration::from_secs(30)));
+        assert_eq!(options.user_timeout, Some(Duration::from_secs(40)));
+    }
+
+    #[test]
+    fn addresses_of_every_form_are_converted_in_order() {
+        let converted = Address::convert_all(["127.0.0.1:7", "udp://[::1]:9"]).unwrap();
+        let texts: Vec<String> = converted.iter().map(Address::to_string).collect();
+        assert_eq!(texts, ["tcp://127.0.0.1:7", "udp://[::1]:9"]);
+        assert!(Address::convert_all(["127.0.0.1:7", "127.0.0.1"]).is_err());
     }
 }
