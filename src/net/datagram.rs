@@ -123,7 +123,6 @@ fn is_group(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V6(ip) => ip.is_multicast(),
         IpAddr::V4(ip) if ip.is_multicast() || ip.is_broadcast() => true,
-        IpAddr::V4(ip) if ip.is_unspecified() => false,
         IpAddr::V4(ip) => std::net::UdpSocket::bind("0.0.0.0:0")
             .and_then(|probe| probe.connect((ip, 9)))
             .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied),
@@ -251,6 +250,7 @@ impl Source for DatagramSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn broadcast_and_multicast_addresses_are_recognized() {
@@ -260,5 +260,39 @@ mod tests {
         for host in ["127.0.0.1", "127.0.0.5", "0.0.0.0", "::", "::1"] {
             assert!(!is_group(host.parse().unwrap()), "{host}");
         }
+    }
+
+    /// A source whose interest changes is registered again (EPOLL_CTL_MOD).
+    #[test]
+    fn a_datagram_socket_is_registered_changed_and_removed() {
+        let udp = Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        udp.bind(&any.into()).unwrap();
+        let address = udp.local_addr().unwrap().as_socket().unwrap();
+        let mut socket = DatagramSocket::new(udp, &Endpoint::Udp(address)).unwrap();
+        let mut poll = mio::Poll::new().unwrap();
+        let mut events = mio::Events::with_capacity(4);
+        let mut reported = |poll: &mut mio::Poll, max_wait| {
+            poll.poll(&mut events, Some(max_wait)).unwrap();
+            events
+                .iter()
+                .map(mio::event::Event::token)
+                .collect::<Vec<_>>()
+        };
+        let (no_time, deadline) = (Duration::ZERO, Duration::from_secs(20));
+        let sender = std::net::UdpSocket::bind(any).unwrap();
+        sender.send_to(b"one", address).unwrap();
+        socket
+            .register(poll.registry(), Token(1), Interest::READABLE)
+            .unwrap();
+        assert_eq!(reported(&mut poll, deadline), [Token(1)]);
+        assert_eq!(reported(&mut poll, no_time), [], "an edge is reported once");
+        socket
+            .reregister(poll.registry(), Token(2), Interest::READABLE)
+            .unwrap();
+        assert_eq!(reported(&mut poll, deadline), [Token(2)], "and once more");
+        socket.deregister(poll.registry()).unwrap();
+        sender.send_to(b"two", address).unwrap();
+        assert_eq!(reported(&mut poll, no_time), []);
     }
 }

@@ -220,4 +220,61 @@ mod tests {
         assert_eq!(index("ff02::1"), None);
         assert_eq!(index("::ffff:224.0.0.1"), None);
     }
+
+    #[test]
+    fn groups_and_unknown_destinations_are_not_answered() {
+        let here = [10, 1, 0, 1];
+        for (asked, expected) in [
+            (Asked::BoundSocket, Ok(())),
+            (v4(here, here), Ok(())),
+            (Asked::Group, Err(Unanswerable::Group)),
+            (Asked::Unknown, Err(Unanswerable::NoDestination)),
+        ] {
+            assert_eq!(asked.check(), expected, "{asked:?}");
+        }
+    }
+
+    /// All of 127.0.0.0/8 are addresses of this machine.
+    #[test]
+    fn an_answer_leaves_from_the_address_that_was_asked() {
+        for (wildcard, asked_at) in [
+            ("0.0.0.0:0", "127.0.0.7"),
+            ("[::]:0", "127.0.0.7"),
+            ("[::]:0", "::1"),
+        ] {
+            let Ok(bound) = std::net::UdpSocket::bind(wildcard) else {
+                continue; // without IPv6
+            };
+            let deadline = Some(std::time::Duration::from_secs(20));
+            bound.set_read_timeout(deadline).unwrap();
+            let address = bound.local_addr().unwrap();
+            let asked_at = SocketAddr::new(asked_at.parse().unwrap(), address.port());
+            let mut socket = WildcardSocket::new(UdpSocket::from_std(bound), address).unwrap();
+            let any = if asked_at.is_ipv4() {
+                "127.0.0.1:0"
+            } else {
+                "[::1]:0"
+            };
+            let client = std::net::UdpSocket::bind(any).unwrap();
+            client.set_read_timeout(deadline).unwrap();
+            client.send_to(b"asked", asked_at).unwrap();
+            let (length, source, asked) = socket.receive(&mut [0; 8]).unwrap();
+            let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+            assert_eq!((length, source), (5, client.local_addr().unwrap()));
+            socket
+                .reply(b"answered", source_of(&address, source), &asked)
+                .unwrap();
+            let mut buffer = [0; 16];
+            let (length, from) = client.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..length], from), (&b"answered"[..], asked_at));
+        }
+    }
+
+    /// The address of a client in the form of the family of the server's socket.
+    fn source_of(server: &SocketAddr, client: SocketAddr) -> SocketAddr {
+        match (server, client) {
+            (SocketAddr::V6(_), SocketAddr::V4(v4)) => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
+            _ => client,
+        }
+    }
 }

@@ -10,12 +10,18 @@
 //! Without the feature `pktinfo` there are no control messages, and only the permission bits decide: a socket that other
 //! users may write to, or that has an abstract name, which has no permission bits, is refused.
 
+#[cfg(not(all(feature = "pktinfo", target_os = "linux")))]
+mod by_file_mode;
+
 use crate::net::address::{Endpoint, UnixName};
-use socket2::Socket;
 use std::fs;
-use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+#[cfg(all(feature = "pktinfo", target_os = "linux"))]
+use {
+    socket2::Socket,
+    std::io,
+    std::os::unix::net::{SocketAddr, UnixDatagram},
+};
 
 /// Decides whether a sender could write by itself to the socket that its name leads to.
 #[derive(Debug)]
@@ -27,8 +33,8 @@ pub struct SenderCheck {
     own_user: u32,
 }
 
+#[cfg(all(feature = "pktinfo", target_os = "linux"))]
 impl SenderCheck {
-    #[cfg(all(feature = "pktinfo", target_os = "linux"))]
     pub(super) fn new(socket: &Socket, endpoint: &Endpoint) -> io::Result<Self> {
         use nix::sys::socket::{setsockopt, sockopt};
         setsockopt(socket, sockopt::PassCred, &true)?;
@@ -39,22 +45,7 @@ impl SenderCheck {
         })
     }
 
-    #[cfg(not(all(feature = "pktinfo", target_os = "linux")))]
-    pub(super) fn new(_: &Socket, endpoint: &Endpoint) -> io::Result<Self> {
-        match admits_only(endpoint, crate::procfs::own::user()) {
-            true => Ok(Self {
-                only_own_user: true,
-            }),
-            false => Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "other users may send to it, and this build cannot tell senders apart; bind a file of mode 0600 \
-                 (no write permission for group and others), or build with the feature 'pktinfo'",
-            )),
-        }
-    }
-
     /// Reads one datagram: its length, the sender's name, and whether the sender may be answered there.
-    #[cfg(all(feature = "pktinfo", target_os = "linux"))]
     pub(super) fn receive(
         &self,
         socket: &UnixDatagram,
@@ -88,18 +79,6 @@ impl SenderCheck {
         };
         let source = message.address.as_ref().and_then(to_std);
         Ok((message.bytes, source, is_trusted))
-    }
-
-    /// Reads one datagram: its length, the sender's name, and whether the sender may be answered there.
-    #[cfg(not(all(feature = "pktinfo", target_os = "linux")))]
-    pub(super) fn receive(
-        &self,
-        socket: &UnixDatagram,
-        buffer: &mut [u8],
-    ) -> io::Result<(usize, Option<SocketAddr>, bool)> {
-        let (length, source) = socket.recv_from(buffer)?;
-        let source = (!source.is_unnamed()).then_some(source);
-        Ok((length, source, self.only_own_user))
     }
 }
 
@@ -140,26 +119,28 @@ fn admits_only(endpoint: &Endpoint, user: Option<u32>) -> bool {
 #[cfg(all(feature = "pktinfo", target_os = "linux"))]
 fn to_std(address: &nix::sys::socket::UnixAddr) -> Option<SocketAddr> {
     use nix::sys::socket::SockaddrLike;
-    let (family, most) = (
-        size_of::<libc::sa_family_t>(),
-        size_of::<libc::sockaddr_un>(),
-    );
-    if !(family + 1..=most).contains(&(address.len() as usize)) {
+    if !(1..=size_of::<libc::sockaddr_un>()).contains(&(address.len() as usize)) {
         return None;
     }
     if let Some(path) = address.path() {
         return SocketAddr::from_pathname(path).ok();
     }
-    #[cfg(target_os = "linux")]
     if let Some(name) = address.as_abstract() {
         return <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name).ok();
     }
     None
 }
 
-#[cfg(all(test, feature = "pktinfo", target_os = "linux"))]
+#[cfg(test)]
+#[cfg(all(feature = "pktinfo", target_os = "linux"))]
 mod tests {
     use super::*;
+    use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg, setsockopt, sockopt};
+    use std::os::fd::AsRawFd;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
 
     #[test]
     fn credentials_that_the_kernel_fills_in_prove_nothing() {
@@ -169,5 +150,113 @@ mod tests {
             "a process of the overflow user"
         );
         assert!(!are_missing(0, 1_000), "a process of another PID namespace");
+    }
+
+    /// A socket file at a path of its own, which is removed in the end.
+    struct Bound(PathBuf, UnixDatagram);
+
+    impl Bound {
+        fn new(name: &str) -> Self {
+            let name = format!("echo-reactor-sender-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            let socket = UnixDatagram::bind(&path).unwrap();
+            socket
+                .set_read_timeout(Some(Duration::from_secs(20)))
+                .unwrap();
+            Self(path, socket)
+        }
+
+        fn endpoint(&self) -> Endpoint {
+            Endpoint::UnixDatagram(UnixName::Path(self.0.clone()))
+        }
+    }
+
+    impl Drop for Bound {
+        fn drop(&mut self) {
+            fs::remove_file(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn permission_bits_admit_only_the_owner_of_a_socket() {
+        let bound = Bound::new("bits");
+        let (endpoint, user) = (bound.endpoint(), nix::unistd::geteuid().as_raw());
+        let admits_only_with = |mode, user| {
+            fs::set_permissions(&bound.0, fs::Permissions::from_mode(mode)).unwrap();
+            admits_only(&endpoint, user)
+        };
+        assert!(admits_only_with(0o600, Some(user)) && admits_only_with(0o755, Some(user)));
+        assert!(!admits_only_with(0o620, Some(user)) && !admits_only_with(0o602, Some(user)));
+        assert!(!admits_only_with(0o600, Some(user + 1)) && !admits_only_with(0o600, None));
+        let no_file = Endpoint::UnixDatagram(UnixName::Abstract("name".into()));
+        assert!(!admits_only(&no_file, Some(user)));
+        let no_socket = Endpoint::UnixDatagram(UnixName::Path("/dev/null".into()));
+        assert!(!admits_only(&no_socket, Some(0)));
+    }
+
+    /// Sends one byte with the credentials of this user. Only root may send those of another user.
+    fn send_as(sender: &UnixDatagram, to: &Path, user: u32) -> nix::Result<usize> {
+        let claimed = libc::ucred {
+            pid: std::process::id() as i32,
+            uid: user,
+            gid: nix::unistd::getegid().as_raw(),
+        };
+        sendmsg(
+            sender.as_raw_fd(),
+            &[io::IoSlice::new(b"1")],
+            &[ControlMessage::ScmCredentials(&claimed.into())],
+            MsgFlags::empty(),
+            Some(&UnixAddr::new(to).unwrap()),
+        )
+    }
+
+    #[test]
+    fn root_and_the_own_user_are_trusted() {
+        let (bound, sender) = (Bound::new("to"), Bound::new("from"));
+        let socket = Socket::from(bound.1.try_clone().unwrap());
+        let mut check = SenderCheck::new(&socket, &bound.endpoint()).unwrap();
+        let actual = nix::unistd::geteuid().as_raw();
+        for (own_user, user, expected) in [
+            (actual, actual, true),
+            (1_000, 1_000, true),
+            (1_000, 0, true),
+            (1_000, 1_001, false),
+        ] {
+            // Credentials go before permission bits.
+            (check.own_user, check.only_own_user) = (own_user, !expected);
+            if send_as(&sender.1, &bound.0, user).is_err() && actual != 0 {
+                continue; // this test does not run as root
+            }
+            let (length, source, is_trusted) = check.receive(&bound.1, &mut [0; 8]).unwrap();
+            assert_eq!((length, is_trusted), (1, expected), "{user} at {own_user}");
+            assert_eq!(source.unwrap().as_pathname(), Some(sender.0.as_path()));
+        }
+    }
+
+    /// They were queued before the option was set.
+    #[test]
+    fn without_credentials_the_permission_bits_decide() {
+        let bound = Bound::new("bare");
+        let name = format!("echo-reactor-sender-{}", std::process::id());
+        let named = SocketAddr::from_abstract_name(&name).unwrap();
+        let senders = [
+            UnixDatagram::unbound().unwrap(),
+            UnixDatagram::bind_addr(&named).unwrap(),
+        ];
+        for only_own_user in [true, false] {
+            for (sender, named) in senders.iter().zip([None, Some(name.as_bytes())]) {
+                let check = SenderCheck {
+                    only_own_user,
+                    own_user: nix::unistd::geteuid().as_raw(),
+                };
+                setsockopt(&bound.1, sockopt::PassCred, &false).unwrap();
+                sender.send_to(b"12", &bound.0).unwrap();
+                setsockopt(&bound.1, sockopt::PassCred, &true).unwrap();
+                let (length, source, is_trusted) = check.receive(&bound.1, &mut [0; 8]).unwrap();
+                assert_eq!((length, is_trusted), (2, only_own_user));
+                let source = source.as_ref().and_then(SocketAddr::as_abstract_name);
+                assert_eq!(source, named);
+            }
+        }
     }
 }
