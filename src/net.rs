@@ -29,7 +29,7 @@ mod inherited;
 mod ip_net;
 pub mod listener;
 mod peer;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", all(test, feature = "pktinfo")))]
 mod reuse_port;
 mod socket_file;
 mod source;

@@ -46,8 +46,18 @@ impl BoundSocket {
 ///
 /// # Errors
 /// Those of setsockopt(2); `Unsupported` where it is not Linux.
-#[cfg(target_os = "linux")]
 pub(crate) fn steer_by_source(group: &[BoundSocket], ipv4: u8, ipv6: u8) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    return steer(group, ipv4, ipv6);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (group, ipv4, ipv6);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn steer(group: &[BoundSocket], ipv4: u8, ipv6: u8) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
     let Some(first) = group.first() else {
         return Ok(());
@@ -61,11 +71,9 @@ pub(crate) fn steer_by_source(group: &[BoundSocket], ipv4: u8, ipv6: u8) -> io::
     Ok(())
 }
 
-/// As above.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn steer_by_source(_: &[BoundSocket], _: u8, _: u8) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
+/// Offsets from here on count from the IP header.
+#[cfg(target_os = "linux")]
+const IP_HEADER: u32 = libc::SKF_NET_OFF as u32;
 
 /// The program that returns the place in a group of `count` sockets (bpf(4) of BSD; networking/filter.rst of Linux).
 #[cfg(target_os = "linux")]
@@ -74,25 +82,24 @@ fn program(count: u32, ipv4: u8, ipv6: u8) -> Vec<libc::sock_filter> {
         BPF_A, BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_MISC,
         BPF_MOD, BPF_MUL, BPF_RET, BPF_RSH, BPF_TAX, BPF_W, BPF_X, BPF_XOR,
     };
-    /// Offsets from here on count from the IP header (SKF_NET_OFF).
-    const IP_HEADER: u32 = -0x10_0000_i32 as u32;
     /// 2^32 divided by the golden ratio: multiplying by it spreads neighbours over all bits (Knuth).
     const SPREAD: u32 = 0x9e37_79b9;
-    let step = |code: u32, k: u32| libc::sock_filter {
-        code: code as u16,
+    // The parts of a code have no bit in common (linux/bpf_common.h), so that their sum is the code.
+    let step = |code: &[u32], k: u32| libc::sock_filter {
+        code: code.iter().sum::<u32>() as u16,
         jt: 0,
         jf: 0,
         k,
     };
-    let load = |offset: u32| step(BPF_LD | BPF_W | BPF_ABS, IP_HEADER.wrapping_add(offset));
-    let and = |mask: u32| step(BPF_ALU | BPF_AND | BPF_K, mask);
-    let spread = || step(BPF_ALU | BPF_MUL | BPF_K, SPREAD);
+    let load = |offset: u32| step(&[BPF_LD, BPF_W, BPF_ABS], IP_HEADER.wrapping_add(offset));
+    let and = |mask: u32| step(&[BPF_ALU, BPF_AND, BPF_K], mask);
+    let spread = || step(&[BPF_ALU, BPF_MUL, BPF_K], SPREAD);
     let choose = || {
         [
             spread(),
-            step(BPF_ALU | BPF_RSH | BPF_K, 16),
-            step(BPF_ALU | BPF_MOD | BPF_K, count),
-            step(BPF_RET | BPF_A, 0),
+            step(&[BPF_ALU, BPF_RSH, BPF_K], 16),
+            step(&[BPF_ALU, BPF_MOD, BPF_K], count),
+            step(&[BPF_RET, BPF_A], 0),
         ]
     };
     let of_ipv4 = [&[load(12), and(mask(ipv4, 0))][..], &choose()].concat();
@@ -100,18 +107,18 @@ fn program(count: u32, ipv4: u8, ipv6: u8) -> Vec<libc::sock_filter> {
     for word in 1..4 {
         of_ipv6.extend([
             spread(),
-            step(BPF_MISC | BPF_TAX, 0),
+            step(&[BPF_MISC, BPF_TAX], 0),
             load(8 + 4 * word),
             and(mask(ipv6, word)),
-            step(BPF_ALU | BPF_XOR | BPF_X, 0),
+            step(&[BPF_ALU, BPF_XOR, BPF_X], 0),
         ]);
     }
     // The version of the packet decides, since a dual-stack socket gets packets of both.
-    let mut is_ipv6 = step(BPF_JMP | BPF_JEQ | BPF_K, 6);
+    let mut is_ipv6 = step(&[BPF_JMP, BPF_JEQ, BPF_K], 6);
     is_ipv6.jt = of_ipv4.len() as u8;
     let begin = [
-        step(BPF_LD | BPF_B | BPF_ABS, IP_HEADER),
-        step(BPF_ALU | BPF_RSH | BPF_K, 4),
+        step(&[BPF_LD, BPF_B, BPF_ABS], IP_HEADER),
+        step(&[BPF_ALU, BPF_RSH, BPF_K], 4),
         is_ipv6,
     ];
     [&begin[..], &of_ipv4, &of_ipv6, &choose()].concat()
@@ -124,7 +131,8 @@ fn mask(bits: u8, word: u32) -> u32 {
     u32::MAX.checked_shl(32 - bits).unwrap_or(0)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
     use socket2::SockRef;
@@ -136,6 +144,10 @@ mod tests {
         let options = BindOptions::default();
         let first = BoundSocket::new(&endpoint, &options).unwrap();
         assert!(first.can_be_grouped());
+        let name = format!("echo-reactor-group-{}", std::process::id());
+        let unix = Endpoint::Unix(crate::net::UnixName::Abstract(name));
+        let unix = BoundSocket::bind_and_listen(&unix, &options);
+        assert!(unix.is_ok_and(|unix| !unix.can_be_grouped()));
         first.into_group(count, &options).unwrap()
     }
 
@@ -193,6 +205,85 @@ mod tests {
             [u32::MAX, 0xffff_ff00, 0]
         );
         assert_eq!([mask(0, 0), mask(128, 3)], [0, u32::MAX]);
+    }
+
+    /// Runs a program on a packet as the kernel does, as far as these programs need it.
+    fn place_of(program: &[libc::sock_filter], packet: &[u8]) -> u32 {
+        use libc::*;
+        let (mut a, mut x, mut at) = (0_u32, 0_u32, 0);
+        loop {
+            let step = &program[at];
+            let k = step.k;
+            let loaded = |bytes: usize| {
+                let from = k.wrapping_sub(IP_HEADER) as usize;
+                let bytes = &packet[from..from + bytes];
+                bytes
+                    .iter()
+                    .fold(0, |word, &byte| word << 8 | u32::from(byte))
+            };
+            at += 1;
+            match u32::from(step.code) {
+                code if code == BPF_LD | BPF_W | BPF_ABS => a = loaded(4),
+                code if code == BPF_LD | BPF_B | BPF_ABS => a = loaded(1),
+                code if code == BPF_ALU | BPF_AND | BPF_K => a &= k,
+                code if code == BPF_ALU | BPF_MUL | BPF_K => a = a.wrapping_mul(k),
+                code if code == BPF_ALU | BPF_RSH | BPF_K => a >>= k,
+                code if code == BPF_ALU | BPF_MOD | BPF_K => a %= k,
+                code if code == BPF_ALU | BPF_XOR | BPF_X => a ^= x,
+                code if code == BPF_MISC | BPF_TAX => x = a,
+                code if code == BPF_JMP | BPF_JEQ | BPF_K => {
+                    at += usize::from(if a == k { step.jt } else { step.jf });
+                }
+                code if code == BPF_RET | BPF_A => return a,
+                code => panic!("a step of another kind: {code:#x}"),
+            }
+        }
+    }
+
+    /// The start of a packet from this source, up to the end of its address.
+    fn packet_from(source: std::net::IpAddr) -> Vec<u8> {
+        match source {
+            std::net::IpAddr::V4(ip) => [&[0x45; 12][..], &ip.octets()].concat(),
+            std::net::IpAddr::V6(ip) => [&[0x60; 8][..], &ip.octets()].concat(),
+        }
+    }
+
+    /// Every part of the prefix decides, and nothing else does.
+    #[test]
+    fn the_prefix_of_a_source_decides_its_place() {
+        let places = |bits: (u8, u8), source: &dyn Fn(u16) -> String| {
+            let program = program(3, bits.0, bits.1);
+            let place = |number| place_of(&program, &packet_from(source(number).parse().unwrap()));
+            (1..100)
+                .map(place)
+                .collect::<std::collections::BTreeSet<u32>>()
+                .len()
+        };
+        let (all, nets) = ((32, 128), (24, 56));
+        for (bits, source, expected) in [
+            (
+                all,
+                &(|n| format!("10.7.0.{n}")) as &dyn Fn(u16) -> String,
+                3,
+            ),
+            (nets, &|n| format!("10.7.0.{n}"), 1),
+            (nets, &|n| format!("10.7.{n}.1"), 3),
+            (all, &|n| format!("{n:x}::1"), 3),
+            (all, &|n| format!("2001:db8:{n:x}::1"), 3),
+            (all, &|n| format!("2001:db8::{n:x}:0:1"), 3),
+            (all, &|n| format!("2001:db8::{n:x}"), 3),
+            (nets, &|n| format!("2001:db8:0:{n:x}00::1"), 3),
+            (nets, &|n| format!("2001:db8:0:{n:x}::1"), 1),
+            (nets, &|n| format!("2001:db8::{n:x}:0:1"), 1),
+            (nets, &|n| format!("2001:db8::{n:x}"), 1),
+        ] {
+            assert_eq!(
+                places(bits, source),
+                expected,
+                "{} of {bits:?} bits",
+                source(1)
+            );
+        }
     }
 
     /// Every source comes to one socket, at the same place in every group; and the sources are divided.
