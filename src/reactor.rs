@@ -240,6 +240,62 @@ mod tests {
         }
     }
 
+    const NEVER: Registration = Registration {
+        interest: Interest::Read,
+        class: TimeoutClass::NEVER,
+    };
+
+    /// A selector that reports one source in each wait, and has these results.
+    struct Scripted {
+        source: Token,
+        results: VecDeque<io::Result<bool>>,
+        announced: Option<Duration>,
+        clock: Ticking,
+    }
+
+    impl Selector for Scripted {
+        type Registry = ();
+
+        fn registry(&self) -> &() {
+            &()
+        }
+
+        fn wait(
+            &mut self,
+            timeout: Option<Duration>,
+            mut report: impl FnMut(Token, Readiness),
+        ) -> io::Result<bool> {
+            report(self.source, Readiness::Normal);
+            self.clock.wait(timeout, report)?;
+            self.results.pop_front().expect("a result is left")
+        }
+
+        fn now(&self) -> Instant {
+            self.clock.now()
+        }
+
+        fn announce(&mut self, due: Duration) {
+            self.announced = Some(due);
+        }
+    }
+
+    fn scripted(
+        results: impl IntoIterator<Item = io::Result<bool>>,
+    ) -> (Reactor<Nothing, Scripted>, Key) {
+        let mut reactor = Reactor::new(Scripted {
+            source: EXTERNAL,
+            results: results.into_iter().collect(),
+            announced: None,
+            clock: Ticking(Cell::new(Instant::now())),
+        });
+        let key = reactor
+            .add(Nothing, NEVER)
+            .map_err(|(_, error)| error)
+            .unwrap();
+        reactor.selector.source = key.token();
+        (reactor, key)
+    }
+
     #[test]
     fn a_turn_counts_from_the_end_of_its_wait() {
         let mut reactor: Reactor<Nothing, _> = Reactor::new(Ticking(Cell::new(Instant::now())));
@@ -269,13 +325,9 @@ mod tests {
     #[test]
     fn no_two_sources_of_a_slot_share_a_key_when_generations_wrap() {
         let mut reactor: Reactor<Nothing, _> = Reactor::new(Ticking(Cell::new(Instant::now())));
-        let registration = Registration {
-            interest: Interest::Read,
-            class: TimeoutClass::NEVER,
-        };
         let mut keys = Vec::new();
         for _ in 0..100 {
-            let Ok(key) = reactor.add(Nothing, registration) else {
+            let Ok(key) = reactor.add(Nothing, NEVER) else {
                 panic!("there is room");
             };
             assert!(!keys.contains(&key), "{key:?} twice");
@@ -300,15 +352,58 @@ mod tests {
         reactor.preallocate(1);
         let slot = Reactor::<Nothing, Ticking>::SLOT_BYTES;
         assert_eq!(reactor.slot_bytes(), (0, paged_slab::PAGE * slot));
-        let registration = Registration {
-            interest: Interest::Read,
-            class: TimeoutClass::NEVER,
-        };
         let key = reactor
-            .add(Nothing, registration)
+            .add(Nothing, NEVER)
             .map_err(|(_, error)| error)
             .unwrap();
         assert_eq!(reactor.slot_bytes(), (slot, paged_slab::PAGE * slot));
         assert!(reactor.close(key).is_some() && reactor.get_mut(key).is_none());
+    }
+
+    /// What the ready list may still hold is due at once, since an outer loop that waits for edges is not told of it.
+    #[test]
+    fn a_turn_is_announced_at_once_unless_the_ready_list_is_empty() {
+        let hour = Duration::from_secs(3_600);
+        for (result, expected) in [
+            (Ok(true), hour),
+            (Ok(false), Duration::ZERO),
+            (Err(io::ErrorKind::Interrupted.into()), Duration::ZERO),
+        ] {
+            let (mut reactor, _) = scripted([result]);
+            reactor.wait(None).unwrap();
+            reactor.announce(Some(hour));
+            assert_eq!(reactor.selector.announced, Some(expected));
+        }
+    }
+
+    /// Of two events one was queued by the caller: the sweep of one source, which takes two reports, is not over.
+    #[test]
+    fn a_sweep_counts_the_events_of_the_kernel_alone() {
+        let (mut reactor, key) = scripted([Ok(false), Ok(false)]);
+        reactor.read_clock();
+        reactor.requeue(key, Readiness::Normal);
+        reactor.wait(None).unwrap();
+        assert_eq!((reactor.turn.len(), reactor.horizon.ms()), (2, 0));
+        while reactor.next_event().is_some() {}
+        reactor.wait(None).unwrap();
+        assert!(reactor.horizon.ms() > 0, "the second report has ended it");
+    }
+
+    /// A turn that was interrupted midway goes on without a wait.
+    #[test]
+    fn nothing_is_waited_for_while_events_are_left() {
+        let (mut reactor, key) = scripted([Ok(true)]);
+        assert_eq!(reactor.timeout(), None);
+        reactor.wait(None).unwrap();
+        assert_eq!(reactor.timeout(), Some(Duration::ZERO));
+        assert!(
+            !reactor.wait(None).unwrap(),
+            "the selector has no further result"
+        );
+        assert_eq!(
+            reactor.next_event(),
+            Some(Event::Ready(key, Readiness::Normal))
+        );
+        assert_eq!(reactor.timeout(), None);
     }
 }

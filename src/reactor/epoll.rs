@@ -102,18 +102,19 @@ fn readiness(event: &mio::event::Event) -> Readiness {
 /// Descriptor of the epoll instance. Taking it starts the announcements to an outer event loop.
 impl AsFd for Epoll {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.outer_loop.begin(self.poll.registry());
+        self.outer_loop.begin();
         self.poll.registry().as_fd()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::reactor::{Epoll, Event, Interest, Reactor, Registration, TimeoutClass};
+    use super::*;
+    use crate::reactor::{Event, Interest, Reactor, Registration, TimeoutClass};
+    use mio::event::Source;
     use mio::net::{UnixListener, UnixStream};
     use std::io::Write;
     use std::os::unix::net;
-    use std::time::Duration;
 
     const READ: Registration = Registration {
         interest: Interest::Read,
@@ -166,5 +167,47 @@ mod tests {
             assert!(reactor.begin_event(key, readiness).is_none());
         }
         assert_eq!(reactor.stale_events(), 1);
+    }
+
+    /// A full event buffer says nothing about the rest of the ready list.
+    #[test]
+    fn the_ready_list_is_empty_when_the_event_buffer_is_not_full() {
+        let mut epoll = Epoll::new().unwrap();
+        let mut pairs: Vec<_> = (0..=SOURCES_PER_TURN)
+            .map(|_| UnixStream::pair().unwrap())
+            .collect();
+        for (number, (ours, peer)) in pairs.iter_mut().enumerate() {
+            ours.register(epoll.registry(), Token(number), mio::Interest::READABLE)
+                .unwrap();
+            peer.write_all(b"1").unwrap();
+        }
+        let mut wait = || {
+            let mut reported = 0;
+            let is_empty = epoll
+                .wait(Some(Duration::ZERO), |_, _| reported += 1)
+                .unwrap();
+            (is_empty, reported)
+        };
+        assert_eq!(wait(), (false, SOURCES_PER_TURN));
+        assert_eq!(wait(), (true, 1));
+    }
+
+    #[test]
+    fn a_source_is_reported_for_what_it_waits_for_now() {
+        let (ours, _peer) = UnixStream::pair().unwrap();
+        let mut reactor: Reactor<UnixStream> = Reactor::new(Epoll::new().unwrap());
+        let key = reactor.add(ours, READ).unwrap();
+        reactor.wait(Some(Duration::ZERO)).unwrap();
+        assert_eq!(reactor.next_event(), None, "there is nothing to read");
+        let write = Registration {
+            interest: Interest::Write,
+            ..READ
+        };
+        reactor.set_registration(key, write).unwrap();
+        reactor.wait(Some(Duration::ZERO)).unwrap();
+        assert_eq!(
+            reactor.next_event(),
+            Some(Event::Ready(key, Readiness::Normal))
+        );
     }
 }

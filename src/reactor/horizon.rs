@@ -76,4 +76,15 @@ mod tests {
         horizon.continue_sweep(12, 10, 70);
         assert_eq!(horizon.ms(), 60);
     }
+
+    /// The ready list was emptied in the millisecond in which the sweep began.
+    #[test]
+    fn a_sweep_that_was_overtaken_at_once_is_given_up_too() {
+        let mut horizon = ExpiryHorizon::default();
+        horizon.continue_sweep(12, 10, 5);
+        horizon.move_to(5);
+        horizon.continue_sweep(8, 10, 60);
+        horizon.continue_sweep(12, 10, 70);
+        assert_eq!(horizon.ms(), 60, "a new sweep has begun then");
+    }
 }

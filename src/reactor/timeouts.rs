@@ -224,3 +224,68 @@ pub(super) fn min_timeout(one: Option<Duration>, other: Option<Duration>) -> Opt
         (one, other) => one.or(other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn slot() -> Slot<()> {
+        Slot {
+            source: (),
+            links: Links::UNLINKED,
+            generation: 0,
+            readiness: crate::reactor::Readiness::Normal,
+            registration: crate::reactor::Registration {
+                interest: crate::reactor::Interest::Read,
+                class: TimeoutClass::NEVER,
+            },
+            queued: false,
+        }
+    }
+
+    /// A timeout is one millisecond longer than asked for, and a sixteenth.
+    #[test]
+    fn a_source_expires_after_its_timeout_and_a_sixteenth() {
+        let start = Instant::now();
+        let mut timeouts = Timeouts::new(start);
+        let class = timeouts.timeout_class(Some(1_599 * MS));
+        let mut slots = PagedSlab::new();
+        let key = Key::new(slots.insert(slot()), 0);
+        slots.at_mut(key.slot).registration.class = class;
+        timeouts.push_back(&mut slots, key, class, 0);
+        assert_eq!(timeouts.until_next(), Some(1_700 * MS));
+        assert_eq!(timeouts.expired(&slots, 1_699), None);
+        assert_eq!(timeouts.expired(&slots, 1_700), Some(key));
+        timeouts.touch(&mut slots, key, 100);
+        assert_eq!(timeouts.expired(&slots, 1_700), None);
+    }
+
+    #[test]
+    fn an_active_source_is_moved_once_a_sixteenth() {
+        let mut timeouts = Timeouts::new(Instant::now());
+        let class = timeouts.timeout_class(Some(1_599 * MS));
+        let links = Links {
+            moved_ms: 50,
+            ..Links::UNLINKED
+        };
+        let moved_at = |now_ms| timeouts.must_touch(&links, class, now_ms);
+        assert_eq!(
+            [50, 149, 150, 151].map(moved_at),
+            [false, false, false, true]
+        );
+        assert!(!timeouts.must_touch(&links, TimeoutClass::NEVER, 1 << 40));
+    }
+
+    /// Within a millisecond the clock is not converted again.
+    #[test]
+    fn a_millisecond_lasts_until_the_next_one_begins() {
+        let start = Instant::now();
+        let mut timeouts = Timeouts::new(start);
+        for (passed, ms) in [(7 * MS, 7), (8 * MS - MS / 4, 7), (9 * MS, 9)] {
+            assert_eq!(timeouts.milliseconds(start + passed), ms);
+            assert_eq!(timeouts.next_ms_at, start + (ms as u32 + 1) * MS);
+        }
+    }
+}

@@ -83,4 +83,28 @@ mod tests {
             assert!(set.elapsed() >= Duration::from_micros(200));
         }
     }
+
+    #[test]
+    fn a_timer_that_is_removed_ends_no_wait() {
+        let mut poll = mio::Poll::new().unwrap();
+        let mut events = mio::Events::with_capacity(1);
+        let (mut timer, token) = (Timer::new().unwrap(), Token(1));
+        timer.arm(Duration::ZERO).unwrap();
+        timer
+            .register(poll.registry(), token, Interest::READABLE)
+            .unwrap();
+        poll.poll(&mut events, Some(Duration::from_secs(20)))
+            .unwrap();
+        timer
+            .reregister(poll.registry(), token, Interest::READABLE)
+            .unwrap();
+        poll.poll(&mut events, Some(Duration::from_secs(20)))
+            .unwrap();
+        assert!(!events.is_empty(), "it is reported once more");
+        timer.deregister(poll.registry()).unwrap();
+        timer.arm(Duration::ZERO).unwrap();
+        poll.poll(&mut events, Some(Duration::from_millis(1)))
+            .unwrap();
+        assert!(events.is_empty());
+    }
 }
