@@ -176,3 +176,37 @@ impl AsRawFd for Server {
         self.core.reactor.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::echo::Turn;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    fn server() -> Server {
+        Server::bind(["127.0.0.1:0"], Limits::default()).unwrap()
+    }
+
+    #[test]
+    fn a_listener_has_a_slot_like_a_connection() {
+        let (used, allocated) = server().slot_bytes();
+        assert!(used > 0 && allocated > used, "{used} of {allocated}");
+    }
+
+    #[test]
+    fn a_watched_descriptor_ends_the_wait() {
+        const DEADLINE: Duration = Duration::from_secs(20);
+        let mut server = server();
+        let (watched, mut signals) = UnixStream::pair().unwrap();
+        server.watch(&watched).unwrap();
+        assert_eq!(server.turn(Some(Duration::ZERO)).unwrap(), Turn::Serving);
+        signals.write_all(b"1").unwrap();
+        assert_eq!(server.turn(Some(DEADLINE)).unwrap(), Turn::Woken);
+        assert_eq!(
+            server.turn(Some(Duration::ZERO)).unwrap(),
+            Turn::Serving,
+            "an edge"
+        );
+    }
+}

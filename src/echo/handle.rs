@@ -52,7 +52,7 @@ impl Handle {
             snapshot.number
         };
         self.request(STATS);
-        let waits = |snapshot: &mut Snapshot| snapshot.number == asked_after && !snapshot.is_last;
+        let waits = |snapshot: &mut Snapshot| snapshot.is_awaited(asked_after);
         let waited =
             (self.shared.published).wait_timeout_while(self.shared.snapshot(), max_wait, waits);
         let (snapshot, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -92,6 +92,11 @@ struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether a newer one than this number is still to come.
+    fn is_awaited(&self, number: u64) -> bool {
+        self.number == number && !self.is_last
+    }
+
     fn take_if_newer(&self, number: u64) -> Option<Stats> {
         self.stats.clone().filter(|_| self.number > number)
     }
@@ -172,12 +177,12 @@ impl Drop for Control {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::echo::{Server, Turn};
     use crate::limits::Limits;
     use crate::net::Endpoint;
     use std::io::{Read, Write};
     use std::net::TcpStream;
-    use std::time::Duration;
 
     /// More sockets are ready than one epoll_wait reports, and the event of the waker comes after them.
     #[test]
@@ -207,6 +212,7 @@ mod tests {
             let _ = server.turn(None).unwrap();
         }
     }
+
     /// The counters of a thread that runs the loop, of a loop that is at rest, of one that has finished, and of none.
     #[test]
     fn a_handle_reads_the_counters_from_another_thread() {
@@ -252,5 +258,42 @@ mod tests {
         assert_eq!(server.handle().stats(Duration::ZERO), None);
         assert_eq!(server.turn(None).unwrap(), Turn::Serving);
         assert_eq!(server.stats().accepted, 1);
+    }
+
+    #[test]
+    fn a_question_is_answered_once_and_a_command_answers_none() {
+        let (control, stats) = (Control::default(), Stats::default());
+        let shared = Arc::clone(&control.0);
+        let ask = |request| {
+            shared.requests.store(request, Ordering::Relaxed);
+            (control.take(&stats), shared.snapshot().number)
+        };
+        assert_eq!(ask(DRAIN), (Command::Drain, 0));
+        assert_eq!(ask(STOP | DRAIN), (Command::Stop, 0));
+        assert!(shared.snapshot().is_awaited(0));
+        assert_eq!(ask(STATS), (Command::None, 1));
+        let snapshot = shared.snapshot();
+        assert!(!snapshot.is_awaited(0) && snapshot.is_awaited(1));
+        assert_eq!(snapshot.take_if_newer(0).as_ref(), Some(&stats));
+        assert_eq!(
+            snapshot.take_if_newer(1),
+            None,
+            "it answered an earlier question"
+        );
+    }
+
+    #[test]
+    fn the_last_counters_stay_and_a_dropped_server_leaves_none() {
+        for finishes in [true, false] {
+            let (control, stats) = (Control::default(), Stats::default());
+            let shared = Arc::clone(&control.0);
+            if finishes {
+                control.finish(&stats);
+            }
+            drop(control);
+            let snapshot = shared.snapshot();
+            assert!(snapshot.is_last && !snapshot.is_awaited(snapshot.number));
+            assert_eq!(snapshot.take_if_newer(0), finishes.then_some(stats));
+        }
     }
 }

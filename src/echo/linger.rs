@@ -33,3 +33,30 @@ pub(super) fn discard_until_fin(
     }
     Ok(Outcome::Yield)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::StreamSocket;
+    use mio::net::UnixStream;
+    use std::io::Write;
+
+    #[test]
+    fn the_budget_bounds_what_is_discarded_at_once() {
+        let (stream, mut peer) = UnixStream::pair().unwrap();
+        peer.write_all(b"1234567890").unwrap();
+        let (mut stream, mut stats) = (StreamSocket::Unix(stream), Stats::default());
+        let mut discard = |stats: &mut Stats| {
+            let outcome = discard_until_fin(&mut stream, &mut [0; 4], 8, stats);
+            (outcome.unwrap(), stats.discarded)
+        };
+        assert_eq!(discard(&mut stats), (Outcome::Yield, 8));
+        assert_eq!(discard(&mut stats), (Outcome::Wait(Wait::Lingering), 10));
+        drop(peer);
+        assert_eq!(
+            discard(&mut stats),
+            (Outcome::Done(CloseReason::ShutDown), 10)
+        );
+        assert_eq!((stats.bytes_in, stats.bytes_out), (10, 0));
+    }
+}

@@ -202,3 +202,35 @@ impl Listeners {
         self.forget_failures(core);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Limits;
+    use crate::echo::Server;
+    use std::time::Instant;
+
+    /// A server that serves on no longer tells the address of a broken listener; one that stops still tells all.
+    #[test]
+    fn the_address_of_a_broken_listener_is_forgotten_unless_the_server_stops() {
+        let abort_at = Instant::now();
+        for (phase, left) in [
+            (Phase::Serving, &[0, 2][..]),
+            (Phase::HandedOver, &[0, 2]),
+            (Phase::Closing { abort_at }, &[0, 1, 2]),
+        ] {
+            let mut server = Server::bind(["127.0.0.1:0"; 3], Limits::default()).unwrap();
+            let addresses = server.addresses().to_vec();
+            let (core, listeners) = (&mut server.core, &mut server.acceptor.listeners);
+            let broken = listeners.keys()[1];
+            let error = io::Error::from_raw_os_error(libc::EINVAL);
+            listeners.close_failed(core, phase, broken, error).unwrap();
+            assert_eq!(listeners.keys().len(), 2);
+            let expected: Vec<_> = left
+                .iter()
+                .map(|&place: &usize| addresses[place].clone())
+                .collect();
+            assert_eq!(server.addresses(), expected, "{phase:?}");
+        }
+    }
+}

@@ -317,3 +317,78 @@ fn unix_names(bound: &[BoundSocket]) -> Vec<UnixName> {
     });
     names.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+
+    #[test]
+    fn a_configuration_reaches_the_sockets() {
+        let config = Config::default().with(|config| {
+            config.ipv6_only = true;
+            config.unix_mode = 0o666;
+            config.limits.backlog = 7;
+        });
+        let options = config.bind_options();
+        assert_eq!(
+            (options.ipv6_only, options.unix_mode, options.backlog),
+            (true, 0o666, 7)
+        );
+    }
+
+    #[test]
+    fn a_start_error_tells_the_limit_the_address_and_the_error_of_the_system() {
+        let start = |address: &str, limits: Limits| Server::bind([address], limits).unwrap_err();
+        let parse = start("no address", Limits::default());
+        let limit = start(
+            "127.0.0.1:0",
+            Limits::default().with(|limits| limits.read_buffer_bytes = 0),
+        );
+        let bind = start("192.0.2.1:7", Limits::default());
+        let reactor = StartError::Reactor(io::ErrorKind::OutOfMemory.into());
+        let found = |error: &StartError| {
+            let limit = error.limit().map(LimitError::limit);
+            (
+                limit,
+                error.address(),
+                error.io_error().map(io::Error::kind),
+            )
+        };
+        assert_eq!(found(&parse), (None, None, None));
+        assert_eq!(found(&limit), (Some("read_buffer_bytes"), None, None));
+        let (address, missing) = (
+            "tcp://192.0.2.1:7".parse().unwrap(),
+            io::ErrorKind::AddrNotAvailable,
+        );
+        assert_eq!(found(&bind), (None, Some(address), Some(missing)));
+        assert_eq!(
+            found(&reactor),
+            (None, None, Some(io::ErrorKind::OutOfMemory))
+        );
+        let kinds = [parse, limit, bind, reactor].map(|error| io::Error::from(error).kind());
+        let input = io::ErrorKind::InvalidInput;
+        assert_eq!(kinds, [input, input, missing, io::ErrorKind::OutOfMemory]);
+    }
+
+    /// The text of the error within is part of this one, so the source is what lies below that.
+    #[test]
+    fn the_source_of_a_start_error_is_the_cause_below() {
+        let not_utf8 = std::ffi::CString::new([0xff]).unwrap().into_string();
+        let error = StartError::Reactor(io::Error::other(not_utf8.unwrap_err()));
+        let source = error.source().expect("there is a cause");
+        assert!(source.is::<std::str::Utf8Error>(), "{source}");
+    }
+
+    #[test]
+    fn options_that_a_bound_socket_lacks_are_counted() {
+        let options = BindOptions {
+            keepalive: Some(std::time::Duration::from_secs(40_000)), // more than the kernel allows
+            ..BindOptions::default()
+        };
+        let any = ["127.0.0.1:0"; 2].map(|address| address.parse().unwrap());
+        let bound = bind_all(&any, &options).unwrap();
+        let server = Server::with_sockets(bound, Limits::default()).unwrap();
+        assert_eq!(server.stats().option_errors, 2);
+    }
+}

@@ -260,3 +260,48 @@ fn time_for_closing(limits: &Limits) -> Duration {
 fn lost_in_queue(stats: &Stats) -> u64 {
     stats.rejected(RejectReason::Stopping) + stats.dropped(DropReason::Stopping)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::echo::Server;
+
+    /// An alarm for another purpose rings in the meantime.
+    #[test]
+    fn a_phase_ends_at_its_time_and_not_at_every_alarm() {
+        let mut server = Server::bind(["127.0.0.1:0"], Limits::default()).unwrap();
+        let now = server.core.reactor.now();
+        let later = now + Duration::from_secs(1);
+        let closing = |abort_at| Phase::Closing { abort_at };
+        let draining = |close_at| Phase::Draining {
+            close_at,
+            abort_at: later,
+        };
+        for (phase, next) in [
+            (draining(later), draining(later)),
+            (draining(now), closing(later)),
+            (closing(later), closing(later)),
+            (closing(now), Phase::Stopped),
+        ] {
+            let (core, acceptor) = (&mut server.core, &mut server.acceptor);
+            server.shutdown.phase = phase;
+            server
+                .shutdown
+                .on_alarm(core, acceptor, &mut server.datagrams);
+            assert_eq!(server.shutdown.phase, next, "after {phase:?}");
+        }
+    }
+
+    #[test]
+    fn the_closing_takes_a_quarter_of_a_drain_at_most() {
+        let seconds = Duration::from_secs;
+        for (fin_timeout, drain_timeout, expected) in [(1, 8, 1), (2, 8, 2), (10, 8, 2)] {
+            let limits = Limits {
+                fin_timeout: seconds(fin_timeout),
+                drain_timeout: seconds(drain_timeout),
+                ..Limits::default()
+            };
+            assert_eq!(time_for_closing(&limits), seconds(expected));
+        }
+    }
+}

@@ -445,4 +445,19 @@ mod tests {
             .count();
         assert_eq!(answered, 10);
     }
+
+    #[test]
+    fn the_drops_of_a_source_come_at_random_places() {
+        let start = Instant::now();
+        let mut breaker = LoopBreaker::new(start);
+        let mut streaks = std::collections::BTreeSet::new();
+        let mut streak = 0;
+        for _ in 0..20 * u32::from(STREAK_MAX) {
+            streak += 1;
+            if breaker.is_due("one", start) {
+                streaks.insert(std::mem::take(&mut streak));
+            }
+        }
+        assert!(streaks.len() > 2, "{streaks:?}"); // the first is the longest
+    }
 }

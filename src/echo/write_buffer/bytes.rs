@@ -52,3 +52,22 @@ impl Deref for Bytes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_copied_whether_mapped_or_allocated() {
+        for length in [1, 4_095, 4_096, 70_000] {
+            let bytes: Vec<u8> = (0..length).map(|place| (place % 251) as u8).collect();
+            let copy = Bytes::copy(&bytes).unwrap();
+            assert_eq!(&copy[..], bytes);
+            #[cfg(feature = "return-memory")]
+            assert_eq!(
+                matches!(copy, Bytes::Mapped(_)),
+                length >= MAPPED_FROM_BYTES
+            );
+        }
+    }
+}
