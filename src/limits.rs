@@ -73,6 +73,12 @@ pub struct Limits {
     /// Datagrams that one socket may echo in a turn (count; default 64), for the same reason.
     pub datagram_budget: usize,
 
+    /// Longest time for which the loop polls before a wait that would sleep (default off, zero; at most 10 ms). The time
+    /// adapts to what polling finds, and is zero in a loop with little to do: see
+    /// [the guide](crate::guide::cost#one-turn-busy-polling). It helps a server that has a core to itself and peers
+    /// that answer at once, and costs up to all of that core's idle time. A turn that may not wait never polls twice.
+    pub spin_max: Duration,
+
     /// Size of the one read buffer that all streams share (bytes; default 64 KiB: the kernel delivers at most that much
     /// in one piece, so that a message of this size takes one read). It also bounds the write buffer of a connection,
     /// since nothing is read while bytes are unsent: a peer that never reads costs one read buffer.
@@ -169,6 +175,7 @@ impl Default for Limits {
             read_budget_bytes: 256 * 1024,
             accept_budget: 64,
             datagram_budget: 64,
+            spin_max: Duration::ZERO,
             read_buffer_bytes: 64 * 1024,
             idle_timeout: None,
             write_stall_timeout: Some(Duration::from_secs(60)),
@@ -238,6 +245,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const TIMEOUT_CEILING: Duration = Duration::from_secs(36_500 * DAY.as_secs());
 /// Longest TCP_USER_TIMEOUT: the kernel takes milliseconds in a signed `int`, which ends after 24.8 days (tcp(7)).
 const USER_TIMEOUT_CEILING: Duration = Duration::from_secs(24 * DAY.as_secs());
+/// Longest `spin_max`: a sleep costs microseconds, so that polling for longer never pays.
+const SPIN_CEILING: Duration = Duration::from_millis(10);
 /// Largest read buffer. A larger one only evicts from the cache what the write needs next.
 const READ_BUFFER_CEILING: usize = 16 * 1024 * 1024;
 
@@ -305,6 +314,10 @@ impl Limits {
             ("user_timeout", self.user_timeout, USER_TIMEOUT_CEILING),
         ] {
             time_in_range(name, time, most)?;
+        }
+        if self.spin_max > SPIN_CEILING {
+            let value = format!("{:?}", self.spin_max);
+            return Err(LimitError::new("spin_max", value, "0 to 10ms"));
         }
         // The kernel takes whole seconds, at most MAX_TCP_KEEPIDLE of them.
         let Some(idle) = self

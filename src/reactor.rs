@@ -24,7 +24,7 @@
 //! served once a turn, in the order in which it became ready.
 //!
 //! In reading order: this page and `epoll`, which together are the path of an event; `event`, `selector`, `key`, `sources`;
-//! `slot`, `paged_slab`, `timeouts`, `horizon`, `time`; `embedding`, `outer_loop`, `waker`, `timer`.
+//! `slot`, `paged_slab`, `timeouts`, `horizon`, `time`, `spin`; `embedding`, `outer_loop`, `waker`, `timer`.
 //!
 //! This module holds keys, readiness, turns and timeouts; no bytes, connections or addresses. It imports nothing of this
 //! crate, and only it and `net` name mio.
@@ -42,6 +42,7 @@ mod paged_slab;
 mod selector;
 mod slot;
 mod sources;
+mod spin;
 mod time;
 mod timeouts;
 #[cfg(feature = "timerfd")]
@@ -61,6 +62,7 @@ use key::{EXTERNAL, SLOTS_MAX};
 use paged_slab::PagedSlab;
 use selector::SOURCES_PER_TURN;
 use slot::{Slot, lookup};
+use spin::Spin;
 use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
@@ -88,6 +90,7 @@ pub struct Reactor<S, P = Epoll> {
     /// End of the wait of this turn.
     turn_began: Instant,
     horizon: ExpiryHorizon,
+    spin: Spin,
     alarm: Option<Instant>,
     stale_events: u64,
     /// The last wait filled the event buffer or was interrupted: the ready list may not be empty.
@@ -110,8 +113,13 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         let timeout = min_timeout(max_wait, self.timeout_of_turn());
         self.begin_turn();
         let (mut external, queued) = (false, self.turn.len());
-        let Self { selector, turn, .. } = self;
-        let complete = selector.wait(timeout, |token, readiness| {
+        let Self {
+            selector,
+            turn,
+            spin,
+            ..
+        } = self;
+        let complete = spin.wait(selector, timeout, |token, readiness| {
             let key = Key::from_token(token);
             if key.slot() < SLOTS_MAX {
                 turn.push((key, readiness));

@@ -48,6 +48,7 @@ pub(super) enum Alarm {
 impl<B: Backend> Core<B> {
     pub(super) fn new(selector: B::Selector, limits: Limits) -> Self {
         let mut reactor = Reactor::new(selector);
+        reactor.set_spin(limits.spin_max);
         reactor.preallocate(limits.preallocate_connections.min(limits.connections_max));
         Self {
             read_buffer: vec![0; limits.read_buffer_bytes].into_boxed_slice(),

@@ -116,13 +116,43 @@ impl Tree<'_> {
     pub(crate) fn left_in_groups(&self, controller: &str, limit: &str, used: &str) -> Option<u64> {
         /// Version 1 writes "no limit" as the largest number of whole pages.
         const NO_LIMIT: u64 = 1 << 60;
-        let groups = self.text("proc/self/cgroup")?;
+        let left = self.groups(controller).into_iter().filter_map(|group| {
+            let read =
+                |name: &str| -> Option<u64> { self.text(group.join(name))?.trim().parse().ok() };
+            let limit = read(limit).filter(|&limit| limit < NO_LIMIT)?;
+            Some(limit.saturating_sub(read(used).unwrap_or(0)))
+        });
+        left.min()
+    }
+
+    /// Whether a control group of this process has a quota of CPU time.
+    pub(crate) fn has_cpu_quota(&self) -> bool {
+        // Without a quota the first word is `max`, and in version 1 it is -1.
+        let is_quota = |file: PathBuf| -> Option<u64> {
+            let text = self.text(file)?;
+            text.split_whitespace().next()?.parse().ok()
+        };
+        [("", "cpu.max"), ("cpu", "cpu.cfs_quota_us")]
+            .into_iter()
+            .flat_map(|(controller, file)| {
+                let groups = self.groups(controller);
+                groups.into_iter().map(move |group| group.join(file))
+            })
+            .any(|file| is_quota(file).is_some())
+    }
+
+    /// The directories of this process's control group and of all groups above it.
+    fn groups(&self, controller: &str) -> Vec<PathBuf> {
+        let groups = self.text("proc/self/cgroup").unwrap_or_default();
         let group = groups.lines().find_map(|line| {
             let mut parts = line.splitn(3, ':');
             let controllers = parts.nth(1)?;
             let mine = controllers.split(',').any(|name| name == controller);
             parts.next().filter(|_| mine)
-        })?;
+        });
+        let Some(group) = group else {
+            return Vec::new();
+        };
         let mounts = match controller {
             "" => vec![
                 "sys/fs/cgroup".to_owned(),
@@ -130,21 +160,56 @@ impl Tree<'_> {
             ],
             name => vec![format!("sys/fs/cgroup/{name}")],
         };
-        let mut left = None;
-        for mount in mounts {
-            let path = PathBuf::from(group.trim_start_matches('/'));
-            for around in path.ancestors() {
-                let folder = Path::new(&mount).join(around);
-                let read = |name: &str| -> Option<u64> {
-                    self.text(folder.join(name))?.trim().parse().ok()
-                };
-                let Some(limit) = read(limit).filter(|&limit| limit < NO_LIMIT) else {
-                    continue;
-                };
-                let here = limit.saturating_sub(read(used).unwrap_or(0));
-                left = Some(left.map_or(here, |left: u64| left.min(here)));
-            }
+        let path = Path::new(group.trim_start_matches('/'));
+        let folders = mounts.iter().flat_map(|mount| {
+            path.ancestors()
+                .map(move |around| Path::new(mount).join(around))
+        });
+        folders.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_of_cpu_time_is_found_in_either_version_and_in_a_group_above() {
+        for (case, (groups, file, text, is_quota)) in [
+            ("0::/a/b\n", "a/cpu.max", "50000 100000\n", true),
+            ("0::/a/b\n", "a/b/cpu.max", "max 100000\n", false),
+            ("0::/a/b\n", "c/cpu.max", "50000 100000\n", false),
+            (
+                "3:cpu,cpuacct:/a\n0::/\n",
+                "cpu/a/cpu.cfs_quota_us",
+                "50000\n",
+                true,
+            ),
+            (
+                "3:cpu,cpuacct:/a\n0::/\n",
+                "cpu/a/cpu.cfs_quota_us",
+                "-1\n",
+                false,
+            ),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let name = format!("echo-reactor-quota-{}-{case}", std::process::id());
+            let root = std::env::temp_dir().join(name);
+            let write = |path: PathBuf, text: &str| {
+                let path = root.join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            };
+            write("proc/self/cgroup".into(), groups);
+            write(Path::new("sys/fs/cgroup").join(file), text);
+            assert_eq!(
+                Tree(&root).has_cpu_quota(),
+                is_quota,
+                "{groups:?} {file} {text:?}"
+            );
+            fs::remove_dir_all(root).unwrap();
         }
-        left
     }
 }

@@ -81,6 +81,10 @@ impl Selector for Epoll {
         Instant::now()
     }
 
+    fn yield_core(&mut self) {
+        std::thread::yield_now();
+    }
+
     fn is_watched(&self) -> bool {
         self.outer_loop.is_watching()
     }

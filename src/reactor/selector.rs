@@ -41,6 +41,9 @@ pub trait Selector {
     /// Returns the time.
     fn now(&self) -> Instant;
 
+    /// Offers the core to other threads that are ready to run, between two polls that found nothing (sched_yield(2)).
+    fn yield_core(&mut self) {}
+
     /// Returns whether an outer event loop may watch the descriptor of this event queue.
     fn is_watched(&self) -> bool {
         false

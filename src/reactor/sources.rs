@@ -7,9 +7,11 @@ use super::key::{FIRST_GENERATION, Key, SLOTS_MAX};
 use super::paged_slab::PagedSlab;
 use super::selector::{Selector, Source};
 use super::slot::{Links, Slot, lookup};
+use super::spin::Spin;
 use super::timeouts::Timeouts;
 use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
 
 impl<S, P> Reactor<S, P> {
     /// Largest number of sources that can be registered at once.
@@ -35,6 +37,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             now_ms: 0,
             turn_began: now,
             horizon: ExpiryHorizon::default(),
+            spin: Spin::new(Duration::ZERO, now),
             alarm: None,
             stale_events: 0,
             is_unreported: false,

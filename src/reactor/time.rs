@@ -4,6 +4,7 @@ use super::Reactor;
 use super::event::TimeoutClass;
 use super::key::Key;
 use super::selector::{SOURCES_PER_TURN, Selector, Source};
+use super::spin::Spin;
 use super::timeouts::min_timeout;
 use std::time::{Duration, Instant};
 
@@ -73,6 +74,11 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     pub fn unreported_for(&self) -> Duration {
         let since = self.selector.now().saturating_duration_since(self.now);
         since + Duration::from_millis(self.now_ms.saturating_sub(self.horizon.ms()))
+    }
+
+    /// Sets the longest time for which [`Reactor::wait`] polls before it sleeps; zero switches that off.
+    pub fn set_spin(&mut self, max: Duration) {
+        self.spin = Spin::new(max, self.now);
     }
 
     /// Returns the number of ready sources that this turn has served so far.

@@ -493,4 +493,15 @@ impl Selector for Queue {
         kernel.now += tick;
         kernel.now
     }
+
+    /// Polling takes time, and another thread may keep the core.
+    fn yield_core(&mut self) {
+        let mut kernel = self.0.kernel();
+        let lost_us = if kernel.random.below(50) == 0 {
+            3_000
+        } else {
+            1
+        };
+        kernel.now += Duration::from_micros(lost_us);
+    }
 }

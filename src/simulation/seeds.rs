@@ -169,7 +169,8 @@ impl Simulation {
 
     fn step(&mut self) {
         match self.random.below(100) {
-            0..40 => self.turn(Duration::ZERO),
+            0..35 => self.turn(Duration::ZERO),
+            35..40 => self.turn(Duration::from_millis(1)),
             40..55 => self.connect(),
             55..90 if !self.clients.is_empty() => {
                 let client = self.random.below(self.clients.len());
@@ -542,6 +543,7 @@ fn limits(random: &mut Random, scale: u32) -> Limits {
         drain_timeout: time(random),
         accept_retry: time(random),
         datagrams_per_source: None,
+        spin_max: Duration::from_micros(25) * random.below(3) as u32,
         ..Limits::default()
     }
 }

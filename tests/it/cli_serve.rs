@@ -135,6 +135,24 @@ fn a_report_that_cannot_be_written_is_refused_before_the_server_starts() {
 }
 
 #[test]
+fn a_time_for_polling_that_cannot_be_is_refused_with_the_reason() {
+    for (time, said) in [
+        ("11ms", "--spin 11ms is out of range: it can be 0 to 10ms"),
+        ("50", "it has no unit; write for example"),
+        ("always", "or 'off'"),
+        ("-1us", "or 'off'"),
+    ] {
+        let spin = format!("--spin={time}");
+        let refused = ended(program().args(["serve", "tcp://127.0.0.1:0", &spin]));
+        refused.failed(64, &["--spin", time, said]);
+    }
+    for time in ["auto", "off", "0", "20us", "10ms"] {
+        let server = Serve::start(&["tcp://127.0.0.1:0"], &["--spin", time]);
+        server.connect().is_echoed(b"polled for or not");
+    }
+}
+
+#[test]
 fn help_and_version_are_no_failures() {
     let version = ended(program().arg("--version"));
     assert_eq!(

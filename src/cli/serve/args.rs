@@ -3,7 +3,9 @@
 //! Every field of [`Limits`] has a flag in [`super::flags`]. [`ServeArgs::limits`] names every field, so a new limit
 //! without a flag does not compile.
 
-use super::flags::{Admission, Capacity, Datagrams, Deadlines, Kernel, Mode, Model, Output, Turns};
+use super::flags::{
+    Admission, Capacity, Datagrams, Deadlines, Kernel, Mode, Model, Output, Turns, spin_max,
+};
 use super::sandbox::Sandbox;
 use crate::cli::logging::Verbosity;
 use crate::cli::names::DEFAULT_ADDRESS;
@@ -187,6 +189,7 @@ impl ServeArgs {
             read_budget_bytes: self.turns.read_budget.0,
             accept_budget: size(self.turns.accept_budget),
             datagram_budget: size(self.turns.datagram_budget),
+            spin_max: spin_max(self.turns.spin),
             read_buffer_bytes: self.turns.read_buffer.0,
             idle_timeout: time(self.deadlines.idle_timeout),
             write_stall_timeout: time(self.deadlines.write_stall_timeout),
@@ -275,7 +278,7 @@ mod tests {
     #[test]
     fn every_limit_has_a_flag() {
         let line = "--max-connections 10k --preallocate 9k --reserve-descriptors 7 --backlog 128 --read-budget 1k --accept-budget 2 \
-            --datagram-budget 3 --read-buffer 4KiB --idle-timeout 1m30s --write-stall-timeout off --fin-timeout 5ms \
+            --datagram-budget 3 --spin 70us --read-buffer 4KiB --idle-timeout 1m30s --write-stall-timeout off --fin-timeout 5ms \
             --drain-timeout 1s --drain-idle-timeout 9ms --accept-retry 7ms --send-buffer 8k --receive-buffer 9k \
             --keepalive 1h --udp-rate-per-source off --udp-rate 5k --thread-stack 128k --overload reject \
             --max-per-prefix 9 --prefix-ipv4 24 --prefix-ipv6 56 --user-timeout 20s";
@@ -292,6 +295,7 @@ mod tests {
             read_budget_bytes: 1024,
             accept_budget: 2,
             datagram_budget: 3,
+            spin_max: Duration::from_micros(70),
             read_buffer_bytes: 4096,
             idle_timeout: Some(Duration::from_secs(90)),
             write_stall_timeout: None,

@@ -58,6 +58,7 @@ fn flag(limit: &str) -> String {
         "preallocate_connections" => "preallocate",
         "datagrams_per_source" => "udp-rate-per-source",
         "datagrams_total" => "udp-rate",
+        "spin_max" => "spin",
         other => &other.trim_end_matches("_bytes").replace('_', "-"),
     };
     format!("--{name}")

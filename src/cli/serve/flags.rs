@@ -5,9 +5,10 @@
 use crate::cli::units::{Auto, Bytes, Count, Most, Off, Or, Time, UnitError, Word, grouped};
 use crate::limits::{Limits, OverloadPolicy};
 use crate::net::IpNet;
+use crate::procfs::tree::Tree;
 use clap::{Args, ValueEnum};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -117,6 +118,10 @@ pub(super) struct Turns {
     #[arg(long, value_name = "COUNT",
         default_value_t = Count(Limits::default().datagram_budget as u64))]
     pub(super) datagram_budget: Count,
+
+    /// Poll for up to this time before each sleep, 'auto', or 'off'
+    #[arg(long, value_name = "TIME", default_value_t = Or::Word(Off))]
+    pub(super) spin: Spin,
 
     /// Size of the one read buffer, and the most bytes that a connection can have unsent
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().read_buffer_bytes),
@@ -231,6 +236,22 @@ fn at_most<W: Word>(most: u64) -> impl Fn(&str) -> Result<Or<Count, W>, String> 
             )),
             count => Ok(count),
         }
+    }
+}
+
+/// Longest time for which a wait polls before it sleeps.
+pub(super) type Spin = Or<Or<Time, Auto>, Off>;
+
+/// The time of `--spin auto`: what the documentation of `net.core.busy_poll` recommends for the same purpose.
+const SPIN_AUTO: Duration = Duration::from_micros(50);
+
+pub(super) fn spin_max(spin: Spin) -> Duration {
+    match spin {
+        Or::Word(Off) => Duration::ZERO,
+        Or::Value(Or::Value(Time(time))) => time,
+        // Polling would use the quota up, and the process would stand still for the rest of the period.
+        Or::Value(Or::Word(Auto)) if Tree(Path::new("/")).has_cpu_quota() => Duration::ZERO,
+        Or::Value(Or::Word(Auto)) => SPIN_AUTO,
     }
 }
 

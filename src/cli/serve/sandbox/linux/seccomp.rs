@@ -59,9 +59,11 @@ const OUTPUT: &[c_long] = &[
 /// Signals: the way back from a handler, and a wait that goes on after a stop (SIGSTOP, then SIGCONT).
 const SIGNALS: &[c_long] = &[libc::SYS_rt_sigreturn, libc::SYS_restart_syscall];
 
-/// Time comes from the vDSO without a call, except on machines whose clock it cannot read; a hash table needs a seed.
+/// Time comes from the vDSO without a call, except on machines whose clock it cannot read; a hash table needs a seed; the
+/// loop offers its core to other threads while it polls (`--spin`).
 const SMALL: &[c_long] = &[
     libc::SYS_clock_gettime,
+    libc::SYS_sched_yield,
     libc::SYS_getrandom,
     libc::SYS_futex, // a lock that is contended; with one thread none is
 ];
