@@ -132,8 +132,6 @@ fn slow_reader(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit>
     clients.echo_and_fin(client).map(Finding::from)
 }
 
-/// What a client reads at a time.
-const STEP: u64 = 16 << 10;
 /// Segments as on Ethernet. With the long ones of the loopback the kernel's buffers are so large that a server's writes hardly
 /// ever come short, and that FIN cannot overtake what waits in them.
 const ETHERNET: ConnectOptions = ConnectOptions {
@@ -152,8 +150,9 @@ fn unsent_bytes(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit
     let state = clients.get(client);
     let pushed = state.sent;
     (state.may_send, state.fin_at) = (pushed, Some(pushed));
+    let step = trial.effort.pick(64 << 10, 16 << 10, 16 << 10);
     while clients.get(client).may_read < pushed && !clients.get(client).is_over() {
-        clients.get(client).may_read += STEP;
+        clients.get(client).may_read += step;
         clients.run_for(Duration::from_millis(1))?;
     }
     clients.get(client).may_read = u64::MAX;
@@ -169,7 +168,7 @@ fn fin_alone(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
 }
 
 fn silence_is_no_end(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
-    let silence = Duration::from_millis(trial.effort.pick(1_000, 3_000, 10_000));
+    let silence = Duration::from_millis(trial.effort.pick(500, 3_000, 10_000));
     let mut clients = Clients::new(server, trial)?;
     let client = clients.connected()?;
     let began = Instant::now();

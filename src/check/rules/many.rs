@@ -90,7 +90,7 @@ fn one_silent(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> 
 }
 
 fn now_and_then(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
-    let pause = Duration::from_millis(trial.effort.pick(300, 500, 1_000));
+    let pause = Duration::from_millis(trial.effort.pick(200, 500, 1_000));
     let mut clients = Clients::new(server, trial)?;
     let client = clients.connected()?;
     for round in 1..=5 {

@@ -128,7 +128,7 @@ fn others_served(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limi
     clients.run_until_quiet()?;
     let other = clients.connected()?;
     // While both directions of a connection are full, the kernels go on at their timers, from 200 ms on: so it takes a while.
-    for _ in 0..10 {
+    for _ in 0..trial.effort.pick(5, 10, 10) {
         clients.run_for(Duration::from_millis(80))?;
         if let Some(broken) = clients.echo(other, 1_000)? {
             let sent = "1000 bytes, beside three clients that push and never read".to_owned();

@@ -173,7 +173,7 @@ fn crowded<'a>(
     for _ in 1..CROWD {
         all.push(clients.connect()?);
     }
-    clients.run_for(Duration::from_millis(200))?;
+    clients.run_for(pause(trial, 100, 200, 200))?;
     Ok((limited, clients, all))
 }
 
@@ -201,7 +201,7 @@ fn served_and_calm(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Li
     if let Some(broken) = broken {
         return Ok(with_few_descriptors(broken));
     }
-    let (share, window) = busy(&limited, &mut clients, Duration::from_millis(500))?;
+    let (share, window) = busy(&limited, &mut clients, pause(trial, 200, 500, 500))?;
     Ok(match share < 0.2 {
         true => Finding::Holds(format!("{:.1} % of a processor", share * 100.0)),
         false => with_few_descriptors(Broken {
@@ -249,7 +249,7 @@ fn retries(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
     };
     let waiting = clients.connected()?;
     clients.get(waiting).may_send = 100;
-    clients.run_for(Duration::from_millis(200))?;
+    clients.run_for(pause(trial, 100, 200, 200))?;
     let was_served = clients.get(waiting).received > 0;
     if !limited.limit_descriptors(enough) {
         return Err(Limit(format!(
@@ -289,7 +289,7 @@ fn come_back(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
             1 => clients.get(client).may_read = 0,
             _ => {}
         }
-        clients.run_for(Duration::from_millis(5))?;
+        clients.run_for(pause(trial, 2, 5, 5))?;
         clients.close(client, place % 3 == 1);
     }
     let after = settled(server, &mut clients, before)?.unwrap_or(before);
@@ -330,27 +330,23 @@ fn busy(
     Ok((used as f64 / window.as_nanos() as f64, window))
 }
 
-fn idle(server: &Server, trial: &Trial<'_>) -> Result<(usize, f64, u64), Limit> {
-    let count = trial.effort.pick(100, 300, 500);
+/// Clients that have had a byte back each, and are silent now; and by how much they made the server's memory grow.
+fn idle<'a>(server: &Server, trial: &'a Trial<'a>) -> Result<(Clients<'a>, u64), Limit> {
     let before = server.sample()?.rss;
     let mut clients = Clients::new(server, trial)?;
-    clients.crowd(count)?;
-    let (share, _) = busy(
-        server,
-        &mut clients,
-        Duration::from_millis(trial.effort.pick(500, 1_000, 3_000)),
-    )?;
+    clients.crowd(trial.effort.pick(100, 300, 500))?;
     let grown = server.sample()?.rss.saturating_sub(before);
-    Ok((count, share, grown))
+    Ok((clients, grown))
 }
 
 fn idle_time(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
-    let (count, share, _) = idle(server, trial)?;
+    let (mut clients, _) = idle(server, trial)?;
+    let (share, _) = busy(server, &mut clients, pause(trial, 200, 1_000, 3_000))?;
     let told = format!("{:.1} % of a processor", share * 100.0);
     Ok(match share < 0.05 {
         true => Finding::Holds(told),
         false => Finding::Broken(Broken {
-            sent: format!("nothing, on {count} open connections"),
+            sent: format!("nothing, on {} open connections", clients.all.len()),
             expected: "less than 5 % of a processor".to_owned(),
             got: told,
             is_silence: false,
@@ -360,11 +356,17 @@ fn idle_time(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
 
 fn idle_memory(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
     let fresh = server.another(None)?;
-    let (count, _, grown) = idle(&fresh, trial)?;
+    let (clients, grown) = idle(&fresh, trial)?;
+    let count = clients.all.len();
     Ok(Finding::Told(format!(
         "{} a connection ({count} of them)",
         bytes(grown / count as u64)
     )))
+}
+
+/// Milliseconds of a pause, with little time, usually, and with much.
+fn pause(trial: &Trial<'_>, quick: u64, normal: u64, full: u64) -> Duration {
+    Duration::from_millis(trial.effort.pick(quick, normal, full))
 }
 
 /// More clients than a server learns of in one call of epoll_wait(2), as a rule.
@@ -382,7 +384,7 @@ fn stop_and_continue(server: &mut Server, trial: &Trial<'_>) -> Result<Finding, 
             _ => client.may_send = 100,
         }
     }
-    let pause = Duration::from_millis(trial.effort.pick(100, 1_200, 2_000));
+    let pause = pause(trial, 100, 1_200, 2_000);
     clients.run_for(pause)?;
     server.signal(Signal::SIGCONT);
     let is_right = |client: &Client| {
