@@ -2,7 +2,7 @@
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
-//! One folder for each command: [`serve`], [`send`], [`doctor`], `bench`, `check`, `compare` and `diff`; `man` and
+//! One folder for each command: [`serve`], [`send`], [`doctor`], `bench`, `check`, `compare`, `diff` and [`trace`]; `man` and
 //! `completions` are in [`manual`]. Beside them what several need: values with units ([`units`]), names of hosts ([`names`]), the log
 //! ([`logging`]), output that does not block ([`output`]), output that blocks ([`stdio`]), files ([`output_file`]),
 //! inherited state of the process ([`process`], [`descriptors`]), errors and exit codes ([`error`]). What may live in this file: the top of the command line, and the
@@ -37,6 +37,7 @@ mod serve;
 #[cfg(feature = "bench")]
 mod status_line;
 mod stdio;
+mod trace;
 pub(crate) mod units;
 
 use clap::error::ErrorKind;
@@ -92,6 +93,7 @@ enum Command {
     Check(check::CheckArgs),
     #[cfg(feature = "bench")]
     Diff(diff::DiffArgs),
+    Trace(trace::TraceArgs),
     Man(manual::ManArgs),
     Completions(manual::CompletionsArgs),
     /// Resolves names in a child process of `serve`
@@ -128,6 +130,7 @@ fn run() -> Exit {
         Command::Check(args) => check::run(&args),
         #[cfg(feature = "bench")]
         Command::Diff(args) => diff::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Man(args) => manual::write_pages(&args, &Arguments::command()),
         Command::Completions(args) => manual::print_completions(&args, &Arguments::command()),
         Command::Resolve(args) => names::answer(&args),

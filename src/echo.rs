@@ -22,7 +22,7 @@
 //! | `Control` | the command of another thread |
 //!
 //! In reading order: `server` (the loop), [`connection`], [`write_buffer`]; `handlers`; `outcome`, `connections`,
-//! `linger`; `core`, [`backend`]; `accept`, [`accept_gate`], `listeners`, [`backoff`], [`admission`]; [`datagram`],
+//! `linger`; `core`, [`backend`], [`decision`]; `accept`, [`accept_gate`], `listeners`, [`backoff`], [`admission`]; [`datagram`],
 //! [`udp_filter`]; `phase`, `shutdown`; `handle`, `parts`, `embed`, `setup`; `log_limit`. Imports go one way: `server`,
 //! `handlers`, `setup` and `embed` import `parts`, which imports the parts, and these import `core`.
 
@@ -35,6 +35,7 @@ pub mod connection;
 mod connections;
 mod core;
 pub mod datagram;
+pub mod decision;
 mod embed;
 mod handle;
 mod handlers;
@@ -51,7 +52,7 @@ pub mod udp_filter;
 pub mod write_buffer;
 
 pub use admission::AccessList;
-pub use backend::{Backend, Os};
+pub use backend::{Backend, Native, Os};
 pub use handle::Handle;
 pub use outcome::Turn;
 pub use parts::Server;

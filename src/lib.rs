@@ -190,6 +190,10 @@
     doc = "| [`check`] | the conformance checker: rules that any echo server can be judged by |"
 )]
 #![cfg_attr(
+    feature = "trace",
+    doc = "| [`trace`](crate::trace) | what the loop did, as events: recorded, written, read back and told in words |"
+)]
+#![cfg_attr(
     feature = "simulation",
     doc = "| [`simulation`] | the server on a network in memory: everything follows from a seed |
 | [`fuzz_targets`] | properties of any input bytes, for cargo-fuzz |"
@@ -203,8 +207,9 @@
 //!
 //! `stats` and `reactor` import no other module, and `net` none but `limits`; `echo` imports these four; `blocking` imports
 //! them without the reactor; `load` imports `reactor`, `net` and `limits`, `check` imports `load`, `reactor` and `net`, and
-//! neither imports `echo`, since they have to work on any echo server; `simulation` imports `echo` and what it imports; `cli`
-//! imports all but the simulation, and is imported by none. mio is named in `net` and `reactor` alone, slab in `reactor`
+//! neither imports `echo`, since they have to work on any echo server; `trace` imports `echo`, whose calls it records, with the
+//! traits of `net` and `reactor` that it wraps; `simulation` imports `echo` and what it imports, and `trace`; `cli` imports all
+//! but the simulation, and is imported by none. mio is named in `net` and `reactor` alone, slab in `reactor`
 //! alone. A test reads the sources and holds this.
 //!
 //! **Reading order**: [`guide`]; `src/reactor/epoll.rs`, the only file that calls epoll; [`reactor`] (`src/reactor.rs`), with
@@ -291,6 +296,8 @@ pub mod reactor;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
 pub mod stats;
+#[cfg(feature = "trace")]
+pub mod trace;
 
 pub use limits::Limits;
 pub use stats::Stats;

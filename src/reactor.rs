@@ -50,7 +50,7 @@ mod timer;
 mod waker;
 
 pub use epoll::Epoll;
-pub use event::{Event, Interest, Readiness, Registration, TimeoutClass};
+pub use event::{Event, Interest, Readiness, Registration, Step, TimeoutClass};
 pub use key::Key;
 pub use selector::{ExternalFd, ExternalSource, Selector, Source, Token};
 #[cfg(feature = "timerfd")]
@@ -60,7 +60,7 @@ pub use waker::Waker;
 use horizon::ExpiryHorizon;
 use key::{EXTERNAL, SLOTS_MAX};
 use paged_slab::PagedSlab;
-use selector::SOURCES_PER_TURN;
+pub(crate) use selector::SOURCES_PER_TURN;
 use slot::{Slot, lookup};
 use spin::Spin;
 use std::collections::VecDeque;
@@ -172,6 +172,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         }
         if self.alarm.is_some_and(|alarm| alarm <= self.now) {
             self.alarm = None;
+            self.selector.note(Step::Alarm);
             return Some(Event::Alarm);
         }
         None
@@ -182,22 +183,18 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     pub fn begin_event(&mut self, key: Key, readiness: Readiness) -> Option<&mut S> {
         let Some(slot) = lookup(&mut self.slots, key) else {
             self.stale_events += 1;
+            self.selector.note(Step::Stale(key));
             return None;
         };
         if slot.queued {
             slot.readiness = slot.readiness.max(readiness);
+            self.selector.note(Step::Merged(key));
             return None;
         }
         let class = slot.registration.class;
         if self.timeouts.must_touch(&slot.links, class, self.now_ms) {
             return self.begin_event_after_pause(key);
         }
-        self.get_mut(key)
-    }
-
-    #[cold]
-    fn begin_event_after_pause(&mut self, key: Key) -> Option<&mut S> {
-        self.timeouts.touch(&mut self.slots, key, self.now_ms);
         self.get_mut(key)
     }
 }

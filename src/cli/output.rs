@@ -240,16 +240,28 @@ pub(crate) struct LineWriter {
     /// Lines lost since the reader was last told.
     unreported: u64,
     lost: u64,
+    /// The line that says how many were lost.
+    notice: fn(u64) -> String,
 }
 
 impl LineWriter {
+    /// A writer of the log.
     pub(crate) fn new(out: NonBlockingWriter) -> Self {
+        Self::with_notice(out, |count| {
+            let lines = plural(count, "line");
+            format!("echo-reactor: {lines} of the log dropped: standard error was not read\n")
+        })
+    }
+
+    /// A writer whose readers are told of lost lines in these words, which end in a newline.
+    pub(crate) fn with_notice(out: NonBlockingWriter, notice: fn(u64) -> String) -> Self {
         Self {
             out,
             unsent: Vec::new(),
             is_cut: false,
             unreported: 0,
             lost: 0,
+            notice,
         }
     }
 
@@ -284,13 +296,16 @@ impl LineWriter {
             }
         }
         if self.unreported > 0 && self.unsent.is_empty() {
-            let lines = plural(self.unreported, "line");
-            let told =
-                format!("echo-reactor: {lines} of the log dropped: standard error was not read\n");
+            let told = (self.notice)(self.unreported);
             if self.begin(told.as_bytes()) {
                 self.unreported = 0;
             }
         }
+    }
+
+    /// Counts a line that is not written, since there have been too many.
+    pub(crate) fn leave_out(&mut self) {
+        self.lose();
     }
 
     fn lose(&mut self) {

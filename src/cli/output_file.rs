@@ -6,6 +6,7 @@
 //! point, a link or another user's, or the sandbox forbids it), space is reserved first and the file is written in place.
 //! Everything else that a path can lead to is opened without waiting: open(2) of a FIFO without a reader blocks.
 
+mod rewrite;
 mod temporary;
 
 use super::error::{CliError, CliErrorKind};
@@ -330,7 +331,7 @@ impl InPlace {
         Ok(())
     }
 
-    fn finish(self) -> io::Result<()> {
+    fn finish(&self) -> io::Result<()> {
         self.file.set_len(self.written)
     }
 }

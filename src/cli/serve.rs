@@ -4,7 +4,7 @@
 //! number of connections that fit in [`capacity`], reachability from other machines in [`exposure`], inherited sockets in
 //! [`listen_fds`], errors of a start in [`errors`], the sandbox in [`sandbox`], signals in [`signals`] and [`commands`],
 //! announcements in [`announcement`], [`notify`], [`pid_file`] and [`delivery`], the end with the parent in [`parent_death`],
-//! and the results in [`counters`], [`end`] and [`report`].
+//! the results in [`counters`], [`end`] and [`report`], and the trace of a recorded server in [`tracing`].
 //!
 //! Three ways to serve: in this process by [`event_loop`] or by [`blocking_models`], or by workers under a [`master`]; a
 //! [`worker`] is the event loop again, on sockets that the master passes ([`passing`]) and with a [`link`] to it.
@@ -34,6 +34,7 @@ mod report;
 mod sandbox;
 mod shares;
 mod signals;
+mod tracing;
 mod worker;
 
 pub(super) use args::ServeArgs;
@@ -58,6 +59,7 @@ use passing::Role;
 use plan::Plan;
 use sandbox::Sandbox;
 use std::time::{Duration, Instant};
+use tracing::TraceOutput;
 
 /// Time for resolving all names of the command line; stated in the help of ADDRESS.
 const RESOLVER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -111,6 +113,7 @@ fn start(
     let in_use = descriptors_inherited + addresses.len() as u64;
     let (limits, capacity) = capacity::fit(args, in_use, workers.unwrap_or(1))?;
     let report_file = open_report(args)?;
+    let trace = open_trace(args)?;
     let plan = Plan {
         addresses,
         config: args.config(limits),
@@ -124,7 +127,9 @@ fn start(
     };
     let outcome = match (args.model, workers) {
         (Model::Reactor, Some(workers)) => Master::serve(args, workers, plan, inherited)?,
-        (Model::Reactor, None) => Outcome::Served(event_loop::serve(plan, inherited)?.into()),
+        (Model::Reactor, None) => {
+            Outcome::Served(event_loop::serve(plan, inherited, trace)?.into())
+        }
         (Model::Threads, _) => {
             let model = blocking::Model::ThreadPerConnection;
             Outcome::Served(blocking_models::serve(model, plan)?.into())
@@ -142,6 +147,12 @@ fn open_report(args: &ServeArgs) -> Result<Option<OutputFile>, CliError> {
     let is_sandboxed = args.sandbox != Sandbox::Off && args.workers.is_none();
     let open = |path| OutputFile::open("--stats-json", path, Purpose::Serving { is_sandboxed });
     args.stats_json().map(|path| open(path)).transpose()
+}
+
+fn open_trace(args: &ServeArgs) -> Result<Option<TraceOutput>, CliError> {
+    let is_sandboxed = args.sandbox != Sandbox::Off;
+    let open = |target| TraceOutput::open(target, is_sandboxed);
+    args.trace().map(open).transpose()
 }
 
 /// Logs the result, and writes the report.
@@ -162,6 +173,7 @@ fn finish(
         file.write(printable(&format!("{report:#}\n")).as_bytes())?;
         file.finish()?;
     }
+    end.trace?;
     Ok(exit)
 }
 
@@ -187,14 +199,26 @@ fn refuse_what_the_model_cannot(
         "--sandbox needs".to_owned()
     } else if args.workers.is_some() {
         "--workers needs".to_owned()
+    } else if args.trace().is_some() {
+        "--trace needs".to_owned()
     } else {
         return Ok(());
     };
     if args.model == Model::Reactor {
-        return Ok(());
+        return refuse_a_trace_of_workers(args);
     }
     Err(CliError::usage(format!(
         "{what} --model reactor, and this is --model {}",
         args.model.name()
     )))
+}
+
+/// A trace is of one loop, and each worker has one of its own.
+fn refuse_a_trace_of_workers(args: &ServeArgs) -> Result<(), CliError> {
+    match (args.trace(), args.workers) {
+        (Some(_), Some(_)) => Err(CliError::usage(
+            "--trace records one event loop, and with --workers each worker has its own; leave --workers out",
+        )),
+        _ => Ok(()),
+    }
 }

@@ -7,6 +7,7 @@ use super::admission::Admission;
 use super::backend::{Backend, Socket};
 use super::connection::{Connection, Wait};
 use super::core::{Alarm, Core};
+use super::decision::{Decision, PauseReason};
 use super::listeners::{Listeners, NoListenerLeft};
 use super::log_limit::LogLimit;
 use super::phase::Phase;
@@ -88,6 +89,7 @@ impl Acceptor {
             }
         }
         core.stats.budget_yields += 1;
+        core.note(Decision::BudgetSpent(key));
         core.reactor.requeue(key, readiness);
         Ok(())
     }
@@ -131,6 +133,7 @@ impl Acceptor {
         reason: RejectReason,
     ) {
         core.stats.reject(reason);
+        core.note(Decision::Rejected(reason));
         accepted.stream.reset_on_close();
         if core.may_log(&mut self.reject_log) {
             log::warn!("{} is rejected: {}", accepted.peer, reason.text());
@@ -159,6 +162,7 @@ impl Acceptor {
     fn pause_at_limit<B: Backend>(&mut self, core: &mut Core<B>) {
         if !self.gate.is_paused() {
             core.stats.accept_pauses += 1;
+            core.note(Decision::AcceptPaused(PauseReason::Limit));
         }
         self.gate.pause_until_close(core.reactor.now());
         if self.listeners.may_log_pause(core) {
@@ -175,6 +179,7 @@ impl Acceptor {
         self.gate
             .pause_for(core.reactor.now(), core.limits.accept_retry);
         core.set_alarm(Alarm::RetryAccept, self.gate.retry_at());
+        core.note(Decision::AcceptPaused(PauseReason::Shortage));
         if self.listeners.may_log_pause(core) {
             log::warn!(
                 "cannot accept beside {} open connections: {error}: {remedy}",
@@ -186,6 +191,7 @@ impl Acceptor {
     /// Ends a pause, if there is one. The listeners' edges have been reported before it, so the listeners are queued.
     pub(super) fn resume_accepting<B: Backend>(&mut self, core: &mut Core<B>) {
         if self.gate.resume(core.reactor.now()) {
+            core.note(Decision::AcceptResumed);
             core.set_alarm(Alarm::RetryAccept, None);
             self.record_pause_time(core);
             self.listeners.requeue_all(core);
@@ -194,7 +200,9 @@ impl Acceptor {
 
     /// Ends every pause, of all listeners and of single ones, before the queues are served for the last time.
     pub(super) fn end_pauses<B: Backend>(&mut self, core: &mut Core<B>) {
-        self.gate.resume(core.reactor.now());
+        if self.gate.resume(core.reactor.now()) {
+            core.note(Decision::AcceptResumed);
+        }
         core.set_alarm(Alarm::RetryAccept, None);
         self.record_pause_time(core);
         self.listeners.forget_failures(core);

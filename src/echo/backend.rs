@@ -2,11 +2,13 @@
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
-//! The server is generic over [`Backend`], and there are two: [`Os`], the operating system through mio, and the simulated
+//! The server is generic over [`Backend`], and two have sockets of their own: [`Os`], the operating system through mio, and the simulated
 //! network of the tests, where readiness, short reads, errors and the clock come from a seed. The same server runs on both,
-//! line by line. A reader of the server may take `B` for [`Os`] throughout.
+//! line by line. A reader of the server may take `B` for [`Os`] throughout. A third wraps either of them, and records what
+//! goes through it: `trace::Traced`, with the feature `trace`.
 
 use super::connection::Connection;
+use super::decision::Decision;
 use crate::net::{self, Datagrams, Listener, Stream};
 use crate::reactor::{Epoll, Interest, Selector, Source, Token};
 use std::fmt::Debug;
@@ -24,6 +26,24 @@ pub trait Backend: 'static {
     type Listener: Listener<Stream = Self::Stream> + Source<Registry<Self>> + Debug;
     /// Datagram sockets.
     type Datagrams: Datagrams + Source<Registry<Self>> + Debug;
+
+    /// Hears what the server decides. It does nothing here, and costs nothing; a backend that records overrides it.
+    #[inline(always)]
+    fn note(_selector: &Self::Selector, _decision: Decision) {}
+}
+
+/// A backend whose sockets are those of the operating system, perhaps inside other types.
+///
+/// Unpromised: it may change in any release.
+pub trait Native: Backend {
+    /// Returns the epoll instance of a selector.
+    fn epoll(selector: &Self::Selector) -> &Epoll;
+
+    /// Makes a listener.
+    fn listener(selector: &Self::Selector, socket: net::ListenerSocket) -> Self::Listener;
+
+    /// Makes a datagram socket.
+    fn datagrams(selector: &Self::Selector, socket: net::DatagramSocket) -> Self::Datagrams;
 }
 
 /// What the sockets of a backend are registered with.
@@ -40,6 +60,20 @@ impl Backend for Os {
     type Stream = net::StreamSocket;
     type Listener = net::ListenerSocket;
     type Datagrams = net::DatagramSocket;
+}
+
+impl Native for Os {
+    fn epoll(selector: &Epoll) -> &Epoll {
+        selector
+    }
+
+    fn listener(_: &Epoll, socket: net::ListenerSocket) -> net::ListenerSocket {
+        socket
+    }
+
+    fn datagrams(_: &Epoll, socket: net::DatagramSocket) -> net::DatagramSocket {
+        socket
+    }
 }
 
 /// A source that the server registers with its reactor. Connections are many, and stored in the slot itself; listeners and

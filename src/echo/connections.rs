@@ -7,6 +7,7 @@ use super::accept::Acceptor;
 use super::backend::{Backend, Socket};
 use super::connection::{Connection, Outcome, Wait};
 use super::core::Core;
+use super::decision::Decision;
 use super::outcome;
 use super::phase::Phase;
 use crate::net::Stream;
@@ -58,6 +59,7 @@ pub(super) fn apply<B: Backend>(
         }
         Outcome::Yield => {
             core.stats.budget_yields += 1;
+            core.note(Decision::BudgetSpent(key));
             core.reactor.requeue(key, readiness);
         }
         Outcome::Done(reason) => close_connection(core, acceptor, key, reason),
@@ -123,6 +125,7 @@ pub(super) fn close_connection<B: Backend>(
         return;
     };
     core.stats.close(reason, connection.unsent_bytes());
+    core.note(Decision::Closed(key, reason));
     if matches!(reason, CloseReason::WriteStall | CloseReason::Aborted) {
         // After an orderly close the kernel would offer the unsent bytes for as long as the peer keeps its window shut.
         connection.stream.reset_on_close();

@@ -5,6 +5,7 @@
 
 use super::backend::{Backend, Os, Socket};
 use super::connection::Wait;
+use super::decision::Decision;
 use super::log_limit::LogLimit;
 use super::phase::Phase;
 use crate::limits::{CONNECTIONS_CEILING, Limits};
@@ -70,6 +71,12 @@ impl<B: Backend> Core<B> {
             Wait::Writing => self.registrations.writing,
             Wait::Lingering => self.registrations.lingering,
         }
+    }
+
+    /// Tells the backend of a decision.
+    #[inline(always)]
+    pub(super) fn note(&self, decision: Decision) {
+        B::note(self.reactor.selector(), decision);
     }
 
     /// The keys of all connections. Collected, so that they may be closed one by one.

@@ -8,6 +8,7 @@
 
 use super::backend::{Backend, Socket};
 use super::core::Core;
+use super::decision::Decision;
 use super::listeners::{Listeners, NoListenerLeft};
 use super::phase::Phase;
 use super::udp_filter::UdpFilter;
@@ -84,6 +85,7 @@ impl DatagramEcho {
             Ok(false) => {
                 listeners.on_success(key);
                 core.stats.budget_yields += 1;
+                core.note(Decision::BudgetSpent(key));
                 core.reactor.requeue(key, readiness);
             }
             Err(error) => return receive_failed(core, listeners, phase, key, error),

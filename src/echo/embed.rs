@@ -1,6 +1,8 @@
 //! What a program calls on its server between two turns: to stop it, to read its state, to hand its listeners over, and to
 //! drive it from another event loop.
 
+#[cfg(feature = "cli")]
+use super::backend::Native;
 use super::backend::{Backend, Socket};
 use super::handle::Handle;
 use super::parts::Server;
@@ -121,12 +123,6 @@ impl Server {
         self.core.reactor.watch(&mut ExternalFd(&descriptor))
     }
 
-    /// The same for a source of mio that does not show its descriptor, as the signals of signal-hook-mio.
-    #[cfg(feature = "cli")]
-    pub(crate) fn watch_source(&self, source: &mut dyn ExternalSource) -> io::Result<()> {
-        self.core.reactor.watch(source)
-    }
-
     // ---- handing over ----
 
     /// Copies every listening and datagram socket, with its address, for a server that takes over. A copy has the same
@@ -160,6 +156,14 @@ impl Server {
     /// Has this server remove one more socket file at its end: one that the previous server has left to it.
     pub fn adopt_socket_file(&mut self, file: SocketFile) {
         self.acceptor.listeners.files.push(file);
+    }
+}
+
+#[cfg(feature = "cli")]
+impl<B: Native> Server<B> {
+    /// As [`Server::watch`], for a source of mio that does not show its descriptor, as the signals of signal-hook-mio.
+    pub(crate) fn watch_source(&self, source: &mut dyn ExternalSource) -> io::Result<()> {
+        B::epoll(self.core.reactor.selector()).watch(source)
     }
 }
 

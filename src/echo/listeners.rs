@@ -7,6 +7,7 @@
 use super::backend::{Backend, Socket};
 use super::backoff::Backoff;
 use super::core::{Alarm, Core, LISTENING};
+use super::decision::Decision;
 use super::log_limit::LogLimit;
 use super::phase::Phase;
 use crate::net::accept::AcceptError;
@@ -117,6 +118,7 @@ impl Listeners {
         let Some(pause) = self.backoff.failed(key, calls, class, first, now) else {
             return false;
         };
+        core.note(Decision::Rests(key));
         core.set_alarm(Alarm::ResumeListener, self.backoff.resume_at());
         if self.may_log_pause(core) {
             let place = self.keys.iter().position(|&listener| listener == key);

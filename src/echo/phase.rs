@@ -13,6 +13,7 @@
 //! `stop` leads to `Stopped` from every phase. Only [`shutdown`](super::shutdown) changes the phase; the other parts are
 //! told the present one with each call.
 
+use super::decision::PhaseName;
 use std::time::Instant;
 
 /// How far a server has come with its shutdown.
@@ -43,6 +44,17 @@ impl Phase {
     /// Whether queued connections are reset and queued datagrams dropped, because the time for serving them is over.
     pub(super) fn is_refusing(self) -> bool {
         matches!(self, Self::Closing { .. } | Self::Stopped)
+    }
+
+    /// Its name, without its times.
+    pub(super) fn name(self) -> PhaseName {
+        match self {
+            Self::Serving => PhaseName::Serving,
+            Self::HandedOver => PhaseName::HandedOver,
+            Self::Draining { .. } => PhaseName::Draining,
+            Self::Closing { .. } => PhaseName::Closing,
+            Self::Stopped => PhaseName::Stopped,
+        }
     }
 
     /// When the next phase begins by itself.

@@ -2,7 +2,7 @@
 
 use super::accept::Acceptor;
 use super::admission::AccessList;
-use super::backend::{Backend, Socket};
+use super::backend::{Backend, Native, Socket};
 use super::core::Core;
 use super::datagram::DatagramEcho;
 use super::handle::Control;
@@ -243,13 +243,24 @@ impl Server {
         bound: Vec<BoundSocket>,
         config: impl Into<Config>,
     ) -> Result<Self, StartError> {
+        Self::with_selector(Epoll::new, bound, config)
+    }
+}
+
+impl<B: Native> Server<B> {
+    /// Makes a server as [`Server::with_sockets`], whose backend may hold the sockets inside other types.
+    pub(crate) fn with_selector(
+        selector: impl FnOnce() -> io::Result<B::Selector>,
+        bound: Vec<BoundSocket>,
+        config: impl Into<Config>,
+    ) -> Result<Self, StartError> {
         let mut config = config.into();
         config.limits.check().map_err(StartError::Limit)?;
         if bound.is_empty() {
             return Err(StartError::Bind(BindError::NoAddress));
         }
         let options = config.bind_options();
-        let epoll = Epoll::new().map_err(StartError::Reactor)?;
+        let selector = selector().map_err(StartError::Reactor)?;
         // Counted now, when every descriptor is open that is not a connection's.
         if config.fit_descriptors && config.limits.fit_process() {
             log::info!(
@@ -258,7 +269,12 @@ impl Server {
                 config.limits.descriptors_reserved
             );
         }
-        let mut server = Self::new(epoll, config.limits, Control::default(), udp_ports(&bound));
+        let mut server = Self::new(
+            selector,
+            config.limits,
+            Control::default(),
+            udp_ports(&bound),
+        );
         let filter = &mut server.datagrams.filter;
         filter.access = config.access.clone();
         filter.own_names = unix_names(&bound);
@@ -280,12 +296,15 @@ impl Server {
             option_errors,
         } = bound;
         self.core.stats.option_errors += u64::from(option_errors);
+        let selector = self.core.reactor.selector();
         let source = match &endpoint {
             Endpoint::Tcp(_) | Endpoint::Unix(_) => {
-                Socket::Listener(Box::new(ListenerSocket::new(socket, &endpoint, options)?))
+                let listener = ListenerSocket::new(socket, &endpoint, options)?;
+                Socket::Listener(Box::new(B::listener(selector, listener)))
             }
             Endpoint::Udp(_) | Endpoint::UnixDatagram(_) => {
-                Socket::Datagrams(Box::new(DatagramSocket::new(socket, &endpoint)?))
+                let datagrams = DatagramSocket::new(socket, &endpoint)?;
+                Socket::Datagrams(Box::new(B::datagrams(selector, datagrams)))
             }
         };
         self.add_listener(source)?;

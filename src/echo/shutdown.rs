@@ -11,6 +11,7 @@ use super::connection::Outcome;
 use super::connections::{apply, begin_close, close_connection};
 use super::core::{Alarm, Core};
 use super::datagram::DatagramEcho;
+use super::decision::Decision;
 use super::listeners::NoListenerLeft;
 use super::phase::Phase;
 use crate::Limits;
@@ -62,6 +63,7 @@ impl Shutdown {
 
     fn enter<B: Backend>(&mut self, core: &mut Core<B>, phase: Phase) {
         self.phase = phase;
+        core.note(Decision::PhaseBegan(phase.name()));
         core.set_alarm(Alarm::NextPhase, phase.ends_at());
     }
 

@@ -49,7 +49,8 @@ impl Epoll {
         self.waker.clone()
     }
 
-    pub(super) fn watch(&self, source: &mut dyn mio::event::Source) -> io::Result<()> {
+    /// Watches an external source, as [`Reactor::watch`](super::Reactor::watch).
+    pub(crate) fn watch(&self, source: &mut dyn mio::event::Source) -> io::Result<()> {
         self.poll
             .registry()
             .register(source, EXTERNAL, mio::Interest::READABLE)

@@ -14,6 +14,23 @@ pub enum Event {
     Alarm,
 }
 
+/// What the reactor does with a source without a system call, told to [`Selector::note`](super::Selector::note).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The source was queued for the next turn.
+    Requeued(Key),
+    /// The event was stale: its source had been closed.
+    Stale(Key),
+    /// The source was queued already, so the event became part of the one of the next turn.
+    Merged(Key),
+    /// The source was active after a pause, so its timeout began anew.
+    TimeoutRestarted(Key),
+    /// The timeout of the source had passed.
+    Expired(Key),
+    /// The time of the alarm had come.
+    Alarm,
+}
+
 /// What the kernel reported of a ready source. It is a hint: only the next call shows what there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Readiness {

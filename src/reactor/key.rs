@@ -41,6 +41,12 @@ impl Key {
         self.slot as usize
     }
 
+    /// Returns the generation, which tells this source from an earlier or later one in the same slot.
+    #[must_use]
+    pub fn generation(self) -> u32 {
+        self.generation
+    }
+
     pub(super) fn new(slot: usize, generation: u32) -> Self {
         debug_assert!(slot < SLOTS_MAX);
         Self {
@@ -51,6 +57,12 @@ impl Key {
 
     pub(crate) fn token(self) -> Token {
         Token((self.generation as usize) << SLOT_BITS | self.slot as usize)
+    }
+
+    /// The key of a source; `None` for the token of a waker, of a timer, or of an external source.
+    #[cfg(feature = "trace")]
+    pub(crate) fn of_source(token: Token) -> Option<Self> {
+        Some(Self::from_token(token)).filter(|key| key.slot() < SLOTS_MAX)
     }
 
     pub(crate) fn from_token(token: Token) -> Self {

@@ -2,7 +2,7 @@
 //!
 //! The two traits let the reactor run on epoll and, unchanged, on a simulated network whose clock a test moves.
 
-use super::event::{Interest, Readiness};
+use super::event::{Interest, Readiness, Step};
 use mio::Registry;
 use std::io;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ pub use mio::unix::SourceFd as ExternalFd;
 /// Upper bound of a turn: at most this many requeued sources plus this many epoll events, and this many timeouts. It
 /// bounds how long a command or a new connection waits; what finds no room is served in the next turn. The cost of
 /// epoll_wait(2) and of reading the clock is spread over as many sources.
-pub(super) const SOURCES_PER_TURN: usize = 128;
+pub(crate) const SOURCES_PER_TURN: usize = 128;
 
 /// Reports which sources are ready, and the time: [`Epoll`](super::Epoll), or a simulated event queue.
 pub trait Selector {
@@ -51,6 +51,11 @@ pub trait Selector {
 
     /// Makes that descriptor readable after this time, when the next turn is due.
     fn announce(&mut self, _due: Duration) {}
+
+    /// Hears what the reactor does between its system calls. It does nothing here, and costs nothing; a selector that
+    /// records overrides it.
+    #[inline(always)]
+    fn note(&self, _step: Step) {}
 }
 
 /// A source that can be registered. Every source of mio is one.

@@ -1,7 +1,7 @@
 //! Sources of the reactor: from an empty interest list to adding, changing, queueing and closing them.
 
 use super::Reactor;
-use super::event::{Readiness, Registration};
+use super::event::{Readiness, Registration, Step};
 use super::horizon::ExpiryHorizon;
 use super::key::{FIRST_GENERATION, Key, SLOTS_MAX};
 use super::paged_slab::PagedSlab;
@@ -117,8 +117,15 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             if !slot.queued {
                 slot.queued = true;
                 self.queue.push_back(key);
+                self.selector.note(Step::Requeued(key));
             }
         }
+    }
+
+    /// Returns the selector, for a caller that has something to ask of it or to tell it.
+    #[inline]
+    pub fn selector(&self) -> &P {
+        &self.selector
     }
 
     /// Returns the next ready source of this turn, for a caller without timeouts and alarm.

@@ -1,7 +1,7 @@
 //! Time of the reactor: the clock of a turn, timeouts, and the one alarm.
 
 use super::Reactor;
-use super::event::TimeoutClass;
+use super::event::{Step, TimeoutClass};
 use super::key::Key;
 use super::selector::{SOURCES_PER_TURN, Selector, Source};
 use super::spin::Spin;
@@ -24,10 +24,19 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             self.timeouts.touch(&mut self.slots, key, self.now_ms);
             // A queued source is ready and not idle, however long the queue is.
             if !self.slots.at(key.slot).queued {
+                self.selector.note(Step::Expired(key));
                 return Some(key);
             }
         }
         None
+    }
+
+    /// Returns the source of an event, as [`Reactor::begin_event`], where its timeout has to be restarted.
+    #[cold]
+    pub(super) fn begin_event_after_pause(&mut self, key: Key) -> Option<&mut S> {
+        self.timeouts.touch(&mut self.slots, key, self.now_ms);
+        self.selector.note(Step::TimeoutRestarted(key));
+        self.get_mut(key)
     }
 
     /// Returns the time until the next turn is due if no event arrives; `None` means never. It reads the clock, since any

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which modules a module may import. A module that is missing here imports nothing and is imported by none.
-const MAY_IMPORT: [(&str, &[&str]); 14] = [
+const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("procfs", &[]),
     ("random", &[]),
     ("limits", &["procfs"]),
@@ -24,15 +24,19 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("load", &["reactor", "net", "limits", "procfs", "random"]),
     // Neither of the two knows echo: both work on any echo server.
     ("check", &["load", "reactor", "net", "procfs", "random"]),
+    // It wraps the sockets of net, and records what echo and reactor tell.
+    ("trace", &["echo", "reactor", "net", "stats"]),
     (
         "simulation",
-        &["echo", "reactor", "net", "stats", "limits", "random"],
+        &[
+            "echo", "reactor", "net", "stats", "limits", "random", "trace",
+        ],
     ),
     (
         "cli",
         &[
             "echo", "blocking", "load", "check", "reactor", "net", "limits", "stats", "procfs",
-            "random",
+            "random", "trace",
         ],
     ),
     ("fuzz_targets", &["simulation", "net", "reactor", "cli"]),

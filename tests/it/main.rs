@@ -58,6 +58,8 @@ mod outputs;
 mod python;
 #[cfg(all(feature = "cli", feature = "check", target_os = "linux"))]
 mod staircase;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod trace;
 
 // The fault catalogue, row by row.
 #[cfg(all(feature = "cli", target_os = "linux"))]

@@ -4,7 +4,8 @@ use crate::support::{Dir, ended, program};
 use std::fs;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
+    "trace",
     "serve",
     "send",
     "doctor",

@@ -7,6 +7,7 @@ use super::flags::{
     Admission, Capacity, Datagrams, Deadlines, Kernel, Mode, Model, Output, Turns, spin_max,
 };
 use super::sandbox::Sandbox;
+use super::tracing::TraceTarget;
 use crate::cli::logging::Verbosity;
 use crate::cli::names::DEFAULT_ADDRESS;
 use crate::cli::units::{Auto, Bytes, Count, Off, Or, Time};
@@ -119,6 +120,10 @@ impl ServeArgs {
 
     pub(super) fn stats_json(&self) -> Option<&PathBuf> {
         self.output.stats_json.as_ref()
+    }
+
+    pub(super) fn trace(&self) -> Option<&TraceTarget> {
+        self.output.trace.as_ref()
     }
 
     /// The addresses to listen at: by default [`DEFAULT_ADDRESS`], unless listeners were inherited.

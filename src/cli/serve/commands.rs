@@ -5,7 +5,7 @@ use crate::blocking;
 use crate::cli::logging;
 use crate::cli::memory::{Held, MemoryTable};
 use crate::cli::units::{Time, plural};
-use crate::echo::Server;
+use crate::echo::{Backend, Server};
 use crate::stats::Stats;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(super) trait Served {
     }
 }
 
-impl Served for Server {
+impl<B: Backend> Served for Server<B> {
     fn drain(&mut self) {
         Self::drain(self);
     }
@@ -46,7 +46,7 @@ impl Served for Server {
 }
 
 /// Connections of the event loop and their memory.
-pub(super) fn held(server: &Server) -> Held {
+pub(super) fn held(server: &Server<impl Backend>) -> Held {
     let stats = server.stats();
     let (taken, room) = server.slot_bytes();
     Held {

@@ -1,7 +1,7 @@
 //! The end of a server: its results, and the exit code that they make.
 
 use super::counters::Counters;
-use crate::cli::error::Exit;
+use crate::cli::error::{CliError, Exit};
 use crate::cli::logging;
 use crate::cli::units::{Time, plural};
 use crate::net::Endpoint;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// The results of a server that has ended.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct End {
     pub(super) counters: Counters,
     pub(super) addresses: Vec<Endpoint>,
@@ -20,6 +20,21 @@ pub(super) struct End {
     pub(super) unreported: u64,
     /// How long it has served, if that was longer than this program.
     pub(super) lasted: Option<Duration>,
+    /// Whether its trace was written, if there is one.
+    pub(super) trace: Result<(), CliError>,
+}
+
+impl Default for End {
+    fn default() -> Self {
+        Self {
+            counters: Counters::default(),
+            addresses: Vec::new(),
+            workers: None,
+            unreported: 0,
+            lasted: None,
+            trace: Ok(()),
+        }
+    }
 }
 
 /// Logs the result, and returns whether the end was in order.

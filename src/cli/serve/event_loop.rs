@@ -9,16 +9,24 @@ use super::pid_file::PidFile;
 use super::plan::Plan;
 use super::sandbox;
 use super::signals::Signals;
+use super::tracing::{TraceOutput, Tracing, Untraced};
 use crate::cli::error::CliError;
 use crate::cli::memory::MemoryTable;
-use crate::echo::{Server, StartError, Turn};
+use crate::echo::{Backend, Native, Os, Server, StartError, Turn};
 use crate::net::{BoundSocket, Endpoint, bind_resolved};
+use crate::reactor::Epoll;
+use crate::trace::Traced;
+use crate::trace::traced::TracedSelector;
+use std::io;
 use std::time::Duration;
 
 /// What drives the server beside its clients.
-pub(super) trait Control {
+pub(super) trait Control<B: Backend> {
+    /// A turn is over, of whatever kind.
+    fn after_turn(&mut self) {}
+
     /// The loop was woken: commands may have come.
-    fn on_woken(&mut self, signals: &mut Signals, server: &mut Server);
+    fn on_woken(&mut self, signals: &mut Signals, server: &mut Server<B>);
 
     /// Looks after announcements that are not taken yet. Returns the time until the next attempt.
     fn deliver(&mut self) -> Option<Duration>;
@@ -27,16 +35,17 @@ pub(super) trait Control {
 }
 
 /// Runs turns until the server has stopped.
-pub(super) fn run(
-    server: &mut Server,
+pub(super) fn run<B: Backend>(
+    server: &mut Server<B>,
     signals: &mut Signals,
-    control: &mut impl Control,
+    control: &mut impl Control<B>,
 ) -> Result<(), CliError> {
     let mut wait = control.deliver();
     loop {
         let turn = server
             .turn(wait)
             .map_err(|error| errors::system("the event loop failed", &error))?;
+        control.after_turn();
         let is_due = control.memory().is_due(server.stats().connections_open);
         let is_woken = turn == Turn::Woken || signals.is_pending();
         if turn == Turn::Serving && !is_woken && !is_due && wait.is_none() {
@@ -59,15 +68,21 @@ pub(super) fn run(
 }
 
 /// The commands of a server that is one process.
-struct Alone {
+struct Alone<T> {
     commands: SignalCommands,
     delivery: Delivery,
+    tracing: T,
 }
 
-impl Control for Alone {
-    fn on_woken(&mut self, signals: &mut Signals, server: &mut Server) {
+impl<B: Backend, T: Tracing> Control<B> for Alone<T> {
+    fn after_turn(&mut self) {
+        self.tracing.after_turn();
+    }
+
+    fn on_woken(&mut self, signals: &mut Signals, server: &mut Server<B>) {
         for signal in signals.take() {
             self.commands.follow(signal, server);
+            self.tracing.on_signal(signal);
         }
     }
 
@@ -80,23 +95,49 @@ impl Control for Alone {
     }
 }
 
-/// Serves in this process until the server has stopped.
-pub(super) fn serve(plan: Plan<'_>, inherited: Vec<BoundSocket>) -> Result<End, CliError> {
+/// Serves in this process until the server has stopped, recorded or not.
+pub(super) fn serve(
+    plan: Plan<'_>,
+    inherited: Vec<BoundSocket>,
+    trace: Option<TraceOutput>,
+) -> Result<End, CliError> {
+    let Some(trace) = trace else {
+        return serve_on::<Os, _>(plan, inherited, Epoll::new, Untraced);
+    };
+    let recorder = trace.recorder();
+    let selector = || Ok(TracedSelector::new(Epoll::new()?, recorder));
+    serve_on::<Traced<Os>, _>(plan, inherited, selector, trace)
+}
+
+fn serve_on<B: Native, T: Tracing>(
+    plan: Plan<'_>,
+    inherited: Vec<BoundSocket>,
+    selector: impl FnOnce() -> io::Result<B::Selector>,
+    tracing: T,
+) -> Result<End, CliError> {
     // Handlers come first: a script that reads the address may send a signal at once.
     let mut signals = Signals::register()?;
     let commands = SignalCommands::new(plan.config.limits.drain_timeout);
     let sockets = bind(&plan, inherited)?;
-    let mut server =
-        Server::with_sockets(sockets, plan.config).map_err(|error| errors::start_error(&error))?;
+    let mut server = Server::<B>::with_selector(selector, sockets, plan.config)
+        .map_err(|error| errors::start_error(&error))?;
     let _pid_file = plan.pid_file.map(PidFile::write).transpose()?;
     // Everything that is ever opened is open now, and no connection has been accepted.
     sandbox::enter(plan.sandbox, server.addresses(), plan.pid_file)?;
     let delivery = plan.announcement.tell(server.addresses());
     signals.watch_with(&server)?;
     let addresses = server.addresses().to_vec();
-    let mut alone = Alone { commands, delivery };
+    let mut alone = Alone {
+        commands,
+        delivery,
+        tracing,
+    };
     run(&mut server, &mut signals, &mut alone)?;
-    let Alone { commands, delivery } = alone;
+    let Alone {
+        commands,
+        delivery,
+        tracing,
+    } = alone;
     delivery.finish();
     Ok(End {
         counters: Counters::of(
@@ -105,6 +146,7 @@ pub(super) fn serve(plan: Plan<'_>, inherited: Vec<BoundSocket>) -> Result<End, 
             commands.memory.rows(),
         ),
         addresses,
+        trace: tracing.finish(),
         ..End::default()
     })
 }

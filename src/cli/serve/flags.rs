@@ -2,6 +2,7 @@
 //!
 //! Every default is that of [`Limits::default`], printed in human units.
 
+use super::tracing::TraceTarget;
 use crate::cli::units::{Auto, Bytes, Count, Most, Off, Or, Time, UnitError, Word, grouped};
 use crate::limits::{Limits, OverloadPolicy};
 use crate::net::IpNet;
@@ -18,6 +19,10 @@ pub(super) struct Output {
     /// Write the counters to this file at the end, as JSON; '-' is standard output
     #[arg(long, value_name = "FILE")]
     pub(super) stats_json: Option<PathBuf>,
+
+    /// Record what the loop does: to this file at the end and on SIGUSR1, the last 8MiB or SIZE; '-' prints each turn
+    #[arg(long, value_name = "FILE[,SIZE]")]
+    pub(super) trace: Option<TraceTarget>,
 
     /// Write the process id of the server, or of its master, to this file
     #[arg(long, value_name = "FILE")]

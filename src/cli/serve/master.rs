@@ -516,6 +516,7 @@ impl<'a> Master<'a> {
             workers: Some(rows.map(|(worker, slot)| slot.row(worker)).collect()),
             unreported: self.unreported,
             lasted: Some(self.started.elapsed()),
+            ..End::default()
         }
     }
 }

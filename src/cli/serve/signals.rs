@@ -4,7 +4,7 @@ use super::errors;
 use super::link::Link;
 use crate::cli::error::CliError;
 use crate::cli::process;
-use crate::echo::Server;
+use crate::echo::{Native, Server};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -62,7 +62,7 @@ impl Signals {
     }
 
     /// Adds the pipe to the interest list of the server.
-    pub(super) fn watch_with(&mut self, server: &Server) -> Result<(), CliError> {
+    pub(super) fn watch_with(&mut self, server: &Server<impl Native>) -> Result<(), CliError> {
         server
             .watch_source(&mut self.pipe)
             .map_err(|error| errors::system("no signals in the event loop", &error))

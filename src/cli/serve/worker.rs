@@ -20,7 +20,7 @@ use crate::cli::error::{CliError, CliErrorKind, Exit};
 use crate::cli::logging;
 use crate::cli::memory::MemoryTable;
 use crate::cli::own_program;
-use crate::echo::Server;
+use crate::echo::{Os, Server};
 use crate::net::{Address, BoundSocket};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::ErrorKind;
@@ -173,7 +173,7 @@ impl Worker {
     }
 }
 
-impl Control for Worker {
+impl Control<Os> for Worker {
     fn on_woken(&mut self, signals: &mut Signals, server: &mut Server) {
         self.follow_link(server); // first: a drain by the master needs no report
         for signal in signals.take() {
