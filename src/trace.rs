@@ -9,7 +9,7 @@
 //!   Traced sockets and selector ─────────────▶ Recorder (a ring of records) ◀────┘
 //!        │                                          │
 //!        ▼                                          ▼
-//!   those of Os, or of the simulation           Trace ──▶ bytes ──▶ Trace ──▶ text
+//!   those of Os, or of the simulation           Trace ──▶ bytes ──▶ Trace ──▶ text, page, Trace Event JSON
 //! ```
 //!
 //! [`Traced`] is a [`Backend`](crate::echo::Backend) around another one: each of its sockets holds a socket of the other,
@@ -19,11 +19,16 @@
 //!
 //! A [`Record`] has 32 bytes and no payload: what was called on which source, how many bytes, which error. The ring holds
 //! the last ones. [`Trace`] is the ring in order, and the format of its file; [`Text`] tells it line by line, with the state
-//! of each connection from [`state`].
+//! of each connection from [`state`]. [`page`] shows the same in a browser, and [`perfetto`] is for
+//! ui.perfetto.dev.
 //!
-//! In reading order: [`record`], [`traced`], [`recorder`], `ring`, [`file`](self::file), [`state`], `words`, [`text`].
+//! In reading order: [`record`], [`traced`], [`recorder`], `ring`, [`mod@file`], [`state`], `words`, [`text`];
+//! [`page`] with `meaning`, [`perfetto`].
 
 pub mod file;
+mod meaning;
+pub mod page;
+pub mod perfetto;
 pub mod record;
 pub mod recorder;
 mod ring;

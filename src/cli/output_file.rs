@@ -29,8 +29,7 @@ pub(crate) enum Purpose {
     /// writing has 5 s, and there is no fsync(2): a disk that hangs must not hold up the end. Inside the sandbox no file can
     /// be opened at the end.
     Serving { is_sandboxed: bool },
-    /// A result of a measurement. A slow reader is waited for, and a full disk has to be noticed.
-    #[cfg(feature = "bench")]
+    /// A result of a measurement, or a page of a trace. A slow reader is waited for, and a full disk has to be noticed.
     Measuring,
 }
 
@@ -38,7 +37,6 @@ impl Purpose {
     fn write_timeout(self) -> Duration {
         match self {
             Self::Serving { .. } => Duration::from_secs(5),
-            #[cfg(feature = "bench")]
             Self::Measuring => Duration::from_secs(24 * 3_600),
         }
     }
@@ -97,7 +95,6 @@ enum Sink {
 ///
 /// # Errors
 /// Two of the flags name the same file.
-#[cfg(feature = "bench")]
 pub(super) fn refuse_same(files: &[(&str, Option<&PathBuf>)]) -> Result<(), CliError> {
     let named = files
         .iter()
@@ -189,7 +186,6 @@ impl OutputFile {
                 .file
                 .set_permissions(old.metadata()?.permissions())?;
         }
-        #[cfg(feature = "bench")]
         if self.purpose == Purpose::Measuring {
             temporary.file.sync_all()?; // some file systems report a full disk, or a quota, only here
         }
@@ -549,7 +545,6 @@ mod tests {
         assert_eq!(&text, b"one\ntwo\n");
     }
 
-    #[cfg(feature = "bench")]
     #[test]
     fn a_measurement_finds_a_full_device_and_a_missing_reader() {
         let open = |path: &Path| OutputFile::open("--svg", path, Purpose::Measuring);
@@ -566,7 +561,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "bench")]
     #[test]
     fn two_flags_do_not_share_a_file() {
         let (one, other) = (PathBuf::from("/tmp/x"), PathBuf::from("/dev/null"));

@@ -14,6 +14,7 @@ use echo_reactor::trace::record::SourceType;
 use echo_reactor::trace::state::State;
 use echo_reactor::trace::{Kind, Record, Trace};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use std::fs;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
@@ -339,6 +340,56 @@ fn the_text_tells_each_event_with_its_function() {
             |line: &str| line.contains(&format!(" {event} ")) && line.ends_with(function);
         assert!(lines.any(is_there), "{event} in {}", shown.out);
     }
+}
+
+/// A hello and its end, recorded, and the file of it.
+fn recorded(directory: &Dir) -> PathBuf {
+    let file = directory.path("loop.trace");
+    let serve = Serve::start(&[TCP], &["--trace", file.to_str().unwrap()]);
+    serve.connect().is_echoed(b"hello");
+    wait_until("it is closed", || serve.counter("connections_open") == 0);
+    assert_eq!(serve.stop(Signal::SIGTERM).code, 0);
+    file
+}
+
+/// `scripts/trace-page` opens such a page in a browser.
+#[test]
+fn a_page_and_the_json_of_a_viewer_are_written_in_place_of_the_text() {
+    let directory = Dir::new();
+    let file = recorded(&directory);
+    let (html, json) = (directory.path("page.html"), directory.path("loop.json"));
+    let shown = ended(
+        program()
+            .arg("trace")
+            .arg(&file)
+            .args(["--html", html.to_str().unwrap()])
+            .args(["--perfetto", json.to_str().unwrap()]),
+    );
+    assert_eq!((shown.code, shown.out.as_str()), (0, ""), "{}", shown.err);
+    let page = fs::read_to_string(html).unwrap();
+    assert!(page.len() < 300_000 && page.contains("\"loop.trace\""));
+    let document: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    let events = document["traceEvents"].as_array().unwrap();
+    let of_phase = |phase: &str| events.iter().filter(|event| event["ph"] == phase).count();
+    assert_eq!((of_phase("b"), of_phase("e")), (1, 1), "one connection");
+    assert!(of_phase("X") > 5 && of_phase("C") > 3);
+}
+
+#[test]
+fn a_page_does_not_replace_the_trace() {
+    let directory = Dir::new();
+    let file = recorded(&directory);
+    let before = fs::read(&file).unwrap();
+    let both = ended(program().arg("trace").arg(&file).arg("--html").arg(&file));
+    both.failed(64, &["FILE and --html", "name two files"]);
+    assert_eq!(fs::read(&file).unwrap(), before);
+    let nowhere = ended(
+        program()
+            .arg("trace")
+            .arg(&file)
+            .args(["--html", "/nowhere/a"]),
+    );
+    nowhere.failed(73, &["--html", "'/nowhere/a'"]);
 }
 
 #[test]
