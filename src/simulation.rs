@@ -11,7 +11,7 @@
 //!   connection through everything that can happen to it.
 //! - `network`: sockets, an edge-triggered event queue and a clock in memory, all driven by one seed. The server runs on
 //!   it unchanged, as another `echo::Backend`.
-//! - `seeds` ([`replay`], [`check_seeds`]): random clients and faults on that network, with the invariants that must hold.
+//! - `seeds` ([`replay`], [`check_seeds`], `tell`): random clients and faults on that network, with the invariants that must hold.
 //! - `torture`: every call fails once, with every errno, at every place.
 //! - `catalogue`: the rows of the fault catalogue that no real kernel produces on demand.
 //! - `counters`: each counter with the event that it counts.
@@ -38,4 +38,6 @@ mod torture;
 #[cfg(test)]
 mod uptime;
 
+#[cfg(feature = "trace")]
+pub use seeds::story::{Story, tell};
 pub use seeds::{check_seeds, replay};

@@ -9,7 +9,7 @@
 
 mod sockets;
 
-pub(crate) use sockets::{Handle, Simulated};
+pub(crate) use sockets::{Handle, OnNetwork, Simulated};
 
 use crate::random::Random;
 use crate::reactor::{Interest, Readiness, Selector, Token};

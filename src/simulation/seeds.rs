@@ -9,13 +9,15 @@
 //! - No connection is closed as idle or stalled before its time, and none is rejected without being counted.
 //! - The invariants of the counters hold after every turn, and in the end no socket is left.
 //!
-//! `ECHO_SEED=n` replays one seed with a log, `ECHO_SEEDS=n` runs that many, from `ECHO_FIRST_SEED=n` on;
+//! The example `replay` tells one seed, the server's calls beside what the network does. `ECHO_SEED=n` replays one with a log, `ECHO_SEEDS=n` runs that many, from `ECHO_FIRST_SEED=n` on;
 //! `scripts/simulate` runs them for any length of time.
 
 mod client;
 mod clients;
+#[cfg(feature = "trace")]
+pub(super) mod story;
 
-use super::network::{Handle, Kind, Knobs, Network, Simulated, Wire};
+use super::network::{Handle, Kind, Knobs, Network, OnNetwork, Queue, Simulated, Wire};
 use crate::echo::backend::Socket;
 use crate::echo::{Server, Turn};
 use crate::limits::{Limits, OverloadPolicy};
@@ -40,7 +42,7 @@ const TURNS_MAX: usize = 20_000;
 /// # Panics
 /// If one of the invariants does not hold.
 pub fn replay(seed: u64) {
-    Simulation::new(seed, true).run();
+    Simulation::<Simulated>::new(seed, |queue| queue, Some(Box::new(print))).run();
 }
 
 /// Runs the server through many seeds. The first one that fails is replayed.
@@ -49,7 +51,8 @@ pub fn replay(seed: u64) {
 /// If one of the invariants does not hold.
 pub fn check_seeds(seeds: Range<u64>) {
     for seed in seeds.clone() {
-        if catch_unwind(|| Simulation::new(seed, false).run()).is_err() {
+        let run = || Simulation::<Simulated>::new(seed, |queue| queue, None).run();
+        if catch_unwind(run).is_err() {
             eprintln!("seed {seed} again, with a log:");
             replay(seed);
             panic!("seed {seed} failed, and did not when it was replayed");
@@ -73,12 +76,19 @@ fn t2_ten_thousand_seeds() {
     check_seeds(first..first + number("ECHO_SEEDS").unwrap_or(10_000));
 }
 
-struct Simulation {
+/// Hears each step of the clients and of the network, with the number of turns before it.
+type Teller = Box<dyn Fn(usize, &str)>;
+
+fn print(turns: usize, what: &str) {
+    eprintln!("{turns:>5}  {what}");
+}
+
+struct Simulation<B: OnNetwork> {
     seed: u64,
-    is_logged: bool,
+    teller: Option<Teller>,
     random: Random,
     network: Network,
-    server: Server<Simulated>,
+    server: Server<B>,
     listeners: Vec<usize>,
     datagrams: usize,
     clients: Vec<Client>,
@@ -97,46 +107,54 @@ struct Simulation {
     can_accept: bool,
 }
 
-impl Drop for Simulation {
+impl<B: OnNetwork> Drop for Simulation<B> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!(
-                "seed {}: replay it with ECHO_SEED={} cargo test --lib t2_ten_thousand_seeds",
+                "seed {}: replay it with cargo run --features simulation --example replay -- {}",
                 self.seed, self.seed
             );
         }
     }
 }
 
-impl Simulation {
-    fn new(seed: u64, is_logged: bool) -> Self {
+impl<B: OnNetwork> Simulation<B> {
+    fn new(seed: u64, wrap: impl FnOnce(Queue) -> B::Selector, teller: Option<Teller>) -> Self {
         let mut random = Random::new(seed);
         let knobs = knobs(&mut random);
         let scale = if random.below(8) == 0 { LONG_SCALE } else { 1 };
         let limits = limits(&mut random, scale);
         assert_eq!(limits.check(), Ok(()));
-        if is_logged {
-            eprintln!("{knobs:#?}\n{limits:#?}");
+        if let Some(tell) = &teller {
+            tell(0, &format!("{knobs:?}"));
+            tell(0, &format!("{limits:?}"));
         }
         let can_accept = knobs.accept_error == 0;
         let events_are_timely =
             knobs.late_event + knobs.double_event + knobs.spurious_event + knobs.stale_event == 0;
         let network = Network::new(Random::new(random.next()), knobs);
-        let mut server = Server::new(network.selector(), limits, Default::default(), vec![50_007]);
-        let mut open = |handle: Handle, listener: fn(Box<Handle>) -> Socket<Simulated>| {
+        let selector = wrap(network.selector());
+        let mut sockets = Vec::new();
+        let mut open = |handle: Handle, socket: fn(&B::Selector, Handle) -> Socket<B>| {
             let number = handle.number;
-            server
-                .add_listener(listener(Box::new(handle)))
-                .expect("no fault strikes a listener");
+            sockets.push(socket(&selector, handle));
             number
         };
         let listeners = (0..1 + random.below(2))
-            .map(|_| open(network.listener(), Socket::Listener))
+            .map(|_| open(network.listener(), listener))
             .collect();
-        let datagrams = open(network.datagrams(), Socket::Datagrams);
+        let datagrams = open(network.datagrams(), |selector, handle| {
+            Socket::Datagrams(Box::new(B::datagrams(selector, handle)))
+        });
+        let mut server = Server::new(selector, limits, Default::default(), vec![50_007]);
+        for socket in sockets {
+            server
+                .add_listener(socket)
+                .expect("no fault strikes a listener");
+        }
         Self {
             seed,
-            is_logged,
+            teller,
             random,
             network,
             server,
@@ -212,7 +230,8 @@ impl Simulation {
             self.random.below(3),
             self.random.below(60_000)
         );
-        let bytes = vec![self.datagrams_sent as u8; self.random.below(1_000)];
+        let length = self.random.below(1_000);
+        let bytes = vec![self.datagrams_sent as u8; length];
         let mut kernel = self.network.kernel();
         if let Kind::Datagrams { inbox, .. } =
             &mut kernel.sockets.get_mut(&self.datagrams).expect("open").kind
@@ -220,7 +239,9 @@ impl Simulation {
             inbox.push_back((bytes, source.parse().expect("an address")));
         }
         kernel.touch(self.datagrams, Interest::Read);
+        drop(kernel);
         self.datagrams_sent += 1;
+        self.log(|| format!("a datagram of {length} bytes arrives from {source}"));
     }
 
     fn drain(&mut self) {
@@ -351,7 +372,14 @@ impl Simulation {
             }
             let is_full = client.received == client.sent;
             self.full_and_finished += u64::from(is_full && wire.client_sent_fin);
-            self.log(|| format!("client {index} was closed, with {wire:?}"));
+            self.log(|| {
+                format!(
+                    "client {index} was closed{}, with {} bytes unread on their way to it and {} from it",
+                    if wire.aborted { " by RST" } else { "" },
+                    wire.to_client.len(),
+                    wire.to_server.len()
+                )
+            });
         }
     }
 
@@ -485,10 +513,14 @@ impl Simulation {
     }
 
     fn log(&self, what: impl FnOnce() -> String) {
-        if self.is_logged {
-            eprintln!("{:>5}  {}", self.turns, what());
+        if let Some(tell) = &self.teller {
+            tell(self.turns, &what());
         }
     }
+}
+
+fn listener<B: OnNetwork>(selector: &B::Selector, handle: Handle) -> Socket<B> {
+    Socket::Listener(Box::new(B::listener(selector, handle)))
 }
 
 fn knobs(random: &mut Random) -> Knobs {

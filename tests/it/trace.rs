@@ -4,7 +4,7 @@
 
 use crate::support::fault::{can, exhaust};
 use crate::support::{
-    DEADLINE, Dir, Serve, Talk, connect, ended, exists, ip, noise, program, stick, terminal,
+    DEADLINE, Dir, Serve, Talk, connect, ended, exists, ip, noise, program, skip, stick, terminal,
     wait_until,
 };
 use echo_reactor::net::{Endpoint, UnixName};
@@ -18,6 +18,7 @@ use serde_json::Value;
 use std::fs;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
@@ -452,4 +453,48 @@ fn lines_that_are_not_read_do_not_hold_up_an_echo() {
         client.is_echoed(&noise(number, 64));
     }
     assert_eq!(serve.stop(Signal::SIGTERM).code, 0);
+}
+
+// --- Replay ------------------------------------------------------------------------------------------------------------
+
+/// The example `replay`, which `cargo test` builds with the feature `simulation`.
+#[test]
+fn a_replay_is_the_same_in_every_process_and_ends_where_it_is_told() {
+    let program = Path::new(env!("CARGO_BIN_EXE_echo-reactor")).with_file_name("examples/replay");
+    if !program.exists() {
+        return skip("the example 'replay' is not built; 'cargo test --all-features' builds it");
+    }
+    let replay = |arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        ended(&mut command)
+    };
+    let (first, second) = (replay(&["42"]), replay(&["42"]));
+    assert_eq!((first.code, first.err.as_str()), (0, ""));
+    assert_eq!(first.out, second.out);
+    assert!(first.out.contains("------> client 0 connects"));
+    let until = replay(&["42", "--until", "closed"]).out;
+    let last = until.lines().last().unwrap();
+    assert!(
+        last.contains("closed: ") && first.out.starts_with(&until),
+        "{last}"
+    );
+    let directory = Dir::new();
+    let page = directory.path("seed.html");
+    assert_eq!(replay(&["42", "--html", page.to_str().unwrap()]).out, "");
+    assert!(fs::read_to_string(page).unwrap().contains("\"seed 42\""));
+    for wrong in [
+        &[][..],
+        &["x"],
+        &["42", "--until"],
+        &["42", "--until", "never"],
+    ] {
+        let refused = replay(wrong);
+        assert!(
+            refused.code == 1 && refused.err.contains("Error: "),
+            "{}",
+            refused.err
+        );
+    }
 }

@@ -4,6 +4,8 @@ use super::{Call, Kernel, Kind, Network, Queue, Socket, one_of};
 use crate::echo::Backend;
 use crate::net::{Accepted, Datagrams, Listener, Peer, Stream};
 use crate::reactor::{Interest, Source, Token};
+#[cfg(feature = "trace")]
+use crate::trace::Traced;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -350,4 +352,34 @@ impl Backend for Simulated {
     type Stream = Handle;
     type Listener = Handle;
     type Datagrams = Handle;
+}
+
+/// A backend whose sockets are those of the network, perhaps inside other types.
+pub(crate) trait OnNetwork: Backend {
+    /// Makes a listener.
+    fn listener(selector: &Self::Selector, socket: Handle) -> Self::Listener;
+
+    /// Makes a datagram socket.
+    fn datagrams(selector: &Self::Selector, socket: Handle) -> Self::Datagrams;
+}
+
+impl OnNetwork for Simulated {
+    fn listener(_: &Queue, socket: Handle) -> Handle {
+        socket
+    }
+
+    fn datagrams(_: &Queue, socket: Handle) -> Handle {
+        socket
+    }
+}
+
+#[cfg(feature = "trace")]
+impl OnNetwork for Traced<Simulated> {
+    fn listener(selector: &Self::Selector, socket: Handle) -> Self::Listener {
+        selector.listener(socket)
+    }
+
+    fn datagrams(selector: &Self::Selector, socket: Handle) -> Self::Datagrams {
+        selector.datagrams(socket)
+    }
 }

@@ -1,6 +1,6 @@
 //! What the clients of a simulation do.
 
-use super::super::network::{Kernel, Kind, Network, Wire};
+use super::super::network::{Kernel, Kind, Network, OnNetwork, Wire};
 use super::Simulation;
 use super::client::{Behavior, Client, pattern};
 use crate::reactor::Interest;
@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-impl Simulation {
+impl<B: OnNetwork> Simulation<B> {
     pub(super) fn connect(&mut self) {
         if self.draining || self.detached.is_some() || self.clients.len() >= 24 {
             return;
@@ -82,6 +82,7 @@ impl Simulation {
         if let Some(count) = sent.filter(|&count| count > 0) {
             client.sent += count;
             raise_edge(&self.network, client);
+            self.log(|| format!("client {index} sends {count} bytes"));
         }
     }
 
@@ -95,11 +96,15 @@ impl Simulation {
             }
             wire.to_client.drain(..count).collect::<Vec<u8>>()
         });
-        for byte in bytes.unwrap_or_default() {
+        let bytes = bytes.unwrap_or_default();
+        for &byte in &bytes {
             client.receives(index, byte);
         }
         if let Some(socket) = client.socket.filter(|_| !client.is_closed) {
             self.network.kernel().consumed(socket);
+        }
+        if !bytes.is_empty() {
+            self.log(|| format!("client {index} reads {} bytes", bytes.len()));
         }
     }
 

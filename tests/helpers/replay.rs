@@ -1,0 +1,76 @@
+//! One seed of the simulation, told: what the clients and the network do, beside what the server does.
+//!
+//! ```sh
+//! cargo run --features simulation --example replay -- 42
+//! cargo run --features simulation --example replay -- 42 --until budget-spent
+//! cargo run --features simulation --example replay -- 42 --html seed.html
+//! ```
+//!
+//! The output follows from the seed alone, to the byte. `--until KIND` ends it with the first event of that kind, and `--html
+//! FILE` writes the page of the server's events, which steps forwards and back. To see a mistake in it, run the example in
+//! the copy that `scripts/mutants --copy NAME` makes. The exit code is 1 if an invariant does not hold.
+
+use echo_reactor::simulation::{Story, tell};
+use echo_reactor::trace::Kind;
+use echo_reactor::trace::page::page;
+use std::error::Error;
+use std::fs;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: replay SEED [--until KIND] [--html FILE]";
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let mut words = std::env::args().skip(1);
+    let seed: u64 = words.next().ok_or(USAGE)?.parse().map_err(|_| USAGE)?;
+    let (mut until, mut html) = (None, None);
+    while let Some(flag) = words.next() {
+        let value = words.next().ok_or(USAGE)?;
+        match flag.as_str() {
+            "--until" => until = Some(kind(&value)?),
+            "--html" => html = Some(value),
+            _ => return Err(USAGE.into()),
+        }
+    }
+    let story = tell(seed);
+    let failure = story.failure.clone();
+    let story = match until {
+        Some(kind) => story.until(kind),
+        None => story,
+    };
+    match html {
+        Some(path) => fs::write(path, page(&story.trace(), &format!("seed {seed}")))?,
+        None => print(&story)?,
+    }
+    Ok(match failure {
+        None => ExitCode::SUCCESS,
+        Some(failure) => {
+            eprintln!("seed {seed} fails: {failure}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn kind(name: &str) -> Result<Kind, String> {
+    let found = Kind::ALL.iter().copied().find(|kind| kind.name() == name);
+    let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    found.ok_or_else(|| {
+        format!(
+            "there is no kind '{name}'; write one of {}",
+            names.join(", ")
+        )
+    })
+}
+
+/// Prints the story, until its reader has enough.
+fn print(story: &Story) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut write = || {
+        story.lines().try_for_each(|line| writeln!(out, "{line}"))?;
+        out.flush()
+    };
+    match write() {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
