@@ -5,10 +5,11 @@
 //! 1. [`primer`]: O_NONBLOCK, epoll(7) and mio, which the other pages take for granted.
 //! 2. [`staircase`]: eight small servers, from one blocking client to a small reactor, each with one new difficulty.
 //! 3. [`path`]: the path of one byte through the reactor and back, with the functions that it passes.
-//! 4. [`edges`]: the contract of an edge-triggered event, and the two ways to keep it.
-//! 5. [`mistakes`]: the classic mistakes, each with its place in the source and a test that notices it.
-//! 6. [`cost`]: the memory of a connection, and the limits that a machine sets to many of them.
-//! 7. [`workers`]: several loops under one master: who accepts, what is shared, what dies with a worker.
+//! 4. [`tracing`]: the loop at work, event by event, recorded or replayed from a seed.
+//! 5. [`edges`]: the contract of an edge-triggered event, and the two ways to keep it.
+//! 6. [`mistakes`]: the classic mistakes, each with its place in the source and a test that notices it.
+//! 7. [`cost`]: the memory of a connection, and the limits that a machine sets to many of them.
+//! 8. [`workers`]: several loops under one master: who accepts, what is shared, what dies with a worker.
 //!
 //! Five pages are for the use of the program:
 //!
@@ -32,6 +33,10 @@ pub mod staircase {
 
 pub mod path {
     #![doc = include_str!("guide/path.md")]
+}
+
+pub mod tracing {
+    #![doc = include_str!("guide/tracing.md")]
 }
 
 pub mod edges {

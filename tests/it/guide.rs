@@ -19,7 +19,7 @@ fn pages() -> Vec<(PathBuf, String)> {
     let guide = fs::read_dir(root().join("src/guide")).unwrap();
     let mut paths: Vec<PathBuf> = guide.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    assert_eq!(paths.len(), 12, "the pages of the guide are read");
+    assert_eq!(paths.len(), 13, "the pages of the guide are read");
     paths.push(root().join("README.md"));
     paths.push(root().join("src/guide.rs"));
     let read = |path: PathBuf| (path.clone(), fs::read_to_string(path).unwrap());
@@ -384,7 +384,7 @@ fn the_exit_codes_of_the_guide_are_those_of_the_program() {
 }
 
 /// Flags of other programs that the pages name.
-const FOREIGN_FLAGS: [&str; 14] = [
+const FOREIGN_FLAGS: [&str; 15] = [
     "--bin",
     "--manifest-path",
     "--examples",
@@ -399,12 +399,14 @@ const FOREIGN_FLAGS: [&str; 14] = [
     "--ulimit",
     "--memory",
     "--port",
+    // Of the example `replay`.
+    "--until",
 ];
 
 #[test]
 fn flags_that_the_pages_name_exist() {
     let mut known: String = [
-        "serve", "send", "bench", "check", "compare", "diff", "doctor",
+        "serve", "send", "bench", "check", "compare", "diff", "doctor", "trace",
     ]
     .map(help)
     .concat();

@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 50] = [
+const COMMANDS: [(&str, How); 58] = [
     // README
     (
         "cargo run --release -- serve",
@@ -139,6 +139,43 @@ const COMMANDS: [(&str, How); 50] = [
         Run("echo-reactor doctor --connections 1M || test $? = 6"),
     ),
     ("scripts/check", Not("it runs these tests")),
+    // Tracing
+    (
+        "echo-reactor serve --trace loop.trace",
+        Run(
+            "timeout -s TERM 2 echo-reactor serve -q --trace loop.trace tcp://127.0.0.1:0 || test $? = 124",
+        ),
+    ),
+    (
+        "echo-reactor serve --trace -",
+        Run(
+            "timeout -s TERM 2 echo-reactor serve -q --trace - tcp://127.0.0.1:0 | grep 'phase: draining'",
+        ),
+    ),
+    (
+        "echo-reactor trace loop.trace",
+        Run("echo-reactor trace loop.trace | grep 'phase: draining'"),
+    ),
+    (
+        "echo-reactor trace loop.trace --html loop.html",
+        Run("echo-reactor trace loop.trace --html loop.html && test -s loop.html"),
+    ),
+    (
+        "echo-reactor trace loop.trace --perfetto loop.json",
+        Run("echo-reactor trace loop.trace --perfetto loop.json && test -s loop.json"),
+    ),
+    (
+        "cargo run --features simulation --example replay -- 42",
+        Not("the tests of `trace` run it"),
+    ),
+    (
+        "cargo run --features simulation --example replay -- 42 --until budget-spent",
+        Not("the tests of `trace` run it"),
+    ),
+    (
+        "cargo run --features simulation --example replay -- 42 --html seed.html",
+        Not("the tests of `trace` run it"),
+    ),
     // The staircase, and check
     (
         "cargo run --example step1",
