@@ -33,6 +33,8 @@ pub mod staircase {
 
 pub mod path {
     #![doc = include_str!("guide/path.md")]
+    #![doc = ""] // HTML begins after an empty line
+    #![doc = include_str!("figures/write-buffer.svg")]
 }
 
 pub mod tracing {
@@ -41,10 +43,16 @@ pub mod tracing {
 
 pub mod edges {
     #![doc = include_str!("guide/edges.md")]
+    #![doc = ""] // HTML begins after an empty line
+    #![doc = include_str!("figures/edge-spent.svg")]
+    #![doc = include_str!("figures/stale-event.svg")]
+    #![doc = include_str!("figures/fairness.svg")]
 }
 
 pub mod mistakes {
     #![doc = include_str!("guide/mistakes.md")]
+    #![doc = ""] // HTML begins after an empty line
+    #![doc = include_str!("figures/accept-pause.svg")]
 }
 
 pub mod cost {
