@@ -202,7 +202,8 @@ def generator():
             for message in map(json.loads, worker.stdout):
                 if "opened" in message:
                     print(f"go {time.monotonic_ns()}", file=worker.stdin, flush=True)
-                done = message.get("done", done)
+                if "done" in message:
+                    done = message["done"]
             watchdog.cancel()
             worker.stdin.close()
             if worker.wait(DEADLINE) or not done or done["faults"]:

@@ -1,7 +1,7 @@
 //! `echo-reactor bench`: puts a server under load, and reports what came of it, and whether to believe it.
 //!
 //! The command line is in [`args`]; the server that is started if none was named in [`server_process`]; the endpoint
-//! of each name in [`targets`]; running a plan, in one process or several, in [`workers`] and [`worker`]; several plans
+//! of each name in [`targets`]; running a plan, in one process or several, in [`workers`], [`worker_process`] and [`worker`]; several plans
 //! in [`runner`] and [`rate_search`]; what came of it in [`mod@run`] and [`answer`]; progress in [`progress`]; the formats of
 //! the report in [`text`], [`record`] (JSON), [`csv`], [`hdr`] and [`svg`].
 
@@ -22,6 +22,7 @@ mod targets;
 mod text;
 pub(super) mod time;
 mod worker;
+mod worker_process;
 pub(super) mod workers;
 
 pub(super) use args::BenchArgs;
@@ -67,7 +68,12 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
     };
     let pids: Vec<u32> = server.iter().map(server_process::Server::pid).collect();
     let plan = args.plan(targets, &pids)?;
-    preflight::check(&plan, args.workers(), descriptors).map_err(CliError::usage)?;
+    let machines = args.machines();
+    let checked = match machines.at.is_empty() {
+        true => preflight::check(&plan, machines.workers, descriptors),
+        false => preflight::check_requests(&plan), // the workers check the rest where they are
+    };
+    checked.map_err(CliError::usage)?;
     let mut log = args.hdr().map(|path| hdr::Log::create(path)).transpose()?;
     let drawing = args
         .svg()
@@ -75,7 +81,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
         .transpose()?;
     let mut progress = Progress::new(args.quiet());
     let mut runner = Runner {
-        workers: args.workers(),
+        machines: &machines,
         stop: &stop,
         progress: &mut progress,
         log: log.as_mut(),
@@ -241,7 +247,7 @@ fn exit_of(run: &Run, allow_loss: bool) -> Exit {
     if has(FaultKind::Mismatch) || has(FaultKind::Extra) {
         return Exit::Mismatch;
     }
-    if !allow_loss && end.counters.duplicates + end.counters.reordered > 0 {
+    if !allow_loss && (end.counters.duplicates > 0 || end.counters.reordered > 0) {
         return Exit::Mismatch;
     }
     if faults.total() > 0 {
@@ -252,7 +258,7 @@ fn exit_of(run: &Run, allow_loss: bool) -> Exit {
             () => Exit::System,
         };
     }
-    if !allow_loss && end.counters.lost + end.counters.late > 0 {
+    if !allow_loss && (end.counters.lost > 0 || end.counters.late > 0) {
         return Exit::Timeout;
     }
     match run.validity.is_valid() {

@@ -91,7 +91,12 @@ const TABLE: [(Exit, u8, &str, &str); 16] = [
         "internal",
         "a bug in this program; please report it",
     ),
-    (Exit::System, 71, "system", "a system call failed"),
+    (
+        Exit::System,
+        71,
+        "system",
+        "a system call failed, or a worker of bench",
+    ),
     (
         Exit::Create,
         73,

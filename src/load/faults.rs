@@ -106,7 +106,7 @@ impl Faults {
             count: 0,
             first: first(),
         });
-        counted.count += more;
+        counted.count = counted.count.saturating_add(more);
     }
 
     /// The faults that came, in the order in which their kinds are declared: kind, number, and the text of the first.
@@ -124,7 +124,8 @@ impl Faults {
     /// How many of all kinds.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.0.values().map(|counted| counted.count).sum()
+        let counts = self.0.values().map(|counted| counted.count);
+        counts.fold(0, u64::saturating_add)
     }
 }
 

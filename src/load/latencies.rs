@@ -54,7 +54,7 @@ impl Latencies {
         // It can only fail for values beyond the bounds, and those of both are the same.
         let _ = self.histogram.add(&more.histogram);
         self.max_ns = self.max_ns.max(more.max_ns);
-        self.beyond_range += more.beyond_range;
+        self.beyond_range = self.beyond_range.saturating_add(more.beyond_range);
     }
 
     /// Empties the set.
@@ -159,11 +159,29 @@ impl<'de> Deserialize<'de> for Latencies {
     }
 }
 
+/// Bytes before the counts in the form V2: cookie, length of the counts, offset, digits, bounds, ratio.
+const V2_HEADER_BYTES: usize = 40;
+/// From so many bytes with their highest bit set a number follows that is no count of anything, or has no negation.
+const VARINT_MAX: usize = 8;
+
+/// The header says how much memory the reader takes, and may come from another machine: it must be that of our own
+/// histograms, and its length that of the bytes.
 fn histogram_of(digits: &str) -> Option<Histogram<u64>> {
     let places = (0..digits.len()).step_by(2);
     let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
-    let bytes: Option<Vec<u8>> = places.map(byte).collect();
-    Reader::new().deserialize(&mut bytes?.as_slice()).ok()
+    let bytes: Vec<u8> = places.map(byte).collect::<Option<_>>()?;
+    let mut own = Vec::new();
+    V2Serializer::new()
+        .serialize(latencies().histogram(), &mut own)
+        .ok()?;
+    let (header, counts) = bytes.split_at_checked(V2_HEADER_BYTES)?;
+    let length = u32::try_from(counts.len()).ok()?.to_be_bytes();
+    let expected = [&own[..4], &length, &own[8..V2_HEADER_BYTES]].concat();
+    let is_long = |bytes: &[u8]| bytes.iter().all(|byte| byte & 0x80 != 0);
+    if header != expected || counts.windows(VARINT_MAX).any(is_long) {
+        return None;
+    }
+    Reader::new().deserialize(&mut bytes.as_slice()).ok()
 }
 
 #[cfg(test)]

@@ -6,14 +6,18 @@ use crate::procfs::{ServerSample, Usage};
 use serde::{Deserialize, Serialize};
 
 /// What a worker reports while it runs.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Message {
+    /// The first message: the version of the program. Plans and messages of another version may differ.
+    Hello(String),
     /// The connections are open: their number, and the nanoseconds that opening took. The load begins at
     /// [`Control::go`].
     Opened(u64, u64),
     /// The number of connections that are open so far: sent now and then, and at every power of ten.
     Opening(u64),
+    /// The load begins: the answer to [`Control::go`].
+    Begun,
     /// An interval has passed.
     Interval(Box<Interval>),
     /// The run is over.
@@ -82,7 +86,7 @@ impl ServerFigures {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Control {
     /// The load may begin, since all workers are ready, at this time of the monotonic clock, in nanoseconds. It is
-    /// the same for all workers: their plans are parts of one.
+    /// the same for all workers of one machine: their plans are parts of one.
     pub go: Option<u64>,
     /// The run must end now, with a report.
     pub stop: bool,

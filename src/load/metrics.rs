@@ -195,14 +195,15 @@ impl Counters {
     /// Adds the counters of another worker.
     pub fn add(&mut self, other: &Self) {
         for (counter, (_, more)) in self.counters_mut().into_iter().zip(other.counters()) {
-            *counter += more;
+            *counter = counter.saturating_add(more);
         }
     }
 
     /// Whether every request is accounted for: sent = echoed + lost + in flight.
     #[must_use]
     pub fn balance(&self) -> bool {
-        self.sent == self.echoed + self.lost + self.in_flight
+        let back = self.echoed.saturating_add(self.lost);
+        self.sent == back.saturating_add(self.in_flight)
     }
 }
 
@@ -243,7 +244,7 @@ impl Fairness {
             (_, 0) => self.fewest,
             _ => self.fewest.min(other.fewest),
         };
-        self.connections += other.connections;
+        self.connections = self.connections.saturating_add(other.connections);
         self.sum += other.sum;
         self.squares += other.squares;
         self.most = self.most.max(other.most);
@@ -295,10 +296,10 @@ impl Unanswered {
 
     /// Adds the figures of another worker.
     pub fn add(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.awaited += other.awaited;
-        self.connections += other.connections;
-        self.half += other.half;
+        self.requests = self.requests.saturating_add(other.requests);
+        self.awaited = self.awaited.saturating_add(other.awaited);
+        self.connections = self.connections.saturating_add(other.connections);
+        self.half = self.half.saturating_add(other.half);
         self.longest = self.longest.max(other.longest);
         self.numbers.extend(&other.numbers);
         self.numbers.truncate(NAMED_MAX);
@@ -331,8 +332,8 @@ impl Pauses {
 
     /// Adds the figures of another worker.
     pub fn add(&mut self, other: &Self) {
-        self.count += other.count;
-        self.total += other.total;
+        self.count = self.count.saturating_add(other.count);
+        self.total = self.total.saturating_add(other.total);
         if other.longest > self.longest {
             (self.longest, self.at) = (other.longest, other.at);
         }
@@ -358,8 +359,8 @@ impl Resent {
 
     /// Adds the figures of another worker.
     pub fn add(&mut self, other: &Self) {
-        self.segments += other.segments;
-        self.connections += other.connections;
+        self.segments = self.segments.saturating_add(other.segments);
+        self.connections = self.connections.saturating_add(other.connections);
     }
 }
 

@@ -20,7 +20,7 @@ const DATAGRAM_MAX: usize = 65_507;
 /// # Errors
 /// The reason and the remedy, in a sentence.
 pub fn check(plan: &Plan, workers: usize, descriptors: u64) -> Result<(), String> {
-    check_size(plan)?;
+    check_requests(plan)?;
     let all = (plan.connections + plan.bad_clients.len()) as u64;
     let each = all.div_ceil(workers as u64) + DESCRIPTORS_RESERVED;
     if each > descriptors {
@@ -30,22 +30,15 @@ pub fn check(plan: &Plan, workers: usize, descriptors: u64) -> Result<(), String
              {descriptors}; use --workers {enough}, or raise the hard limit (ulimit -Hn)"
         ));
     }
-    if let Some(sources) = plan.sources {
-        if let Some(target) = plan.targets.iter().find(|target| !sources.fits(target)) {
-            return Err(format!(
-                "--source is of another family than {target}; name addresses of the same family"
-            ));
-        }
-    }
-    let over_ip = |target: &Endpoint| matches!(target, Endpoint::Tcp(_) | Endpoint::Udp(_));
-    if plan.sources.is_some() && !plan.targets.iter().any(over_ip) {
-        return Err("--source has no effect on Unix sockets; leave it out".into());
-    }
     let (first, last) = port_range();
     check_tuples(plan, all, u64::from(last.saturating_sub(first)) + 1)
 }
 
-fn check_size(plan: &Plan) -> Result<(), String> {
+/// Checks what holds on every machine: that the requests fit the servers, and the source addresses too.
+///
+/// # Errors
+/// The reason and the remedy, in a sentence.
+pub fn check_requests(plan: &Plan) -> Result<(), String> {
     let datagrams =
         |target: &&Endpoint| matches!(target, Endpoint::Udp(_) | Endpoint::UnixDatagram(_));
     if let Some(target) = plan.targets.iter().find(datagrams) {
@@ -67,7 +60,23 @@ fn check_size(plan: &Plan) -> Result<(), String> {
             ));
         }
     }
-    Ok(())
+    check_sources(plan)
+}
+
+fn check_sources(plan: &Plan) -> Result<(), String> {
+    let Some(sources) = plan.sources else {
+        return Ok(());
+    };
+    if let Some(target) = plan.targets.iter().find(|target| !sources.fits(target)) {
+        return Err(format!(
+            "--source is of another family than {target}; name addresses of the same family"
+        ));
+    }
+    let over_ip = |target: &Endpoint| matches!(target, Endpoint::Tcp(_) | Endpoint::Udp(_));
+    match plan.targets.iter().any(over_ip) {
+        true => Ok(()),
+        false => Err("--source has no effect on Unix sockets; leave it out".into()),
+    }
 }
 
 /// Connections to each target that go over IP, against the addresses and ports that they may come from.

@@ -1,8 +1,14 @@
 //! The sum of what all workers have reported.
+//!
+//! A worker may run on another machine, so its messages are input like any other: sums saturate, messages out of order are
+//! refused, and what waits for other workers has a bound.
 
 use super::{Final, Interval, Latencies, Message, Stage, latencies};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+
+/// Intervals that may wait for the same interval of other workers: no worker is that far behind without being lost.
+const PENDING_MAX: usize = 4_096;
 
 /// A second of the window, as it is drawn and listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -49,7 +55,8 @@ pub struct Total {
     pub end: Final,
     /// Connections that were open when the load began, and the longest time that opening them took.
     pub opened: (u64, Duration),
-    opened_by: usize,
+    /// The workers that have opened their connections.
+    opened_by: Vec<bool>,
     /// Connections that each worker has open while it opens more.
     opening: Vec<u64>,
     ended_by: usize,
@@ -79,7 +86,7 @@ impl Total {
             window_at: None,
             end: Final::default(),
             opened: (0, Duration::ZERO),
-            opened_by: 0,
+            opened_by: vec![false; workers],
             opening: vec![0; workers],
             ended_by: 0,
         }
@@ -88,13 +95,14 @@ impl Total {
     /// How many connections are open, as far as is known, while they are being opened.
     #[must_use]
     pub fn opening(&self) -> u64 {
-        self.opening.iter().sum()
+        let opening = self.opening.iter().copied();
+        opening.fold(0, u64::saturating_add)
     }
 
     /// Whether all workers have opened their connections.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.opened_by == self.workers
+        self.opened_by.iter().all(|has_opened| *has_opened)
     }
 
     /// Whether all workers have come to their end.
@@ -130,22 +138,33 @@ impl Total {
     /// Adds a message of a worker. Returns the interval that is complete with it, if one is.
     ///
     /// # Errors
-    /// The reason why the worker could not run.
+    /// The reason why the worker could not run, or why its message cannot be one of a worker.
     pub fn take(&mut self, worker: usize, message: Message) -> Result<Option<Interval>, String> {
         match message {
             Message::Opening(open) => self.opening[worker] = open,
             Message::Opened(open, took) => {
+                if std::mem::replace(&mut self.opened_by[worker], true) {
+                    return Err("its connections were opened twice".into());
+                }
                 self.opening[worker] = open;
-                self.opened.0 += open;
+                self.opened.0 = self.opened.0.saturating_add(open);
                 self.opened.1 = self.opened.1.max(Duration::from_nanos(took));
-                self.opened_by += 1;
+            }
+            Message::Interval(_) if self.pending.len() >= PENDING_MAX => {
+                return Err(format!(
+                    "it is {PENDING_MAX} intervals ahead of another worker"
+                ));
             }
             Message::Interval(interval) => return Ok(self.join(worker, *interval)),
+            Message::Done(_) if !self.opened_by[worker] => {
+                return Err("it has ended before its connections were open".into());
+            }
             Message::Done(end) => {
                 self.finish(&end);
                 self.ended_by += 1;
             }
             Message::Failed(why) => return Err(why),
+            Message::Hello(_) | Message::Begun => {}
         }
         Ok(None)
     }
@@ -213,7 +232,7 @@ impl Total {
             self.service_time.add(&interval.service_time);
         }
         if interval.stage == Stage::Window {
-            self.echoes += interval.echoes;
+            self.echoes = self.echoes.saturating_add(interval.echoes);
         }
     }
 
@@ -222,7 +241,7 @@ impl Total {
         let latency = interval.latency();
         self.seconds.push(Second {
             at: interval.start.saturating_sub(start) as f64 / 1e9,
-            lasted: (interval.end - interval.start) as f64 / 1e9,
+            lasted: interval.end.saturating_sub(interval.start) as f64 / 1e9,
             echoes: interval.echoes,
             p50: latency.value_at_quantile(0.5),
             p99: latency.value_at_quantile(0.99),
@@ -245,9 +264,9 @@ impl Interval {
 fn merge(sum: &mut Interval, more: &Interval) {
     sum.start = sum.start.min(more.start);
     sum.end = sum.end.max(more.end);
-    sum.echoes += more.echoes;
-    sum.open += more.open;
-    sum.faults += more.faults;
+    sum.echoes = sum.echoes.saturating_add(more.echoes);
+    sum.open = sum.open.saturating_add(more.open);
+    sum.faults = sum.faults.saturating_add(more.faults);
     sum.service_time.add(&more.service_time);
     sum.response_time.add(&more.response_time);
     sum.lag.add(&more.lag);

@@ -18,6 +18,8 @@ const BUSY: f64 = 0.97;
 const WAITED_MAX: f64 = 0.10;
 /// Fewer answers than this have no meaningful p99.
 const ANSWERS_MIN: u64 = 1_000;
+/// The share of the window by which machines may begin apart.
+const APART_MAX: f64 = 0.01;
 /// The longest pause of the generator, in nanoseconds, and the share of the window for all pauses together.
 const PAUSE_MAX: u64 = 100_000_000;
 const PAUSED_MAX: f64 = 0.01;
@@ -44,7 +46,7 @@ impl Validity {
 /// A time with three significant digits.
 fn brief(nanoseconds: u64) -> Duration {
     let unit = 10u64.pow((nanoseconds.max(1).ilog10() + 1).saturating_sub(3));
-    Duration::from_nanos((nanoseconds + unit / 2) / unit * unit)
+    Duration::from_nanos(nanoseconds.saturating_add(unit / 2) / unit * unit)
 }
 
 /// "1 request", "2 requests", with an s behind the noun where it is more than one.
@@ -52,9 +54,49 @@ fn several(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Assesses a run that has ended.
+/// The share of one machine in a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// The machine as its reasons name it; `None` if it is the only one.
+    pub machine: Option<&'a str>,
+    /// Its workers.
+    pub workers: usize,
+    /// The sum of what these have reported.
+    pub total: &'a Total,
+}
+
+/// Assesses a run of this machine that has ended.
 #[must_use]
 pub fn assess(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounters) -> Validity {
+    let part = Part {
+        machine: None,
+        workers,
+        total,
+    };
+    assess_parts(plan, total, &[part], kernel)
+}
+
+/// Assesses a run of several machines, which began within `spread` nanoseconds. The counters of their kernels are not
+/// known.
+#[must_use]
+pub fn assess_machines(plan: &Plan, total: &Total, parts: &[Part<'_>], spread: u64) -> Validity {
+    let mut validity = assess_parts(plan, total, parts, &KernelCounters::default());
+    if spread as f64 > total.end.window as f64 * APART_MAX && total.echoes > 0 {
+        validity.invalid.push(format!(
+            "the machines began up to {:?} apart, more than 1 % of the window, so a part of it had less than the load; \
+             measure for longer (--duration)",
+            brief(spread)
+        ));
+    }
+    validity
+}
+
+fn assess_parts(
+    plan: &Plan,
+    total: &Total,
+    parts: &[Part<'_>],
+    kernel: &KernelCounters,
+) -> Validity {
     let mut validity = Validity::default();
     if !total.end.counters.balance() {
         validity.invalid.push(
@@ -63,13 +105,21 @@ pub fn assess(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounter
     }
     assess_answers(&mut validity, plan, total);
     assess_connections(&mut validity, plan, total);
-    assess_limits(&mut validity, total);
-    assess_pauses(&mut validity, workers, total);
+    for part in parts {
+        let of_it = assess_part(plan, part, total.echoes > 0);
+        let named = |text| match part.machine {
+            Some(machine) => format!("'{machine}': {text}"),
+            None => text,
+        };
+        validity
+            .invalid
+            .extend(of_it.invalid.into_iter().map(named));
+        validity.notes.extend(of_it.notes.into_iter().map(named));
+    }
     assess_machine(&mut validity, plan, total, kernel);
     if total.echoes == 0 {
         return validity;
     }
-    assess_generator(&mut validity, plan, workers, total);
     assess_schedule(&mut validity, plan, total);
     if total.end.interrupted {
         let text = format!("it was ended early, after {:.1} s", total.window());
@@ -81,6 +131,19 @@ pub fn assess(plan: &Plan, workers: usize, total: &Total, kernel: &KernelCounter
             several(total.latency().len(), "answer")
         );
         validity.notes.push(text);
+    }
+    validity
+}
+
+/// The generator of one machine.
+#[must_use]
+pub fn assess_part(plan: &Plan, part: &Part<'_>, has_answers: bool) -> Validity {
+    let mut validity = Validity::default();
+    assess_limits(&mut validity, part.total);
+    assess_pauses(&mut validity, part.workers, part.total);
+    if has_answers {
+        assess_generator(&mut validity, plan, part);
+        assess_lag(&mut validity, plan, part.total);
     }
     validity
 }
@@ -250,7 +313,8 @@ fn assess_limits(validity: &mut Validity, total: &Total) {
 }
 
 /// A generator that was the bottleneck.
-fn assess_generator(validity: &mut Validity, plan: &Plan, workers: usize, total: &Total) {
+fn assess_generator(validity: &mut Validity, plan: &Plan, part: &Part<'_>) {
+    let Part { workers, total, .. } = *part;
     let window = total.end.window as f64 * workers as f64;
     let cpu = total.end.usage.cpu as f64 / window;
     let waited = total.end.usage.waited as f64 / window;
@@ -274,6 +338,7 @@ fn assess_generator(validity: &mut Validity, plan: &Plan, workers: usize, total:
     if cpu > BUSY && server.is_none_or(|server| server < BUSY) {
         let seen = match server {
             Some(server) => format!("the server only {:.0} %", server * 100.0),
+            None if part.machine.is_some() => "nothing is known of the server's".to_owned(),
             None => "nothing is known of the server's (--server-pid would tell)".to_owned(),
         };
         let remedy = match plan.mode {
@@ -294,26 +359,30 @@ fn assess_generator(validity: &mut Validity, plan: &Plan, workers: usize, total:
     }
 }
 
-/// An open loop that fell behind its plan.
-fn assess_schedule(validity: &mut Validity, plan: &Plan, total: &Total) {
-    let Mode::Open { rate, .. } = plan.mode else {
-        return;
-    };
+/// A generator that took up the requests of an open loop late.
+fn assess_lag(validity: &mut Validity, plan: &Plan, total: &Total) {
     let lag = total.lag.value_at_quantile(0.99);
-    if Duration::from_nanos(lag) > LAG_MAX {
+    if matches!(plan.mode, Mode::Open { .. }) && Duration::from_nanos(lag) > LAG_MAX {
         let lag = brief(lag);
         validity.invalid.push(format!(
             "the generator was late itself, by {lag:?} for one request in a hundred; ask for less, use --workers, or \
              give it a processor of its own"
         ));
     }
+}
+
+/// An open loop that did less than its plan.
+fn assess_schedule(validity: &mut Validity, plan: &Plan, total: &Total) {
+    let Mode::Open { rate, .. } = plan.mode else {
+        return;
+    };
     let missed = 1.0 - total.rate() / rate;
     if plan.requests.is_none() && missed > 0.005 {
         validity.notes.push(format!(
             "{:.1} % of the planned rate did not come back in the window; the generator took up 99 of 100 requests within \
              {:?} of their time",
             missed * 100.0,
-            brief(lag)
+            brief(total.lag.value_at_quantile(0.99))
         ));
     }
     let counters = &total.end.counters;
@@ -345,7 +414,8 @@ fn assess_schedule(validity: &mut Validity, plan: &Plan, total: &Total) {
 /// its own connections: the time of their handshakes, and what TCP has sent again on them.
 fn assess_machine(validity: &mut Validity, plan: &Plan, total: &Total, kernel: &KernelCounters) {
     let resent = total.end.resent;
-    let late: u64 = handshakes_retried(total).iter().map(|(_, n)| n).sum();
+    let retried = handshakes_retried(total).into_iter();
+    let late = retried.fold(0, |sum: u64, (_, count)| sum.saturating_add(count));
     let overflows = kernel.get("ListenOverflows").max(kernel.get("ListenDrops"));
     match plan.mode {
         _ if overflows == 0 => {}

@@ -164,6 +164,7 @@ impl<'a> Worker<'a> {
         if self.control.stop {
             return Ok(Stage::Opening);
         }
+        self.channel.tell(&Message::Begun);
         let start = self.start();
         let begin_at = start + nanoseconds(self.plan.warm_up);
         self.set_window(begin_at);

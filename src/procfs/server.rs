@@ -31,8 +31,8 @@ impl Usage {
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
-            cpu: self.cpu + other.cpu,
-            waited: self.waited + other.waited,
+            cpu: self.cpu.saturating_add(other.cpu),
+            waited: self.waited.saturating_add(other.waited),
         }
     }
 }

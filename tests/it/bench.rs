@@ -91,7 +91,14 @@ pub(crate) fn bench(line: &str) -> Ended {
 /// A TCP server that applies `treat` to each read of up to a kilobyte before it echoes it; `treat` gets the read's
 /// number.
 pub(crate) fn tcp(treat: impl Fn(u64, &mut Vec<u8>) + Send + Sync + Clone + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    tcp_at("127.0.0.1:0", treat)
+}
+
+pub(crate) fn tcp_at(
+    address: &str,
+    treat: impl Fn(u64, &mut Vec<u8>) + Send + Sync + Clone + 'static,
+) -> String {
+    let listener = TcpListener::bind(address).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
@@ -453,7 +460,7 @@ fn a_server_that_drops_its_unsent_bytes_at_a_half_close_is_detected_by_bad_clien
 }
 
 /// The child processes of `parent` that are alive.
-fn children(parent: u32) -> Vec<u32> {
+pub(crate) fn children(parent: u32) -> Vec<u32> {
     let alive = |pid: u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let (_, rest) = stat.rsplit_once(") ")?;
@@ -467,7 +474,7 @@ fn children(parent: u32) -> Vec<u32> {
 }
 
 /// Whether the process still runs: a zombie has ended, and only waits for its parent to read its exit status.
-fn runs(pid: u32) -> bool {
+pub(crate) fn runs(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| !stat.contains(") Z "))
 }

@@ -22,6 +22,8 @@ mod stop;
 // The program alone.
 #[cfg(all(feature = "cli", feature = "bench"))]
 mod bench;
+#[cfg(all(feature = "cli", feature = "bench", target_os = "linux"))]
+mod bench_at;
 #[cfg(all(feature = "cli", feature = "bench"))]
 mod bench_ends;
 #[cfg(all(feature = "cli", feature = "bench"))]

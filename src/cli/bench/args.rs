@@ -4,6 +4,7 @@ mod bad;
 mod refused;
 mod share;
 
+use super::workers::Machines;
 use crate::cli::error::CliError;
 use crate::cli::units::{Bytes, Count, List, Percent, Rate, Time};
 use crate::load::{Arrivals, BadClients, Mode, Plan, Sources};
@@ -38,6 +39,8 @@ Examples:
       datagrams: loss, duplicates, reordering
   echo-reactor bench localhost:7777 --bad-clients slow-reader=2,half-close=5
   echo-reactor bench localhost:7777 -c 50k --workers 3 --source 127.0.0.0/16
+  echo-reactor bench host:7777 --at 'ssh load1 echo-reactor' --at 'ssh load2 echo-reactor'
+      from two other machines, which need the program and nothing else
   echo-reactor bench localhost:7777 --format json --svg run.svg --hdr run.hlog
 
 Service time is counted from the moment when a request was sent, response time
@@ -160,6 +163,11 @@ struct Timing {
     #[arg(long, value_name = "COUNT", default_value_t = Count(1))]
     workers: Count,
 
+    /// Run the workers by this command, and not on this machine: sh -c 'exec COMMAND bench --worker'. Several times, with one
+    /// command for each machine, the load is divided among them; --workers then counts those of each
+    #[arg(long, value_name = "COMMAND", requires = "addresses", conflicts_with_all = ["serve", "server_pid"])]
+    at: Vec<String>,
+
     /// Processes of the server on this machine, each with its child processes; the report then has their CPU time and memory
     #[arg(long, value_name = "PID", value_delimiter = ',', value_parser = process_id)]
     server_pid: Vec<u32>,
@@ -279,8 +287,11 @@ impl BenchArgs {
             .map_or(Duration::from_secs(5), |time| time.0)
     }
 
-    pub(super) fn workers(&self) -> usize {
-        usize::try_from(self.timing.workers.0).unwrap_or(usize::MAX)
+    pub(super) fn machines(&self) -> Machines {
+        Machines {
+            at: self.timing.at.clone(),
+            workers: usize::try_from(self.timing.workers.0).unwrap_or(usize::MAX),
+        }
     }
 
     pub(super) fn format(&self) -> Format {

@@ -49,7 +49,10 @@ fn line(run: &Run) -> Vec<String> {
     values.extend(QUANTILES.map(|(_, quantile)| at(latency, quantile)));
     values.push(at(latency, 1.0));
     values.push(at(&total.service_time, 0.99));
-    values.push(format!("{:.0}", Generator::new(run).cpu_ns_per_echo));
+    values.push(format!(
+        "{:.0}",
+        Generator::new(&run.total, run.workers).cpu_ns_per_echo
+    ));
     values
 }
 

@@ -179,6 +179,8 @@ mod tests {
         Run {
             plan: at(&plan, rate, Arrivals::Constant),
             workers: 1,
+            shares: Vec::new(),
+            spread: Duration::ZERO,
             total,
             kernel: KernelCounters::default(),
             validity: Validity {

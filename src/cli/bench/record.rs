@@ -5,8 +5,9 @@ use super::answer::Answer;
 use super::environment::{Host, Machine};
 use super::rate_search::keeps;
 use super::run::Run;
+use super::workers::Share;
 use crate::cli::memory::Row;
-use crate::load::validity::{Validity, handshakes_retried};
+use crate::load::validity::{Validity, assess_part, handshakes_retried};
 use crate::load::{
     Arrivals, BadClients, Counters, Faults, Latencies, Mode, Resent, Second, Sources, Total,
     Unanswered,
@@ -62,6 +63,10 @@ pub(in crate::cli) struct Record {
     fairness: Shares,
     generator: Generator,
     server: Option<Server>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    machines: Vec<MachineShare>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    begin_spread_ns: Option<u64>,
     kernel: BTreeMap<String, u64>,
     memory: Vec<Value>,
     pub(in crate::cli) intervals: Vec<Second>,
@@ -145,6 +150,22 @@ struct Paused {
     total_ns: u64,
     longest_ns: u64,
     longest_at_seconds: f64,
+}
+
+/// What one machine of `--at` has done.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct MachineShare {
+    at: String,
+    workers: usize,
+    connections: u64,
+    echoes: u64,
+    echoes_per_second: f64,
+    generator_lag_ns: Option<Percentiles>,
+    generator: Generator,
+    resent: Resent,
+    valid: bool,
+    not_valid_because: Vec<String>,
 }
 
 /// The processes of the server.
@@ -237,8 +258,12 @@ impl Record {
                 most: end.fairness.most,
                 longest_gap_ns: end.fairness.longest_gap,
             },
-            generator: Generator::new(run),
+            generator: Generator::new(total, run.workers),
             server: Server::new(run),
+            machines: (run.shares.iter())
+                .map(|share| MachineShare::new(run, share))
+                .collect(),
+            begin_spread_ns: (!run.shares.is_empty()).then_some(run.spread.as_nanos() as u64),
             kernel: kernel
                 .map(|((table, name), count)| (format!("{table}.{name}"), count))
                 .collect(),
@@ -260,6 +285,8 @@ fn nothing(answer: &Answer, first: &Run) -> Run {
         plan: first.plan.clone(),
         workers: first.workers,
         total: Total::new(first.workers),
+        shares: Vec::new(),
+        spread: Duration::ZERO,
         kernel: KernelCounters::default(),
         validity: Validity {
             invalid: answer.finding().into_iter().collect(),
@@ -316,19 +343,38 @@ impl Percentiles {
 }
 
 impl Generator {
-    pub(super) fn new(run: &Run) -> Self {
-        let (usage, pauses) = (run.total.end.usage, run.total.end.pauses);
-        let window = run.total.end.window.max(1) as f64 * run.workers as f64;
+    pub(super) fn new(total: &Total, workers: usize) -> Self {
+        let (usage, pauses) = (total.end.usage, total.end.pauses);
+        let window = total.end.window.max(1) as f64 * workers as f64;
         Self {
             cpu_share: usage.cpu as f64 / window,
             waited_share: usage.waited as f64 / window,
-            cpu_ns_per_echo: usage.cpu as f64 / run.total.echoes.max(1) as f64,
+            cpu_ns_per_echo: usage.cpu as f64 / total.echoes.max(1) as f64,
             pauses: Paused {
                 count: pauses.count,
                 total_ns: pauses.total,
                 longest_ns: pauses.longest,
                 longest_at_seconds: pauses.at as f64 / 1e9,
             },
+        }
+    }
+}
+
+impl MachineShare {
+    fn new(run: &Run, share: &Share) -> Self {
+        let (total, workers) = (&share.total, run.workers_each());
+        let validity = assess_part(&run.plan, &share.part(workers), total.echoes > 0);
+        Self {
+            at: share.at.clone(),
+            workers,
+            connections: total.opened.0,
+            echoes: total.echoes,
+            echoes_per_second: total.rate(),
+            generator_lag_ns: Percentiles::new(&total.lag),
+            generator: Generator::new(total, workers),
+            resent: total.end.resent,
+            valid: validity.is_valid(),
+            not_valid_because: validity.invalid,
         }
     }
 }

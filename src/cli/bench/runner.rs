@@ -3,7 +3,7 @@
 use super::hdr;
 use super::progress::Progress;
 use super::run::{Run, measure};
-use super::workers::Told;
+use super::workers::{Machines, Told};
 use crate::cli::error::CliError;
 use crate::cli::memory::MemoryTable;
 use crate::load::Plan;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What every run of this command has in common.
 pub(super) struct Runner<'a> {
-    pub(super) workers: usize,
+    pub(super) machines: &'a Machines,
     pub(super) stop: &'a AtomicBool,
     pub(super) progress: &'a mut Progress,
     pub(super) log: Option<&'a mut hdr::Log>,
@@ -46,7 +46,7 @@ impl Runner<'_> {
             }
         };
         let stop = || self.stop.load(Ordering::Relaxed);
-        let mut run = measure(plan.clone(), self.workers, &stop, told)?;
+        let mut run = measure(plan.clone(), self.machines, &stop, told)?;
         run.memory = table.map_or_else(Vec::new, |table| table.rows().to_vec());
         Ok(run)
     }

@@ -118,6 +118,7 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
     writeln!(out)?;
     counters(out, run)?;
     figures(out, run)?;
+    machines(out, run)?;
     memory(out, run)?;
     writeln!(
         out,
@@ -270,7 +271,7 @@ fn figures(out: &mut String, run: &Run) -> std::fmt::Result {
             time(shares.longest_gap)
         )?;
     }
-    let generator = Generator::new(run);
+    let generator = Generator::new(total, run.workers);
     writeln!(
         out,
         "  generator  {} of CPU an echo, {:.0} % busy, {:.1} % kept waiting for a processor",
@@ -304,6 +305,34 @@ fn figures(out: &mut String, run: &Run) -> std::fmt::Result {
         )?;
     }
     Ok(())
+}
+
+/// A row for each machine of `--at`.
+fn machines(out: &mut String, run: &Run) -> std::fmt::Result {
+    if run.shares.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\n    echoes/s  lag p99  busy   resent  machine (all began within {})",
+        time(run.spread.as_nanos() as u64)
+    )?;
+    for share in &run.shares {
+        let total = &share.total;
+        let lag = match total.lag.is_empty() {
+            true => "-".to_owned(),
+            false => time(total.lag.value_at_quantile(0.99)),
+        };
+        writeln!(
+            out,
+            "  {:>10}{lag:>9}{:>4.0} %{:>9}  {}",
+            grouped_rate(total.rate()),
+            Generator::new(total, run.workers_each()).cpu_share * 100.0,
+            grouped(total.end.resent.segments),
+            share.at
+        )?;
+    }
+    writeln!(out)
 }
 
 /// What the connections of a hold cost: a line for every power of ten.

@@ -10,13 +10,13 @@ use super::ipc;
 use crate::cli::descriptors;
 use crate::cli::error::{CliError, CliErrorKind, Exit};
 use crate::cli::own_program;
-use crate::load::{self, Control, ControlChannel, Message};
+use crate::load::{self, Control, ControlChannel, Message, Plan, monotonic_ns, preflight};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::AsFd;
 
-/// All workers are ready: begin, at the time of the monotonic clock that follows, in nanoseconds.
+/// All workers are ready: begin, at the time of the monotonic clock that follows, in nanoseconds; without one, at once.
 pub(super) const GO: &str = "go";
 /// End now, with a report.
 pub(super) const STOP: &str = "stop";
@@ -24,14 +24,18 @@ pub(super) const STOP: &str = "stop";
 /// Runs a worker process from its plan to its last message.
 pub(super) fn work() -> Result<Exit, CliError> {
     own_program::restore_name();
-    descriptors::raise();
+    let descriptors = descriptors::raise();
     let mut pipes = Pipes::new(io::stdin(), io::stdout()).map_err(|error| broken(&error))?;
+    pipes.tell(&Message::Hello(env!("CARGO_PKG_VERSION").into()));
     let mut line = String::new();
     let _ = pipes.control.read_line(&mut line);
-    let plan = ipc::read(&line)
+    let plan: Plan = ipc::read(&line)
         .ok_or_else(|| CliError::usage("--worker is for this program's own use"))?;
     pipes.never_wait().map_err(|error| broken(&error))?;
-    load::run(&plan, &mut pipes);
+    match preflight::check(&plan, 1, descriptors) {
+        Ok(()) => load::run(&plan, &mut pipes),
+        Err(why) => pipes.tell(&Message::Failed(why)),
+    }
     pipes.account_connections();
     Ok(Exit::Ok)
 }
@@ -97,9 +101,13 @@ impl Pipes {
     }
 }
 
+/// When the load begins: a worker of another machine has another clock, and begins when the order comes.
 fn go_at(order: &[u8]) -> Option<u64> {
     let order = std::str::from_utf8(order).ok()?;
-    order.trim_end().strip_prefix(GO)?.trim_start().parse().ok()
+    match order.trim_end().strip_prefix(GO)?.trim_start() {
+        "" => Some(monotonic_ns()),
+        at => at.parse().ok(),
+    }
 }
 
 impl ControlChannel for Pipes {

@@ -8,7 +8,7 @@ use super::workloads::{Timing, plan};
 use crate::cli::bench::record::Server as ServerRecord;
 use crate::cli::bench::run::{Run, measure};
 use crate::cli::bench::server_process::Processors;
-use crate::cli::bench::workers::Told;
+use crate::cli::bench::workers::{Machines, Told};
 use crate::cli::error::CliError;
 use crate::cli::units::grouped;
 use crate::load::{FaultKind, Latencies};
@@ -80,7 +80,7 @@ fn put_under_load(
     let late = Instant::now() + limit;
     let is_open = Cell::new(load.scenario == Scenario::Churn);
     let enough = || stop.load(Ordering::Relaxed) || (!is_open.get() && Instant::now() > late);
-    measure(plan, 1, &enough, |told| {
+    measure(plan, &Machines::local(1), &enough, |told| {
         if let Told::Interval(_, total) = told {
             is_open.set(is_open.get() || total.is_open());
         }

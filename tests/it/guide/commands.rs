@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 58] = [
+const COMMANDS: [(&str, How); 60] = [
     // README
     (
         "cargo run --release -- serve",
@@ -52,6 +52,18 @@ const COMMANDS: [(&str, How); 58] = [
     (
         "echo-reactor bench tcp://host:7 -c 10k -r 50k",
         Run("echo-reactor bench TCP -c 10 -r 500 -q -d 100ms --warm-up 0 || test $? = 4"),
+    ),
+    (
+        "echo-reactor bench tcp://server:7 --at 'ssh load1 echo-reactor' --at 'ssh load2 echo-reactor'",
+        Run(
+            "echo-reactor bench TCP -c 10 -r 500 -q -d 100ms --warm-up 0 --at 'env A=1 echo-reactor' --at echo-reactor || test $? = 4",
+        ),
+    ),
+    (
+        "kubectl get pods -l app=load -o name | sed \"s/.*/--at 'kubectl exec -i & -- echo-reactor'/\" | xargs echo-reactor bench tcp://server:7",
+        Run(
+            "printf 'pod/a\\npod/b\\n' | sed \"s/.*/--at 'env POD=& echo-reactor'/\" | xargs echo-reactor bench TCP -c 4 -n 100 -q || test $? = 123",
+        ),
     ),
     ("echo-reactor bench tcp://host:7 --find-max-rate 5ms", Read),
     (

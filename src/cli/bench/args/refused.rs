@@ -47,8 +47,12 @@ impl BenchArgs {
                 "--rate has at least 0.001, which is one request in 1,000 s; write for example 0.5",
             ),
             (
-                timing.workers.0 == 0 || timing.workers.0 > connections,
-                "--workers is 1 or more, and each has a connection at least",
+                timing.workers.0 == 0 || self.machines().all_workers() as u64 > connections,
+                "--workers is 1 or more, and each, on each machine of --at, has a connection at least",
+            ),
+            (
+                timing.at.iter().any(|command| command.trim().is_empty()),
+                "--at has a command that runs this program, for example 'ssh load1 echo-reactor'",
             ),
             (
                 timing.connect_concurrency.0 == 0,
@@ -140,6 +144,8 @@ mod tests {
             "-d 0",
             "--timeout 0",
             "--workers 51",
+            "--workers 26 --at ssh --at ssh 127.0.0.1:7",
+            "--at  127.0.0.1:7",
             "--connect-concurrency 0",
             "--active 51",
             "-r 0.0001",
