@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Intervals that may wait for the same interval of other workers: no worker is that far behind without being lost.
-const PENDING_MAX: usize = 4_096;
+const PENDING_MAX: usize = 1_000;
 
 /// A second of the window, as it is drawn and listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -276,6 +276,7 @@ fn merge(sum: &mut Interval, more: &Interval) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     fn slice(stage: Stage, echoes: u64) -> Message {
         let mut interval = Interval::new(stage, 0);
@@ -298,5 +299,39 @@ mod tests {
         assert_eq!((joined.echoes, joined.service_time.len()), (30, 30));
         assert_eq!((total.echoes, total.service_time.len()), (31, 31));
         assert_eq!(total.seconds.len(), 1);
+    }
+
+    #[test]
+    fn latencies_of_workers_add_up_to_those_of_all_samples_bucket_for_bucket() {
+        let mut random = Random::new(1);
+        for workers in 1..=8 {
+            let (mut all, mut total) = (latencies(), Total::new(workers));
+            for worker in 0..workers {
+                let mut interval = Interval::new(Stage::Window, 0);
+                for _ in 0..1_000 {
+                    let sample = random.next() >> (20 + random.below(40));
+                    all.saturating_record(sample);
+                    interval.service_time.saturating_record(sample);
+                }
+                let message = Message::Interval(Box::new(interval));
+                let line = serde_json::to_string(&message).unwrap();
+                let message = serde_json::from_str(&line).unwrap();
+                total.take(worker, message).unwrap();
+            }
+            assert_eq!(total.service_time, all, "{workers} workers");
+        }
+    }
+
+    #[test]
+    fn messages_out_of_order_are_refused() {
+        let done = || Message::Done(Box::default());
+        let mut total = Total::new(2);
+        assert!(total.take(0, done()).is_err(), "nothing was opened");
+        total.take(0, Message::Opened(1, 1)).unwrap();
+        assert!(total.take(0, Message::Opened(1, 1)).is_err(), "twice");
+        assert!(!total.is_open(), "the other worker has none");
+        total.take(0, done()).unwrap();
+        let ahead = |_: &usize| total.take(1, slice(Stage::Window, 0)).is_err();
+        assert_eq!((0..=PENDING_MAX).find(ahead), Some(PENDING_MAX));
     }
 }

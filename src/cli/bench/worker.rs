@@ -173,6 +173,16 @@ mod tests {
         assert!(pipes.control().stop, "the end of the commands is a stop");
     }
 
+    /// The clock of another machine means nothing here.
+    #[test]
+    fn an_order_to_begin_without_a_time_is_for_now() {
+        let (mut pipes, mut master, _reader) = pipes();
+        let before = monotonic_ns();
+        writeln!(master, "{GO}").unwrap();
+        let go = pipes.control().go.unwrap();
+        assert!((before..=monotonic_ns()).contains(&go));
+    }
+
     #[test]
     fn a_stop_may_come_together_with_a_go() {
         let (mut pipes, mut master, _reader) = pipes();

@@ -253,3 +253,27 @@ fn nothing_is_no_measurement() {
     let validity = assess(&plan, 1, &nothing, &KernelCounters::default());
     assert!(validity.invalid[0].contains("--warm-up 0"), "{validity:?}");
 }
+
+#[test]
+fn each_machine_is_assessed_and_a_reason_names_it() {
+    let (right, mut wrong) = (total(500_000_000, 0), total(500_000_000, 0));
+    wrong.end.pauses.note(1, 300_000_000);
+    let mut both = total(1_000_000_000, 0);
+    both.end.pauses = wrong.end.pauses;
+    let part = |machine, total| Part {
+        machine: Some(machine),
+        workers: 1,
+        total,
+    };
+    let mut plan = plan(Endpoint::Tcp("127.0.0.1:7".parse().unwrap()));
+    plan.mode = Mode::Closed;
+    let parts = [part("ssh load1", &right), part("ssh load2", &wrong)];
+    // A hundredth of the window is the most by which they may begin apart.
+    let validity = assess_machines(&plan, &both, &parts, 10_000_000);
+    assert_eq!(validity.invalid.len(), 1, "{validity:?}");
+    let told = "'ssh load2': the generator itself stood still";
+    assert!(validity.invalid[0].starts_with(told), "{validity:?}");
+    let validity = assess_machines(&plan, &right, &parts[..1], 10_000_001);
+    let told = "the machines began up to 10ms apart";
+    assert!(validity.invalid[0].starts_with(told), "{validity:?}");
+}
