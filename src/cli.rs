@@ -4,7 +4,8 @@
 //!
 //! One folder for each command: [`serve`], [`send`], [`doctor`], `bench`, `check`, `compare`, `diff` and [`trace`]; `man` and
 //! `completions` are in [`manual`]. Beside them what several need: values with units ([`units`]), names of hosts ([`names`]), the log
-//! ([`logging`]), output that does not block ([`output`]), output that blocks ([`stdio`]), files ([`output_file`]),
+//! ([`logging`]), output that does not block ([`output`]), output that blocks ([`stdio`]), files ([`output_file`]), flags by environment variables
+//! ([`variables`]),
 //! inherited state of the process ([`process`], [`descriptors`]), errors and exit codes ([`error`]). What may live in this file: the top of the command line, and the
 //! one place where an error is printed. What may not: anything that one command alone needs.
 //!
@@ -39,10 +40,12 @@ mod status_line;
 mod stdio;
 mod trace;
 pub(crate) mod units;
+mod variables;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use error::{CliError, Exit};
+use std::ffi::OsString;
 use std::panic;
 use std::process::ExitCode;
 
@@ -64,6 +67,10 @@ Examples:
       the event loop against its blocking models, in less than a minute
   echo-reactor serve --help
       every limit, with its default
+
+Environment: ECHO_REACTOR_<COMMAND>_<FLAG> sets a flag that is not on the
+command line, such as ECHO_REACTOR_SERVE_MAX_CONNECTIONS=10k. A switch is true
+or false, a list has commas, and ECHO_REACTOR_SERVE_ADDRESS is one address.
 ";
 
 #[derive(Debug, Parser)]
@@ -111,15 +118,23 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Exit {
-    let args = match Arguments::try_parse() {
-        Ok(args) => args,
-        Err(error) => return answer(&error),
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let parsed = variables::parse(&Arguments::command(), &line);
+    let parsed = parsed.and_then(|matches| Ok((Arguments::from_arg_matches(&matches)?, matches)));
+    let (args, matches) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return answer(&error, &line),
     };
     if !matches!(args.command, Command::Serve(_)) {
         process::unblock_signals(); // `serve` does so later, once it has handlers
     }
     let result = match args.command {
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => match matches.subcommand() {
+            Some((name, given)) if args.is_print_config() => {
+                serve::print_config(&args, &named(name), given)
+            }
+            _ => serve::run(&args),
+        },
         Command::Send(args) => send::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         #[cfg(feature = "bench")]
@@ -131,18 +146,32 @@ fn run() -> Exit {
         #[cfg(feature = "bench")]
         Command::Diff(args) => diff::run(&args),
         Command::Trace(args) => trace::run(&args),
-        Command::Man(args) => manual::write_pages(&args, &Arguments::command()),
-        Command::Completions(args) => manual::print_completions(&args, &Arguments::command()),
+        Command::Man(args) => manual::write_pages(&args, &command_line()),
+        Command::Completions(args) => manual::print_completions(&args, &command_line()),
         Command::Resolve(args) => names::answer(&args),
     };
-    result.unwrap_or_else(|failure| {
+    result.unwrap_or_else(|mut failure| {
+        if failure.exit() == Exit::Usage {
+            failure.text += &variables::origins(&failure.text, &Arguments::command(), &line);
+        }
         logging::print_line(&failure.to_string());
         failure.exit()
     })
 }
 
+/// The command line with the variables of its flags.
+fn command_line() -> clap::Command {
+    variables::with_variables(Arguments::command())
+}
+
+/// One command of the command line.
+fn named(name: &str) -> clap::Command {
+    let command = command_line();
+    command.find_subcommand(name).cloned().unwrap_or(command)
+}
+
 /// Prints what clap returns: help and version as they are, errors on one line.
-fn answer(error: &clap::Error) -> Exit {
+fn answer(error: &clap::Error, line: &[OsString]) -> Exit {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A terminal takes a few thousand bytes at once, and may be non-blocking: clap's own `print` would give up.
@@ -154,11 +183,10 @@ fn answer(error: &clap::Error) -> Exit {
             Exit::Usage
         }
         _ => {
-            let first = std::env::args_os().nth(1);
             let command = Arguments::command();
-            let subcommand = first.and_then(|name| command.find_subcommand(name));
+            let subcommand = line.get(1).and_then(|name| command.find_subcommand(name));
             let name = subcommand.map(clap::Command::get_name);
-            let failure = CliError::usage(one_line(error, name));
+            let failure = CliError::usage(one_line(error, name, &command, line));
             logging::print_line(&failure.to_string());
             failure.exit()
         }
@@ -167,7 +195,12 @@ fn answer(error: &clap::Error) -> Exit {
 
 /// Puts clap's message on one line, without its usage text, and names the help to read. Not every error of clap knows its
 /// subcommand, so the caller passes it.
-fn one_line(error: &clap::Error, subcommand: Option<&str>) -> String {
+fn one_line(
+    error: &clap::Error,
+    subcommand: Option<&str>,
+    command: &clap::Command,
+    line: &[OsString],
+) -> String {
     let text = error.render().to_string();
     let told: Vec<&str> = text
         .lines()
@@ -179,6 +212,7 @@ fn one_line(error: &clap::Error, subcommand: Option<&str>) -> String {
         .collect();
     let told = told.join(" ").replace(" tip: ", "; ");
     let told = told.strip_prefix("error: ").unwrap_or(&told);
+    let told = told.to_owned() + &variables::origins(told, command, line);
     match subcommand {
         Some(name) => format!("{told}; see 'echo-reactor {name} --help'"),
         None => format!("{told}; see 'echo-reactor --help'"),
@@ -186,33 +220,43 @@ fn one_line(error: &clap::Error, subcommand: Option<&str>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// The command line, for the tests of other files.
+    pub(crate) fn command() -> clap::Command {
+        Arguments::command()
+    }
 
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+        command_line().debug_assert();
     }
 
     #[track_caller]
     fn refused(arguments: &[&str]) -> String {
         let line = [&["echo-reactor"], arguments].concat();
         let subcommand = arguments.first().copied().filter(|&name| name != "sevre");
-        one_line(&Arguments::try_parse_from(line).unwrap_err(), subcommand)
+        let error = Arguments::try_parse_from(&line).unwrap_err();
+        let line: Vec<OsString> = line.iter().map(OsString::from).collect();
+        one_line(&error, subcommand, &Arguments::command(), &line)
     }
 
     /// A line that clap breaks, of a table or of an example, goes on at the left edge.
     #[test]
     fn every_help_fits_80_columns_as_it_is_written() {
-        let mut all = Arguments::command().term_width(80);
+        let mut all = command_line().term_width(80);
         all.build();
         for command in std::iter::once(&all).chain(all.get_subcommands()) {
             let behind = command.get_after_help().map(ToString::to_string);
-            let rendered = command.clone().render_long_help().to_string();
+            let long = command.clone().render_long_help().to_string();
+            let short = command.clone().render_help().to_string();
             for line in behind
                 .iter()
                 .flat_map(|text| text.lines())
-                .chain(rendered.lines())
+                .chain(long.lines())
+                .chain(short.lines())
             {
                 let width = line.chars().count();
                 assert!(width <= 80, "{}: {width}: {line}", command.get_name());

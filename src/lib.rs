@@ -203,7 +203,8 @@
     doc = "| [`cli`] | the program: what was typed, and what it means |"
 )]
 //!
-//! Two private modules serve them: `procfs` alone reads /proc and /sys, and `random` makes random numbers.
+//! Three private modules serve them: `procfs` alone reads /proc and /sys, `random` makes random numbers, and `settings` keeps
+//! the environment variables of this program from those that it starts.
 //!
 //! `stats` and `reactor` import no other module, and `net` none but `limits`; `echo` imports these four; `blocking` imports
 //! them without the reactor; `load` imports `reactor`, `net` and `limits`, `check` imports `load`, `reactor` and `net`, and
@@ -293,6 +294,8 @@ pub mod net;
 mod procfs;
 mod random;
 pub mod reactor;
+#[cfg(any(feature = "check", feature = "cli"))]
+mod settings;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
 pub mod stats;

@@ -5,6 +5,7 @@ use super::place::{Place, Transport};
 use crate::net::Endpoint;
 use crate::procfs::subtree::descendants;
 use crate::procfs::{ServerSample, open_descriptors_of};
+use crate::settings;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -138,7 +139,7 @@ impl Server {
             command.replace(transport.placeholder(), &place.text)
         );
         let unstarted = |error| format!("sh cannot be started: {error}");
-        let mut child = Command::new("sh")
+        let mut child = settings::remove_from(&mut Command::new("sh"))
             .args(["-c", &line])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

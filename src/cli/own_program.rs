@@ -6,10 +6,19 @@
 
 #[cfg(target_os = "linux")]
 use crate::procfs::own::EXECUTABLE;
+use crate::settings;
 use std::{env, io, process::Command};
 
-/// The command that starts this program. It passes the first argument of this process, so that ps(1) shows the same name.
+/// The command that starts this program, without the variables that set flags of this process.
 pub(super) fn command() -> io::Result<Command> {
+    let mut command = command_with_settings()?;
+    settings::remove_from(&mut command);
+    Ok(command)
+}
+
+/// The command that starts this program, for a process that reads the same command line and environment as this one. It
+/// passes the first argument of this process, so that ps(1) shows the same name.
+pub(super) fn command_with_settings() -> io::Result<Command> {
     use std::os::unix::process::CommandExt;
     #[cfg(target_os = "linux")]
     let program = match std::path::Path::new(EXECUTABLE).exists() {

@@ -5,6 +5,7 @@
 //! [`listen_fds`], errors of a start in [`errors`], the sandbox in [`sandbox`], signals in [`signals`] and [`commands`],
 //! announcements in [`announcement`], [`notify`], [`pid_file`] and [`delivery`], the end with the parent in [`parent_death`],
 //! the results in [`counters`], [`end`] and [`report`], and the trace of a recorded server in [`tracing`].
+//! `--print-config` is answered by [`print_config`](mod@print_config).
 //!
 //! Three ways to serve: in this process by [`event_loop`] or by [`blocking_models`], or by workers under a [`master`]; a
 //! [`worker`] is the event loop again, on sockets that the master passes ([`passing`]) and with a [`link`] to it.
@@ -29,6 +30,7 @@ mod parent_death;
 mod passing;
 mod pid_file;
 mod plan;
+mod print_config;
 mod program;
 mod report;
 mod sandbox;
@@ -90,6 +92,18 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
         }
         None => start(args, sockets, descriptors_inherited, started),
     }
+}
+
+/// Prints what the flags are set to, or says why no server would start with it.
+pub(super) fn print_config(
+    args: &ServeArgs,
+    command: &clap::Command,
+    given: &clap::ArgMatches,
+) -> Result<Exit, CliError> {
+    let limits = args.limits().check();
+    limits.map_err(|error| errors::limit_error(&error))?;
+    refuse_what_the_model_cannot(args, &[])?;
+    print_config::print(args, command, given)
 }
 
 /// Serves as the process that was started by a user.

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which modules a module may import. A module that is missing here imports nothing and is imported by none.
-const MAY_IMPORT: [(&str, &[&str]); 15] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("procfs", &[]),
     ("random", &[]),
+    ("settings", &[]),
     ("limits", &["procfs"]),
     ("stats", &[]),
     ("net", &["limits", "procfs", "random"]),
@@ -23,9 +24,12 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("blocking", &["net", "stats", "limits", "procfs"]),
     ("load", &["reactor", "net", "limits", "procfs", "random"]),
     // Neither of the two knows echo: both work on any echo server.
-    ("check", &["load", "reactor", "net", "procfs", "random"]),
     // It wraps the sockets of net, and records what echo and reactor tell.
     ("trace", &["echo", "reactor", "net", "stats"]),
+    (
+        "check",
+        &["load", "reactor", "net", "procfs", "random", "settings"],
+    ),
     (
         "simulation",
         &[
@@ -36,7 +40,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
         "cli",
         &[
             "echo", "blocking", "load", "check", "reactor", "net", "limits", "stats", "procfs",
-            "random", "trace",
+            "random", "settings", "trace",
         ],
     ),
     ("fuzz_targets", &["simulation", "net", "reactor", "cli"]),

@@ -38,6 +38,8 @@ mod cli_send;
 mod cli_serve;
 #[cfg(all(feature = "cli", feature = "bench"))]
 mod compare;
+#[cfg(all(feature = "cli", feature = "check"))]
+mod configuration;
 #[cfg(feature = "cli")]
 mod doctor;
 #[cfg(feature = "cli")]

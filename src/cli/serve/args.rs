@@ -45,7 +45,8 @@ With --workers N the limits are those of all workers together: N divides
 --udp-rate-per-source all of a source goes to one worker.
 Environment: LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES pass listening sockets
 (systemd), beside ADDRESS or in its place; NOTIFY_SOCKET receives READY,
-RELOADING and STOPPING, repeated until the manager takes them.
+RELOADING and STOPPING, repeated until the manager takes them; every flag has a
+variable, which --print-config names if it is set.
 ";
 
 /// Serve echo: send received bytes back, until a signal stops it
@@ -82,6 +83,10 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long, verbatim_doc_comment)]
     pub(super) hardened: bool,
 
+    /// Print what each flag is set to and where that is from: flag, environment or default; and end
+    #[arg(long)]
+    print_config: bool,
+
     /// Stop when the parent process ends, which has this number (used by bench and compare)
     #[arg(long, value_name = "PID", hide = true)]
     pub(super) end_with: Option<u32>,
@@ -114,6 +119,10 @@ pub(in crate::cli) struct ServeArgs {
 }
 
 impl ServeArgs {
+    pub(in crate::cli) fn is_print_config(&self) -> bool {
+        self.print_config
+    }
+
     pub(super) fn verbosity(&self) -> Verbosity {
         Verbosity::from_flags(self.output.quiet, self.output.verbose)
     }

@@ -4,6 +4,7 @@
 
 use super::tracing::TraceTarget;
 use crate::cli::units::{Auto, Bytes, Count, Most, Off, Or, Time, UnitError, Word, grouped};
+use crate::cli::variables::TRUE;
 use crate::limits::{Limits, OverloadPolicy};
 use crate::net::IpNet;
 use crate::procfs::tree::Tree;
@@ -55,7 +56,7 @@ pub(super) struct Admission {
     /// Connections that one address prefix may hold at once, or 'off'; further ones are reset
     #[arg(long, value_name = "COUNT",
         default_value_t = per_prefix(Limits::default().connections_per_prefix),
-        default_value_if("hardened", "true", "100"))]
+        default_value_ifs = hardened("100"))]
     pub(super) max_per_prefix: Or<Count, Off>,
 
     /// Length of an IPv4 prefix in bits
@@ -65,6 +66,11 @@ pub(super) struct Admission {
     /// Length of an IPv6 prefix in bits
     #[arg(long, value_name = "BITS", default_value_t = Limits::default().prefix_bits_ipv6)]
     pub(super) prefix_ipv6: u8,
+}
+
+/// The default of a flag beside `--hardened`. clap compares texts, and that of a variable is any of these words.
+fn hardened(value: &'static str) -> [(&'static str, &'static str, &'static str); TRUE.len()] {
+    TRUE.map(|word| ("hardened", word, value))
 }
 
 fn per_prefix(limit: Option<usize>) -> Or<Count, Off> {
@@ -130,7 +136,7 @@ pub(super) struct Turns {
 
     /// Size of the one read buffer, and the most bytes that a connection can have unsent
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().read_buffer_bytes),
-        default_value_if("hardened", "true", "16KiB"))]
+        default_value_ifs = hardened("16KiB"))]
     pub(super) read_buffer: Bytes,
 }
 
@@ -140,13 +146,13 @@ pub(super) struct Deadlines {
     /// Close a connection that has been idle for this time, or 'off'
     #[arg(long, value_name = "TIME",
         default_value_t = Or::some(Limits::default().idle_timeout.map(Time)),
-        default_value_if("hardened", "true", "30s"))]
+        default_value_ifs = hardened("30s"))]
     pub(super) idle_timeout: Or<Time, Off>,
 
     /// Reset a connection that has taken none of its unsent bytes for this time, or 'off'
     #[arg(long, value_name = "TIME",
         default_value_t = Or::some(Limits::default().write_stall_timeout.map(Time)),
-        default_value_if("hardened", "true", "10s"))]
+        default_value_ifs = hardened("10s"))]
     pub(super) write_stall_timeout: Or<Time, Off>,
 
     /// Time that the peer has for its FIN after the FIN of the server
@@ -180,25 +186,25 @@ pub(super) struct Kernel {
     /// The kernel's send buffer of each connection (SO_SNDBUF), or 'auto'
     #[arg(long, value_name = "BYTES",
         default_value_t = Or::some(Limits::default().send_buffer_bytes.map(Bytes)),
-        default_value_if("hardened", "true", "16KiB"))]
+        default_value_ifs = hardened("16KiB"))]
     pub(super) send_buffer: Or<Bytes, Auto>,
 
     /// The kernel's receive buffer of each connection (SO_RCVBUF), or 'auto'
     #[arg(long, value_name = "BYTES",
         default_value_t = Or::some(Limits::default().receive_buffer_bytes.map(Bytes)),
-        default_value_if("hardened", "true", "8KiB"))]
+        default_value_ifs = hardened("8KiB"))]
     pub(super) receive_buffer: Or<Bytes, Auto>,
 
     /// Idle time after which TCP probes the peer (SO_KEEPALIVE), or 'off'
     #[arg(long, value_name = "TIME",
         default_value_t = Or::some(Limits::default().keepalive.map(Time)),
-        default_value_if("hardened", "true", "10s"))]
+        default_value_ifs = hardened("10s"))]
     pub(super) keepalive: Or<Time, Off>,
 
     /// Time without acknowledgement after which TCP drops the peer (TCP_USER_TIMEOUT), or 'off'
     #[arg(long, value_name = "TIME",
         default_value_t = Or::some(Limits::default().user_timeout.map(Time)),
-        default_value_if("hardened", "true", "15s"))]
+        default_value_ifs = hardened("15s"))]
     pub(super) user_timeout: Or<Time, Off>,
 }
 
@@ -208,13 +214,13 @@ pub(super) struct Datagrams {
     /// Datagrams answered per second and source address, or 'off' (an echo loop then never ends)
     #[arg(long, value_name = "COUNT", value_parser = at_most::<Off>(u64::from(u32::MAX)),
         default_value_t = rate(Limits::default().datagrams_per_source),
-        default_value_if("hardened", "true", "100"))]
+        default_value_ifs = hardened("100"))]
     pub(super) udp_rate_per_source: Or<Count, Off>,
 
     /// Datagrams answered per second in all, or 'off'
     #[arg(long, value_name = "COUNT", value_parser = at_most::<Off>(u64::from(u32::MAX)),
         default_value_t = rate(Limits::default().datagrams_total),
-        default_value_if("hardened", "true", "10k"))]
+        default_value_ifs = hardened("10k"))]
     pub(super) udp_rate: Or<Count, Off>,
 }
 

@@ -86,6 +86,12 @@ const COMMANDS: [(&str, How); 60] = [
         ),
     ),
     (
+        "ECHO_REACTOR_SERVE_IDLE_TIMEOUT=1m echo-reactor serve --print-config",
+        Run(
+            "ECHO_REACTOR_SERVE_IDLE_TIMEOUT=1m echo-reactor serve --print-config | grep -q 'idle-timeout = 1m (env'",
+        ),
+    ),
+    (
         "echo-reactor man /usr/local/share/man/man1",
         Run("echo-reactor man pages && test -s pages/echo-reactor-serve.1"),
     ),
@@ -118,6 +124,12 @@ const COMMANDS: [(&str, How); 60] = [
         ),
     ),
     // The guide
+    (
+        "ECHO_REACTOR_SERVE_IDLE_TIMEOUT=1m echo-reactor serve --hardened --print-config",
+        Run(
+            "ECHO_REACTOR_SERVE_IDLE_TIMEOUT=1m echo-reactor serve --hardened --print-config | grep -q '10k (default of --h'",
+        ),
+    ),
     (
         "strace -e trace=network,epoll_wait,epoll_ctl target/release/echo-reactor serve",
         Not("the_echo_in_strace_is_that_of_the_primer runs it"),

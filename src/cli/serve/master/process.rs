@@ -98,7 +98,7 @@ impl Process {
         let block = Block::of(&descriptors)?;
         let mut command = match is_new {
             true => program.command(),
-            false => own_program::command()?,
+            false => own_program::command_with_settings()?,
         };
         command.args(&program.arguments[1.min(program.arguments.len())..]);
         for name in VARIABLES {
