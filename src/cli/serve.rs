@@ -131,6 +131,7 @@ fn start(
     let plan = Plan {
         addresses,
         config: args.config(limits),
+        drain_delay: args.drain_delay(),
         pid_file: args.pid_file(),
         sandbox: args.sandbox,
         announcement: Announcement {
@@ -215,6 +216,8 @@ fn refuse_what_the_model_cannot(
         "--workers needs".to_owned()
     } else if args.trace().is_some() {
         "--trace needs".to_owned()
+    } else if args.drain_delay() > Duration::ZERO {
+        "--drain-delay needs".to_owned()
     } else {
         return Ok(());
     };

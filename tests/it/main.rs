@@ -42,6 +42,8 @@ mod compare;
 mod configuration;
 #[cfg(feature = "cli")]
 mod doctor;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod drain_delay;
 #[cfg(feature = "cli")]
 mod escaping;
 #[cfg(all(feature = "cli", feature = "check", target_os = "linux"))]

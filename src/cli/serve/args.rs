@@ -38,8 +38,9 @@ Addresses: tcp://host:port  udp://host:port  unix:///path  unix://@name
 Bytes: 64KiB or 64k is 65,536, 64kB is 64,000. Times: 250ms, 5s, 1m30s.
 Counts: 500, 10k, 1M, 100,000.
 Signals: SIGTERM and SIGINT drain, a second one stops at once, also where they
-were inherited blocked or ignored; SIGHUP is ignored; SIGUSR1 prints the
-counters; SIGUSR2, with --workers, replaces the program by the one on disk.
+were inherited blocked or ignored; with --drain-delay they serve on first, and a
+second one drains; SIGHUP is ignored; SIGUSR1 prints the counters; SIGUSR2, with
+--workers, replaces the program by the one on disk.
 With --workers N the limits are those of all workers together: N divides
 --max-connections, --udp-rate and --preallocate; with --max-per-prefix or
 --udp-rate-per-source all of a source goes to one worker.
@@ -154,6 +155,11 @@ impl ServeArgs {
             Some(count) => usize::try_from(count.0).unwrap_or(usize::MAX),
             None => processors(),
         })
+    }
+
+    /// How long the server serves on after the first signal to stop.
+    pub(super) fn drain_delay(&self) -> Duration {
+        self.deadlines.drain_delay.0
     }
 
     pub(super) fn replace_timeout(&self) -> Duration {

@@ -17,7 +17,7 @@ use std::thread;
 pub(super) fn serve(model: blocking::Model, plan: Plan<'_>) -> Result<End, CliError> {
     let mut signals = signals::signals()?;
     signals::listen();
-    let mut commands = SignalCommands::new(plan.config.limits.drain_timeout);
+    let mut commands = SignalCommands::new(plan.drain_delay, plan.config.limits.drain_timeout);
     let options = plan.config.bind_options();
     let server =
         blocking::Server::bind_resolved(model, &plan.addresses, plan.config.limits, &options)

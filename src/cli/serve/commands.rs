@@ -8,7 +8,7 @@ use crate::cli::units::{Time, plural};
 use crate::echo::{Backend, Server};
 use crate::stats::Stats;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The operations of a server that signals call.
 pub(super) trait Served {
@@ -71,20 +71,33 @@ impl Served for blocking::Handle {
     }
 }
 
+/// What the log says when a drain is delayed.
+pub(super) fn delay_text(delay: Duration) -> String {
+    format!(
+        "not ready any more; serving on for {} before draining; once more to drain now",
+        Time(delay)
+    )
+}
+
 /// Commands that came as signals.
 #[derive(Debug)]
 pub(super) struct SignalCommands {
+    drain_delay: Duration,
     drain_timeout: Duration,
-    /// Bytes discarded when the first signal to stop came, if one has.
+    /// When the drain begins, if a signal to stop came and `drain_delay` is not over.
+    drain_at: Option<Instant>,
+    /// Bytes discarded when the drain began, if it has.
     stopping: Option<u64>,
     /// Memory per connection so far.
     pub(super) memory: MemoryTable,
 }
 
 impl SignalCommands {
-    pub(super) fn new(drain_timeout: Duration) -> Self {
+    pub(super) fn new(drain_delay: Duration, drain_timeout: Duration) -> Self {
         Self {
+            drain_delay,
             drain_timeout,
+            drain_at: None,
             stopping: None,
             memory: MemoryTable::of_this_process(),
         }
@@ -104,22 +117,45 @@ impl SignalCommands {
         }
     }
 
+    fn delay_drain(&mut self, server: &mut impl Served) {
+        if self.drain_delay.is_zero() {
+            return self.begin_drain(server);
+        }
+        log::info!("{}", delay_text(self.drain_delay));
+        self.drain_at = Some(Instant::now() + self.drain_delay);
+    }
+
+    fn begin_drain(&mut self, server: &mut impl Served) {
+        let stats = server.stats();
+        self.drain_at = None;
+        self.stopping = Some(stats.discarded);
+        log::info!(
+            "draining {}, at most {}; once more to stop at once",
+            plural(stats.connections_open, "connection"),
+            Time(self.drain_timeout)
+        );
+        server.drain();
+    }
+
+    /// Begins the drain if its delay is over. Returns the time until there is something to do.
+    pub(super) fn on_time(&mut self, now: Instant, server: &mut impl Served) -> Option<Duration> {
+        let left = self.drain_at?.saturating_duration_since(now);
+        if left.is_zero() {
+            self.begin_drain(server);
+        }
+        Some(left)
+    }
+
     pub(super) fn follow(&mut self, signal: i32, server: &mut impl Served) {
         match signal {
             SIGTERM | SIGINT if self.stopping.is_some() => {
                 log::info!("stopping at once");
                 server.stop();
             }
+            SIGTERM | SIGINT if self.drain_at.is_some() => self.begin_drain(server),
             SIGTERM | SIGINT => {
-                let stats = server.stats();
-                self.stopping = Some(stats.discarded);
                 notify::stopping();
-                log::info!(
-                    "draining {}, at most {}; once more to stop at once",
-                    plural(stats.connections_open, "connection"),
-                    Time(self.drain_timeout)
-                );
-                server.drain();
+                self.delay_drain(server);
             }
             SIGUSR1 => self.print_counters(server),
             SIGUSR2 => log::warn!(
@@ -157,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_first_sigterm_drains_and_the_second_stops_whatever_comes_between() {
-        let mut commands = SignalCommands::new(Duration::from_secs(5));
+        let mut commands = SignalCommands::new(Duration::ZERO, Duration::from_secs(5));
         let mut server = Recorder::default();
         server.stats.discarded = 7;
         for signal in [SIGHUP, SIGUSR1, SIGTERM, SIGUSR1, SIGHUP] {
@@ -169,5 +205,30 @@ mod tests {
         commands.follow(SIGINT, &mut server);
         assert_eq!(server.said, ["drain", "stop"]);
         assert_eq!(commands.discarded_before(), 7, "the first signal counts");
+    }
+
+    #[test]
+    fn a_delayed_drain_begins_by_time_or_by_a_second_signal() {
+        let second = Duration::from_secs(1);
+        let mut commands = SignalCommands::new(second, second);
+        let mut server = Recorder::default();
+        assert_eq!(commands.on_time(Instant::now(), &mut server), None);
+        commands.follow(SIGTERM, &mut server);
+        let left = commands.on_time(Instant::now(), &mut server);
+        assert!(left.is_some_and(|left| left <= second) && server.said.is_empty());
+        server.stats.discarded = 7;
+        let later = Instant::now() + second;
+        assert_eq!(commands.on_time(later, &mut server), Some(Duration::ZERO));
+        assert_eq!(commands.on_time(later, &mut server), None);
+        assert_eq!(server.said, ["drain"]);
+        assert_eq!(commands.discarded_before(), 7, "the drain counts");
+
+        let mut commands = SignalCommands::new(second, second);
+        let mut server = Recorder::default();
+        for expected in [&[][..], &["drain"], &["drain", "stop"]] {
+            commands.follow(SIGTERM, &mut server);
+            assert_eq!(server.said, expected);
+        }
+        assert_eq!(commands.on_time(later, &mut server), None);
     }
 }

@@ -18,7 +18,7 @@ use crate::reactor::Epoll;
 use crate::trace::Traced;
 use crate::trace::traced::TracedSelector;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What drives the server beside its clients.
 pub(super) trait Control<B: Backend> {
@@ -28,8 +28,9 @@ pub(super) trait Control<B: Backend> {
     /// The loop was woken: commands may have come.
     fn on_woken(&mut self, signals: &mut Signals, server: &mut Server<B>);
 
-    /// Looks after announcements that are not taken yet. Returns the time until the next attempt.
-    fn deliver(&mut self) -> Option<Duration>;
+    /// Does what is due: announcements that are not taken yet, and a drain that was delayed. Returns the time until there
+    /// is something to do.
+    fn on_time(&mut self, server: &mut Server<B>) -> Option<Duration>;
 
     fn memory(&mut self) -> &mut MemoryTable;
 }
@@ -40,7 +41,7 @@ pub(super) fn run<B: Backend>(
     signals: &mut Signals,
     control: &mut impl Control<B>,
 ) -> Result<(), CliError> {
-    let mut wait = control.deliver();
+    let mut wait = control.on_time(server);
     loop {
         let turn = server
             .turn(wait)
@@ -63,7 +64,7 @@ pub(super) fn run<B: Backend>(
         if is_due {
             control.memory().add(super::commands::held(server));
         }
-        wait = [wait, control.deliver()].into_iter().flatten().min();
+        wait = [wait, control.on_time(server)].into_iter().flatten().min();
     }
 }
 
@@ -86,8 +87,12 @@ impl<B: Backend, T: Tracing> Control<B> for Alone<T> {
         }
     }
 
-    fn deliver(&mut self) -> Option<Duration> {
-        self.delivery.retry()
+    fn on_time(&mut self, server: &mut Server<B>) -> Option<Duration> {
+        let next = [
+            self.delivery.retry(),
+            self.commands.on_time(Instant::now(), server),
+        ];
+        next.into_iter().flatten().min()
     }
 
     fn memory(&mut self) -> &mut MemoryTable {
@@ -117,7 +122,7 @@ fn serve_on<B: Native, T: Tracing>(
 ) -> Result<End, CliError> {
     // Handlers come first: a script that reads the address may send a signal at once.
     let mut signals = Signals::register()?;
-    let commands = SignalCommands::new(plan.config.limits.drain_timeout);
+    let commands = SignalCommands::new(plan.drain_delay, plan.config.limits.drain_timeout);
     let sockets = bind(&plan, inherited)?;
     let mut server = Server::<B>::with_selector(selector, sockets, plan.config)
         .map_err(|error| errors::start_error(&error))?;

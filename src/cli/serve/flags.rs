@@ -159,7 +159,11 @@ pub(super) struct Deadlines {
     #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().fin_timeout))]
     pub(super) fin_timeout: Time,
 
-    /// Abort connections that are still open this time after the signal to stop
+    /// After the signal to stop, serve on for this time, while managers and health checks learn that this server is not ready
+    #[arg(long, value_name = "TIME", default_value_t = Time(Duration::ZERO))]
+    pub(super) drain_delay: Time,
+
+    /// Abort connections that are still open this time after draining has begun
     #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().drain_timeout))]
     pub(super) drain_timeout: Time,
 

@@ -39,6 +39,7 @@ pub(super) use parts::Master;
 pub(super) use replacement::Inheritance;
 
 use super::args::ServeArgs;
+use super::commands::delay_text;
 use super::counters::Counters;
 use super::delivery::Delivery;
 use super::end::End;
@@ -94,6 +95,7 @@ impl<'a> Master<'a> {
             processes: Vec::new(),
             slots: (0..workers).map(|_| Slot::default()).collect(),
             phase: Phase::Starting,
+            drain_at: None,
             is_told_to_stop: false,
             cohort: Some(Cohort {
                 is_replacement: false,
@@ -141,6 +143,7 @@ impl<'a> Master<'a> {
             processes,
             slots,
             phase: Phase::Serving,
+            drain_at: None,
             is_told_to_stop: false,
             cohort: None,
             question: None,
@@ -184,7 +187,8 @@ impl<'a> Master<'a> {
         let retirements = self.processes.iter().filter_map(|process| process.drain_at);
         let ready = self.cohort.as_ref().and_then(|cohort| cohort.until);
         let answer = self.question.as_ref().map(|question| question.until);
-        let next = restarts.chain(retirements).chain(ready).chain(answer).min();
+        let next = restarts.chain(retirements).chain(ready).chain(answer);
+        let next = next.chain(self.drain_at).min();
         let now = Instant::now();
         let next = next.map(|next| next.saturating_duration_since(now));
         let delivery = self.delivery.as_mut().and_then(Delivery::retry);
@@ -206,26 +210,47 @@ impl<'a> Master<'a> {
                 self.is_told_to_stop = true;
                 self.tell_all(Command::Stop);
             }
+            SIGTERM | SIGINT if self.drain_at.is_some() => self.begin_drain(),
             SIGTERM | SIGINT => {
+                // First: that it is given up is another READY.
+                self.give_up_replacement("this process was told to stop meanwhile");
                 notify::stopping();
-                log::info!(
-                    "draining {}, at most {}; once more to stop at once",
-                    plural(self.processes.len() as u64, "worker"),
-                    Time(self.args.limits().drain_timeout)
-                );
-                self.stop();
+                self.delay_drain();
             }
             SIGUSR1 => self.ask(),
+            SIGUSR2 if self.drain_at.is_some() => {
+                log::warn!("SIGUSR2 is ignored: this process was told to stop");
+            }
             SIGUSR2 => self.begin_replacement(),
             SIGHUP => log::info!("SIGHUP is ignored; SIGTERM drains and stops"),
             _ => {} // SIGCHLD: children are reaped after each wait
         }
     }
 
+    /// Serves on for `--drain-delay` before the drain. Before the first worker serves, there is nothing to serve on.
+    fn delay_drain(&mut self) {
+        let delay = self.args.drain_delay();
+        if delay.is_zero() || self.phase == Phase::Starting {
+            return self.begin_drain();
+        }
+        log::info!("{}", delay_text(delay));
+        self.drain_at = Some(Instant::now() + delay);
+    }
+
+    fn begin_drain(&mut self) {
+        log::info!(
+            "draining {}, at most {}; once more to stop at once",
+            plural(self.processes.len() as u64, "worker"),
+            Time(self.args.limits().drain_timeout)
+        );
+        self.stop();
+    }
+
     /// Drains all workers. Files of Unix sockets are removed before that, so that no new client can connect. The sockets
     /// are the workers' alone from then on: each closes them when it has served their queues.
     fn stop(&mut self) {
         self.phase = Phase::Stopping;
+        self.drain_at = None;
         self.give_up_replacement("this process was told to stop meanwhile");
         self.cohort = None;
         for worker in 0..self.workers {
@@ -466,6 +491,9 @@ impl<'a> Master<'a> {
 
     /// Does what is due.
     fn on_time(&mut self, now: Instant) {
+        if self.drain_at.is_some_and(|at| at <= now) {
+            self.begin_drain();
+        }
         for worker in 0..self.workers {
             if self.slots[worker].restart_at.is_some_and(|at| at <= now) {
                 if let Err(error) = self.start(worker, false) {

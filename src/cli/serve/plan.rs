@@ -5,12 +5,14 @@ use super::sandbox::Sandbox;
 use crate::echo::Config;
 use crate::net::Resolved;
 use std::path::Path;
+use std::time::Duration;
 
 /// What is to be bound, and how it is to be served and announced.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
     pub(super) addresses: Vec<Resolved>,
     pub(super) config: Config,
+    pub(super) drain_delay: Duration,
     pub(super) pid_file: Option<&'a Path>,
     pub(super) sandbox: Sandbox,
     pub(super) announcement: Announcement,

@@ -5,7 +5,8 @@
 //! gone, which ends the link, the worker drains and ends.
 //!
 //! SIGTERM and SIGINT mean "drain", however often they come: a terminal and a service manager send them to every process of
-//! a group, the master too, and a second one is counted there. "At once" comes from the master alone.
+//! a group, the master too, and a second one is counted there. "At once" comes from the master alone. With `--drain-delay`
+//! a worker that got the signal serves on for that time as the master does, and drains when the master tells it to.
 
 use super::args::ServeArgs;
 use super::capacity;
@@ -24,7 +25,11 @@ use crate::echo::{Os, Server};
 use crate::net::{Address, BoundSocket};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::ErrorKind;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Time after a delay in which the command of the master comes, if it got the signal, too. A worker that drains by itself is
+/// replaced.
+const MASTER_FIRST: Duration = Duration::from_millis(250);
 
 /// Serves what the master assigns, until it or its master ends.
 pub(super) fn run(
@@ -51,6 +56,8 @@ pub(super) fn run(
     let mut worker = Worker {
         link,
         memory,
+        drain_delay: args.drain_delay(),
+        drain_at: None,
         stopping: None,
     };
     worker.tell(&Report::Ready);
@@ -101,6 +108,9 @@ pub(super) fn name_sockets(sockets: &mut [BoundSocket], endpoints: &[String]) {
 struct Worker {
     link: Link,
     memory: MemoryTable,
+    drain_delay: Duration,
+    /// When it drains, because it got a signal itself.
+    drain_at: Option<Instant>,
     /// Bytes discarded when stopping began, if it has.
     stopping: Option<u64>,
 }
@@ -168,6 +178,7 @@ impl Worker {
     }
 
     fn drain(&mut self, server: &mut Server) {
+        self.drain_at = None;
         self.stopping.get_or_insert(server.stats().discarded);
         server.drain();
     }
@@ -178,14 +189,22 @@ impl Control<Os> for Worker {
         self.follow_link(server); // first: a drain by the master needs no report
         for signal in signals.take() {
             if matches!(signal, SIGTERM | SIGINT) && self.stopping.is_none() {
-                self.tell(&Report::Leaving);
-                self.drain(server);
+                let delay = match self.drain_delay.is_zero() {
+                    true => Duration::ZERO,
+                    false => self.drain_delay + MASTER_FIRST,
+                };
+                self.drain_at.get_or_insert(Instant::now() + delay);
             }
         }
     }
 
-    fn deliver(&mut self) -> Option<Duration> {
-        None
+    fn on_time(&mut self, server: &mut Server) -> Option<Duration> {
+        let left = self.drain_at?.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            self.tell(&Report::Leaving);
+            self.drain(server);
+        }
+        Some(left)
     }
 
     fn memory(&mut self) -> &mut MemoryTable {

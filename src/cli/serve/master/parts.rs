@@ -33,6 +33,8 @@ pub(in crate::cli::serve) struct Master<'a> {
     pub(super) processes: Vec<Process>,
     pub(super) slots: Vec<Slot>,
     pub(super) phase: Phase,
+    /// When the drain begins, if a signal to stop came and `--drain-delay` is not over.
+    pub(super) drain_at: Option<Instant>,
     /// Whether the workers were told to stop at once.
     pub(super) is_told_to_stop: bool,
     pub(super) cohort: Option<Cohort>,
