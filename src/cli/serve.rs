@@ -4,12 +4,13 @@
 //! number of connections that fit in [`capacity`], reachability from other machines in [`exposure`], inherited sockets in
 //! [`listen_fds`], errors of a start in [`errors`], the sandbox in [`sandbox`], signals in [`signals`] and [`commands`],
 //! announcements in [`announcement`], [`notify`], [`pid_file`] and [`delivery`], the end with the parent in [`parent_death`],
-//! the results in [`counters`], [`end`] and [`report`], and the trace of a recorded server in [`tracing`].
+//! health and metrics in [`admin`], the results in [`counters`], [`end`] and [`report`], and the trace of a recorded server in [`tracing`].
 //! `--print-config` is answered by [`print_config`](mod@print_config).
 //!
 //! Three ways to serve: in this process by [`event_loop`] or by [`blocking_models`], or by workers under a [`master`]; a
 //! [`worker`] is the event loop again, on sockets that the master passes ([`passing`]) and with a [`link`] to it.
 
+mod admin;
 mod announcement;
 mod args;
 mod blocking_models;
@@ -124,13 +125,20 @@ fn start(
     let addresses = args.addresses(!inherited.is_empty());
     let addresses = names::resolve_apart(addresses, RESOLVER_TIMEOUT)?;
     exposure::check(args, &addresses)?;
-    let in_use = descriptors_inherited + addresses.len() as u64;
+    let admin = args.admin().into_iter().cloned().collect();
+    let admin = names::resolve_apart(admin, RESOLVER_TIMEOUT)?.pop();
+    let of_admin = match &admin {
+        Some(admin) => (admin.endpoints.len() + admin::CONNECTIONS_MAX) as u64,
+        None => 0,
+    };
+    let in_use = descriptors_inherited + addresses.len() as u64 + of_admin;
     let (limits, capacity) = capacity::fit(args, in_use, workers.unwrap_or(1))?;
     let report_file = open_report(args)?;
     let trace = open_trace(args)?;
     let plan = Plan {
         addresses,
         config: args.config(limits),
+        admin,
         drain_delay: args.drain_delay(),
         pid_file: args.pid_file(),
         sandbox: args.sandbox,
@@ -218,9 +226,17 @@ fn refuse_what_the_model_cannot(
         "--trace needs".to_owned()
     } else if args.drain_delay() > Duration::ZERO {
         "--drain-delay needs".to_owned()
+    } else if args.admin().is_some() {
+        "--admin needs".to_owned()
     } else {
         return Ok(());
     };
+    if args.admin().is_some() && args.workers.is_some() {
+        return Err(CliError::usage(
+            "--admin and --workers exclude each other: the master of workers has no network I/O; serve by one process, \
+             or read the counters by SIGUSR1 and --stats-json",
+        ));
+    }
     if args.model == Model::Reactor {
         return refuse_a_trace_of_workers(args);
     }

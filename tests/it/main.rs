@@ -20,6 +20,8 @@ mod socket_files;
 mod stop;
 
 // The program alone.
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod admin;
 #[cfg(all(feature = "cli", feature = "bench"))]
 mod bench;
 #[cfg(all(feature = "cli", feature = "bench", target_os = "linux"))]

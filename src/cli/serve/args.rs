@@ -157,6 +157,11 @@ impl ServeArgs {
         })
     }
 
+    /// Where health and metrics are asked for.
+    pub(super) fn admin(&self) -> Option<&Address> {
+        self.output.admin.as_ref().map(|url| &url.0)
+    }
+
     /// How long the server serves on after the first signal to stop.
     pub(super) fn drain_delay(&self) -> Duration {
         self.deadlines.drain_delay.0

@@ -103,6 +103,11 @@ impl SignalCommands {
         }
     }
 
+    /// Whether a signal to stop has come.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.drain_at.is_some() || self.stopping.is_some()
+    }
+
     pub(super) fn discarded_before(&self) -> u64 {
         self.stopping.unwrap_or(0)
     }

@@ -112,7 +112,7 @@ fn stats_from_json(members: &Value) -> Stats {
 }
 
 /// `EMFILE(24)`, or the number alone if it has no name.
-fn errno_name(errno: i32) -> String {
+pub(super) fn errno_name(errno: i32) -> String {
     match Errno::from_raw(errno) {
         Errno::UnknownErrno => errno.to_string(),
         known => format!("{known:?}({errno})"),

@@ -1,5 +1,6 @@
 //! Serving by the event loop: turns of the server, and what is looked after between two of them.
 
+use super::admin::Admin;
 use super::commands::SignalCommands;
 use super::counters::Counters;
 use super::delivery::Delivery;
@@ -28,8 +29,8 @@ pub(super) trait Control<B: Backend> {
     /// The loop was woken: commands may have come.
     fn on_woken(&mut self, signals: &mut Signals, server: &mut Server<B>);
 
-    /// Does what is due: announcements that are not taken yet, and a drain that was delayed. Returns the time until there
-    /// is something to do.
+    /// Does what is due: announcements that are not taken yet, a drain that was delayed, and requests for health and
+    /// metrics. Returns the time until there is something to do.
     fn on_time(&mut self, server: &mut Server<B>) -> Option<Duration>;
 
     fn memory(&mut self) -> &mut MemoryTable;
@@ -73,9 +74,10 @@ struct Alone<T> {
     commands: SignalCommands,
     delivery: Delivery,
     tracing: T,
+    admin: Option<Admin>,
 }
 
-impl<B: Backend, T: Tracing> Control<B> for Alone<T> {
+impl<B: Native, T: Tracing> Control<B> for Alone<T> {
     fn after_turn(&mut self) {
         self.tracing.after_turn();
     }
@@ -85,13 +87,17 @@ impl<B: Backend, T: Tracing> Control<B> for Alone<T> {
             self.commands.follow(signal, server);
             self.tracing.on_signal(signal);
         }
+        if let Some(admin) = &mut self.admin {
+            admin.wake();
+        }
     }
 
     fn on_time(&mut self, server: &mut Server<B>) -> Option<Duration> {
-        let next = [
-            self.delivery.retry(),
-            self.commands.on_time(Instant::now(), server),
-        ];
+        let delivery = self.delivery.retry();
+        let drain = self.commands.on_time(Instant::now(), server);
+        let is_ready = !self.commands.is_stopping();
+        let admin = (self.admin.as_mut()).and_then(|admin| admin.serve(server, is_ready));
+        let next = [delivery, drain, admin];
         next.into_iter().flatten().min()
     }
 
@@ -124,24 +130,33 @@ fn serve_on<B: Native, T: Tracing>(
     let mut signals = Signals::register()?;
     let commands = SignalCommands::new(plan.drain_delay, plan.config.limits.drain_timeout);
     let sockets = bind(&plan, inherited)?;
+    let admin = plan.admin.map(|admin| Admin::bind(admin, &plan.config));
+    let admin = admin.transpose()?;
     let mut server = Server::<B>::with_selector(selector, sockets, plan.config)
         .map_err(|error| errors::start_error(&error))?;
     let _pid_file = plan.pid_file.map(PidFile::write).transpose()?;
     // Everything that is ever opened is open now, and no connection has been accepted.
-    sandbox::enter(plan.sandbox, server.addresses(), plan.pid_file)?;
+    let mut endpoints = server.addresses().to_vec();
+    endpoints.extend_from_slice(admin.as_ref().map_or(&[], Admin::endpoints));
+    sandbox::enter(plan.sandbox, &endpoints, plan.pid_file)?;
     let delivery = plan.announcement.tell(server.addresses());
     signals.watch_with(&server)?;
+    if let Some(admin) = &admin {
+        admin.watch_with(&server)?;
+    }
     let addresses = server.addresses().to_vec();
     let mut alone = Alone {
         commands,
         delivery,
         tracing,
+        admin,
     };
     run(&mut server, &mut signals, &mut alone)?;
     let Alone {
         commands,
         delivery,
         tracing,
+        ..
     } = alone;
     delivery.finish();
     Ok(End {

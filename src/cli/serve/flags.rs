@@ -2,6 +2,7 @@
 //!
 //! Every default is that of [`Limits::default`], printed in human units.
 
+use super::admin::AdminUrl;
 use super::tracing::TraceTarget;
 use crate::cli::units::{Auto, Bytes, Count, Most, Off, Or, Time, UnitError, Word, grouped};
 use crate::cli::variables::TRUE;
@@ -28,6 +29,10 @@ pub(super) struct Output {
     /// Write the process id of the server, or of its master, to this file
     #[arg(long, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,
+
+    /// Answer /livez, /readyz and /metrics (Prometheus) here, by HTTP: http://127.0.0.1:9090, or unix:///path
+    #[arg(long, value_name = "URL")]
+    pub(super) admin: Option<AdminUrl>,
 
     /// Log more: -v every connection and what it sends, -vv everything
     #[arg(short, long, action = clap::ArgAction::Count)]

@@ -12,6 +12,8 @@ use std::time::Duration;
 pub(super) struct Plan<'a> {
     pub(super) addresses: Vec<Resolved>,
     pub(super) config: Config,
+    /// Where health and metrics are asked for.
+    pub(super) admin: Option<Resolved>,
     pub(super) drain_delay: Duration,
     pub(super) pid_file: Option<&'a Path>,
     pub(super) sandbox: Sandbox,

@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 60] = [
+const COMMANDS: [(&str, How); 61] = [
     // README
     (
         "cargo run --release -- serve",
@@ -83,6 +83,12 @@ const COMMANDS: [(&str, How); 60] = [
         "echo-reactor serve --hardened --sandbox tcp://[::]:7",
         Run(
             "timeout -s TERM 2 echo-reactor serve -q --hardened --sandbox tcp://127.0.0.1:0 || test $? = 124",
+        ),
+    ),
+    (
+        "echo-reactor serve --admin http://127.0.0.1:9090",
+        Run(
+            "timeout -s TERM 2 echo-reactor serve -q tcp://127.0.0.1:0 --admin http://127.0.0.1:0 || test $? = 124",
         ),
     ),
     (
