@@ -8,6 +8,7 @@ use super::ipc;
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::own_program;
 use crate::load::Message;
+use crate::settings;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use std::collections::VecDeque;
@@ -60,6 +61,7 @@ fn command(at: Option<&str>) -> io::Result<Command> {
         return Ok(command);
     };
     let mut command = Command::new("sh");
+    settings::remove_from(&mut command);
     command
         .args(["-c", &format!("exec {at} bench --worker")])
         .stderr(Stdio::piped());

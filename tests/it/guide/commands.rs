@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 61] = [
+const COMMANDS: [(&str, How); 63] = [
     // README
     (
         "cargo run --release -- serve",
