@@ -39,7 +39,7 @@ Examples:
       datagrams: loss, duplicates, reordering
   echo-reactor bench localhost:7777 --bad-clients slow-reader=2,half-close=5
   echo-reactor bench localhost:7777 -c 50k --workers 3 --source 127.0.0.0/16
-  echo-reactor bench host:7777 --at 'ssh load1 echo-reactor' --at 'ssh load2 echo-reactor'
+  echo-reactor bench host:7 --at 'ssh a echo-reactor' --at 'ssh b echo-reactor'
       from two other machines, which need the program and nothing else
   echo-reactor bench localhost:7777 --format json --svg run.svg --hdr run.hlog
 
