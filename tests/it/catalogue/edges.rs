@@ -158,10 +158,9 @@ fn e8_the_event_queue_breaks() {
         let inject = format!("inject=epoll_wait:error={errno}:when=3+");
         let log = directory.path("calls");
         let traced = traced(&log, "epoll_wait", &["-e", &inject], &[TCP], &[]);
-        let clients: Vec<Socket> = (0..3).map(|_| traced.serve.connect()).collect();
-        clients.iter().for_each(|client| {
-            let _ = client.send(b"hello?");
-        });
+        // One client: the server may have ended before a second one connects.
+        let client = traced.serve.connect();
+        let _ = client.send(b"hello?");
         let ended = traced.serve.wait();
         assert_eq!(ended.code, 71, "{}", ended.err);
         assert!(ended.err.contains("echo-reactor: error: "), "{}", ended.err);
