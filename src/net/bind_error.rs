@@ -134,14 +134,14 @@ mod tests {
     fn an_error_tells_its_address_its_kind_and_the_remedy() {
         let address: Address = "tcp://127.0.0.1:7".parse().unwrap();
         let endpoint = Endpoint::Tcp("127.0.0.1:7".parse().unwrap());
-        let bind = |kind: ErrorKind| BindError::Bind(endpoint.clone(), kind.into());
         let twice = |earlier: &str| BindError::Twice {
             address: address.clone(),
             earlier: earlier.parse().unwrap(),
             endpoint: endpoint.clone(),
         };
         let resolve = BindError::Resolve(address.clone(), ErrorKind::TimedOut.into());
-        let unix = Endpoint::Unix(UnixName::Path("/tmp/s".into()));
+        let failed = |kind: ErrorKind| BindError::Bind(endpoint.clone(), kind.into());
+        let in_use = failed(ErrorKind::AddrInUse);
         for (error, kind, has_io_error, texts) in [
             (
                 BindError::NoAddress,
@@ -168,28 +168,10 @@ mod tests {
                 ["beside tcp://0.0.0.0:7", "leave one"],
             ),
             (
-                bind(ErrorKind::AddrInUse),
+                in_use,
                 ErrorKind::AddrInUse,
                 true,
                 ["tcp://127.0.0.1:7", "stop the server"],
-            ),
-            (
-                bind(ErrorKind::PermissionDenied),
-                ErrorKind::PermissionDenied,
-                true,
-                ["cannot listen", "from 1024 up"],
-            ),
-            (
-                bind(ErrorKind::AddrNotAvailable),
-                ErrorKind::AddrNotAvailable,
-                true,
-                ["cannot listen", "this machine has"],
-            ),
-            (
-                bind(ErrorKind::NotFound),
-                ErrorKind::NotFound,
-                true,
-                ["cannot listen", "make the directory"],
             ),
         ] {
             let text = error.to_string();
@@ -202,6 +184,26 @@ mod tests {
             let expected = (!matches!(error, BindError::NoAddress)).then(|| address.clone());
             assert_eq!(error.address(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn the_remedy_follows_from_the_error_of_the_system() {
+        let endpoint = Endpoint::Tcp("127.0.0.1:7".parse().unwrap());
+        for (kind, remedy) in [
+            (ErrorKind::PermissionDenied, "from 1024 up"),
+            (ErrorKind::AddrNotAvailable, "this machine has"),
+            (ErrorKind::NotFound, "make the directory"),
+        ] {
+            let error = BindError::Bind(endpoint.clone(), kind.into());
+            let text = error.to_string();
+            assert!(
+                text.contains("cannot listen") && text.contains(remedy),
+                "{text}"
+            );
+            assert_eq!((error.kind(), error.io_error().is_some()), (kind, true));
+            assert_eq!(error.address(), Some("tcp://127.0.0.1:7".parse().unwrap()));
+        }
+        let unix = Endpoint::Unix(UnixName::Path("/tmp/s".into()));
         let in_use = BindError::Bind(unix, io::Error::new(ErrorKind::AddrInUse, "stop it"));
         assert_eq!(
             in_use.to_string(),
