@@ -157,20 +157,26 @@ fn has_the_percentiles_of_all(ended: &Ended, reports: &[String]) {
 
 const MERGED: &str = "-q -c 8 -r 2k -d 400ms --warm-up 50ms --interval 100ms";
 
-#[test]
-fn merged_percentiles_are_those_of_all_samples() {
-    let server = tcp(|_, _| {});
+/// Runs with one to four machines, of which `command` starts the n-th, and compares with all samples.
+fn is_merged(server: &str, command: impl Fn(usize, &str) -> String) {
     for machines in 1..=4 {
         let dir = Dir::new();
         let files: Vec<_> = (0..machines).map(|n| dir.path(&n.to_string())).collect();
-        let commands: Vec<String> = files.iter().map(|file| kept(file)).collect();
-        let ended = bench_at(&server, MERGED, &commands);
+        let commands: Vec<String> = (files.iter().enumerate())
+            .map(|(n, file)| command(n, &kept(file)))
+            .collect();
+        let ended = bench_at(server, MERGED, &commands);
         ended.was_right();
         let reports: Vec<String> = (files.iter())
             .map(|file| fs::read_to_string(file).unwrap())
             .collect();
         has_the_percentiles_of_all(&ended, &reports);
     }
+}
+
+#[test]
+fn merged_percentiles_are_those_of_all_samples() {
+    is_merged(&tcp(|_, _| {}), |_, command| command.to_owned());
 }
 
 /// The address of the server in the network of a test.
@@ -237,19 +243,9 @@ fn machines_behind_networks_of_their_own_are_merged_exactly() {
     in_own_network(&[&format!("{SERVER}/32")], || {
         let server = tcp_at(&format!("{SERVER}:0"), |_, _| {});
         let namespaces = Namespaces::new(4);
-        for machines in 1..=4 {
-            let dir = Dir::new();
-            let files: Vec<_> = (0..machines).map(|n| dir.path(&n.to_string())).collect();
-            let commands: Vec<String> = (files.iter().zip(&namespaces.0))
-                .map(|(file, name)| format!("ip netns exec {name} {}", kept(file)))
-                .collect();
-            let ended = bench_at(&server, MERGED, &commands);
-            ended.was_right();
-            let reports: Vec<String> = (files.iter())
-                .map(|file| fs::read_to_string(file).unwrap())
-                .collect();
-            has_the_percentiles_of_all(&ended, &reports);
-        }
+        is_merged(&server, |n, command| {
+            format!("ip netns exec {} {command}", namespaces.0[n])
+        });
         killed_controller(&server, &namespaces.commands(PROGRAM));
     });
 }
