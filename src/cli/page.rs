@@ -23,7 +23,7 @@ pub(super) fn environment() -> Result<Environment<'static>, String> {
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.add_filter("plural", plural);
     environment.add_global("base", include_str!("page.css"));
-    environment.add_global("palette", include_str!("palette.css"));
+    environment.add_global("palette", include_str!("../palette.css"));
     Ok(environment)
 }
 

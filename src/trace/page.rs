@@ -18,6 +18,8 @@ pub const PAGE_BYTES_MAX: usize = 300_000;
 const EVENTS_MAX: usize = 10_000;
 
 const TEMPLATE: &str = include_str!("page.html");
+/// The colours of all pages of this program.
+const PALETTE: &str = include_str!("../palette.css");
 const STATES: [&str; 7] = [
     "closed",
     "reading",
@@ -37,7 +39,11 @@ pub fn page(trace: &Trace, title: &str) -> String {
         let data = Data::of(trace, title, trace.records.len() - events);
         // In a script element `<` would begin a tag of a text that has one.
         let json = serde_json::to_string(&data).unwrap_or_default();
-        let page = TEMPLATE.replacen("{{DATA}}", &json.replace('<', "\\u003c"), 1);
+        let page = TEMPLATE.replacen("{{PALETTE}}", PALETTE, 1).replacen(
+            "{{DATA}}",
+            &json.replace('<', "\\u003c"),
+            1,
+        );
         if page.len() <= PAGE_BYTES_MAX || events == 0 {
             return page;
         }

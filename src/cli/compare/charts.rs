@@ -16,7 +16,10 @@ use std::io;
 use std::ops::Range;
 
 /// Colours and how they change with the scheme, for drawings within the page and on their own.
-pub(super) const STYLE: &str = concat!(include_str!("../palette.css"), include_str!("charts.css"));
+pub(super) const STYLE: &str = concat!(
+    include_str!("../../palette.css"),
+    include_str!("charts.css")
+);
 const COLORS: [RGBColor; 6] = [
     RGBColor(0x0a, 0x63, 0xb0),
     RGBColor(0xb8, 0x43, 0x0e),
