@@ -12,6 +12,7 @@ mod text;
 
 pub(super) use args::CheckArgs;
 
+use super::bench::environment::Host;
 use super::bench::{listen_to_signals, resolve};
 use super::descriptors;
 use super::error::{CliError, CliErrorKind, Exit};
@@ -42,7 +43,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, CliError> {
         .map(|path| OutputFile::open("--html", path, Purpose::Measuring))
         .transpose()?;
     let stop = listen_to_signals()?;
-    descriptors::raise();
+    let host = Host::look(descriptors::raise());
     let trial = Trial {
         effort: args.effort(),
         stop: &stop,
@@ -80,7 +81,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, CliError> {
         Format::Tap => formats::tap(&judged),
     }))?;
     if let Some(mut file) = page {
-        let page = page::page(&judged).map_err(|why| CliError::new(CliErrorKind::Internal, why))?;
+        let page =
+            page::page(&judged, &host).map_err(|why| CliError::new(CliErrorKind::Internal, why))?;
         file.write(page.as_bytes())?;
         file.finish()?;
     }

@@ -6,9 +6,11 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -436,17 +438,18 @@ fn the_page_tells_what_is_broken_and_is_well_formed() {
         server(|mut stream| drop(stream.write_all(b"hello"))),
         own_command("reactor"),
     );
-    let page = directory.path("report.html");
-    let said = check(&[
-        "--quick",
-        "--only",
-        "nothing-added,descriptors/come-back",
-        "--html",
-        page.to_str().unwrap(),
-        &format!("tcp://{broken}"),
-        "--command",
-        &format!("env NAME='<b>&' {good}"),
-    ]);
+    let page = directory
+        .path("")
+        .join(OsStr::from_bytes(b"not UTF-8 \xff"));
+    let said = ended(
+        program()
+            .args(["check", "--quick", "--only"])
+            .args(["nothing-added,descriptors/come-back", "--html"])
+            .arg(&page)
+            .arg(format!("tcp://{broken}"))
+            .arg("--command")
+            .arg(format!("env NAME='<b>&' {good}")),
+    );
     assert_eq!(said.code, 7, "{}{}", said.out, said.err);
     let text = fs::read_to_string(page).unwrap().replace("&#x2f;", "/");
     for words in [

@@ -3,23 +3,21 @@
 use super::formats;
 use super::judged::{Judged, names};
 use crate::check::{Outcome, STAGES, Verdict};
+use crate::cli::bench::environment::Host;
 use crate::cli::output::printable;
 use crate::cli::page;
 use minijinja::value::Serde;
 use serde_json::{Value, json};
-use std::time::SystemTime;
 
 /// The whole page.
 ///
 /// # Errors
 /// The template is wrong, for the reason that is returned.
-pub(super) fn page(judged: &[Judged]) -> Result<String, String> {
-    let command: Vec<String> = std::env::args().collect();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+pub(super) fn page(judged: &[Judged], host: &Host) -> Result<String, String> {
     let view = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "date": page::date(now.map_or(0, |time| time.as_secs())),
-        "command": page::command(&command),
+        "date": page::date(host.started),
+        "command": page::command(&host.command),
         "servers": judged.iter().map(server).collect::<Vec<_>>(),
         "stages": stages(judged),
     });
