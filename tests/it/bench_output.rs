@@ -275,7 +275,7 @@ fn a_server_in_the_background_is_measured_and_ended() {
         .arg(&record)
         .args(["--against-command", &command]);
     let ended = ended(&mut compare);
-    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
     assert_eq!(marked(&mark), [0; 0]);
     let record: Value = serde_json::from_str(&fs::read_to_string(&record).unwrap()).unwrap();
     let cpu = &record["cells"][0]["models"][1]["figures"]["cpu_ns_per_echo"]["median"];

@@ -3,7 +3,7 @@
 //! What may live in this file: the tools, each with the fault that it stands for. What may not: a test. A test that
 //! needs root or a program asks for it first ([`can`]), and is skipped with one line where it is missing.
 
-use super::{Serve, has_tool, program, skip};
+use super::{Serve, has_tool, program, skip, wait_until};
 use echo_reactor::net::Endpoint;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
@@ -11,7 +11,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use std::fs;
 use std::io::{self, Write};
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -94,6 +94,13 @@ pub(crate) fn in_own_network(addresses: &[&str], test: impl FnOnce() + Send) {
         for address in addresses {
             let no_check = if address.contains(':') { "nodad" } else { "" };
             sh(&format!("ip address add {address} dev lo {no_check}"));
+        }
+        for address in addresses {
+            let address: IpAddr = address.split('/').next().unwrap().parse().unwrap();
+            wait_until("the kernel has a route to the address", || {
+                UdpSocket::bind((address, 0))
+                    .is_ok_and(|socket| socket.connect((address, 9)).is_ok())
+            });
         }
         test();
     };
