@@ -46,6 +46,8 @@ pub enum CloseReason {
     RegisterFailed,
     /// Its socket failed with any other error.
     Error,
+    /// The process that served it was killed, as the master of several processes counts it (`serve --workers`).
+    Killed,
 }
 
 impl CloseReason {
@@ -62,6 +64,7 @@ impl CloseReason {
         Self::OutOfMemory,
         Self::RegisterFailed,
         Self::Error,
+        Self::Killed,
     ];
 
     /// Returns the stable name of the reason in reports and JSON.
@@ -79,6 +82,7 @@ impl CloseReason {
             Self::OutOfMemory => "out_of_memory",
             Self::RegisterFailed => "register_failed",
             Self::Error => "error",
+            Self::Killed => "killed",
         }
     }
 }

@@ -16,6 +16,7 @@ mod args;
 mod blocking_models;
 mod capacity;
 mod commands;
+mod counter_file;
 mod counters;
 mod delivery;
 mod end;

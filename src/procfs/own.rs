@@ -18,6 +18,12 @@ pub(crate) fn executable_of(process: impl Display) -> PathBuf {
     format!("/proc/{process}/exe").into()
 }
 
+/// What a descriptor of another process is open for; as [`descriptor_path`] for this one.
+#[cfg(feature = "cli")]
+pub(crate) fn descriptor_of(process: impl Display, number: impl Display) -> PathBuf {
+    format!("/proc/{process}/fd/{number}").into()
+}
+
 /// The path that leads to what a descriptor is open for. It works as long as the descriptor is open.
 pub(crate) fn descriptor_path(number: impl Display) -> PathBuf {
     format!("/proc/self/fd/{number}").into()

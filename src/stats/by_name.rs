@@ -1,4 +1,4 @@
-//! Counters that are set by their names, for a server in another process that reports them as text.
+//! Counters of a server in another process: set by their names, and closed for one that was killed.
 
 use super::{CloseReason, DropReason, RejectReason, Stats};
 
@@ -47,6 +47,14 @@ impl Stats {
         if let Some(place) = place {
             counters[place] = count;
         }
+    }
+
+    /// Counts every open connection as closed by the end of its process, and its unsent bytes as discarded.
+    pub(crate) fn close_as_killed(&mut self) {
+        self.closed[CloseReason::Killed as usize] += self.connections_open;
+        self.connections_open = 0;
+        self.discarded += self.unsent_bytes;
+        self.unsent_bytes = 0;
     }
 }
 

@@ -16,8 +16,10 @@ pub(super) struct End {
     pub(super) addresses: Vec<Endpoint>,
     /// A row for each worker, if there are workers.
     pub(super) workers: Option<Vec<Value>>,
-    /// Workers that ended without a report while the server stopped, so that their connections were cut.
-    pub(super) unreported: u64,
+    /// Workers that were killed while the server stopped.
+    pub(super) killed_workers: u64,
+    /// The connections that they had open.
+    pub(super) killed_connections: u64,
     /// How long it has served, if that was longer than this program.
     pub(super) lasted: Option<Duration>,
     /// Whether its trace was written, if there is one.
@@ -30,7 +32,8 @@ impl Default for End {
             counters: Counters::default(),
             addresses: Vec::new(),
             workers: None,
-            unreported: 0,
+            killed_workers: 0,
+            killed_connections: 0,
             lasted: None,
             trace: Ok(()),
         }
@@ -49,10 +52,10 @@ pub(super) fn conclude(end: &End, lasted: Duration) -> Exit {
     if let Err(problem) = stats.check_invariants() {
         log::error!("a bug in this program, please report it: the counters disagree: {problem}");
     }
-    let cut = stats.closed(CloseReason::Aborted);
+    let cut = stats.closed(CloseReason::Aborted) + end.killed_connections;
     let refused = stats.rejected(RejectReason::Stopping);
     let dropped = stats.dropped(DropReason::Stopping);
-    if cut + refused + dropped + end.unreported == 0 {
+    if cut + refused + dropped + end.killed_workers == 0 {
         return Exit::Ok;
     }
     let bytes = stats.discarded.saturating_sub(*discarded_before);
@@ -67,9 +70,9 @@ pub(super) fn conclude(end: &End, lasted: Duration) -> Exit {
     if dropped > 0 {
         lost += &format!("; {} not answered", plural(dropped, "queued datagram"));
     }
-    if end.unreported > 0 {
-        let workers = plural(end.unreported, "worker");
-        lost += &format!("; {workers} ended without a report, and whatever they had open is cut");
+    if end.killed_workers > 0 {
+        let workers = plural(end.killed_workers, "worker");
+        lost += &format!("; {workers} killed, their accept queues reset");
     }
     logging::print_line(&format!("echo-reactor: {lost}"));
     Exit::Cut
@@ -95,7 +98,7 @@ mod tests {
         end.counters.stats.drop_datagram(DropReason::Stopping);
         assert_eq!(conclude(&end, Duration::ZERO), Exit::Cut);
         end.counters.stats = Stats::default();
-        end.unreported = 1;
+        end.killed_workers = 1;
         assert_eq!(conclude(&end, Duration::ZERO), Exit::Cut);
     }
 }

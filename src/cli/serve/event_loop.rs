@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 /// What drives the server beside its clients.
 pub(super) trait Control<B: Backend> {
     /// A turn is over, of whatever kind.
-    fn after_turn(&mut self) {}
+    fn after_turn(&mut self, server: &Server<B>);
 
     /// The loop was woken: commands may have come.
     fn on_woken(&mut self, signals: &mut Signals, server: &mut Server<B>);
@@ -47,7 +47,7 @@ pub(super) fn run<B: Backend>(
         let turn = server
             .turn(wait)
             .map_err(|error| errors::system("the event loop failed", &error))?;
-        control.after_turn();
+        control.after_turn(server);
         let is_due = control.memory().is_due(server.stats().connections_open);
         let is_woken = turn == Turn::Woken || signals.is_pending();
         if turn == Turn::Serving && !is_woken && !is_due && wait.is_none() {
@@ -78,7 +78,7 @@ struct Alone<T> {
 }
 
 impl<B: Native, T: Tracing> Control<B> for Alone<T> {
-    fn after_turn(&mut self) {
+    fn after_turn(&mut self, _server: &Server<B>) {
         self.tracing.after_turn();
     }
 

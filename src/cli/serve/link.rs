@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! master ──▶ worker    an assignment first, in JSON; then "go", "retire", "drain", "stop", "count"
-//! worker ──▶ master    {"is": "ready"}, {"is": "leaving"}, {"is": "count", ..}, {"is": "end", ..}
+//! worker ──▶ master    {"is": "ready", "counter_file": 17}, {"is": "leaving"}, {"is": "count", ..}, {"is": "end", ..}
 //! ```
 //!
 //! The end of either process is the end of file for the other. That is how a worker notices that its master was killed.
@@ -136,7 +136,10 @@ impl Command {
 #[derive(Debug)]
 pub(super) enum Report {
     /// Everything is open, and the worker waits for [`Command::Go`].
-    Ready,
+    Ready {
+        /// The descriptor of its [`CounterFile`](super::counter_file::CounterFile), if it has one.
+        counter_file: Option<i32>,
+    },
     /// The worker drains, though the master has not told it to: it got a signal.
     Leaving,
     /// The counters of now.
@@ -153,7 +156,9 @@ impl Report {
             message.to_string()
         };
         match self {
-            Self::Ready => json!({"is": "ready"}).to_string(),
+            Self::Ready { counter_file } => {
+                json!({"is": "ready", "counter_file": counter_file}).to_string()
+            }
             Self::Leaving => json!({"is": "leaving"}).to_string(),
             Self::Count(counters) => with_counters("count", counters),
             Self::End(counters) => with_counters("end", counters),
@@ -164,13 +169,20 @@ impl Report {
     pub(super) fn from_message(message: &str) -> Option<Self> {
         let message: Value = serde_json::from_str(message).ok()?;
         match message["is"].as_str()? {
-            "ready" => Some(Self::Ready),
+            "ready" => Some(Self::Ready {
+                counter_file: number(&message["counter_file"]),
+            }),
             "leaving" => Some(Self::Leaving),
             "count" => Some(Self::Count(Counters::from_message(&message))),
             "end" => Some(Self::End(Counters::from_message(&message))),
             _ => None,
         }
     }
+}
+
+/// A descriptor in a message, if there is one.
+pub(super) fn number(value: &Value) -> Option<i32> {
+    value.as_i64()?.try_into().ok()
 }
 
 /// What a worker begins with, beside its sockets.
@@ -243,10 +255,18 @@ mod tests {
         let long = "x".repeat(100_000);
         master.send(&long).unwrap();
         assert_eq!(worker.receive().unwrap(), Some(long));
-        worker.send(&Report::Ready.to_message()).unwrap();
+        let ready = Report::Ready {
+            counter_file: Some(17),
+        };
+        worker.send(&ready.to_message()).unwrap();
         drop(worker);
         let told = master.receive().unwrap().unwrap();
-        assert!(matches!(Report::from_message(&told), Some(Report::Ready)));
+        let counter_file = Some(17);
+        assert!(
+            matches!(Report::from_message(&told), Some(Report::Ready { counter_file: told }) if told == counter_file)
+        );
+        let old = Report::from_message("{\"is\":\"ready\"}");
+        assert!(matches!(old, Some(Report::Ready { counter_file: None })));
         assert_eq!(master.receive().unwrap(), None);
         let error = master.send(Command::Go.name()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::BrokenPipe);

@@ -40,6 +40,7 @@ pub(super) use replacement::Inheritance;
 
 use super::args::ServeArgs;
 use super::commands::delay_text;
+use super::counter_file::CounterFileOf;
 use super::counters::Counters;
 use super::delivery::Delivery;
 use super::end::End;
@@ -54,6 +55,7 @@ use super::signals::MasterSignals;
 use crate::cli::error::{CliError, CliErrorKind, Exit};
 use crate::cli::units::{Time, plural};
 use crate::net::BoundSocket;
+use crate::stats::CloseReason;
 use listeners::Listeners;
 use nix::errno::Errno;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -103,7 +105,8 @@ impl<'a> Master<'a> {
             }),
             question: None,
             failure: None,
-            unreported: 0,
+            killed_workers: 0,
+            killed_connections: 0,
             signals,
             announcement: Some(plan.announcement),
             delivery: None,
@@ -148,7 +151,8 @@ impl<'a> Master<'a> {
             cohort: None,
             question: None,
             failure: None,
-            unreported: 0,
+            killed_workers: 0,
+            killed_connections: 0,
             signals,
             announcement: None,
             delivery: Some(delivery),
@@ -318,7 +322,9 @@ impl<'a> Master<'a> {
     fn on_report(&mut self, place: usize, report: Report) {
         let process = &mut self.processes[place];
         match report {
-            Report::Ready => {
+            Report::Ready { counter_file } => {
+                process.counter_file =
+                    counter_file.and_then(|number| CounterFileOf::open(process.pid, number));
                 process.enter(State::Ready);
                 match process.is_in_cohort {
                     true => self.advance_cohort(),
@@ -436,33 +442,44 @@ impl<'a> Master<'a> {
         self.read_link(place); // its last report
         let process = self.processes.remove(place);
         let slot = &mut self.slots[process.worker];
+        let mut lost = None;
         match &process.counters {
             Some(counters) if process.has_reported => slot.add(counters),
             _ if process.state == State::Starting || process.state == State::Ready => {}
-            _ => slot.unreported += 1,
+            _ => match process.kept_counters() {
+                Some(counters) => {
+                    slot.ended.add(&counters);
+                    lost = Some(counters.stats.closed(CloseReason::Killed));
+                }
+                None => slot.unreported += 1,
+            },
         }
         if process.is_in_cohort && self.cohort.is_some() {
             return self.fail_cohort(process.failure(status));
         }
         match (self.phase, process.state) {
-            (Phase::Stopping, State::Serving | State::Retired | State::Leaving) => {
-                self.unreported += u64::from(!process.has_reported);
+            (Phase::Stopping, State::Serving | State::Retired | State::Leaving)
+                if !process.has_reported =>
+            {
+                self.killed_workers += 1;
+                self.killed_connections += lost.unwrap_or(0);
             }
             (Phase::Serving, State::Starting | State::Ready | State::Serving) => {
-                self.restart(&process, status);
+                self.restart(&process, status, lost);
             }
             _ if !process.has_reported => log::warn!(
-                "worker {}, process {}, {}; the connections that it had left are cut",
+                "worker {}, process {}, {}; {} cut",
                 process.worker,
                 process.pid,
-                process::told(status)
+                process::told(status),
+                were(lost)
             ),
             _ => {}
         }
         self.answer_if_complete();
     }
 
-    fn restart(&mut self, process: &Process, status: WaitStatus) {
+    fn restart(&mut self, process: &Process, status: WaitStatus, lost: Option<u64>) {
         let slot = &mut self.slots[process.worker];
         let pause = slot.pause_after(process.state == State::Serving, process.since.elapsed());
         slot.restart_at = Some(Instant::now() + pause);
@@ -471,8 +488,8 @@ impl<'a> Master<'a> {
             false => format!(" in {}", Time(pause)),
         };
         let lost = match process.has_reported || process.state != State::Serving {
-            true => "",
-            false => "; its connections are cut, its queue waits",
+            true => String::new(),
+            false => format!("; {} cut, its queue waits", were(lost)),
         };
         log::warn!(
             "worker {}, process {}, {}{lost}; it is started again{again}",
@@ -542,9 +559,19 @@ impl<'a> Master<'a> {
             counters,
             addresses: self.listeners.endpoints(),
             workers: Some(rows.map(|(worker, slot)| slot.row(worker)).collect()),
-            unreported: self.unreported,
+            killed_workers: self.killed_workers,
+            killed_connections: self.killed_connections,
             lasted: Some(self.started.elapsed()),
             ..End::default()
         }
+    }
+}
+
+/// The connections of a worker that was killed, as the subject of a sentence.
+fn were(lost: Option<u64>) -> String {
+    match lost {
+        None => "its connections are".to_owned(),
+        Some(1) => "its one connection is".to_owned(),
+        Some(count) => format!("its {count} connections are"),
     }
 }

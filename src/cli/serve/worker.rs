@@ -11,6 +11,7 @@
 use super::args::ServeArgs;
 use super::capacity;
 use super::commands::held;
+use super::counter_file::CounterFile;
 use super::counters::Counters;
 use super::errors;
 use super::event_loop::{self, Control};
@@ -52,15 +53,21 @@ pub(super) fn run(
     let memory = MemoryTable::of_this_process();
     let mut server = Server::with_sockets(sockets, args.config(limits))
         .map_err(|error| errors::start_error(&error))?;
+    let counter_file = CounterFile::create();
+    let counter_file =
+        counter_file.inspect_err(|error| log::debug!("no counters are kept: {error}"));
     sandbox::enter_without_files(args.sandbox, server.addresses())?;
     let mut worker = Worker {
         link,
+        counter_file: counter_file.ok(),
         memory,
         drain_delay: args.drain_delay(),
         drain_at: None,
         stopping: None,
     };
-    worker.tell(&Report::Ready);
+    worker.tell(&Report::Ready {
+        counter_file: worker.counter_file.as_ref().map(CounterFile::number),
+    });
     let command = worker.first_command()?;
     if !matches!(command, Some(Command::Go | Command::Drain)) {
         return Ok(Exit::Ok); // there is nothing to serve, or no master
@@ -107,6 +114,8 @@ pub(super) fn name_sockets(sockets: &mut [BoundSocket], endpoints: &[String]) {
 
 struct Worker {
     link: Link,
+    /// What its master knows of its counters if it is killed.
+    counter_file: Option<CounterFile>,
     memory: MemoryTable,
     drain_delay: Duration,
     /// When it drains, because it got a signal itself.
@@ -185,6 +194,12 @@ impl Worker {
 }
 
 impl Control<Os> for Worker {
+    fn after_turn(&mut self, server: &Server) {
+        if let Some(counter_file) = &mut self.counter_file {
+            counter_file.update(server.stats());
+        }
+    }
+
     fn on_woken(&mut self, signals: &mut Signals, server: &mut Server) {
         self.follow_link(server); // first: a drain by the master needs no report
         for signal in signals.take() {

@@ -41,7 +41,9 @@ pub(in crate::cli::serve) struct Master<'a> {
     pub(super) question: Option<Question>,
     /// The reason why the first workers did not start.
     pub(super) failure: Option<Failure>,
-    pub(super) unreported: u64,
+    /// Workers that were killed while this server stops, and what they had open.
+    pub(super) killed_workers: u64,
+    pub(super) killed_connections: u64,
     pub(super) signals: MasterSignals,
     pub(super) announcement: Option<Announcement>,
     pub(super) delivery: Option<Delivery>,

@@ -2,6 +2,7 @@
 
 use crate::cli::error::Exit;
 use crate::cli::own_program;
+use crate::cli::serve::counter_file::CounterFileOf;
 use crate::cli::serve::counters::Counters;
 use crate::cli::serve::link::{Assignment, Command, Link};
 use crate::cli::serve::passing::{Block, Role, VARIABLES};
@@ -69,6 +70,8 @@ pub(super) struct Process {
     pub(super) is_in_cohort: bool,
     /// When it is told to drain, if it is retired and has clients by then.
     pub(super) drain_at: Option<Instant>,
+    /// Its counters in memory, for the case that it is killed.
+    pub(super) counter_file: Option<CounterFileOf>,
     /// Its last report.
     pub(super) counters: Option<Counters>,
     /// Whether that was its very last one.
@@ -123,6 +126,7 @@ impl Process {
             since: Instant::now(),
             is_in_cohort: false,
             drain_at: None,
+            counter_file: None,
             counters: None,
             has_reported: false,
             is_asked: false,
@@ -143,6 +147,16 @@ impl Process {
     pub(super) fn enter(&mut self, state: State) {
         self.state = state;
         self.since = Instant::now();
+    }
+
+    /// The counters of a process that has ended without a report, as far as it has kept them: what was open is lost.
+    pub(super) fn kept_counters(&self) -> Option<Counters> {
+        let mut stats = self.counter_file.as_ref()?.read()?;
+        stats.close_as_killed();
+        Some(Counters {
+            stats,
+            ..Counters::default()
+        })
     }
 
     /// Kills it: it serves nothing, or does not react.

@@ -17,8 +17,9 @@ use super::process::{Process, State};
 use super::slot::Slot;
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::own_program;
+use crate::cli::serve::counter_file::CounterFileOf;
 use crate::cli::serve::counters::Counters;
-use crate::cli::serve::link::{Command, Link, VERSION};
+use crate::cli::serve::link::{Command, Link, VERSION, number};
 use crate::cli::serve::notify;
 use crate::cli::serve::passing::{Block, Role, VARIABLES};
 use crate::cli::serve::program::Program;
@@ -158,6 +159,7 @@ impl Master<'_> {
                 "pid": process.pid.as_raw(),
                 "state": process.state.name(),
                 "is_new": process.is_in_cohort,
+                "counter_file": process.counter_file.as_ref().map(|counter_file| counter_file.number),
                 "drains_in_ms": process.drain_at.map(|at| ms(at.saturating_duration_since(Instant::now()))),
             })
         });
@@ -277,6 +279,8 @@ fn process_from_json(process: &Value, link: Link, now: Instant) -> Option<Proces
     let pid = Pid::from_raw(i32::try_from(process["pid"].as_i64()?).ok()?);
     let mut restored = Process::new(worker, pid, link);
     restored.state = State::named(process["state"].as_str()?)?;
+    restored.counter_file =
+        number(&process["counter_file"]).and_then(|number| CounterFileOf::open(pid, number));
     restored.is_in_cohort = process["is_new"].as_bool()?;
     let drains_in = process["drains_in_ms"].as_u64().map(Duration::from_millis);
     restored.drain_at = drains_in.and_then(|time| now.checked_add(time));

@@ -23,7 +23,7 @@ const FAILURES_TOLD: u32 = 5;
 pub(super) struct Slot {
     /// Processes that were started for it.
     pub(super) processes: u64,
-    /// Those that ended without a report after they had served: they were killed, and what they had counted is unknown.
+    /// Those that were killed, and of which not even the counters in memory could be read.
     pub(super) unreported: u64,
     /// Ends in a row within a second.
     pub(super) failures: u32,

@@ -1,14 +1,18 @@
 //! Workers that are killed, stopped or told to end, and a master that is killed, or PID 1.
 
-use super::{TCP, children, churn, raw, replace, serve, state, workers, write_program, zombies};
+use super::{
+    TCP, children, churn, raw, replace, report, serve, state, workers, write_program, zombies,
+};
 use crate::support::{
     Dir, Noise, Serve, Talk, connect, ended, exists, program, skip, sock_addr, try_connect,
     wait_until, wrapped,
 };
 use nix::sys::signal::{Signal, kill};
+use serde_json::Value;
 use socket2::Socket;
 use std::fs;
 use std::io::ErrorKind;
+use std::mem::MaybeUninit;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -45,6 +49,82 @@ fn w3_killed_workers_are_replaced_and_no_connection_is_refused() {
     wait_until("no zombie is left", || zombies(server.pid()) == 0);
     let ended = server.stop(Signal::SIGTERM);
     assert_eq!(ended.code, 0, "{}", ended.err);
+}
+
+/// A killed worker cannot report what it had open. The master knows it all the same, also the one that has taken over.
+#[test]
+fn w3_what_a_killed_worker_had_open_is_counted() {
+    let directory = Dir::new();
+    let json = directory.path("report.json");
+    let server = serve(3, &[TCP], &["--stats-json", json.to_str().unwrap()]);
+    let mut open: Vec<Socket> = Vec::new();
+    let mut cut = 0;
+    for replaced in [false, true] {
+        if replaced {
+            replace(&server); // the old workers serve on what they have
+        }
+        open.extend((0..60).map(|_| server.connect()));
+        for client in &open {
+            client.is_echoed(b"inside");
+        }
+        let states: &[&str] = match replaced {
+            false => &["serving", "serving"],
+            true => &["retired", "serving"],
+        };
+        for state in states {
+            // A worker that has answered the question for its counters has ended the turn of the last echo.
+            let victim = in_state(&server, state);
+            let noticed = format!("process {victim}, was killed by SIGKILL; its ");
+            kill(raw(victim), Signal::SIGKILL).unwrap();
+            wait_until("it is noticed", || server.err().contains(&noticed));
+            let text = server.err();
+            let line = text.lines().find(|line| line.contains(&noticed)).unwrap();
+            let (_, lost) = line.split_once(&noticed).unwrap();
+            let lost: usize = match lost.split(' ').next().unwrap() {
+                "one" => 1,
+                count => count.parse().unwrap(),
+            };
+            let before = open.len();
+            open.retain(|client| !has_ended(client));
+            assert_eq!(before - open.len(), lost, "{line}");
+            cut += lost;
+        }
+    }
+    assert!(cut > 0);
+    assert_eq!(server.counter("closed{killed}"), cut as u64);
+    drop(open);
+    let ended = server.stop(Signal::SIGTERM);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let report: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!(report["accepted"], 120);
+    assert_eq!(report["closed"]["killed"], cut);
+    assert_eq!(report["closed"]["peer_closed"], 120 - cut);
+    let rows = report["workers"].as_array().unwrap();
+    assert!(rows.iter().all(|row| row["unreported"] == 0), "{report}");
+}
+
+/// The first process of a worker that is in this state.
+fn in_state(server: &Serve, state: &str) -> u32 {
+    let lines = report(server);
+    let words = lines
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    let state = format!("{state}:");
+    let mut found = words.filter(|words| words[0] == "worker" && words[4] == state);
+    found.next().expect("one is in this state")[3]
+        .parse()
+        .unwrap()
+}
+
+/// Whether the server's side of a connection is gone.
+fn has_ended(client: &Socket) -> bool {
+    client.set_nonblocking(true).unwrap();
+    let result = client.peek(&mut [MaybeUninit::uninit()]);
+    client.set_nonblocking(false).unwrap();
+    match result {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
+    }
 }
 
 /// What is queued at a worker that does not accept waits for its successor.

@@ -51,6 +51,7 @@ const OUTPUT: &[c_long] = &[
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_writev,
+    libc::SYS_pwrite64, // a worker keeps its counters
     libc::SYS_ftruncate,
     libc::SYS_fallocate,
     libc::SYS_lseek,
