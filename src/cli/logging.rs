@@ -12,6 +12,7 @@ use crate::net::escape::Escaped;
 use env_logger::Target;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// How much is logged, by `-q` and `-v`.
@@ -75,6 +76,14 @@ pub(crate) fn name_process(name: String) {
     let _ = NAME.set(name); // the first name stays
 }
 
+/// Whether RUST_LOG is invalid, which was said.
+static IGNORES_ENVIRONMENT: AtomicBool = AtomicBool::new(false);
+
+/// Whether RUST_LOG was ignored with a warning. A process that this one starts need not repeat it.
+pub(crate) fn ignores_environment() -> bool {
+    IGNORES_ENVIRONMENT.load(Ordering::Relaxed)
+}
+
 static LOG: OnceLock<Mutex<LineWriter>> = OnceLock::new();
 
 /// Starts the log. Before this, and in programs that never call it, [`print_line`] writes to standard error itself.
@@ -102,6 +111,7 @@ pub(crate) fn start(verbosity: Verbosity) {
         })
         .try_init();
     if let (Ok(()), Some(warning)) = (started, warning) {
+        IGNORES_ENVIRONMENT.store(true, Ordering::Relaxed);
         log::warn!("{warning}");
     }
 }

@@ -1,6 +1,7 @@
 //! A process that serves as a worker: how it is started, and how far it is.
 
 use crate::cli::error::Exit;
+use crate::cli::logging;
 use crate::cli::own_program;
 use crate::cli::serve::counter_file::CounterFileOf;
 use crate::cli::serve::counters::Counters;
@@ -106,6 +107,9 @@ impl Process {
         command.args(&program.arguments[1.min(program.arguments.len())..]);
         for name in VARIABLES {
             command.env_remove(name);
+        }
+        if logging::ignores_environment() {
+            command.env_remove("RUST_LOG");
         }
         let child = command
             .envs(block.variables(Role::Worker))
