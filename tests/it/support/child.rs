@@ -153,7 +153,10 @@ impl Serve {
     #[track_caller]
     pub(crate) fn start_command(command: &mut Command, addresses: usize) -> Self {
         if std::env::var_os("ECHO_SANDBOX").is_some() {
-            confine(command);
+            add_flag(command, "--sandbox");
+        }
+        if let Ok(workers) = std::env::var("ECHO_WORKERS") {
+            add_flag(command, &format!("--workers={workers}"));
         }
         let mut serve = Self::spawn(command);
         for _ in 0..addresses {
@@ -359,18 +362,19 @@ impl Serve {
     }
 }
 
-/// Adds `--sandbox`, which `ECHO_SANDBOX=1` asks for in every server that supports it: all that the tests do with a
-/// server must work inside the sandbox.
-fn confine(command: &mut Command) {
+/// Adds `--sandbox` or `--workers`, which `ECHO_SANDBOX=1` and `ECHO_WORKERS=3` ask for in every server that supports it:
+/// all that the tests do with a server must work inside the sandbox, and what concerns no single process with workers.
+fn add_flag(command: &mut Command, flag: &str) {
     let line: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    let name = flag.split('=').next().unwrap();
     let serves = line.first().is_some_and(|first| first == "serve");
     let is_told = |name: &str| line.iter().any(|argument| argument == name);
     let is_reactor = !is_told("--model") || is_told("reactor");
-    let is_confined = line
+    let has_flag = line
         .iter()
-        .any(|word| word.to_string_lossy().starts_with("--sandbox"));
-    if serves && is_reactor && !is_confined {
-        command.arg("--sandbox");
+        .any(|word| word.to_string_lossy().starts_with(name));
+    if serves && is_reactor && !has_flag {
+        command.arg(flag);
     }
 }
 
