@@ -42,6 +42,8 @@ mod cli_serve;
 mod compare;
 #[cfg(all(feature = "cli", feature = "check"))]
 mod configuration;
+#[cfg(all(feature = "cli", feature = "bench", target_os = "linux"))]
+mod deploy;
 #[cfg(feature = "cli")]
 mod doctor;
 #[cfg(all(feature = "cli", target_os = "linux"))]

@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 63] = [
+const COMMANDS: [(&str, How); 66] = [
     // README
     (
         "cargo run --release -- serve",
@@ -135,6 +135,18 @@ const COMMANDS: [(&str, How); 63] = [
         Run(
             "ECHO_REACTOR_SERVE_IDLE_TIMEOUT=1m echo-reactor serve --hardened --print-config | grep -q '10k (default of --h'",
         ),
+    ),
+    (
+        "systemctl start echo-reactor.socket",
+        Not("it needs systemd as process 1"),
+    ),
+    (
+        "systemctl reload echo-reactor.service",
+        Not("it needs systemd as process 1"),
+    ),
+    (
+        "kubectl apply -k scripts/deploy/kubernetes/base",
+        Not("it needs a cluster"),
     ),
     (
         "strace -e trace=network,epoll_wait,epoll_ctl target/release/echo-reactor serve",
