@@ -66,6 +66,8 @@ mod names;
 mod outputs;
 #[cfg(feature = "cli")]
 mod python;
+#[cfg(all(feature = "cli", feature = "bench", target_os = "linux"))]
+mod rolling_update;
 #[cfg(all(feature = "cli", feature = "check", target_os = "linux"))]
 mod staircase;
 #[cfg(all(feature = "cli", target_os = "linux"))]
