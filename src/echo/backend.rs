@@ -11,6 +11,7 @@ use super::connection::Connection;
 use super::decision::Decision;
 use crate::net::{self, Datagrams, Listener, Stream};
 use crate::reactor::{Epoll, Interest, Selector, Source, Token};
+use crate::stats::DropReason;
 use std::fmt::Debug;
 use std::io;
 
@@ -30,6 +31,10 @@ pub trait Backend: 'static {
     /// Hears what the server decides. It does nothing here, and costs nothing; a backend that records overrides it.
     #[inline(always)]
     fn note(_selector: &Self::Selector, _decision: Decision) {}
+
+    /// Hears why a datagram that this socket has received is not answered. As [`Backend::note`]: it costs nothing here.
+    #[inline(always)]
+    fn note_dropped(_socket: &Self::Datagrams, _reason: DropReason) {}
 }
 
 /// A backend whose sockets are those of the operating system, perhaps inside other types.

@@ -74,9 +74,18 @@ impl DatagramEcho {
         let (buffer, stats) = (&mut self.buffer, &mut core.stats);
         let before = stats.datagrams_in;
         let is_empty = if phase.is_refusing() {
-            discard_all(&mut **socket, buffer, budget, stats)
+            discard_all(&mut **socket, buffer, budget, stats, B::note_dropped)
         } else {
-            echo_datagrams(&mut **socket, buffer, budget, &mut self.filter, now, stats)
+            let filter = &mut self.filter;
+            echo_datagrams(
+                &mut **socket,
+                buffer,
+                budget,
+                filter,
+                now,
+                stats,
+                B::note_dropped,
+            )
         };
         let count = stats.datagrams_in - before;
         match is_empty {
@@ -130,7 +139,8 @@ fn receive_failed<B: Backend>(
     Ok(())
 }
 
-/// Answers the queued datagrams, `budget` of them at most. Returns whether the queue is empty.
+/// Answers the queued datagrams, `budget` of them at most, and tells `on_drop` why it drops one. Returns whether the queue is
+/// empty.
 ///
 /// # Errors
 /// Those of recvmsg(2) that concern more than one datagram; also the last error of a whole budget of calls that all failed.
@@ -141,6 +151,7 @@ pub fn echo_datagrams<D: Datagrams>(
     udp_filter: &mut UdpFilter,
     now: Instant,
     stats: &mut Stats,
+    on_drop: impl Fn(&D, DropReason),
 ) -> io::Result<bool> {
     let mut last_error = None;
     for _ in 0..budget {
@@ -158,7 +169,10 @@ pub fn echo_datagrams<D: Datagrams>(
                     now,
                 ) {
                     Ok(()) => stats.datagrams_out += 1,
-                    Err(reason) => stats.drop_datagram(reason),
+                    Err(reason) => {
+                        stats.drop_datagram(reason);
+                        on_drop(socket, reason);
+                    }
                 }
             }
         }
@@ -166,7 +180,8 @@ pub fn echo_datagrams<D: Datagrams>(
     last_error.map_or(Ok(false), Err)
 }
 
-/// Drops the queued datagrams, `budget` of them at most: the server stops. Returns whether the queue is empty.
+/// Drops the queued datagrams, `budget` of them at most, and tells `on_drop`: the server stops. Returns whether the queue is
+/// empty.
 ///
 /// # Errors
 /// As [`echo_datagrams`].
@@ -175,6 +190,7 @@ pub fn discard_all<D: Datagrams>(
     read_buffer: &mut [u8],
     budget: usize,
     stats: &mut Stats,
+    on_drop: impl Fn(&D, DropReason),
 ) -> io::Result<bool> {
     let mut last_error = None;
     for _ in 0..budget {
@@ -184,6 +200,7 @@ pub fn discard_all<D: Datagrams>(
             Received::Datagram(..) => {
                 last_error = None;
                 stats.drop_datagram(DropReason::Stopping);
+                on_drop(socket, DropReason::Stopping);
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::record::Kind;
 
 /// Each kind with its page of the guide and its meaning, in the order of the codes.
-const MEANINGS: [(Kind, &str, &str); 26] = [
+const MEANINGS: [(Kind, &str, &str); 27] = [
     (
         Kind::Turn,
         "path",
@@ -133,6 +133,11 @@ const MEANINGS: [(Kind, &str, &str); 26] = [
         Kind::Phase,
         "operations",
         "The server stops in phases: it drains what is queued, then closes every connection by FIN, then aborts what is left.",
+    ),
+    (
+        Kind::Dropped,
+        "operations",
+        "The datagram is not answered, and counted by its reason: an answer might start a loop, go to a victim, exceed a rate, or find no room.",
     ),
 ];
 

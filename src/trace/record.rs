@@ -2,7 +2,7 @@
 
 use crate::echo::decision::{PauseReason, PhaseName};
 use crate::reactor::{Interest, Key, Readiness};
-use crate::stats::{CloseReason, RejectReason};
+use crate::stats::{CloseReason, DropReason, RejectReason};
 
 /// Size of a record in a file (bytes).
 pub const RECORD_BYTES: usize = 32;
@@ -155,6 +155,8 @@ kinds! {
     Rejected = 25, "rejected", "Acceptor::reject";
     /// The server has entered a phase. `detail`: a [`PhaseName`].
     Phase = 26, "phase", "Shutdown::enter";
+    /// The datagram that was received last is not answered. `detail`: a [`DropReason`].
+    Dropped = 27, "dropped", "echo_one";
 }
 
 impl Kind {
@@ -284,6 +286,12 @@ impl Record {
         self.detail_of(&[Kind::Rejected], RejectReason::ALL)
     }
 
+    /// Why a datagram was dropped.
+    #[must_use]
+    pub fn drop_reason(&self) -> Option<DropReason> {
+        self.detail_of(&[Kind::Dropped], DropReason::ALL)
+    }
+
     /// The phase that was entered.
     #[must_use]
     pub fn phase(&self) -> Option<PhaseName> {
@@ -397,6 +405,9 @@ mod tests {
         }
         for &reason in RejectReason::ALL {
             assert_eq!(RejectReason::ALL[reason as usize], reason);
+        }
+        for &reason in DropReason::ALL {
+            assert_eq!(DropReason::ALL[reason as usize], reason);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::net::{
     Accepted, DatagramSocket, Datagrams, Listener, ListenerSocket, Peer, Stream, Unanswerable,
 };
 use crate::reactor::{Epoll, Interest, Key, Readiness, Selector, Source, Step, Token};
+use crate::stats::DropReason;
 use std::io::{self, Read, Write};
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
@@ -25,6 +26,15 @@ impl<B: Backend> Backend for Traced<B> {
     fn note(selector: &Self::Selector, decision: Decision) {
         selector.recorder.decision(decision);
         B::note(&selector.inner, decision);
+    }
+
+    fn note_dropped(socket: &Self::Datagrams, reason: DropReason) {
+        let record = Record {
+            detail: reason as u8,
+            ..socket.record(Kind::Dropped)
+        };
+        socket.recorder.call(record, &Ok(()));
+        B::note_dropped(&socket.inner, reason);
     }
 }
 

@@ -4,7 +4,7 @@ use super::record::{ERRNO_UNKNOWN, Kind, Record, SourceType};
 use super::state::State;
 use crate::echo::decision::{PauseReason, PhaseName};
 use crate::reactor::{Interest, Readiness};
-use crate::stats::CloseReason;
+use crate::stats::{CloseReason, DropReason};
 
 /// Tells what happened in a few words. `before` is the state before the record.
 pub(super) fn phrase(record: &Record, before: &State) -> String {
@@ -56,6 +56,10 @@ pub(super) fn phrase(record: &Record, before: &State) -> String {
             format!("rejected by RST: {reason}")
         }
         Kind::Phase => format!("phase: {}", phase_name(record.phase())),
+        Kind::Dropped => {
+            let reason = record.drop_reason();
+            format!("dropped: {}", reason.map_or("unknown", DropReason::name))
+        }
     }
 }
 
@@ -73,6 +77,7 @@ pub(super) fn function(record: &Record, before: &State) -> &'static str {
         Kind::AcceptPaused if record.pause_reason() == Some(PauseReason::Limit) => {
             "Acceptor::pause_at_limit"
         }
+        Kind::Dropped if record.drop_reason() == Some(DropReason::Stopping) => "discard_all",
         kind => kind.function(),
     }
 }
@@ -284,6 +289,12 @@ mod tests {
                 Kind::AcceptPaused,
                 1,
                 "Acceptor::pause_on_error",
+            ),
+            (
+                record(Kind::Alarm, 0, 0),
+                Kind::Dropped,
+                DropReason::Stopping as u8,
+                "discard_all",
             ),
         ] {
             state.apply(&before);

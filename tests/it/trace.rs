@@ -9,7 +9,7 @@ use crate::support::{
 };
 use echo_reactor::net::{Endpoint, UnixName};
 use echo_reactor::reactor::{Interest, Readiness};
-use echo_reactor::stats::CloseReason;
+use echo_reactor::stats::{CloseReason, DropReason};
 use echo_reactor::trace::record::SourceType;
 use echo_reactor::trace::state::State;
 use echo_reactor::trace::{Kind, Record, Trace};
@@ -254,6 +254,35 @@ fn datagrams_are_found_with_their_lengths() {
         .find(|record| record.kind == Kind::Replied)
         .unwrap();
     assert_eq!((received.amount, replied.asked, replied.errno), (5, 5, 0));
+}
+
+/// In the text, in the page and for the viewer, too.
+#[test]
+fn a_dropped_datagram_is_found_with_its_reason() {
+    let directory = Dir::new();
+    let file = directory.path("loop.trace");
+    let flags = ["--trace", file.to_str().unwrap(), "--deny", "127.0.0.0/8"];
+    let serve = Serve::start(&["udp://127.0.0.1:0"], &flags);
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.send_to(b"hello", ip(&serve.endpoints[0])).unwrap();
+    wait_until("it is dropped", || serve.counter("datagrams_in") == 1);
+    assert_eq!(serve.stop(Signal::SIGTERM).code, 0);
+    let records = read(&file).records;
+    let is_received = |record: &Record| record.kind == Kind::Received && record.amount == 5;
+    let received = records.iter().position(is_received).unwrap();
+    let (received, dropped) = (records[received], records[received + 1]);
+    assert_eq!(dropped.drop_reason(), Some(DropReason::Denied));
+    assert_eq!(dropped.source(), received.source());
+    let (page, json) = (directory.path("page.html"), directory.path("loop.json"));
+    for (flag, path) in [("--html", &page), ("--perfetto", &json)] {
+        let made = ended(program().arg("trace").arg(&file).arg(flag).arg(path));
+        assert_eq!(made.code, 0, "{}", made.err);
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.contains("dropped: denied"), "{flag}");
+    }
+    let text = ended(program().arg("trace").arg(&file)).out;
+    let line = text.lines().find(|line| line.contains("dropped: denied"));
+    assert!(line.unwrap().ends_with("  echo_one"), "{line:?}");
 }
 
 // --- The file ----------------------------------------------------------------------------------------------------------
