@@ -56,7 +56,7 @@ fn turn(events: &mut Vec<Event>, record: &Record, rest: &[Record]) {
 
 /// A call as a slice, and anything else as a moment.
 fn event(record: &Record, before: &State, last_ns: u64) -> Event {
-    let source = record.source().map(|id| before.name(id));
+    let source = before.name_in(record);
     let name = [source.clone().unwrap_or_default(), phrase(record, before)].join(" ");
     let name = name.trim_start().to_owned();
     let args = Args::Call {

@@ -112,12 +112,8 @@ impl State {
         self.sources.entry(id).or_insert_with(|| {
             let uses = uses.entry(id.slot).or_default();
             *uses = uses.saturating_add(1);
-            let name = match uses {
-                1 => format!("#{}", id.slot),
-                uses => format!("#{}.{uses}", id.slot),
-            };
             Source {
-                name,
+                name: name_of(id.slot, *uses),
                 source_type: None,
                 interest: None,
                 unsent_bytes: 0,
@@ -136,6 +132,18 @@ impl State {
             .map_or_else(|| format!("#{}", id.slot), |source| source.name.clone())
     }
 
+    /// The name of the source of a record that is not applied yet: a registration may be that of a new source.
+    #[must_use]
+    pub fn name_in(&self, record: &Record) -> Option<String> {
+        let id = record.source()?;
+        let is_new = record.kind == Kind::Registered && !self.sources.contains_key(&id);
+        let uses = self.uses.get(&id.slot).copied().unwrap_or(0);
+        Some(match is_new && record.errno == 0 {
+            true => name_of(id.slot, uses.saturating_add(1)),
+            false => self.name(id),
+        })
+    }
+
     /// Connections that are open.
     #[must_use]
     pub fn connections_open(&self) -> usize {
@@ -150,6 +158,14 @@ impl State {
     pub fn unsent_bytes(&self) -> u64 {
         let unsent = self.sources.values().map(|source| source.unsent_bytes);
         unsent.fold(0, u64::saturating_add)
+    }
+}
+
+/// The name of the source that is this one in its slot.
+fn name_of(slot: u32, uses: u32) -> String {
+    match uses {
+        1 => format!("#{slot}"),
+        uses => format!("#{slot}.{uses}"),
     }
 }
 
@@ -193,7 +209,13 @@ mod tests {
         let (first, second) = (5, 1 << 32 | 5);
         state.apply(&record(Kind::Registered, first));
         state.apply(&record(Kind::Closed, first));
-        state.apply(&record(Kind::Registered, second));
+        let again = record(Kind::Registered, second);
+        assert_eq!(state.name_in(&again).as_deref(), Some("#5.2"));
+        assert_eq!(
+            state.name_in(&record(Kind::Stale, first)).as_deref(),
+            Some("#5")
+        );
+        state.apply(&again);
         let names: Vec<&str> = state.sources.values().map(|source| &*source.name).collect();
         assert_eq!((names, state.connections_open()), (vec!["#5.2"], 1));
     }

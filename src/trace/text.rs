@@ -59,9 +59,7 @@ impl Lines {
             _ => before.turn,
         };
         let seconds = record.time_ns as f64 / 1e9;
-        let source = record
-            .source()
-            .map_or_else(String::new, |id| before.name(id));
+        let source = before.name_in(record).unwrap_or_default();
         let (what, function) = (phrase(record, before), function(record, before));
         self.state.apply(record);
         format!("{seconds:>13.6} {turn:>7}  {source:<8} {what:<50}  {function}")
@@ -99,9 +97,7 @@ impl Live {
     }
 
     fn add(&mut self, record: &Record) {
-        let source = record
-            .source()
-            .map_or_else(String::new, |id| self.state.name(id));
+        let source = self.state.name_in(record).unwrap_or_default();
         let separator = if self.line.is_empty() { "" } else { " | " };
         let name = match source != self.source && !source.is_empty() {
             true => format!("{source} "),
