@@ -31,12 +31,28 @@ const STATES: [&str; 7] = [
 ];
 const INTERESTS: [&str; 3] = ["", "READABLE", "WRITABLE"];
 
+/// What happens outside of the server, such as a step of the simulated network. The page shows it as an event that changes
+/// nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The place of the record that follows it; the number of records, if none does.
+    pub before: usize,
+    /// What happens.
+    pub text: String,
+}
+
 /// Makes the page. Of a long trace it shows the last events, and tells how many it leaves out.
 #[must_use]
 pub fn page(trace: &Trace, title: &str) -> String {
+    page_with_notes(trace, &[], title)
+}
+
+/// Makes the page of a trace with notes, which are in order, between its events.
+#[must_use]
+pub fn page_with_notes(trace: &Trace, notes: &[Note], title: &str) -> String {
     let mut events = trace.records.len().min(EVENTS_MAX);
     loop {
-        let data = Data::of(trace, title, trace.records.len() - events);
+        let data = Data::of(trace, notes, title, trace.records.len() - events);
         // In a script element `<` would begin a tag of a text that has one.
         let json = serde_json::to_string(&data).unwrap_or_default();
         let page = TEMPLATE.replacen("{{PALETTE}}", PALETTE, 1).replacen(
@@ -77,6 +93,13 @@ struct KindData {
     page: &'static str,
     meaning: &'static str,
 }
+
+/// The kind of notes.
+const NOTES: KindData = KindData {
+    name: "network",
+    page: "tracing",
+    meaning: "A client or the network acts, between two calls of the server, as the seed decides.",
+};
 
 /// The state before the first event.
 #[derive(Debug, Serialize)]
@@ -123,27 +146,38 @@ impl Tables {
 }
 
 impl<'a> Data<'a> {
-    fn of(trace: &Trace, title: &'a str, skipped: usize) -> Self {
+    fn of(trace: &Trace, notes: &[Note], title: &'a str, skipped: usize) -> Self {
         let (before, shown) = trace.records.split_at(skipped.min(trace.records.len()));
+        let (left_out, notes) = notes.split_at(notes.partition_point(|note| note.before < skipped));
+        let left_out = trace
+            .overwritten
+            .saturating_add((skipped + left_out.len()) as u64);
+        let mut notes = notes.iter().peekable();
         let (mut state, mut tables) = (State::default(), Tables::default());
         before.iter().for_each(|record| state.apply(record));
         let begin = Before::of(&state, &mut tables);
         let mut last_ns = shown.first().map_or(0, |record| record.time_ns);
         let first_ns = last_ns;
         let mut records = Vec::with_capacity(shown.len());
-        for record in shown {
+        for (place, record) in (skipped..).zip(shown) {
+            while let Some(note) = notes.next_if(|note| note.before <= place) {
+                records.push(note_row(note, &mut tables));
+            }
             let words = tables.text((phrase(record, &state), function(record, &state)));
             state.apply(record);
             let passed_ns = record.time_ns.saturating_sub(last_ns);
             last_ns = record.time_ns;
             records.push(row(record, passed_ns, words, &state, &mut tables));
         }
+        records.extend(notes.map(|note| note_row(note, &mut tables)));
         Self {
             title,
-            left_out: trace.overwritten.saturating_add(skipped as u64),
+            left_out,
             first_ns,
             sources_per_turn: SOURCES_PER_TURN,
-            kinds: Kind::ALL.iter().map(|&kind| KindData::of(kind)).collect(),
+            kinds: (Kind::ALL.iter().map(|&kind| KindData::of(kind)))
+                .chain([NOTES])
+                .collect(),
             states: STATES,
             interests: INTERESTS,
             sources: tables.sources,
@@ -152,6 +186,12 @@ impl<'a> Data<'a> {
             records,
         }
     }
+}
+
+/// The row of a note. Its kind is behind those of the records.
+fn note_row(note: &Note, tables: &mut Tables) -> [u64; 7] {
+    let words = tables.text((note.text.clone(), ""));
+    [0, Kind::ALL.len() as u64, 0, words, 0, 0, 0]
 }
 
 fn row(
@@ -253,6 +293,49 @@ mod tests {
         assert!(shown > 2_000, "{shown}");
         assert_eq!(data["left_out"], 40_005 - shown);
         assert_eq!(data["title"], "a </script> in a name");
+    }
+
+    #[test]
+    fn notes_stand_where_they_happen() {
+        let note = |before, text: &str| Note {
+            before,
+            text: text.to_owned(),
+        };
+        let notes = [
+            note(0, "first"),
+            note(2, "second"),
+            note(2, "third"),
+            note(3, "last"),
+        ];
+        let mut trace = long();
+        trace.records.truncate(3);
+        let shown = |skipped| {
+            let data = Data::of(&trace, &notes, "x", skipped);
+            let texts = data
+                .records
+                .iter()
+                .map(|row| data.texts[row[3] as usize].clone());
+            let names = texts.map(|(text, function)| match function {
+                "" => text,
+                function => function.to_owned(),
+            });
+            (data.left_out, names.collect::<Vec<_>>())
+        };
+        let all = [
+            "first",
+            "Reactor::wait",
+            "Epoll::wait",
+            "second",
+            "third",
+            "Epoll::wait",
+            "last",
+        ];
+        assert_eq!(shown(0), (5, all.map(String::from).to_vec()));
+        assert_eq!(
+            shown(2),
+            (5 + 3, all[3..].iter().map(ToString::to_string).collect())
+        );
+        assert_eq!(shown(3).1, ["last"]);
     }
 
     #[test]

@@ -7,12 +7,11 @@
 //! ```
 //!
 //! The output follows from the seed alone, to the byte. `--until KIND` ends it with the first event of that kind, and `--html
-//! FILE` writes the page of the server's events, which steps forwards and back. To see a mistake in it, run the example in
+//! FILE` writes a page of all of it, which steps forwards and back. To see a mistake in it, run the example in
 //! the copy that `scripts/mutants --copy NAME` makes. The exit code is 1 if an invariant does not hold.
 
 use echo_reactor::simulation::{Story, tell};
 use echo_reactor::trace::Kind;
-use echo_reactor::trace::page::page;
 use std::error::Error;
 use std::fs;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -39,7 +38,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         None => story,
     };
     match html {
-        Some(path) => fs::write(path, page(&story.trace(), &format!("seed {seed}")))?,
+        Some(path) => fs::write(path, story.page(&format!("seed {seed}")))?,
         None => print(&story)?,
     }
     Ok(match failure {

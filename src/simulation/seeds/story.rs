@@ -2,6 +2,7 @@
 
 use super::Simulation;
 use crate::simulation::network::Simulated;
+use crate::trace::page::{Note, page_with_notes};
 use crate::trace::text::Lines;
 use crate::trace::traced::TracedSelector;
 use crate::trace::{Kind, Record, Recorder, Trace, Traced};
@@ -99,6 +100,23 @@ impl Story {
         std::iter::once(Lines::head()).chain(steps)
     }
 
+    /// Makes the page that steps through the story, forwards and back.
+    #[must_use]
+    pub fn page(&self, title: &str) -> String {
+        let mut records = 0;
+        let mut notes = Vec::new();
+        for step in &self.steps {
+            match step {
+                Step::Server(_) => records += 1,
+                Step::Network(_, what) => notes.push(Note {
+                    before: records,
+                    text: what.clone(),
+                }),
+            }
+        }
+        page_with_notes(&self.trace(), &notes, title)
+    }
+
     /// What the server did, alone.
     #[must_use]
     pub fn trace(&self) -> Trace {
@@ -116,7 +134,7 @@ impl Story {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::page::{PAGE_BYTES_MAX, page};
+    use crate::trace::page::PAGE_BYTES_MAX;
     use std::collections::BTreeSet;
 
     #[test]
@@ -126,7 +144,9 @@ mod tests {
             assert_eq!(first.failure, None);
             assert!(first.lines().eq(second.lines()), "seed {seed}");
             assert_eq!(first.trace().to_bytes(), second.trace().to_bytes());
-            assert!(page(&first.trace(), "a seed").len() <= PAGE_BYTES_MAX);
+            let [page, again] = [first, second].map(|story| story.page("a seed"));
+            assert!(page == again && page.len() <= PAGE_BYTES_MAX, "seed {seed}");
+            assert!(page.contains("client 0 connects"), "seed {seed}");
         }
     }
 
