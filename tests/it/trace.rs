@@ -4,8 +4,8 @@
 
 use crate::support::fault::{can, exhaust};
 use crate::support::{
-    DEADLINE, Dir, Serve, Talk, connect, ended, exists, ip, noise, program, skip, stick, terminal,
-    wait_until,
+    DEADLINE, Dir, Serve, Talk, connect, ended, exists, has_tool, ip, noise, program, skip, stick,
+    terminal, wait_until,
 };
 use echo_reactor::net::{Endpoint, UnixName};
 use echo_reactor::reactor::{Interest, Readiness};
@@ -512,7 +512,13 @@ fn a_replay_is_the_same_in_every_process_and_ends_where_it_is_told() {
     let directory = Dir::new();
     let page = directory.path("seed.html");
     assert_eq!(replay(&["42", "--html", page.to_str().unwrap()]).out, "");
-    assert!(fs::read_to_string(page).unwrap().contains("\"seed 42\""));
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("\"seed 42\"") && page.contains("client 0 connects"));
+    if has_tool("python3") {
+        let refused = replay(&["42", "--mistake", "never-made"]);
+        assert_eq!(refused.code, 2, "{}", refused.err);
+        assert!(refused.err.contains("there is no mistake 'never-made'"));
+    }
     for wrong in [
         &[][..],
         &["x"],

@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 66] = [
+const COMMANDS: [(&str, How); 67] = [
     // README
     (
         "cargo run --release -- serve",
@@ -193,6 +193,10 @@ const COMMANDS: [(&str, How); 66] = [
         Run(
             "timeout -s TERM 2 echo-reactor serve -q --trace - tcp://127.0.0.1:0 | grep 'phase: draining'",
         ),
+    ),
+    (
+        "cargo run --features simulation --example replay -- 42 --mistake read-once",
+        Not("scripts/check runs it: it builds a copy"),
     ),
     (
         "echo-reactor trace loop.trace",
