@@ -73,6 +73,19 @@ impl<B: Backend> Core<B> {
         }
     }
 
+    /// How many connections wait for this.
+    #[cfg(feature = "simulation")]
+    pub(super) fn connections_waiting(&self, wait: Wait) -> usize {
+        let all = &self.registrations;
+        let registrations = match wait {
+            Wait::Reading => &[all.reading, all.reading_while_draining][..],
+            Wait::Writing => &[all.writing],
+            Wait::Lingering => &[all.lingering],
+        };
+        let counts = registrations.iter();
+        counts.map(|one| self.reactor.sources_of(one.class)).sum()
+    }
+
     /// Tells the backend of a decision.
     #[inline(always)]
     pub(super) fn note(&self, decision: Decision) {

@@ -5,6 +5,8 @@
 use super::backend::Native;
 use super::backend::{Backend, Socket};
 use super::handle::Handle;
+#[cfg(feature = "simulation")]
+use super::outcome::Wait;
 use super::parts::Server;
 use crate::limits::Limits;
 use crate::net::{Endpoint, FileIdentity, SocketFile};
@@ -156,6 +158,15 @@ impl Server {
     /// Has this server remove one more socket file at its end: one that the previous server has left to it.
     pub fn adopt_socket_file(&mut self, file: SocketFile) {
         self.acceptor.listeners.files.push(file);
+    }
+}
+
+/// For a display of the server.
+#[cfg(feature = "simulation")]
+impl<B: Backend> Server<B> {
+    /// How many open connections wait for this.
+    pub(crate) fn connections_waiting(&self, wait: Wait) -> u64 {
+        self.core.connections_waiting(wait) as u64
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sources of the reactor: from an empty interest list to adding, changing, queueing and closing them.
 
 use super::Reactor;
-use super::event::{Readiness, Registration, Step};
+use super::event::{Readiness, Registration, Step, TimeoutClass};
 use super::horizon::ExpiryHorizon;
 use super::key::{FIRST_GENERATION, Key, SLOTS_MAX};
 use super::paged_slab::PagedSlab;
@@ -170,6 +170,11 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
     pub fn slot_bytes(&self) -> (usize, usize) {
         let bytes = |slots: usize| slots * Self::SLOT_BYTES;
         (bytes(self.slots.len()), bytes(self.slots.capacity()))
+    }
+
+    /// Returns how many sources have this timeout class.
+    pub fn sources_of(&self, class: TimeoutClass) -> usize {
+        self.timeouts.slots(class)
     }
 
     /// Returns the number of stale events so far: those of a source that was closed by then.

@@ -42,6 +42,8 @@ struct Queue {
     timeout_ms: Option<u64>,
     /// Time for which an active slot is not moved: a sixteenth of the timeout.
     grain_ms: u64,
+    /// Slots of this class, those that never expire among them.
+    slots: usize,
 }
 
 impl Queue {
@@ -51,6 +53,7 @@ impl Queue {
             tail: NIL,
             timeout_ms,
             grain_ms: timeout_ms.map_or(u64::MAX, |timeout_ms| timeout_ms / 16),
+            slots: 0,
         }
     }
 }
@@ -84,6 +87,11 @@ impl Timeouts {
         TimeoutClass(class)
     }
 
+    /// Returns how many slots a class has.
+    pub(super) fn slots(&self, class: TimeoutClass) -> usize {
+        self.queues[class.0 as usize].slots
+    }
+
     /// Converts the time to milliseconds since the reactor was created.
     #[inline]
     pub(super) fn milliseconds(&mut self, now: Instant) -> u64 {
@@ -110,6 +118,7 @@ impl Timeouts {
         now_ms: u64,
     ) {
         let queue = &mut self.queues[class.0 as usize];
+        queue.slots += 1;
         let Some(timeout_ms) = queue.timeout_ms else {
             return;
         };
@@ -140,6 +149,7 @@ impl Timeouts {
         class: TimeoutClass,
     ) {
         let queue = &mut self.queues[class.0 as usize];
+        queue.slots -= 1;
         if queue.timeout_ms.is_none() {
             return;
         }

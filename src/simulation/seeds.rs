@@ -19,6 +19,7 @@ pub(super) mod story;
 
 use super::network::{Handle, Kind, Knobs, Network, OnNetwork, Queue, Simulated, Wire};
 use crate::echo::backend::Socket;
+use crate::echo::connection::Wait;
 use crate::echo::{Server, Turn};
 use crate::limits::{Limits, OverloadPolicy};
 use crate::random::Random;
@@ -296,6 +297,9 @@ impl<B: OnNetwork> Simulation<B> {
             );
         }
         assert_eq!(stats.check_invariants(), Ok(()), "{stats}");
+        let waiting = [Wait::Reading, Wait::Writing, Wait::Lingering];
+        let waiting = waiting.map(|wait| self.server.connections_waiting(wait));
+        assert_eq!(waiting.iter().sum::<u64>(), stats.connections_open);
         let unsent_max = stats.connections_open * self.server.limits().read_buffer_bytes as u64;
         assert!(
             stats.unsent_bytes <= unsent_max,
