@@ -2,7 +2,7 @@
 //!
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 //!
-//! One folder for each command: [`serve`], [`send`], [`doctor`], `bench`, `check`, `compare`, `diff` and [`trace`]; `man` and
+//! One folder for each command: [`serve`], [`send`], [`watch`], [`doctor`], `bench`, `check`, `compare`, `diff` and [`trace`]; `man` and
 //! `completions` are in [`manual`]. Beside them what several need: values with units ([`units`]), names of hosts ([`names`]), the log
 //! ([`logging`]), output that does not block ([`output`]), output that blocks ([`stdio`]), files ([`output_file`]), flags by environment variables
 //! ([`variables`]),
@@ -41,6 +41,7 @@ mod stdio;
 mod trace;
 pub(crate) mod units;
 mod variables;
+mod watch;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -101,6 +102,7 @@ enum Command {
     #[cfg(feature = "bench")]
     Diff(diff::DiffArgs),
     Trace(trace::TraceArgs),
+    Watch(watch::WatchArgs),
     Man(manual::ManArgs),
     Completions(manual::CompletionsArgs),
     /// Resolves names in a child process of `serve`
@@ -146,6 +148,7 @@ fn run() -> Exit {
         #[cfg(feature = "bench")]
         Command::Diff(args) => diff::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Man(args) => manual::write_pages(&args, &command_line()),
         Command::Completions(args) => manual::print_completions(&args, &command_line()),
         Command::Resolve(args) => names::answer(&args),

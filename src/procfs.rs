@@ -18,6 +18,8 @@ mod sysctl;
 mod text;
 #[cfg(feature = "cli")]
 pub(crate) mod tree;
+#[cfg(feature = "cli")]
+mod unix_sockets;
 
 #[cfg(feature = "bench")]
 pub(crate) use network::port_range;
@@ -32,3 +34,5 @@ pub(crate) use server::own_usage;
 #[cfg(feature = "bench")]
 pub use server::{ServerSample, Usage};
 pub(crate) use sysctl::sysctl;
+#[cfg(feature = "cli")]
+pub(crate) use unix_sockets::abstract_datagram_names;

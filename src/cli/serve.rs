@@ -4,7 +4,7 @@
 //! number of connections that fit in [`capacity`], reachability from other machines in [`exposure`], inherited sockets in
 //! [`listen_fds`], errors of a start in [`errors`], the sandbox in [`sandbox`], signals in [`signals`] and [`commands`],
 //! announcements in [`announcement`], [`notify`], [`pid_file`] and [`delivery`], the end with the parent in [`parent_death`],
-//! health and metrics in [`admin`], the results in [`counters`], [`end`] and [`report`], and the trace of a recorded server in [`tracing`].
+//! health and metrics in [`admin`], the state for `watch` in [`watching`], the results in [`counters`], [`end`] and [`report`], and the trace of a recorded server in [`tracing`].
 //! `--print-config` is answered by [`print_config`](mod@print_config).
 //!
 //! Three ways to serve: in this process by [`event_loop`] or by [`blocking_models`], or by workers under a [`master`]; a
@@ -39,9 +39,11 @@ mod sandbox;
 mod shares;
 mod signals;
 mod tracing;
+mod watching;
 mod worker;
 
 pub(super) use args::ServeArgs;
+pub(super) use watching::{REQUEST, WatchName, WatchState};
 
 use super::error::{CliError, Exit};
 use super::logging;
@@ -132,7 +134,8 @@ fn start(
         Some(admin) => (admin.endpoints.len() + admin::CONNECTIONS_MAX) as u64,
         None => 0,
     };
-    let in_use = descriptors_inherited + addresses.len() as u64 + of_admin;
+    let of_watch = u64::from(args.watch().is_some());
+    let in_use = descriptors_inherited + addresses.len() as u64 + of_admin + of_watch;
     let (limits, capacity) = capacity::fit(args, in_use, workers.unwrap_or(1))?;
     let report_file = open_report(args)?;
     let trace = open_trace(args)?;
@@ -140,6 +143,7 @@ fn start(
         addresses,
         config: args.config(limits),
         admin,
+        watch: args.watch(),
         drain_delay: args.drain_delay(),
         pid_file: args.pid_file(),
         sandbox: args.sandbox,
@@ -229,6 +233,8 @@ fn refuse_what_the_model_cannot(
         "--drain-delay needs".to_owned()
     } else if args.admin().is_some() {
         "--admin needs".to_owned()
+    } else if args.watch().is_some() {
+        "--watch needs".to_owned()
     } else {
         return Ok(());
     };
@@ -239,7 +245,7 @@ fn refuse_what_the_model_cannot(
         ));
     }
     if args.model == Model::Reactor {
-        return refuse_a_trace_of_workers(args);
+        return refuse_one_loop_of_workers(args);
     }
     Err(CliError::usage(format!(
         "{what} --model reactor, and this is --model {}",
@@ -247,11 +253,15 @@ fn refuse_what_the_model_cannot(
     )))
 }
 
-/// A trace is of one loop, and each worker has one of its own.
-fn refuse_a_trace_of_workers(args: &ServeArgs) -> Result<(), CliError> {
-    match (args.trace(), args.workers) {
-        (Some(_), Some(_)) => Err(CliError::usage(
+/// A trace is of one loop, and so is what is watched; each worker has one of its own.
+fn refuse_one_loop_of_workers(args: &ServeArgs) -> Result<(), CliError> {
+    match (args.workers, args.trace(), args.watch()) {
+        (Some(_), Some(_), _) => Err(CliError::usage(
             "--trace records one event loop, and with --workers each worker has its own; leave --workers out",
+        )),
+        (Some(_), _, Some(_)) => Err(CliError::usage(
+            "--watch shows one event loop, and with --workers each worker has its own; leave --workers out, \
+             or read the counters of all by SIGUSR1",
         )),
         _ => Ok(()),
     }

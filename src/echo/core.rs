@@ -74,7 +74,7 @@ impl<B: Backend> Core<B> {
     }
 
     /// How many connections wait for this.
-    #[cfg(feature = "simulation")]
+    #[cfg(any(feature = "cli", feature = "simulation"))]
     pub(super) fn connections_waiting(&self, wait: Wait) -> usize {
         let all = &self.registrations;
         let registrations = match wait {

@@ -51,3 +51,17 @@ pub enum PhaseName {
     /// Every connection and every listener is closed.
     Stopped,
 }
+
+impl PhaseName {
+    /// Returns the name in words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::HandedOver => "handed over",
+            Self::Draining => "draining",
+            Self::Closing => "closing",
+            Self::Stopped => "stopped",
+        }
+    }
+}

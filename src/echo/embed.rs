@@ -4,8 +4,10 @@
 #[cfg(feature = "cli")]
 use super::backend::Native;
 use super::backend::{Backend, Socket};
+#[cfg(feature = "cli")]
+use super::decision::PhaseName;
 use super::handle::Handle;
-#[cfg(feature = "simulation")]
+#[cfg(any(feature = "cli", feature = "simulation"))]
 use super::outcome::Wait;
 use super::parts::Server;
 use crate::limits::Limits;
@@ -162,11 +164,23 @@ impl Server {
 }
 
 /// For a display of the server.
-#[cfg(feature = "simulation")]
+#[cfg(any(feature = "cli", feature = "simulation"))]
 impl<B: Backend> Server<B> {
     /// How many open connections wait for this.
     pub(crate) fn connections_waiting(&self, wait: Wait) -> u64 {
         self.core.connections_waiting(wait) as u64
+    }
+
+    /// Whether accepting is paused: by the limit of connections, or by a lack of descriptors or memory.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_accepting_paused(&self) -> bool {
+        self.acceptor.is_paused()
+    }
+
+    /// The phase that the server is in.
+    #[cfg(feature = "cli")]
+    pub(crate) fn phase(&self) -> PhaseName {
+        self.shutdown.phase().name()
     }
 }
 

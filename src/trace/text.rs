@@ -37,6 +37,24 @@ impl<'a> Text<'a> {
     }
 }
 
+/// Tells the last `most` of some records in a few words each: seconds since the start, source, what happened. Turns, and
+/// the waker that ended one, are left out.
+#[must_use]
+pub fn recent(records: &[Record], most: usize) -> Vec<String> {
+    let state = State::default();
+    let is_told = |record: &&Record| !matches!(record.kind, Kind::Turn | Kind::Woken);
+    let last = records.iter().rev().filter(is_told).take(most);
+    let mut lines: Vec<String> = last
+        .map(|record| {
+            let source = record.source().map(|id| state.name(id));
+            let (seconds, source) = (record.time_ns as f64 / 1e9, source.unwrap_or_default());
+            format!("{seconds:>11.6} s  {source:<6} {}", phrase(record, &state))
+        })
+        .collect();
+    lines.reverse();
+    lines
+}
+
 /// Tells records one by one: seconds since the start, turn, source, what happened, and the function that did it.
 #[derive(Debug, Default)]
 pub struct Lines {

@@ -133,14 +133,7 @@ fn pause_name(reason: Option<PauseReason>) -> &'static str {
 }
 
 pub(super) fn phase_name(phase: Option<PhaseName>) -> &'static str {
-    match phase {
-        Some(PhaseName::Serving) => "serving",
-        Some(PhaseName::HandedOver) => "handed over",
-        Some(PhaseName::Draining) => "draining",
-        Some(PhaseName::Closing) => "closing",
-        Some(PhaseName::Stopped) => "stopped",
-        None => "unknown",
-    }
+    phase.map_or("unknown", PhaseName::name)
 }
 
 /// The errors that calls on sockets return.

@@ -406,7 +406,7 @@ const FOREIGN_FLAGS: [&str; 15] = [
 #[test]
 fn flags_that_the_pages_name_exist() {
     let mut known: String = [
-        "serve", "send", "bench", "check", "compare", "diff", "doctor", "trace",
+        "serve", "send", "bench", "check", "compare", "diff", "doctor", "trace", "watch",
     ]
     .map(help)
     .concat();

@@ -72,6 +72,8 @@ mod rolling_update;
 mod staircase;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod trace;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod watch;
 
 // The fault catalogue, row by row.
 #[cfg(all(feature = "cli", target_os = "linux"))]

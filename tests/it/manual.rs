@@ -4,8 +4,9 @@ use crate::support::{Dir, ended, program};
 use std::fs;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "trace",
+    "watch",
     "serve",
     "send",
     "doctor",

@@ -8,6 +8,7 @@ use super::flags::{
 };
 use super::sandbox::Sandbox;
 use super::tracing::TraceTarget;
+use super::watching::WatchName;
 use crate::cli::logging::Verbosity;
 use crate::cli::names::DEFAULT_ADDRESS;
 use crate::cli::units::{Auto, Bytes, Count, Off, Or, Time};
@@ -160,6 +161,11 @@ impl ServeArgs {
     /// Where health and metrics are asked for.
     pub(super) fn admin(&self) -> Option<&Address> {
         self.output.admin.as_ref().map(|url| &url.0)
+    }
+
+    /// Where the state of the server is asked for.
+    pub(super) fn watch(&self) -> Option<&WatchName> {
+        self.output.watch.as_ref()
     }
 
     /// How long the server serves on after the first signal to stop.

@@ -65,7 +65,7 @@ impl Counters {
     }
 }
 
-fn stats_to_json(stats: &Stats) -> Map<String, Value> {
+pub(super) fn stats_to_json(stats: &Stats) -> Map<String, Value> {
     let mut members = Map::new();
     for (name, count) in stats.counters() {
         members.insert(name.into(), json!(count));
@@ -90,7 +90,7 @@ fn stats_to_json(stats: &Stats) -> Map<String, Value> {
     members
 }
 
-fn stats_from_json(members: &Value) -> Stats {
+pub(super) fn stats_from_json(members: &Value) -> Stats {
     let mut stats = Stats::default();
     for (name, value) in members.as_object().into_iter().flatten() {
         if let Some(count) = value.as_u64() {

@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::sandbox;
 use super::signals::Signals;
 use super::tracing::{TraceOutput, Tracing, Untraced};
+use super::watching::Watching;
 use crate::cli::error::CliError;
 use crate::cli::memory::MemoryTable;
 use crate::echo::{Backend, Native, Os, Server, StartError, Turn};
@@ -75,6 +76,7 @@ struct Alone<T> {
     delivery: Delivery,
     tracing: T,
     admin: Option<Admin>,
+    watching: Option<Watching>,
 }
 
 impl<B: Native, T: Tracing> Control<B> for Alone<T> {
@@ -90,6 +92,9 @@ impl<B: Native, T: Tracing> Control<B> for Alone<T> {
         if let Some(admin) = &mut self.admin {
             admin.wake();
         }
+        if let Some(watching) = &mut self.watching {
+            watching.wake();
+        }
     }
 
     fn on_time(&mut self, server: &mut Server<B>) -> Option<Duration> {
@@ -97,7 +102,9 @@ impl<B: Native, T: Tracing> Control<B> for Alone<T> {
         let drain = self.commands.on_time(Instant::now(), server);
         let is_ready = !self.commands.is_stopping();
         let admin = (self.admin.as_mut()).and_then(|admin| admin.serve(server, is_ready));
-        let next = [delivery, drain, admin];
+        let watching = self.watching.as_mut();
+        let watching = watching.and_then(|watching| watching.serve(server, &self.tracing));
+        let next = [delivery, drain, admin, watching];
         next.into_iter().flatten().min()
     }
 
@@ -132,17 +139,23 @@ fn serve_on<B: Native, T: Tracing>(
     let sockets = bind(&plan, inherited)?;
     let admin = plan.admin.map(|admin| Admin::bind(admin, &plan.config));
     let admin = admin.transpose()?;
+    let watching = plan.watch.map(|name| Watching::bind(name, &plan.config));
+    let watching = watching.transpose()?;
     let mut server = Server::<B>::with_selector(selector, sockets, plan.config)
         .map_err(|error| errors::start_error(&error))?;
     let _pid_file = plan.pid_file.map(PidFile::write).transpose()?;
     // Everything that is ever opened is open now, and no connection has been accepted.
     let mut endpoints = server.addresses().to_vec();
     endpoints.extend_from_slice(admin.as_ref().map_or(&[], Admin::endpoints));
+    endpoints.extend(watching.as_ref().map(|one| one.endpoint().clone()));
     sandbox::enter(plan.sandbox, &endpoints, plan.pid_file)?;
     let delivery = plan.announcement.tell(server.addresses());
     signals.watch_with(&server)?;
     if let Some(admin) = &admin {
         admin.watch_with(&server)?;
+    }
+    if let Some(watching) = &watching {
+        watching.watch_with(&server)?;
     }
     let addresses = server.addresses().to_vec();
     let mut alone = Alone {
@@ -150,6 +163,7 @@ fn serve_on<B: Native, T: Tracing>(
         delivery,
         tracing,
         admin,
+        watching,
     };
     run(&mut server, &mut signals, &mut alone)?;
     let Alone {

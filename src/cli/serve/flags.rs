@@ -4,6 +4,7 @@
 
 use super::admin::AdminUrl;
 use super::tracing::TraceTarget;
+use super::watching::WatchName;
 use crate::cli::units::{Auto, Bytes, Count, Most, Off, Or, Time, UnitError, Word, grouped};
 use crate::cli::variables::TRUE;
 use crate::limits::{Limits, OverloadPolicy};
@@ -33,6 +34,10 @@ pub(super) struct Output {
     /// Answer /livez, /readyz and /metrics (Prometheus) here, by HTTP: http://127.0.0.1:9090, or unix:///path
     #[arg(long, value_name = "URL")]
     pub(super) admin: Option<AdminUrl>,
+
+    /// Tell 'echo-reactor watch' what the loop does, at @echo-reactor.PID, or at this path or @name
+    #[arg(long, value_name = "SOCKET", num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
+    pub(super) watch: Option<WatchName>,
 
     /// Log more: -v every connection and what it sends, -vv everything
     #[arg(short, long, action = clap::ArgAction::Count)]

@@ -2,6 +2,7 @@
 
 use super::announcement::Announcement;
 use super::sandbox::Sandbox;
+use super::watching::WatchName;
 use crate::echo::Config;
 use crate::net::Resolved;
 use std::path::Path;
@@ -14,6 +15,8 @@ pub(super) struct Plan<'a> {
     pub(super) config: Config,
     /// Where health and metrics are asked for.
     pub(super) admin: Option<Resolved>,
+    /// Where the state is asked for.
+    pub(super) watch: Option<&'a WatchName>,
     pub(super) drain_delay: Duration,
     pub(super) pid_file: Option<&'a Path>,
     pub(super) sandbox: Sandbox,

@@ -10,7 +10,7 @@ use crate::cli::units::{Bytes, plural};
 use crate::net::escape::Escaped;
 use crate::trace::Recorder;
 use crate::trace::record::RECORD_BYTES;
-use crate::trace::text::Live;
+use crate::trace::text::{Live, recent};
 use signal_hook::consts::SIGUSR1;
 use std::fmt;
 use std::io;
@@ -80,6 +80,11 @@ pub(super) trait Tracing {
     /// A turn is over.
     fn after_turn(&mut self) {}
 
+    /// The last events in words, at most this many.
+    fn last_events(&self, _most: usize) -> Vec<String> {
+        Vec::new()
+    }
+
     /// A signal has come, and is followed.
     fn on_signal(&mut self, _signal: i32) {}
 
@@ -143,6 +148,12 @@ impl Tracing for TraceOutput {
         if let To::Lines(lines) = &mut self.to {
             lines.follow(&self.recorder, Instant::now());
         }
+    }
+
+    fn last_events(&self, most: usize) -> Vec<String> {
+        // As many records again, for those that are left out.
+        let from = self.recorder.total().saturating_sub(4 * most as u64);
+        recent(&self.recorder.since(from), most)
     }
 
     fn on_signal(&mut self, signal: i32) {

@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 67] = [
+const COMMANDS: [(&str, How); 69] = [
     // README
     (
         "cargo run --release -- serve",
@@ -192,6 +192,16 @@ const COMMANDS: [(&str, How); 67] = [
         "echo-reactor serve --trace -",
         Run(
             "timeout -s TERM 2 echo-reactor serve -q --trace - tcp://127.0.0.1:0 | grep 'phase: draining'",
+        ),
+    ),
+    (
+        "echo-reactor serve --watch",
+        Run("timeout -s TERM 2 echo-reactor serve -q --watch tcp://127.0.0.1:0 || test $? = 124"),
+    ),
+    (
+        "echo-reactor watch",
+        Run(
+            "mkfifo watch; echo-reactor serve --watch tcp://127.0.0.1:0 >watch & read line <watch; echo-reactor watch $! --once | grep '^reading 0' && kill $! && wait $!",
         ),
     ),
     (
