@@ -10,6 +10,7 @@
 //! 6. [`mistakes`]: the classic mistakes, each with its place in the source and a test that notices it.
 //! 7. [`cost`]: the memory of a connection, and the limits that a machine sets to many of them.
 //! 8. [`workers`]: several loops under one master: who accepts, what is shared, what dies with a worker.
+//! 9. [`sockets`]: SOCK_STREAM, SOCK_DGRAM and SOCK_RAW: what each promises, ping, and forged sources.
 //!
 //! Five pages are for the use of the program:
 //!
@@ -61,6 +62,10 @@ pub mod cost {
 
 pub mod workers {
     #![doc = include_str!("guide/workers.md")]
+}
+
+pub mod sockets {
+    #![doc = include_str!("guide/sockets.md")]
 }
 
 pub mod checking {

@@ -14,6 +14,7 @@ use super::stdio;
 use super::units::Time;
 use crate::net::{Address, Endpoint, Resolved};
 use clap::Args;
+use std::fmt::Display;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Stdio;
@@ -46,10 +47,31 @@ pub(super) fn resolve_within(
     addresses: Vec<Address>,
     timeout: Duration,
 ) -> Result<Vec<Resolved>, CliError> {
-    match addresses.iter().any(Address::needs_resolver) {
-        true => resolve_by(addresses, timeout, Address::resolve),
-        false => addresses.into_iter().map(resolve_number).collect(),
+    if !addresses.iter().any(Address::needs_resolver) {
+        return addresses.into_iter().map(resolve_number).collect();
     }
+    let found = resolve_by(addresses.clone(), timeout, Address::resolve)?;
+    let resolved = addresses.into_iter().zip(found);
+    let resolved = resolved.map(|(address, endpoints)| Resolved { address, endpoints });
+    Ok(resolved.collect())
+}
+
+/// Resolves one host, which errors name by `host`, as `address` within `timeout`.
+///
+/// # Errors
+/// Those of [`resolve_within`].
+pub(super) fn resolve_host<A: Clone + Display + Send + 'static>(
+    host: &A,
+    address: Address,
+    timeout: Duration,
+) -> Result<Vec<Endpoint>, CliError> {
+    if !address.needs_resolver() {
+        return address
+            .resolve()
+            .map_err(|error| no_such_host(host, &error));
+    }
+    let found = resolve_by(vec![host.clone()], timeout, move |_| address.resolve())?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// Resolves as [`resolve_within`] does, without a second thread in this process.
@@ -96,7 +118,7 @@ pub(super) fn reachable(endpoint: Endpoint) -> Vec<Endpoint> {
     }
 }
 
-pub(super) fn no_such_host(address: &Address, error: &io::Error) -> CliError {
+pub(super) fn no_such_host(address: &impl Display, error: &io::Error) -> CliError {
     let text =
         format!("{address}: {error}; check the host's name, or write its address in numbers");
     CliError::new(CliErrorKind::Resolve, text)
@@ -110,11 +132,11 @@ fn resolve_number(address: Address) -> Result<Resolved, CliError> {
 }
 
 /// The resolver is an argument so that a test can have a silent one.
-fn resolve_by(
-    addresses: Vec<Address>,
+fn resolve_by<A: Clone + Display + Send + 'static>(
+    addresses: Vec<A>,
     timeout: Duration,
-    resolve: impl Fn(&Address) -> io::Result<Vec<Endpoint>> + Send + 'static,
-) -> Result<Vec<Resolved>, CliError> {
+    resolve: impl Fn(&A) -> io::Result<Vec<Endpoint>> + Send + 'static,
+) -> Result<Vec<Vec<Endpoint>>, CliError> {
     let (sender, receiver) = mpsc::channel();
     let (began, asked) = (Instant::now(), addresses.clone());
     let thread = thread::Builder::new().name("resolver".to_owned());
@@ -149,7 +171,7 @@ fn resolve_by(
                 return Err(CliError::new(CliErrorKind::Internal, text));
             }
         };
-        resolved.push(Resolved { address, endpoints });
+        resolved.push(endpoints);
     }
     Ok(resolved)
 }
@@ -252,11 +274,9 @@ mod tests {
             false => "127.0.0.2:7".parse::<Address>().unwrap().resolve(),
         };
         let resolved = resolve_by(names, Duration::from_secs(60), number).unwrap();
-        let texts: String = resolved.iter().map(line).collect();
-        assert_eq!(
-            texts,
-            "tcp://127.0.0.1:7\ntcp://127.0.0.2:7\ntcp://127.0.0.2:7\n"
-        );
+        let texts: Vec<String> = resolved.iter().flatten().map(Endpoint::to_string).collect();
+        let second = "tcp://127.0.0.2:7";
+        assert_eq!(texts, ["tcp://127.0.0.1:7", second, second]);
     }
 
     /// Numeric addresses need no resolver, so no timeout is too short for them.

@@ -1,12 +1,17 @@
 //! `echo-reactor send`: sends messages to an echo server, and compares what comes back.
 //!
 //! Every received byte is compared with the byte that was sent, so a script can use the exit code to test a server.
-//! This file has the arguments and the order of the steps; [`plan`] what they amount to, [`connect`] the connection,
-//! [`source`] the client's own address, [`stream`] and [`datagram`] the exchange, [`output`] and [`text`] the printing.
+//! This file has the arguments and the order of the steps; [`destination`] and [`plan`] what they amount to, [`connect`] the
+//! connection, [`source`] the client's own address, [`stream`] and [`datagram`] the exchange, [`output`] and [`text`] the
+//! printing. [`ping`] is the exchange with a host, by a [`ping_socket`] and messages of [`icmp`].
 
 mod connect;
 mod datagram;
+mod destination;
+mod icmp;
 mod output;
+mod ping;
+mod ping_socket;
 mod plan;
 mod source;
 mod stream;
@@ -15,8 +20,8 @@ mod text;
 use super::error::{CliError, Exit};
 use super::names::DEFAULT_ADDRESS;
 use super::units::{Count, Time};
-use crate::net::Address;
 use clap::Args;
+use destination::Destination;
 use output::{Out, Stop};
 use plan::{Form, Input, Plan};
 use source::Source;
@@ -37,6 +42,8 @@ Examples:
   echo-reactor send --hex udp://127.0.0.1:7 '00 ff'
       bytes that no keyboard has
   echo-reactor send --repeat 10 --interval 1s unix:///run/echo.sock
+  echo-reactor send --repeat 3 --interval 1s icmp://localhost
+      pings a host: its kernel answers
 
 A failure is one line on standard error, 'echo-reactor: error: WORD: ...'. The
 words: refused, timeout, reset, closed, mismatch, resolve, unreachable,
@@ -47,9 +54,9 @@ permission, usage, io, internal. 'echo-reactor --help' lists the exit codes.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SendArgs {
-    /// The server; if a name has several addresses, the first that answers
+    /// The server, or icmp://HOST to ping; if a name has several addresses, the first that answers
     #[arg(value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
-    address: Address,
+    address: Destination,
 
     /// The message, or '-' for all of standard input
     #[arg(value_name = "MESSAGE", default_value = "Hello, world!")]
@@ -81,11 +88,20 @@ pub(super) struct SendArgs {
 }
 
 pub(super) fn run(args: &SendArgs) -> Result<Exit, CliError> {
-    let plan = args.plan()?;
-    let mut out = Out::new(plan.form)?;
-    let exchanged = match plan.address {
-        Address::Tcp(_) | Address::Unix(_) => stream::talk(&plan, &mut out),
-        Address::Udp(_) | Address::UnixDatagram(_) => datagram::talk(&plan, &mut out),
+    let exchanged = match &args.address {
+        Destination::Server(address) => {
+            let plan = args.plan(address, Source::parse)?;
+            let mut out = Out::new(plan.form)?;
+            match address.is_datagram() {
+                true => datagram::talk(&plan, &mut out),
+                false => stream::talk(&plan, &mut out),
+            }
+        }
+        Destination::Host(host) => {
+            let plan = args.plan(host, Source::parse_host)?;
+            let mut out = Out::new(plan.form)?;
+            ping::talk(&plan, &mut out)
+        }
     };
     match exchanged {
         Ok(()) | Err(Stop::OutputClosed) => Ok(Exit::Ok),
@@ -94,7 +110,12 @@ pub(super) fn run(args: &SendArgs) -> Result<Exit, CliError> {
 }
 
 impl SendArgs {
-    fn plan(&self) -> Result<Plan, CliError> {
+    /// What is to be sent to this address. `source` reads the client's own address.
+    fn plan<A: Clone>(
+        &self,
+        address: &A,
+        source: impl Fn(&str, &A) -> Result<Source, CliError>,
+    ) -> Result<Plan<A>, CliError> {
         let usage = |text: &str| Err(CliError::usage(text));
         if self.timeout.0.is_zero() {
             return usage("--timeout 0: an answer takes longer; write for example 5s");
@@ -124,18 +145,15 @@ impl SendArgs {
             (false, true) => Form::Hex,
             (false, false) => Form::Escaped,
         };
-        let source = match &self.source {
-            Some(text) => Some(Source::parse(text, &self.address)?),
-            None => None,
-        };
+        let source = self.source.as_ref().map(|text| source(text, address));
         Ok(Plan {
-            address: self.address.clone(),
+            address: address.clone(),
             input,
             form,
             repeat: self.repeat.0,
             interval: self.interval.0,
             timeout: self.timeout.0,
-            source,
+            source: source.transpose()?,
         })
     }
 
@@ -168,7 +186,11 @@ mod tests {
 
     fn plan(arguments: &[&str]) -> Result<Plan, CliError> {
         let line = [&["send"], arguments].concat();
-        Line::try_parse_from(line).unwrap().args.plan()
+        let args = Line::try_parse_from(line).unwrap().args;
+        match &args.address {
+            Destination::Server(address) => args.plan(address, Source::parse),
+            Destination::Host(host) => Err(args.plan(host, Source::parse_host).err().unwrap()),
+        }
     }
 
     #[test]
@@ -197,5 +219,7 @@ mod tests {
         refuses(&["127.0.0.1:7", "--hex", "0g"], "'0g'");
         refuses(&["127.0.0.1:7", "--source", "/tmp/s"], "'/tmp/s'");
         refuses(&["unix:///tmp/s", "--source", "127.0.0.1"], "'127.0.0.1'");
+        let host = "icmp://127.0.0.1";
+        refuses(&[host, "--source", "127.0.0.1:7"], "without a port");
     }
 }

@@ -64,6 +64,8 @@ mod memory;
 mod names;
 #[cfg(feature = "cli")]
 mod outputs;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod ping;
 #[cfg(feature = "cli")]
 mod python;
 #[cfg(all(feature = "cli", feature = "bench", target_os = "linux"))]

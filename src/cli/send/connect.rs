@@ -8,6 +8,7 @@ use crate::cli::units::Time;
 use crate::net::{Address, Endpoint, UnixName};
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -176,7 +177,7 @@ fn set_timeouts(socket: &Socket, timeout: Duration) -> io::Result<()> {
 
 /// Describes a socket error. `when` says how far the exchange had come, or is empty.
 pub(super) fn failure(
-    endpoint: &Endpoint,
+    endpoint: &impl Display,
     timeout: Duration,
     error: &io::Error,
     when: &str,

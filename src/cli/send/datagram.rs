@@ -10,11 +10,12 @@ use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::stdio::BlockingStdio;
 use crate::cli::units::grouped;
 use crate::net::Address;
+use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
 use std::thread;
 
-/// The most that one UDP datagram carries over IPv4: 65,535 less the headers of IP and UDP.
-const UDP_BYTES_MAX: usize = 65_507;
+/// The most that one packet carries over IPv4: 65,535 less the headers of IP and of UDP or ICMP, which are equally long.
+pub(super) const IP_BYTES_MAX: usize = 65_507;
 /// The most that is read from standard input for one datagram of a Unix socket, which the kernel's buffers bound.
 const UNIX_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -23,12 +24,14 @@ pub(super) fn talk(plan: &Plan, out: &mut Out) -> Result<(), Stop> {
     let messages = match &plan.input {
         Input::Messages(messages) => messages,
         Input::Standard => {
-            whole_input = vec![read_input(plan)?];
+            whole_input = vec![read_input(bytes_max(plan))?];
             &whole_input
         }
     };
-    for message in messages {
-        check_length(plan, message.len())?;
+    if let Address::Udp(_) = plan.address {
+        for message in messages {
+            check_length(message.len())?;
+        }
     }
     let mut last = None;
     for target in Targets::resolve(plan)? {
@@ -79,7 +82,7 @@ fn exchange(
             };
             sent.map_err(failed)?;
             let length = retry(|| (&peer.socket).read(&mut buffer)).map_err(failed)?;
-            compare(peer, number, message, &buffer[..length])?;
+            compare(&peer.endpoint, number, message, &buffer[..length])?;
             *answered = number;
             match plan.input {
                 Input::Messages(_) => out.received(message)?,
@@ -100,8 +103,13 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-fn compare(peer: &Connected, number: u64, sent: &[u8], received: &[u8]) -> Result<(), CliError> {
-    let endpoint = &peer.endpoint;
+/// Compares an answer with its message.
+pub(super) fn compare(
+    endpoint: &impl Display,
+    number: u64,
+    sent: &[u8],
+    received: &[u8],
+) -> Result<(), CliError> {
     let text = match text::first_difference(sent, received) {
         Some((place, bytes)) => {
             format!(
@@ -124,12 +132,15 @@ fn compare(peer: &Connected, number: u64, sent: &[u8], received: &[u8]) -> Resul
     Err(CliError::new(CliErrorKind::Mismatch, text))
 }
 
-/// All of standard input, which has to fit into one datagram.
-fn read_input(plan: &Plan) -> Result<Vec<u8>, CliError> {
-    let most = match plan.address {
-        Address::Udp(_) => UDP_BYTES_MAX,
+fn bytes_max(plan: &Plan) -> usize {
+    match plan.address {
+        Address::Udp(_) => IP_BYTES_MAX,
         _ => UNIX_BYTES_MAX,
-    };
+    }
+}
+
+/// All of standard input, which has to fit into one datagram of at most this many bytes.
+pub(super) fn read_input(most: usize) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
     BlockingStdio::input()
         .and_then(|input| input.take(most as u64 + 1).read_to_end(&mut bytes))
@@ -145,14 +156,13 @@ fn read_input(plan: &Plan) -> Result<Vec<u8>, CliError> {
     }
 }
 
-fn check_length(plan: &Plan, length: usize) -> Result<(), CliError> {
-    match plan.address {
-        Address::Udp(_) if length > UDP_BYTES_MAX => {
-            let what = format!("a message of {} bytes", grouped(length as u64));
-            Err(too_long(&what, UDP_BYTES_MAX))
-        }
-        _ => Ok(()),
+/// Refuses a message that fits into no packet.
+pub(super) fn check_length(length: usize) -> Result<(), CliError> {
+    if length > IP_BYTES_MAX {
+        let what = format!("a message of {} bytes", grouped(length as u64));
+        return Err(too_long(&what, IP_BYTES_MAX));
     }
+    Ok(())
 }
 
 fn too_long(what: &str, most: usize) -> CliError {

@@ -5,6 +5,7 @@ use super::text;
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::stdio::BlockingStdio;
 use std::io::{self, Write};
+use std::time::Duration;
 
 /// Why an exchange ended early.
 pub(super) enum Stop {
@@ -46,6 +47,17 @@ impl Out {
             Form::Hex => format!("Received '{}'\n", text::to_hex(message)),
         };
         self.write(line.as_bytes())
+    }
+
+    /// Prints a message that came back from a host, and the time of its round trip.
+    pub(super) fn answered(&mut self, message: &[u8], round_trip: Duration) -> Result<(), Stop> {
+        let bytes = match self.form {
+            Form::Nothing => return Ok(()),
+            Form::Escaped => message.escape_ascii().to_string(),
+            Form::Hex => text::to_hex(message),
+        };
+        let ms = round_trip.as_secs_f64() * 1e3;
+        self.write(format!("Received '{bytes}' in {ms:.3} ms\n").as_bytes())
     }
 
     /// Copies received bytes unchanged.

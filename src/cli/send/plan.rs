@@ -4,9 +4,9 @@ use super::source::Source;
 use crate::net::Address;
 use std::time::Duration;
 
-/// The messages to send, and how.
-pub(super) struct Plan {
-    pub(super) address: Address,
+/// The messages to send, and how: to a server, or to what else has an address of type `A`.
+pub(super) struct Plan<A = Address> {
+    pub(super) address: A,
     pub(super) input: Input,
     pub(super) form: Form,
     pub(super) repeat: u64,

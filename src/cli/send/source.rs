@@ -5,6 +5,7 @@
 //! reached from another one. There the client's name is a file, too, in a new directory of its own. A server with an abstract
 //! name is in the client's namespace, and so an abstract name will do.
 
+use super::destination::PingHost;
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::net::{Address, Endpoint, UnixName};
 use crate::random::unpredictable;
@@ -13,6 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 use socket2::{Domain, SockAddr, Socket, Type};
+use std::fmt::Display;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -50,6 +52,18 @@ impl Source {
         }
     }
 
+    /// Reads a source for pinging, which has no port.
+    pub(super) fn parse_host(text: &str, host: &PingHost) -> Result<Self, CliError> {
+        let address = text.trim_matches(['[', ']']).parse();
+        let own = address.map(|ip: IpAddr| Self::Ip(SocketAddr::new(ip, 0)));
+        own.map_err(|_| {
+            let what = "an IP address of this machine without a port, for example 127.0.0.1";
+            CliError::usage(format!(
+                "--source '{text}' does not fit {host}: write {what}"
+            ))
+        })
+    }
+
     /// Whether a socket that is bound to it can reach `endpoint` as far as families are concerned.
     pub(super) fn fits(&self, endpoint: &Endpoint) -> bool {
         match (self, endpoint.socket_addr()) {
@@ -61,7 +75,7 @@ impl Source {
 }
 
 /// The failure of a source whose family is that of no address of the server.
-pub(super) fn fits_none(address: &Address, source: Option<&Source>) -> CliError {
+pub(super) fn fits_none(address: &impl Display, source: Option<&Source>) -> CliError {
     let (source, wanted) = match source {
         Some(Source::Ip(ip)) if ip.is_ipv6() => (ip.to_string(), "an IPv4 address"),
         Some(Source::Ip(ip)) => (ip.to_string(), "an IPv6 address"),
@@ -176,7 +190,11 @@ impl Drop for OwnFile {
 }
 
 /// The failure to bind the client's own address.
-pub(super) fn failure(endpoint: &Endpoint, source: Option<&Source>, error: &io::Error) -> CliError {
+pub(super) fn failure(
+    endpoint: &impl Display,
+    source: Option<&Source>,
+    error: &io::Error,
+) -> CliError {
     let source = match source {
         Some(Source::Ip(address)) => address.to_string(),
         Some(Source::Unix(name)) => name.to_string(),

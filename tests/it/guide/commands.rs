@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 69] = [
+const COMMANDS: [(&str, How); 71] = [
     // README
     (
         "cargo run --release -- serve",
@@ -40,6 +40,14 @@ const COMMANDS: [(&str, How); 69] = [
         Run(
             "test \"$(echo-reactor send UDP 'Hello, datagram!')\" = \"Received 'Hello, datagram!'\"",
         ),
+    ),
+    (
+        "echo-reactor send icmp://localhost",
+        Run("echo-reactor send icmp://localhost || test $? = 77"),
+    ),
+    (
+        "echo-reactor send icmp://192.0.2.7 --repeat 10 --interval 1s --timeout 2s",
+        Read,
     ),
     (
         "head -c 20M /dev/urandom | echo-reactor send 127.0.0.1:50007 - | wc -c",
