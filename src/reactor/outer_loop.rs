@@ -78,7 +78,7 @@ impl OuterLoop {
             Some(timer) => timer,
             None => {
                 let mut timer = Timer::new()?;
-                registry.register(&mut timer, super::key::WAKE, mio::Interest::READABLE)?;
+                timer.end_waits(registry)?;
                 timer
             }
         };

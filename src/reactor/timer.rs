@@ -4,6 +4,7 @@
 //! (timerfd_create(2)) becomes readable to the microsecond. The alternatives are worse: polling without a pause takes a
 //! whole processor, perhaps the one that the server needs, and mio does not use epoll_pwait2(2).
 
+use super::key::WAKE;
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -25,6 +26,14 @@ impl Timer {
     pub fn new() -> io::Result<Self> {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         Ok(Self(TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?))
+    }
+
+    /// Lets the timer end the waits of the epoll instance with this interest list, and do nothing else.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub(crate) fn end_waits(&mut self, registry: &Registry) -> io::Result<()> {
+        registry.register(self, WAKE, Interest::READABLE)
     }
 
     /// Arms the timer, in place of an earlier setting. It is never read, since arming it again raises a new edge.
