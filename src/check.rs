@@ -165,6 +165,11 @@ fn conclude(outcome: &mut Outcome) {
 fn attempt(rule: &Rule, server: &mut Server, trial: &Trial<'_>) -> Result<Finding, Limit> {
     server.ensure_running()?;
     let found = rule.run(server, trial);
+    if let Ok(Finding::Broken(broken)) = &found {
+        if !broken.is_silence {
+            server.wait_if_ending();
+        }
+    }
     let Some(ending) = server.unexpected_end() else {
         return found;
     };

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 /// How long a server may take until it listens, and until it has ended after SIGTERM.
 const START: Duration = Duration::from_secs(20);
 const END: Duration = Duration::from_secs(3);
+/// Time between what a client sees of the end of a process and that end.
+const ENDING: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// A server, with its process if the checker has started it.
@@ -205,6 +207,15 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// Gives a server that is ending the time for it: to a client the end of a process is a reset or a refused connect, and
+    /// both come before the process is gone.
+    pub(super) fn wait_if_ending(&self) {
+        let deadline = Instant::now() + ENDING;
+        while self.is_own() && self.unexpected_end().is_none() && Instant::now() < deadline {
+            thread::sleep(PAUSE);
+        }
     }
 
     /// How the server has ended, if it has; always `None` for one that the checker has not started.

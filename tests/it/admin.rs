@@ -1,6 +1,7 @@
 //! `serve --admin`: health and metrics over HTTP, and that nothing which comes in there harms the echo.
 
 use crate::support::{DEADLINE, Dir, Serve, Talk, by_shell, ended, noise, program, wait_until};
+use echo_reactor::stats::{CloseReason, DropReason, RejectReason};
 use nix::sys::signal::Signal;
 use socket2::Socket;
 use std::collections::{BTreeMap, BTreeSet};
@@ -291,7 +292,8 @@ fn metrics_are_the_counters_in_the_format_of_prometheus() {
         1.0
     );
     let reasons = samples.keys().filter(|name| name.contains("{reason="));
-    assert_eq!(reasons.count(), 11 + 4 + 15);
+    let all = CloseReason::ALL.len() + RejectReason::ALL.len() + DropReason::ALL.len();
+    assert_eq!(reasons.count(), all);
 }
 
 // --- Harm --------------------------------------------------------------------------------------------------------------

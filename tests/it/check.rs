@@ -270,8 +270,9 @@ fn a_server_that_ends_is_told_with_its_exit_code() {
     if !has_tool("python3") {
         return;
     }
-    let source = "import socket; l = socket.create_server((\"127.0.0.1\", {port}))\n\
-                  while True: c = l.accept()[0]; (exit(42) if c.recv(9) else c.close())";
+    // What a client sees comes some time before the process is gone, as with a core that is dumped.
+    let source = "import socket, time; l = socket.create_server((\"127.0.0.1\", {port}))\n\
+                  while True: c = l.accept()[0]; c.recv(9) and (c.close(), l.close(), time.sleep(0.05), exit(42)); c.close()";
     let command = format!("python3 -c '{source}'");
     let said = check(&["--quick", "--only", "tcp/bytes", "--command", &command]);
     assert_eq!(said.code, 7, "{}{}", said.out, said.err);
