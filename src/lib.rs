@@ -203,13 +203,14 @@
     doc = "| [`cli`] | the program: what was typed, and what it means |"
 )]
 //!
-//! Three private modules serve them: `procfs` alone reads /proc and /sys, `random` makes random numbers, and `settings` keeps
-//! the environment variables of this program from those that it starts.
+//! Four private modules serve them: `procfs` alone reads /proc and /sys, `random` makes random numbers, `settings` keeps
+//! the environment variables of this program from those that it starts, and `faults` makes a server that is late or stands
+//! still to order.
 //!
 //! `stats` and `reactor` import no other module, and `net` none but `limits`; `echo` imports these four; `blocking` imports
 //! them without the reactor; `load` imports `reactor`, `net` and `limits`, `check` imports `load`, `reactor` and `net`, and
 //! neither imports `echo`, since they have to work on any echo server; `trace` imports `echo`, whose calls it records, with the
-//! traits of `net` and `reactor` that it wraps; `simulation` imports `echo` and what it imports, and `trace`; `cli` imports all
+//! traits of `net` and `reactor` that it wraps; `faults` the same; `simulation` imports `echo` and what it imports, and `trace`; `cli` imports all
 //! but the simulation, and is imported by none. mio is named in `net` and `reactor` alone, slab in `reactor`
 //! alone. A test reads the sources and holds this.
 //!
@@ -284,6 +285,8 @@ pub mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod echo;
+#[cfg(feature = "cli")]
+mod faults;
 #[cfg(any(test, feature = "simulation"))]
 pub mod fuzz_targets;
 pub mod guide;

@@ -10,11 +10,11 @@ pub(crate) fn unpredictable() -> u64 {
 
 /// Random numbers that are the same for the same seed: SplitMix64 ("Fast splittable pseudorandom
 /// number generators", OOPSLA 2014). Five lines do not need a crate.
-#[cfg(any(test, feature = "bench", feature = "simulation"))]
+#[cfg(any(test, feature = "bench", feature = "cli", feature = "simulation"))]
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
-#[cfg(any(test, feature = "bench", feature = "simulation"))]
+#[cfg(any(test, feature = "bench", feature = "cli", feature = "simulation"))]
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
@@ -36,7 +36,7 @@ impl Random {
     }
 
     /// A number above 0, and 1 at most.
-    #[cfg(feature = "bench")]
+    #[cfg(any(feature = "bench", feature = "cli"))]
     pub(crate) fn fraction(&mut self) -> f64 {
         ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64
     }

@@ -179,6 +179,8 @@ pub enum DropReason {
     WouldBlock,
     /// It was still in the receive buffer when `drain_timeout` ended.
     Stopping,
+    /// It was dropped on purpose: a fault to order (`serve --drop`).
+    Injected,
     /// Sending the answer failed with any other error.
     Error,
 }
@@ -200,6 +202,7 @@ impl DropReason {
         Self::TooLong,
         Self::WouldBlock,
         Self::Stopping,
+        Self::Injected,
         Self::Error,
     ];
 
@@ -221,6 +224,7 @@ impl DropReason {
             Self::TooLong => "too_long",
             Self::WouldBlock => "would_block",
             Self::Stopping => "stopping",
+            Self::Injected => "injected",
             Self::Error => "error",
         }
     }

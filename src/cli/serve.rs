@@ -5,7 +5,7 @@
 //! [`listen_fds`], errors of a start in [`errors`], the sandbox in [`sandbox`], signals in [`signals`] and [`commands`],
 //! announcements in [`announcement`], [`notify`], [`pid_file`] and [`delivery`], the end with the parent in [`parent_death`],
 //! health and metrics in [`admin`], the state for `watch` in [`watching`], the results in [`counters`], [`end`] and [`report`], and the trace of a recorded server in [`tracing`].
-//! `--print-config` is answered by [`print_config`](mod@print_config).
+//! `--print-config` is answered by [`print_config`](mod@print_config); [`faults`](mod@faults) are those to order.
 //!
 //! Three ways to serve: in this process by [`event_loop`] or by [`blocking_models`], or by workers under a [`master`]; a
 //! [`worker`] is the event loop again, on sockets that the master passes ([`passing`]) and with a [`link`] to it.
@@ -23,6 +23,7 @@ mod end;
 mod errors;
 mod event_loop;
 mod exposure;
+mod faults;
 mod flags;
 mod link;
 mod listen_fds;
@@ -141,6 +142,7 @@ fn start(
     let trace = open_trace(args)?;
     let plan = Plan {
         addresses,
+        faults: args.faults.faults(limits.fin_timeout),
         config: args.config(limits),
         admin,
         watch: args.watch(),
@@ -150,6 +152,7 @@ fn start(
         announcement: Announcement {
             capacity,
             is_exposed: args.is_exposed(),
+            warning: args.faults.warning(),
             delivery: Delivery::prepare(),
         },
     };
@@ -211,6 +214,7 @@ fn refuse_what_the_model_cannot(
     args: &ServeArgs,
     inherited: &[BoundSocket],
 ) -> Result<(), CliError> {
+    args.check_faults()?;
     let addresses = args.addresses(!inherited.is_empty());
     let what = if let Some(socket) = inherited.first() {
         format!("{} came by LISTEN_FDS, and that needs", socket.endpoint)

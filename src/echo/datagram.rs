@@ -262,6 +262,7 @@ fn echo_one<D: Datagrams>(
         Unanswerable::Group => DropReason::Group,
         Unanswerable::NoDestination => DropReason::NoDestination,
         Unanswerable::ForeignSender => DropReason::ForeignSender,
+        Unanswerable::Injected => DropReason::Injected,
     })?;
     udp_filter.admit(&source, now)?;
     loop {

@@ -96,4 +96,6 @@ pub enum Unanswerable {
     NoDestination,
     /// Its sender is a process of another user, and the sender's name may lead to a socket of a third process.
     ForeignSender,
+    /// It could be answered, and is dropped on purpose.
+    Injected,
 }

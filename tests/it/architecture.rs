@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which modules a module may import. A module that is missing here imports nothing and is imported by none.
-const MAY_IMPORT: [(&str, &[&str]); 16] = [
+const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("procfs", &[]),
     ("random", &[]),
     ("settings", &[]),
@@ -26,6 +26,7 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     // Neither of the two knows echo: both work on any echo server.
     // It wraps the sockets of net, and records what echo and reactor tell.
     ("trace", &["echo", "reactor", "net", "stats"]),
+    ("faults", &["echo", "reactor", "net", "random"]),
     (
         "check",
         &["load", "reactor", "net", "procfs", "random", "settings"],
@@ -40,7 +41,7 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
         "cli",
         &[
             "echo", "blocking", "load", "check", "reactor", "net", "limits", "stats", "procfs",
-            "random", "settings", "trace",
+            "random", "settings", "trace", "faults",
         ],
     ),
     ("fuzz_targets", &["simulation", "net", "reactor", "cli"]),

@@ -54,6 +54,8 @@ mod escaping;
 mod exercises;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod failing_calls;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod faults;
 #[cfg(feature = "cli")]
 mod inherited;
 #[cfg(all(feature = "cli", feature = "bench"))]

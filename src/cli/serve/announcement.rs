@@ -10,6 +10,8 @@ pub(super) struct Announcement {
     pub(super) capacity: String,
     /// Other machines are meant to reach it.
     pub(super) is_exposed: bool,
+    /// What else the log warns of.
+    pub(super) warning: Option<String>,
     pub(super) delivery: Delivery,
 }
 
@@ -19,6 +21,9 @@ impl Announcement {
     pub(super) fn tell(mut self, addresses: &[Endpoint]) -> Delivery {
         if !self.is_exposed {
             exposure::warn(addresses);
+        }
+        if let Some(warning) = &self.warning {
+            log::warn!("{warning}");
         }
         log::info!(
             "echo-reactor {}: {}; stop with Ctrl-C",

@@ -3,12 +3,14 @@
 //! Every field of [`Limits`] has a flag in [`super::flags`]. [`ServeArgs::limits`] names every field, so a new limit
 //! without a flag does not compile.
 
+use super::faults::{Beside, FaultFlags};
 use super::flags::{
     Admission, Capacity, Datagrams, Deadlines, Kernel, Mode, Model, Output, Turns, spin_max,
 };
 use super::sandbox::Sandbox;
 use super::tracing::TraceTarget;
 use super::watching::WatchName;
+use crate::cli::error::CliError;
 use crate::cli::logging::Verbosity;
 use crate::cli::names::DEFAULT_ADDRESS;
 use crate::cli::units::{Auto, Bytes, Count, Off, Or, Time};
@@ -118,6 +120,9 @@ pub(in crate::cli) struct ServeArgs {
 
     #[command(flatten)]
     datagrams: Datagrams,
+
+    #[command(flatten)]
+    pub(super) faults: FaultFlags,
 }
 
 impl ServeArgs {
@@ -253,6 +258,18 @@ impl ServeArgs {
             allow: self.admission.allow.clone(),
             deny: self.admission.deny.clone(),
         }
+    }
+
+    /// Refuses faults to order beside flags that they exclude.
+    pub(super) fn check_faults(&self) -> Result<(), CliError> {
+        self.faults.check(&Beside {
+            is_hardened: self.hardened,
+            is_blocking: self.model != Model::Reactor,
+            has_workers: self.workers.is_some(),
+            has_trace: self.trace().is_some(),
+            is_sandboxed: self.sandbox != Sandbox::Off,
+            idle_timeout: self.limits().idle_timeout,
+        })
     }
 
     /// Whether other machines are to reach this server, over UDP too.

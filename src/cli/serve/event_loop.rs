@@ -15,6 +15,7 @@ use super::watching::Watching;
 use crate::cli::error::CliError;
 use crate::cli::memory::MemoryTable;
 use crate::echo::{Backend, Native, Os, Server, StartError, Turn};
+use crate::faults::{Faulty, FaultySelector};
 use crate::net::{BoundSocket, Endpoint, bind_resolved};
 use crate::reactor::Epoll;
 use crate::trace::Traced;
@@ -113,12 +114,16 @@ impl<B: Native, T: Tracing> Control<B> for Alone<T> {
     }
 }
 
-/// Serves in this process until the server has stopped, recorded or not.
+/// Serves in this process until the server has stopped, recorded or not, with ordered faults or without.
 pub(super) fn serve(
     plan: Plan<'_>,
     inherited: Vec<BoundSocket>,
     trace: Option<TraceOutput>,
 ) -> Result<End, CliError> {
+    if let Some(faults) = plan.faults {
+        let selector = || FaultySelector::new(Epoll::new()?, faults);
+        return serve_on::<Faulty<Os>, _>(plan, inherited, selector, Untraced);
+    }
     let Some(trace) = trace else {
         return serve_on::<Os, _>(plan, inherited, Epoll::new, Untraced);
     };

@@ -4,6 +4,7 @@ use super::announcement::Announcement;
 use super::sandbox::Sandbox;
 use super::watching::WatchName;
 use crate::echo::Config;
+use crate::faults::Faults;
 use crate::net::Resolved;
 use std::path::Path;
 use std::time::Duration;
@@ -20,5 +21,7 @@ pub(super) struct Plan<'a> {
     pub(super) drain_delay: Duration,
     pub(super) pid_file: Option<&'a Path>,
     pub(super) sandbox: Sandbox,
+    /// Faults to order.
+    pub(super) faults: Option<Faults>,
     pub(super) announcement: Announcement,
 }

@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 71] = [
+const COMMANDS: [(&str, How); 72] = [
     // README
     (
         "cargo run --release -- serve",
@@ -40,6 +40,10 @@ const COMMANDS: [(&str, How); 71] = [
         Run(
             "test \"$(echo-reactor send UDP 'Hello, datagram!')\" = \"Received 'Hello, datagram!'\"",
         ),
+    ),
+    (
+        "echo-reactor serve --delay 5ms &",
+        Not("tests/it/faults.rs measures it"),
     ),
     (
         "echo-reactor send icmp://localhost",
