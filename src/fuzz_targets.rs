@@ -11,7 +11,8 @@
 //! ```
 
 use crate::net::escape::Escaped;
-use crate::net::{Address, IpNet};
+use crate::net::proxy::{HEADER_BYTES_MAX, Header, Version};
+use crate::net::{Address, IpNet, Peer};
 use crate::reactor::{Key, Readiness, Token};
 use crate::simulation::choices::Choices;
 use crate::simulation::script;
@@ -97,6 +98,46 @@ pub fn key(bytes: &[u8]) {
     assert_eq!(key.token(), Token(number));
 }
 
+/// Longest start of a PROXY header that is tried byte by byte (bytes): behind it are addresses and TLVs that are skipped.
+const STARTS_MAX: usize = 512;
+
+/// A PROXY header has one meaning however its bytes are cut: a start of it is either incomplete, or as the whole. It has a
+/// bound, and what it declares is read back from what is written of it.
+pub fn proxy(bytes: &[u8]) {
+    let whole = Header::parse(bytes);
+    for length in 0..bytes.len().min(STARTS_MAX) {
+        let start = Header::parse(&bytes[..length]);
+        assert!(start == Ok(None) || start == whole, "{length}: {start:?}");
+    }
+    match whole {
+        Ok(None) => assert!(bytes.len() < HEADER_BYTES_MAX),
+        Ok(Some((header, length))) => {
+            assert!((1..=HEADER_BYTES_MAX.min(bytes.len())).contains(&length));
+            assert_eq!(Header::parse(&bytes[..length - 1]), Ok(None));
+            is_read_back(&header);
+        }
+        Err(error) => assert!(!error.to_string().contains(char::is_control)),
+    }
+}
+
+/// Unix names are not among these: version 1 has none, and one that is no UTF-8 is replaced by a longer one.
+fn is_read_back(header: &Header) {
+    let is_of_ip = match header {
+        Header::Local => true,
+        Header::Proxied { source, .. } => matches!(source, Peer::Ip(_)),
+    };
+    for version in [Version::V1, Version::V2] {
+        let written = header.to_bytes(version);
+        match Header::parse(&written) {
+            Ok(Some((read, length))) => {
+                assert_eq!(length, written.len());
+                assert!(!is_of_ip || read == *header, "{header:?} became {read:?}");
+            }
+            other => panic!("{header:?} became {other:?}"),
+        }
+    }
+}
+
 /// A line from a worker of `bench` that parses as a message prints as a line that parses as the same message.
 #[cfg(all(feature = "cli", feature = "bench"))]
 pub fn wire(bytes: &[u8]) {
@@ -114,6 +155,7 @@ pub fn wire(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
     use std::fs;
     use std::path::Path;
 
@@ -136,9 +178,35 @@ mod tests {
         replay("address", address);
         replay("connection", connection);
         replay("key", key);
+        replay("proxy", proxy);
         #[cfg(feature = "cli")]
         replay("units", units);
         #[cfg(all(feature = "cli", feature = "bench"))]
         replay("wire", wire);
+    }
+
+    /// Headers with a few bytes changed, as a fuzzer that knows the format makes them.
+    #[test]
+    fn headers_that_are_changed_keep_the_properties_too() {
+        let line = b"PROXY TCP6 ::ffff:192.0.2.1 2001:db8::1 56324 443\r\nbytes behind";
+        let binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10\xc0\0\x02\x01\xc6\x33\x64\x01\xdc\x04\x01\xbb\x04\0\x01xbehind";
+        let common = b"PROXYTCPUNKNW 0123456789.:abcdef\r\n\0\x20\x21\x11\x31\xff";
+        let mut random = Random::new(20);
+        for round in 0..100_000 {
+            let mut bytes = match round % 2 {
+                0 => line.to_vec(),
+                _ => binary.to_vec(),
+            };
+            for _ in 0..1 + random.below(4) {
+                let (place, byte) = (random.below(bytes.len()), random.below(common.len()));
+                match random.below(4) {
+                    0 => bytes.insert(place, common[byte]),
+                    1 if bytes.len() > 1 => drop(bytes.remove(place)),
+                    2 => bytes.truncate(place.max(1)),
+                    _ => bytes[place] = common[byte],
+                }
+            }
+            proxy(&bytes);
+        }
     }
 }

@@ -13,7 +13,7 @@
 //! and what is done with the bytes.
 //!
 //! In reading order: `traits`, [`address`], `convert`, `peer`, [`bind`], `reuse_port`, `inherited`, [`listener`], [`stream`], [`datagram`],
-//! [`accept`], [`trace`]; and `connect`, which only the load generator needs. Files import each other by their own paths;
+//! [`accept`], [`trace`], [`proxy`]; and `connect`, which only the load generator needs. Files import each other by their own paths;
 //! this one only re-exports.
 
 pub mod accept;
@@ -29,6 +29,7 @@ mod inherited;
 mod ip_net;
 pub mod listener;
 mod peer;
+pub mod proxy;
 #[cfg(any(feature = "cli", all(test, feature = "pktinfo")))]
 mod reuse_port;
 mod socket_file;
