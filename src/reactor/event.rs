@@ -62,7 +62,8 @@ pub struct Registration {
     pub class: TimeoutClass,
 }
 
-/// A timeout that many sources share, made by [`Reactor::timeout_class`](super::Reactor::timeout_class).
+/// A timeout that many sources share, made by [`Reactor::timeout_class`](super::Reactor::timeout_class) or
+/// [`Reactor::deadline_class`](super::Reactor::deadline_class).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeoutClass(pub(super) u8);
 

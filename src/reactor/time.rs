@@ -9,9 +9,15 @@ use super::timeouts::min_timeout;
 use std::time::{Duration, Instant};
 
 impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
-    /// Creates a timeout that sources can share; `None` never expires. There can be four beside [`TimeoutClass::NEVER`].
+    /// Creates a timeout that sources can share; `None` never expires. There can be five beside [`TimeoutClass::NEVER`],
+    /// those of [`Reactor::deadline_class`] among them.
     pub fn timeout_class(&mut self, timeout: Option<Duration>) -> TimeoutClass {
         self.timeouts.timeout_class(timeout)
+    }
+
+    /// Creates a timeout that counts from the registration of a source: its events do not restart it.
+    pub fn deadline_class(&mut self, timeout: Duration) -> TimeoutClass {
+        self.timeouts.deadline_class(timeout)
     }
 
     /// Returns the next expired source, up to the bound of a turn. The rest is overdue, so that the next turn follows

@@ -18,7 +18,7 @@ use super::paged_slab::PagedSlab;
 use super::slot::{Links, NIL, Slot};
 use std::time::{Duration, Instant};
 
-const CLASSES: usize = 5;
+const CLASSES: usize = 6;
 
 /// All classes, and the clock that they share.
 #[derive(Debug)]
@@ -40,26 +40,42 @@ struct Queue {
     tail: u32,
     /// `None` never expires; its slots are not linked.
     timeout_ms: Option<u64>,
-    /// Time for which an active slot is not moved: a sixteenth of the timeout.
+    /// Time for which an active slot is not moved: a sixteenth of the timeout, or without end.
     grain_ms: u64,
     /// Slots of this class, those that never expire among them.
     slots: usize,
 }
 
 impl Queue {
+    /// A queue that events move a slot to the end of.
     fn new(timeout_ms: Option<u64>) -> Self {
+        let grain_ms = timeout_ms.map_or(u64::MAX, |timeout_ms| timeout_ms / 16);
         Self {
             head: NIL,
             tail: NIL,
-            timeout_ms,
-            grain_ms: timeout_ms.map_or(u64::MAX, |timeout_ms| timeout_ms / 16),
+            timeout_ms: timeout_ms.map(|timeout_ms| timeout_ms + grain_ms),
+            grain_ms,
             slots: 0,
+        }
+    }
+
+    /// A queue in which a slot keeps its place, whatever its events.
+    fn of_deadlines(timeout_ms: u64) -> Self {
+        Self {
+            timeout_ms: Some(timeout_ms),
+            ..Self::new(None)
         }
     }
 }
 
 /// Longest timeout of a class (milliseconds): 146 million years, so that no sum with it overflows.
 const LONGEST_MS: u64 = u64::MAX / 4;
+
+/// Rounded up, plus one: both ends of a wait are rounded down to whole milliseconds, and none may expire early.
+fn whole_ms(timeout: Duration) -> u64 {
+    let whole_ms = timeout.as_nanos().div_ceil(1_000_000);
+    u64::try_from(whole_ms).map_or(LONGEST_MS, |ms| ms.min(LONGEST_MS) + 1)
+}
 
 impl Timeouts {
     pub(super) fn new(start: Instant) -> Self {
@@ -74,16 +90,20 @@ impl Timeouts {
         }
     }
 
-    /// Creates a class.
+    /// Creates a class whose timeout each event restarts.
     pub(super) fn timeout_class(&mut self, timeout: Option<Duration>) -> TimeoutClass {
+        self.add_class(Queue::new(timeout.map(whole_ms)))
+    }
+
+    /// Creates a class whose timeout no event restarts.
+    pub(super) fn deadline_class(&mut self, timeout: Duration) -> TimeoutClass {
+        self.add_class(Queue::of_deadlines(whole_ms(timeout)))
+    }
+
+    fn add_class(&mut self, queue: Queue) -> TimeoutClass {
         let class = self.classes;
         self.classes += 1;
-        // Rounded up, plus one: both ends of a wait are rounded down to whole milliseconds, and none may expire early.
-        let timeout_ms = timeout.map(|timeout| {
-            let whole_ms = timeout.as_nanos().div_ceil(1_000_000);
-            u64::try_from(whole_ms).map_or(LONGEST_MS, |ms| ms.min(LONGEST_MS) + 1)
-        });
-        self.queues[class as usize] = Queue::new(timeout_ms);
+        self.queues[class as usize] = queue;
         TimeoutClass(class)
     }
 
@@ -122,7 +142,7 @@ impl Timeouts {
         let Some(timeout_ms) = queue.timeout_ms else {
             return;
         };
-        let due_ms = now_ms + timeout_ms + queue.grain_ms;
+        let due_ms = now_ms + timeout_ms;
         let behind = std::mem::replace(&mut queue.tail, key.slot);
         match behind {
             NIL => queue.head = key.slot,
@@ -221,7 +241,7 @@ impl Timeouts {
             .filter_map(move |queue| {
                 let timeout_ms = queue.timeout_ms?;
                 let moved_ms = slots.at(queue.head).links.moved_ms;
-                let due_ms = moved_ms + timeout_ms + queue.grain_ms;
+                let due_ms = moved_ms + timeout_ms;
                 Some((queue.head, due_ms))
             })
     }
@@ -270,6 +290,23 @@ mod tests {
         assert_eq!(timeouts.expired(&slots, 1_700), Some(key));
         timeouts.touch(&mut slots, key, 100);
         assert_eq!(timeouts.expired(&slots, 1_700), None);
+    }
+
+    /// A deadline has no sixteenth, since no event moves it.
+    #[test]
+    fn a_deadline_is_kept_by_an_active_source_too() {
+        let mut timeouts = Timeouts::new(Instant::now());
+        let class = timeouts.deadline_class(1_599 * MS);
+        let mut slots = PagedSlab::new();
+        let key = Key::new(slots.insert(slot()), 0);
+        slots.at_mut(key.slot).registration.class = class;
+        timeouts.push_back(&mut slots, key, class, 0);
+        assert_eq!(timeouts.until_next(), Some(1_600 * MS));
+        for now_ms in [1, 100, 1_599] {
+            assert!(!timeouts.must_touch(&slots.at(key.slot).links, class, now_ms));
+            assert_eq!(timeouts.expired(&slots, now_ms), None);
+        }
+        assert_eq!(timeouts.expired(&slots, 1_600), Some(key));
     }
 
     #[test]
