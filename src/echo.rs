@@ -16,14 +16,14 @@
 //! | part | owns |
 //! |---|---|
 //! | `Core` | the reactor, the limits, the counters, the read buffer, the alarm |
-//! | `Acceptor` | listeners, addresses and socket files; the accept gate; admission |
+//! | `Acceptor` | listeners, addresses and socket files; the accept gate; admission; PROXY headers that are not whole |
 //! | `DatagramEcho` | the receive buffer, the UDP filter |
 //! | `Shutdown` | the phase, and the error that began it |
 //! | `Control` | the command of another thread |
 //!
 //! In reading order: `server` (the loop), [`connection`], [`write_buffer`]; `handlers`; `outcome`, `connections`,
-//! `linger`; `core`, [`backend`], [`decision`]; `accept`, [`accept_gate`], `listeners`, [`backoff`], [`admission`]; [`datagram`],
-//! [`udp_filter`]; `phase`, `shutdown`; `handle`, `parts`, `embed`, `setup`; `log_limit`. Imports go one way: `server`,
+//! `linger`; `core`, [`backend`], [`decision`]; `accept`, [`accept_gate`], `listeners`, [`backoff`], [`admission`], `proxied`;
+//! [`datagram`], [`udp_filter`]; `phase`, `shutdown`; `handle`, `parts`, `embed`, `setup`; `log_limit`. Imports go one way: `server`,
 //! `handlers`, `setup` and `embed` import `parts`, which imports the parts, and these import `core`.
 
 mod accept;
@@ -45,6 +45,7 @@ mod log_limit;
 mod outcome;
 mod parts;
 mod phase;
+mod proxied;
 mod server;
 mod setup;
 mod shutdown;
@@ -56,4 +57,5 @@ pub use backend::{Backend, Native, Os};
 pub use handle::Handle;
 pub use outcome::Turn;
 pub use parts::Server;
+pub use proxied::{DirectPolicy, ProxyProtocol};
 pub use setup::{Config, StartError};

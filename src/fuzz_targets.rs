@@ -98,8 +98,9 @@ pub fn key(bytes: &[u8]) {
     assert_eq!(key.token(), Token(number));
 }
 
-/// Longest start of a PROXY header that is tried byte by byte (bytes): behind it are addresses and TLVs that are skipped.
-const STARTS_MAX: usize = 512;
+/// Longest start of a PROXY header that is tried byte by byte (bytes): more than the longest line, and than all of version 2
+/// that decides anything.
+const STARTS_MAX: usize = 128;
 
 /// A PROXY header has one meaning however its bytes are cut: a start of it is either incomplete, or as the whole. It has a
 /// bound, and what it declares is read back from what is written of it.

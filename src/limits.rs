@@ -98,6 +98,11 @@ pub struct Limits {
     /// recognised on any path; a slower one may look stalled.
     pub write_stall_timeout: Option<Duration>,
 
+    /// Time in which the PROXY header of a connection has to be whole (default 5 s: the specification asks for 3 at least,
+    /// the time of one retransmission). The bytes that come do not restart it. Without
+    /// [`Config::proxy`](crate::echo::Config::proxy) it has no effect.
+    pub proxy_header_timeout: Duration,
+
     /// Silence after which the server closes a connection while it drains (default 50 ms). A connection in the middle of
     /// a message may finish it, within `drain_timeout`.
     pub drain_idle_timeout: Duration,
@@ -179,6 +184,7 @@ impl Default for Limits {
             read_buffer_bytes: 64 * 1024,
             idle_timeout: None,
             write_stall_timeout: Some(Duration::from_secs(60)),
+            proxy_header_timeout: Duration::from_secs(5),
             drain_idle_timeout: Duration::from_millis(50),
             fin_timeout: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(5),
@@ -301,6 +307,11 @@ impl Limits {
             (
                 "write_stall_timeout",
                 self.write_stall_timeout,
+                TIMEOUT_CEILING,
+            ),
+            (
+                "proxy_header_timeout",
+                Some(self.proxy_header_timeout),
                 TIMEOUT_CEILING,
             ),
             (
@@ -465,6 +476,7 @@ mod tests {
         let longest = |time: Duration| Limits {
             idle_timeout: Some(time),
             write_stall_timeout: Some(time),
+            proxy_header_timeout: time,
             drain_idle_timeout: time,
             fin_timeout: time,
             drain_timeout: time,

@@ -16,6 +16,7 @@
 //! - `catalogue`: the rows of the fault catalogue that no real kernel produces on demand.
 //! - `counters`: each counter with the event that it counts.
 //! - `ends`: drain, stop, and a listener that breaks.
+//! - `proxied`: PROXY headers, in pieces, late and malformed.
 //! - `time`: timeouts, by a clock that the test moves.
 //! - `uptime`: two years of that.
 //!
@@ -29,6 +30,8 @@ mod counters;
 #[cfg(test)]
 mod ends;
 mod network;
+#[cfg(test)]
+mod proxied;
 pub(crate) mod script;
 mod seeds;
 #[cfg(test)]

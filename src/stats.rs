@@ -15,6 +15,8 @@
 
 #[cfg(feature = "cli")]
 mod by_name;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,6 +50,14 @@ pub enum CloseReason {
     Error,
     /// The process that served it was killed, as the master of several processes counts it (`serve --workers`).
     Killed,
+    /// Its PROXY header was malformed, or ended before it was whole.
+    ProxyHeader,
+    /// Its PROXY header was not whole within `proxy_header_timeout`.
+    ProxyTimeout,
+    /// The client that its PROXY header declares is on the deny list, or not on the allow list.
+    ProxyDenied,
+    /// The address prefix of the client that its PROXY header declares holds `connections_per_prefix` connections already.
+    ProxyPrefix,
 }
 
 impl CloseReason {
@@ -65,6 +75,10 @@ impl CloseReason {
         Self::RegisterFailed,
         Self::Error,
         Self::Killed,
+        Self::ProxyHeader,
+        Self::ProxyTimeout,
+        Self::ProxyDenied,
+        Self::ProxyPrefix,
     ];
 
     /// Returns the stable name of the reason in reports and JSON.
@@ -83,6 +97,10 @@ impl CloseReason {
             Self::RegisterFailed => "register_failed",
             Self::Error => "error",
             Self::Killed => "killed",
+            Self::ProxyHeader => "proxy_header",
+            Self::ProxyTimeout => "proxy_timeout",
+            Self::ProxyDenied => "proxy_denied",
+            Self::ProxyPrefix => "proxy_prefix",
         }
     }
 }
@@ -113,11 +131,20 @@ pub enum RejectReason {
     Denied,
     /// It was still in the accept queue when `drain_timeout` ended.
     Stopping,
+    /// Its peer is no proxy, and connections of proxies alone are served
+    /// ([`DirectPolicy::Reject`](crate::echo::DirectPolicy::Reject)).
+    NotProxy,
 }
 
 impl RejectReason {
     /// All reasons, in the order in which reports print them.
-    pub const ALL: &'static [Self] = &[Self::Limit, Self::Prefix, Self::Denied, Self::Stopping];
+    pub const ALL: &'static [Self] = &[
+        Self::Limit,
+        Self::Prefix,
+        Self::Denied,
+        Self::Stopping,
+        Self::NotProxy,
+    ];
 
     /// Returns the stable name of the reason in reports and JSON.
     #[must_use]
@@ -127,6 +154,7 @@ impl RejectReason {
             Self::Prefix => "prefix",
             Self::Denied => "denied",
             Self::Stopping => "stopping",
+            Self::NotProxy => "not_proxy",
         }
     }
 
@@ -140,6 +168,7 @@ impl RejectReason {
             }
             Self::Denied => "its address is on the deny list, or not on the allow list",
             Self::Stopping => "the server is stopping, and drain_timeout is over",
+            Self::NotProxy => "it is in no network of the proxies, and only they are served",
         }
     }
 }
@@ -248,6 +277,8 @@ pub struct Stats {
     pub accept_errors: BTreeMap<i32, u64>,
     /// Failed calls that receive a datagram, by errno (0 if the error has none).
     pub receive_errors: BTreeMap<i32, u64>,
+    /// PROXY headers that were whole and valid. Their bytes are in no other counter.
+    pub proxy_headers: u64,
     /// Pauses of accepting, caused by a lack of descriptors or memory or by the connection limit.
     pub accept_pauses: u64,
     /// Total time for which accepting was paused (milliseconds).
@@ -417,6 +448,7 @@ impl Stats {
             rejected,
             accept_errors,
             receive_errors,
+            proxy_headers,
             accept_pauses,
             accept_paused_ms,
             bytes_in,
@@ -450,6 +482,7 @@ impl Stats {
         for (&errno, count) in receive_errors {
             *self.receive_errors.entry(errno).or_default() += count;
         }
+        self.proxy_headers += proxy_headers;
         self.accept_pauses += accept_pauses;
         self.accept_paused_ms += accept_paused_ms;
         self.bytes_in += bytes_in;
@@ -478,6 +511,7 @@ impl Stats {
             ("accepted", self.accepted),
             ("connections_open", self.connections_open),
             ("connections_open_peak", self.connections_open_peak),
+            ("proxy_headers", self.proxy_headers),
             ("accept_pauses", self.accept_pauses),
             ("accept_paused_ms", self.accept_paused_ms),
             ("bytes_in", self.bytes_in),
@@ -523,63 +557,5 @@ impl fmt::Display for Stats {
             write!(f, " receive_errors{{{errno}}}={count}")?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reasons_are_listed_in_the_order_of_their_discriminants() {
-        let closed = CloseReason::ALL.iter().map(|&reason| reason as usize);
-        assert!(closed.eq(0..CloseReason::ALL.len()));
-        let rejected = RejectReason::ALL.iter().map(|&why| why as usize);
-        assert!(rejected.eq(0..RejectReason::ALL.len()));
-        let dropped = DropReason::ALL.iter().map(|&why| why as usize);
-        assert!(dropped.eq(0..DropReason::ALL.len()));
-    }
-
-    #[test]
-    fn the_invariants_hold_at_every_step_of_a_connection() {
-        let mut stats = Stats::default();
-        stats.open();
-        assert_eq!(stats.check_invariants(), Ok(()));
-        stats.bytes_in += 10;
-        assert!(stats.check_invariants().unwrap_err().contains("bytes in"));
-        stats.bytes_out += 4;
-        stats.store_unsent(6);
-        assert_eq!(stats.check_invariants(), Ok(()));
-        stats.flush_unsent(1);
-        stats.close(CloseReason::Reset, 5);
-        assert_eq!(stats.check_invariants(), Ok(()));
-        assert_eq!(
-            (stats.discarded, stats.unsent_bytes, stats.unsent_bytes_peak),
-            (5, 0, 6)
-        );
-    }
-
-    #[test]
-    fn merged_counters_add_up() {
-        let mut one = Stats::default();
-        one.open();
-        one.close(CloseReason::Idle, 0);
-        one.accept_error(&io::Error::from_raw_os_error(libc::EMFILE));
-        let mut sum = one.clone();
-        sum.merge(&one);
-        assert_eq!(
-            (
-                sum.accepted,
-                sum.closed(CloseReason::Idle),
-                sum.accept_errors[&24]
-            ),
-            (2, 2, 2)
-        );
-        assert_eq!(sum.check_invariants(), Ok(()));
-        assert!(
-            sum.to_string()
-                .contains("closed{idle}=2 accept_errors{24}=2"),
-            "{sum}"
-        );
     }
 }

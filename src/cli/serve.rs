@@ -1,7 +1,8 @@
 //! `echo-reactor serve`: starts a server, announces its addresses, handles signals, and reports at the end.
 //!
 //! What may live in this file: the order of these steps. What may not: one step. Arguments are in [`args`] and [`flags`], the
-//! number of connections that fit in [`capacity`], reachability from other machines in [`exposure`], inherited sockets in
+//! number of connections that fit in [`capacity`], reachability from other machines in [`exposure`], load balancers in
+//! [`proxies`] and [`proxy_check`], inherited sockets in
 //! [`listen_fds`], errors of a start in [`errors`], the sandbox in [`sandbox`], signals in [`signals`] and [`commands`],
 //! announcements in [`announcement`], [`notify`], [`pid_file`] and [`delivery`], the end with the parent in [`parent_death`],
 //! health and metrics in [`admin`], the state for `watch` in [`watching`], the results in [`counters`], [`end`] and [`report`], and the trace of a recorded server in [`tracing`].
@@ -35,6 +36,8 @@ mod pid_file;
 mod plan;
 mod print_config;
 mod program;
+mod proxies;
+mod proxy_check;
 mod report;
 mod sandbox;
 mod shares;
@@ -108,6 +111,7 @@ pub(super) fn print_config(
     let limits = args.limits().check();
     limits.map_err(|error| errors::limit_error(&error))?;
     refuse_what_the_model_cannot(args, &[])?;
+    proxy_check::check(args, &[])?;
     print_config::print(args, command, given)
 }
 
@@ -125,6 +129,7 @@ fn start(
         return Ok(Exit::Ok); // the parent has ended already
     }
     refuse_what_the_model_cannot(args, &inherited)?;
+    proxy_check::check(args, &inherited)?;
     let workers = args.worker_count();
     let addresses = args.addresses(!inherited.is_empty());
     let addresses = names::resolve_apart(addresses, RESOLVER_TIMEOUT)?;
@@ -222,6 +227,8 @@ fn refuse_what_the_model_cannot(
         format!("{address}: datagrams need")
     } else if args.access() != AccessList::default() {
         "--allow and --deny need".to_owned()
+    } else if args.proxy_policy().is_some() {
+        "--proxy-protocol needs".to_owned()
     } else if args.limits().connections_per_prefix.is_some() {
         "--max-per-prefix (which --hardened sets; 'off' takes it away) needs".to_owned()
     } else if args.limits().overload == OverloadPolicy::Reject {

@@ -1,16 +1,19 @@
 //! Accepting: how a new connection is accepted, rejected, or left in the accept queue.
 //!
-//! [`AcceptGate`] knows when accepting is paused, [`Admission`] which peers are admitted.
+//! [`AcceptGate`] knows when accepting is paused, [`Admission`] which peers are admitted, and [`Proxies`] which of them speak
+//! for a client.
 
 use super::accept_gate::AcceptGate;
 use super::admission::Admission;
 use super::backend::{Backend, Socket};
-use super::connection::{Connection, Wait};
+use super::connection::Connection;
 use super::core::{Alarm, Core};
 use super::decision::{Decision, PauseReason};
 use super::listeners::{Listeners, NoListenerLeft};
 use super::log_limit::LogLimit;
+use super::outcome::Outcome;
 use super::phase::Phase;
+use super::proxied::{Origin, Proxies};
 use crate::limits::{Limits, OverloadPolicy};
 use crate::net::accept::{self, AcceptError};
 use crate::net::{Accepted, Listener, Stream, trace};
@@ -24,6 +27,7 @@ use std::time::Duration;
 pub(super) struct Acceptor {
     pub(super) listeners: Listeners,
     pub(super) admission: Admission,
+    pub(super) proxies: Proxies,
     gate: AcceptGate,
     reject_log: LogLimit,
 }
@@ -33,6 +37,7 @@ impl Acceptor {
         Self {
             listeners: Listeners::new(),
             admission: Admission::new(limits),
+            proxies: Proxies::default(),
             gate: AcceptGate::default(),
             reject_log: LogLimit::new(Duration::from_secs(5)),
         }
@@ -100,21 +105,28 @@ impl Acceptor {
         phase: Phase,
         accepted: Accepted<B::Stream>,
     ) {
-        let verdict = match phase.is_refusing() {
-            true => Err(RejectReason::Stopping),
-            false => self
-                .admission
-                .judge(&accepted.peer, core.stats.connections_open),
+        let origin = self.proxies.origin(&accepted.peer);
+        let open = core.stats.connections_open;
+        let verdict = match origin {
+            _ if phase.is_refusing() => Err(RejectReason::Stopping),
+            Origin::Client => self.admission.judge(&accepted.peer, open),
+            Origin::Proxy => self.admission.judge_room(open),
+            Origin::Refused => Err(RejectReason::NotProxy),
         };
         if let Err(reason) = verdict {
             return self.reject(core, &accepted, reason);
         }
         core.stats.open();
         core.stats.option_errors += u64::from(accepted.option_errors);
-        trace::log_connected(&accepted.peer);
-        let connection = Socket::Connection(Connection::new(accepted.stream));
-        let registration = core.registration(Wait::Reading, phase);
+        let mut connection = Connection::new(accepted.stream);
+        match origin {
+            Origin::Proxy => connection.await_header(),
+            _ => trace::log_connected(&accepted.peer),
+        }
+        let registration = core.registration(connection.waits_for(), phase);
+        let connection = Socket::Connection(connection);
         match core.reactor.add(connection, registration) {
+            Ok(key) if origin == Origin::Proxy => self.proxies.add(key, accepted.peer),
             Ok(key) => self.admission.enter(&accepted.peer, key.slot()),
             Err((socket, error)) => {
                 log::debug!("{} cannot be watched: {error}", accepted.peer);
@@ -122,6 +134,19 @@ impl Acceptor {
                 drop(socket);
             }
         }
+    }
+
+    /// Reads the PROXY header of a connection, and goes on with what is behind it.
+    pub(super) fn read_header<B: Backend>(
+        &mut self,
+        core: &mut Core<B>,
+        phase: Phase,
+        key: Key,
+        readiness: Readiness,
+    ) -> Outcome {
+        let admission = &mut self.admission;
+        self.proxies
+            .read_header(core, admission, phase, key, readiness)
     }
 
     /// Closes a new connection by a reset: the client learns at once that it has to try elsewhere, and the kernel keeps no
@@ -219,6 +244,7 @@ impl Acceptor {
 
     /// A connection has closed, and its descriptor is free.
     pub(super) fn on_closed<B: Backend>(&mut self, core: &mut Core<B>, key: Key) {
+        self.proxies.remove(key);
         self.admission.leave(key.slot());
         self.resume_accepting(core);
     }

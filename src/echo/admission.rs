@@ -4,7 +4,7 @@
 //!
 //! The accept gate decides whether there is room for a connection; this file decides for which peer. A new connection is
 //! known by its address alone, which over TCP is more than a claim: after a handshake, what is sent to that address arrives
-//! at the peer. The unit is a prefix, a single IPv4 address or an IPv6 /64 (a host with one IPv6 address usually has all of
+//! at the peer. Only the connection of a proxy (`proxied`) is judged later, by the address that its header declares. The unit is a prefix, a single IPv4 address or an IPv6 /64 (a host with one IPv6 address usually has all of
 //! its /64), and the number of connections of one prefix can be limited without an effect on the rest.
 //!
 //! It costs something when a connection is accepted and when it is closed, and nothing between. The prefix of a connection is
@@ -66,6 +66,15 @@ impl Admission {
     /// # Errors
     /// Why it is rejected.
     pub(super) fn judge(&self, peer: &Peer, open: u64) -> Result<(), RejectReason> {
+        self.judge_client(peer)?;
+        self.judge_room(open)
+    }
+
+    /// Decides by the address of a client.
+    ///
+    /// # Errors
+    /// It is not on the lists as it should be, or its prefix has its connections.
+    pub(super) fn judge_client(&self, peer: &Peer) -> Result<(), RejectReason> {
         // For a Unix socket the permissions of its file have decided.
         if let Peer::Ip(address) = peer {
             if !self.access.admits(address.ip()) {
@@ -75,10 +84,18 @@ impl Admission {
                 return Err(RejectReason::Prefix);
             }
         }
-        if open >= self.connections_max {
-            return Err(RejectReason::Limit);
-        }
         Ok(())
+    }
+
+    /// Decides by the number of connections that are open.
+    ///
+    /// # Errors
+    /// It is at its limit.
+    pub(super) fn judge_room(&self, open: u64) -> Result<(), RejectReason> {
+        match open >= self.connections_max {
+            true => Err(RejectReason::Limit),
+            false => Ok(()),
+        }
     }
 
     /// Counts a connection that was accepted, and has this slot.

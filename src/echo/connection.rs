@@ -84,7 +84,8 @@ impl<S: Stream> Connection<S> {
             }
         }
         match self.phase {
-            Phase::Open => self.echo_all(readiness, read_buffer, budget, stats),
+            Phase::Open => self.echo_all(true, readiness, read_buffer, budget, stats),
+            Phase::Header => Ok(Outcome::ReadHeader),
             Phase::Closing | Phase::Lingering => {
                 if self.phase == Phase::Closing {
                     self.stream.shutdown_write()?;
@@ -95,16 +96,17 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Reads and writes back until the socket would block, a write is short, or the budget is spent. Nothing is unsent yet.
+    /// Reads and writes back until the socket would block, a write is short, or the budget is spent. Nothing is unsent yet;
+    /// `nothing_yet` says that nothing was read since the event either.
     #[inline(always)]
-    fn echo_all(
+    pub(super) fn echo_all(
         &mut self,
+        mut nothing_yet: bool,
         readiness: Readiness,
         read_buffer: &mut [u8],
         mut budget: usize,
         stats: &mut Stats,
     ) -> io::Result<Outcome> {
-        let mut nothing_yet = true;
         loop {
             let count = match self.stream.read(read_buffer) {
                 Ok(0) => return Ok(Outcome::Done(CloseReason::PeerClosed)),
@@ -137,7 +139,7 @@ impl<S: Stream> Connection<S> {
 
     /// Writes back what was just read. Returns whether the send buffer took all of it; the rest goes to the write buffer.
     #[inline(always)]
-    fn write_back(&mut self, bytes: &[u8], stats: &mut Stats) -> io::Result<bool> {
+    pub(super) fn write_back(&mut self, bytes: &[u8], stats: &mut Stats) -> io::Result<bool> {
         stats.bytes_in += bytes.len() as u64;
         trace::log_received(&self.stream, bytes);
         // One write: a short one has filled the send buffer, and a second one would block.

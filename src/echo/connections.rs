@@ -18,7 +18,7 @@ impl<S> Connection<S> {
     /// Ends the connection in good order: sends what is unsent, then a FIN, and waits for the peer's. Takes effect at the
     /// next [`Connection::advance`].
     pub fn begin_close(&mut self) {
-        if self.phase == outcome::Phase::Open {
+        if matches!(self.phase, outcome::Phase::Header | outcome::Phase::Open) {
             self.phase = outcome::Phase::Closing;
         }
     }
@@ -27,6 +27,7 @@ impl<S> Connection<S> {
     pub fn waits_for(&self) -> Wait {
         match self.phase {
             _ if !self.write_buffer.is_empty() => Wait::Writing,
+            outcome::Phase::Header => Wait::Header,
             outcome::Phase::Lingering => Wait::Lingering,
             outcome::Phase::Open | outcome::Phase::Closing => Wait::Reading,
         }
@@ -48,8 +49,12 @@ pub(super) fn apply<B: Backend>(
     readiness: Readiness,
     outcome: Outcome,
 ) {
+    let outcome = match outcome {
+        Outcome::ReadHeader => acceptor.read_header(core, phase, key, readiness),
+        outcome => outcome,
+    };
     match outcome {
-        Outcome::KeepReading => {}
+        Outcome::KeepReading | Outcome::ReadHeader => {}
         Outcome::Wait(wait) => {
             let registration = core.registration(wait, phase);
             if let Err(error) = core.reactor.set_registration(key, registration) {
@@ -79,7 +84,11 @@ pub(super) fn on_expired<B: Backend>(
         return;
     };
     match connection.waits_for() {
-        Wait::Reading if phase.is_stopping() => begin_close(core, key),
+        Wait::Header | Wait::Reading if phase.is_stopping() => begin_close(core, key),
+        Wait::Header => {
+            acceptor.proxies.log_timeout(core, key);
+            close_connection(core, acceptor, key, CloseReason::ProxyTimeout);
+        }
         Wait::Reading => close_connection(core, acceptor, key, CloseReason::Idle),
         Wait::Writing => {
             let budget = core.limits.read_budget_bytes;
@@ -126,12 +135,25 @@ pub(super) fn close_connection<B: Backend>(
     };
     core.stats.close(reason, connection.unsent_bytes());
     core.note(Decision::Closed(key, reason));
-    if matches!(reason, CloseReason::WriteStall | CloseReason::Aborted) {
-        // After an orderly close the kernel would offer the unsent bytes for as long as the peer keeps its window shut.
+    if is_reset(reason) {
         connection.stream.reset_on_close();
     }
     drop(connection); // before accepting is resumed: a new connection may need its descriptor
     acceptor.on_closed(core, key);
+}
+
+/// Whether a connection ends by RST.
+fn is_reset(reason: CloseReason) -> bool {
+    match reason {
+        // After an orderly close the kernel would offer the unsent bytes for as long as the peer keeps its window shut.
+        CloseReason::WriteStall | CloseReason::Aborted => true,
+        // As a connection that is rejected: the peer learns at once that nothing is served here.
+        CloseReason::ProxyHeader
+        | CloseReason::ProxyTimeout
+        | CloseReason::ProxyDenied
+        | CloseReason::ProxyPrefix => true,
+        _ => false,
+    }
 }
 
 /// Ends a connection in good order, by a FIN once nothing is unsent.

@@ -66,7 +66,10 @@ impl<B: Backend> Core<B> {
     /// What a connection in this state waits for, and how long.
     pub(super) fn registration(&self, wait: Wait, phase: Phase) -> Registration {
         match wait {
-            Wait::Reading if phase.is_stopping() => self.registrations.reading_while_draining,
+            Wait::Header | Wait::Reading if phase.is_stopping() => {
+                self.registrations.reading_while_draining
+            }
+            Wait::Header => self.registrations.header,
             Wait::Reading => self.registrations.reading,
             Wait::Writing => self.registrations.writing,
             Wait::Lingering => self.registrations.lingering,
@@ -74,11 +77,12 @@ impl<B: Backend> Core<B> {
     }
 
     /// How many connections wait for this.
-    #[cfg(any(feature = "cli", feature = "simulation"))]
+    #[cfg(any(feature = "cli", feature = "simulation", test))]
     pub(super) fn connections_waiting(&self, wait: Wait) -> usize {
         let all = &self.registrations;
         let registrations = match wait {
-            Wait::Reading => &[all.reading, all.reading_while_draining][..],
+            Wait::Header => &[all.header][..],
+            Wait::Reading => &[all.reading, all.reading_while_draining],
             Wait::Writing => &[all.writing],
             Wait::Lingering => &[all.lingering],
         };
@@ -141,6 +145,7 @@ impl<B: Backend> Core<B> {
 /// What a connection waits for in each state, and how long.
 #[derive(Debug)]
 struct Registrations {
+    header: Registration,
     reading: Registration,
     reading_while_draining: Registration,
     writing: Registration,
@@ -149,11 +154,16 @@ struct Registrations {
 
 impl Registrations {
     fn new<B: Backend>(reactor: &mut Reactor<Socket<B>, B::Selector>, limits: &Limits) -> Self {
+        let header = Registration {
+            interest: Interest::Read,
+            class: reactor.deadline_class(limits.proxy_header_timeout),
+        };
         let mut registration = |interest, timeout| Registration {
             interest,
             class: reactor.timeout_class(timeout),
         };
         Self {
+            header,
             reading: registration(Interest::Read, limits.idle_timeout),
             reading_while_draining: registration(Interest::Read, Some(limits.drain_idle_timeout)),
             lingering: registration(Interest::Read, Some(limits.fin_timeout)),

@@ -5,6 +5,8 @@ use crate::stats::CloseReason;
 /// How far a connection is with its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// The PROXY header is not whole yet.
+    Header,
     /// Bytes are echoed.
     Open,
     /// The server ends the connection as soon as nothing is unsent.
@@ -16,6 +18,8 @@ pub(super) enum Phase {
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
+    /// The rest of the PROXY header.
+    Header,
     /// The peer's next bytes; nothing is unsent.
     Reading,
     /// Room in the send buffer for unsent bytes.
@@ -29,6 +33,8 @@ pub enum Wait {
 pub enum Outcome {
     /// Everything is echoed, and the connection goes on waiting for bytes: nothing is to be changed.
     KeepReading,
+    /// The connection has a PROXY header to read first.
+    ReadHeader,
     /// The connection waits for this from now on.
     Wait(Wait),
     /// The budget is spent before the socket would block: advance again in the next turn.

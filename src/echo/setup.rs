@@ -7,6 +7,7 @@ use super::core::Core;
 use super::datagram::DatagramEcho;
 use super::handle::Control;
 use super::parts::Server;
+use super::proxied::ProxyProtocol;
 use super::shutdown::Shutdown;
 use super::udp_filter::UdpFilter;
 use crate::limits::{LimitError, Limits};
@@ -37,6 +38,9 @@ pub struct Config {
     pub unix_mode: u32,
     /// The networks whose connections are accepted and whose datagrams are answered (default: all).
     pub access: AccessList,
+    /// Which peers are proxies, whose connections begin with a header that declares the client (default: none). Datagrams
+    /// have no such header, and are answered as without it.
+    pub proxy: Option<ProxyProtocol>,
     /// Whether [`Limits::connections_max`] is lowered at the start to the number of descriptors that this process has left
     /// ([`Limits::fit_process`]; default: yes), so that a program that the server is embedded in can still open files.
     /// Several servers in one process each take all that are free for theirs: give each its part of `connections_max`.
@@ -56,6 +60,7 @@ impl From<Limits> for Config {
             ipv6_only: false,
             unix_mode: 0o600,
             access: AccessList::default(),
+            proxy: None,
             fit_descriptors: true,
         }
     }
@@ -185,6 +190,17 @@ impl<B: Backend> Server<B> {
         }
     }
 
+    /// Changes the lists of networks, for connections and datagrams.
+    pub(crate) fn set_access(&mut self, access: AccessList) {
+        self.datagrams.filter.access = access.clone();
+        self.acceptor.admission.access = access;
+    }
+
+    /// Changes which peers are proxies, for connections that are accepted from now on.
+    pub(crate) fn set_proxy_protocol(&mut self, protocol: Option<ProxyProtocol>) {
+        self.acceptor.proxies.protocol = protocol;
+    }
+
     /// Adds a listener or a datagram socket.
     pub(crate) fn add_listener(&mut self, socket: Socket<B>) -> io::Result<()> {
         if matches!(socket, Socket::Datagrams(_)) {
@@ -275,10 +291,9 @@ impl<B: Native> Server<B> {
             Control::default(),
             udp_ports(&bound),
         );
-        let filter = &mut server.datagrams.filter;
-        filter.access = config.access.clone();
-        filter.own_names = unix_names(&bound);
-        server.acceptor.admission.access = config.access;
+        server.datagrams.filter.own_names = unix_names(&bound);
+        server.set_access(config.access);
+        server.set_proxy_protocol(config.proxy);
         for socket in bound {
             let endpoint = socket.endpoint.clone();
             server

@@ -20,6 +20,14 @@ pub(crate) fn log_connected(peer: &Peer) {
     log::trace!(target: TARGET, "Connected by {peer}");
 }
 
+/// The connection of a proxy: later lines name it by the address of the proxy, which is the socket's.
+pub(crate) fn log_declared(client: &Peer, proxy: &Peer) {
+    match client == proxy {
+        true => log_connected(proxy),
+        false => log::trace!(target: TARGET, "Connected by {client}, through the proxy {proxy}"),
+    }
+}
+
 #[inline]
 pub(crate) fn log_received(stream: &impl Stream, bytes: &[u8]) {
     if log::log_enabled!(target: TARGET, Trace) {

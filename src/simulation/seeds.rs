@@ -297,7 +297,7 @@ impl<B: OnNetwork> Simulation<B> {
             );
         }
         assert_eq!(stats.check_invariants(), Ok(()), "{stats}");
-        let waiting = [Wait::Reading, Wait::Writing, Wait::Lingering];
+        let waiting = [Wait::Header, Wait::Reading, Wait::Writing, Wait::Lingering];
         let waiting = waiting.map(|wait| self.server.connections_waiting(wait));
         assert_eq!(waiting.iter().sum::<u64>(), stats.connections_open);
         let unsent_max = stats.connections_open * self.server.limits().read_buffer_bytes as u64;

@@ -145,7 +145,7 @@ impl Stage {
     }
 
     /// Lets time pass until the next connection is closed, and returns the time since the start.
-    fn next_end(&mut self) -> Duration {
+    pub(super) fn next_end(&mut self) -> Duration {
         let closed = self.server.stats().closed_total();
         while self.server.stats().closed_total() == closed {
             let _ = self.server.turn(None).expect("the loop goes on");

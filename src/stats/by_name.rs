@@ -10,6 +10,7 @@ impl Stats {
             "accepted" => &mut self.accepted,
             "connections_open" => &mut self.connections_open,
             "connections_open_peak" => &mut self.connections_open_peak,
+            "proxy_headers" => &mut self.proxy_headers,
             "accept_pauses" => &mut self.accept_pauses,
             "accept_paused_ms" => &mut self.accept_paused_ms,
             "bytes_in" => &mut self.bytes_in,

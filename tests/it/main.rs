@@ -68,6 +68,8 @@ mod names;
 mod outputs;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod ping;
+#[cfg(all(feature = "cli", feature = "bench", target_os = "linux"))]
+mod proxied;
 #[cfg(feature = "cli")]
 mod python;
 #[cfg(all(feature = "cli", feature = "bench", target_os = "linux"))]

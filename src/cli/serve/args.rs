@@ -7,6 +7,7 @@ use super::faults::{Beside, FaultFlags};
 use super::flags::{
     Admission, Capacity, Datagrams, Deadlines, Kernel, Mode, Model, Output, Turns, spin_max,
 };
+use super::proxies::{self, ProxyPeers, ProxyPolicy};
 use super::sandbox::Sandbox;
 use super::tracing::TraceTarget;
 use super::watching::WatchName;
@@ -14,7 +15,7 @@ use crate::cli::error::CliError;
 use crate::cli::logging::Verbosity;
 use crate::cli::names::DEFAULT_ADDRESS;
 use crate::cli::units::{Auto, Bytes, Count, Off, Or, Time};
-use crate::echo::{AccessList, Config};
+use crate::echo::{AccessList, Config, ProxyProtocol};
 use crate::limits::Limits;
 use crate::net::Address;
 use clap::Args;
@@ -229,6 +230,7 @@ impl ServeArgs {
             read_buffer_bytes: self.turns.read_buffer.0,
             idle_timeout: time(self.deadlines.idle_timeout),
             write_stall_timeout: time(self.deadlines.write_stall_timeout),
+            proxy_header_timeout: self.deadlines.proxy_header_timeout.0,
             fin_timeout: self.deadlines.fin_timeout.0,
             drain_timeout: self.deadlines.drain_timeout.0,
             drain_idle_timeout: self.deadlines.drain_idle_timeout.0,
@@ -249,6 +251,7 @@ impl ServeArgs {
             ipv6_only: self.ipv6_only,
             unix_mode: self.unix_mode.0,
             access: self.access(),
+            proxy: self.proxy(),
             fit_descriptors: false, // done already, to the limit that was raised
         }
     }
@@ -270,6 +273,19 @@ impl ServeArgs {
             is_sandboxed: self.sandbox != Sandbox::Off,
             idle_timeout: self.limits().idle_timeout,
         })
+    }
+
+    pub(super) fn proxy_policy(&self) -> Option<ProxyPolicy> {
+        self.admission.proxy_protocol
+    }
+
+    pub(super) fn proxy_from(&self) -> &[ProxyPeers] {
+        &self.admission.proxy_from
+    }
+
+    fn proxy(&self) -> Option<ProxyProtocol> {
+        let policy = self.proxy_policy()?;
+        Some(proxies::protocol(policy, self.proxy_from()))
     }
 
     /// Whether other machines are to reach this server, over UDP too.
@@ -329,7 +345,7 @@ mod tests {
             --datagram-budget 3 --spin 70us --read-buffer 4KiB --idle-timeout 1m30s --write-stall-timeout off --fin-timeout 5ms \
             --drain-timeout 1s --drain-idle-timeout 9ms --accept-retry 7ms --send-buffer 8k --receive-buffer 9k \
             --keepalive 1h --udp-rate-per-source off --udp-rate 5k --thread-stack 128k --overload reject \
-            --max-per-prefix 9 --prefix-ipv4 24 --prefix-ipv6 56 --user-timeout 20s";
+            --proxy-header-timeout 6s --max-per-prefix 9 --prefix-ipv4 24 --prefix-ipv6 56 --user-timeout 20s";
         let arguments: Vec<&str> = line.split_whitespace().collect();
         let expected = Limits {
             connections_max: 10_000,
@@ -347,6 +363,7 @@ mod tests {
             read_buffer_bytes: 4096,
             idle_timeout: Some(Duration::from_secs(90)),
             write_stall_timeout: None,
+            proxy_header_timeout: Duration::from_secs(6),
             fin_timeout: Duration::from_millis(5),
             drain_timeout: Duration::from_secs(1),
             drain_idle_timeout: Duration::from_millis(9),

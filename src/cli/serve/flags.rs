@@ -3,6 +3,7 @@
 //! Every default is that of [`Limits::default`], printed in human units.
 
 use super::admin::AdminUrl;
+use super::proxies::{ProxyPeers, ProxyPolicy};
 use super::tracing::TraceTarget;
 use super::watching::WatchName;
 use crate::cli::units::{Auto, Bytes, Count, Most, Off, Or, Time, UnitError, Word, grouped};
@@ -62,6 +63,14 @@ pub(super) struct Admission {
     /// Refuse these networks, even those that --allow includes; may be repeated
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub(super) deny: Vec<IpNet>,
+
+    /// Read the PROXY header of each connection from --proxy-from: it declares the client
+    #[arg(long, value_name = "POLICY", value_enum)]
+    pub(super) proxy_protocol: Option<ProxyPolicy>,
+
+    /// Load balancers that declare clients: networks (10.0.0.0/24), or 'unix' for peers of Unix sockets; may be repeated
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub(super) proxy_from: Vec<ProxyPeers>,
 
     /// Connections that one address prefix may hold at once, or 'off'; further ones are reset
     #[arg(long, value_name = "COUNT",
@@ -164,6 +173,10 @@ pub(super) struct Deadlines {
         default_value_t = Or::some(Limits::default().write_stall_timeout.map(Time)),
         default_value_ifs = hardened("10s"))]
     pub(super) write_stall_timeout: Or<Time, Off>,
+
+    /// Time in which a PROXY header has to be whole; with --proxy-protocol
+    #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().proxy_header_timeout))]
+    pub(super) proxy_header_timeout: Time,
 
     /// Time that the peer has for its FIN after the FIN of the server
     #[arg(long, value_name = "TIME", default_value_t = Time(Limits::default().fin_timeout))]

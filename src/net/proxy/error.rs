@@ -1,6 +1,5 @@
 //! What is wrong with a header.
 
-use super::{HEADER_BYTES_MAX, LINE_BYTES_MAX};
 use std::fmt;
 
 /// Why bytes are no header of the PROXY protocol.
@@ -41,9 +40,7 @@ impl fmt::Display for HeaderError {
         let text = match self {
             Self::Signature => "it begins like neither version of the protocol",
             Self::LineEnd => "its line has a CR or an LF alone",
-            Self::LongLine => {
-                return write!(f, "its first {LINE_BYTES_MAX} bytes have no CRLF");
-            }
+            Self::LongLine => "its first 107 bytes have no CRLF",
             Self::LineFamily => "its family is none of TCP4, TCP6 and UNKNOWN",
             Self::Fields => "its line has not two addresses and two ports, one space apart",
             Self::Source => "its source is not an address of its family",
@@ -54,9 +51,7 @@ impl fmt::Display for HeaderError {
             Self::Family => "its address family is unknown",
             Self::Transport => "its transport protocol is unknown",
             Self::ShortAddresses => "its length is too short for the addresses of its family",
-            Self::LongHeader => {
-                return write!(f, "it is longer than {HEADER_BYTES_MAX} bytes");
-            }
+            Self::LongHeader => "it is longer than 4096 bytes",
         };
         f.write_str(text)
     }

@@ -268,6 +268,16 @@ fn binary_headers_that_are_malformed() {
     }
 }
 
+#[test]
+fn errors_name_the_bounds() {
+    for (error, bound) in [
+        (HeaderError::LongLine, LINE_BYTES_MAX),
+        (HeaderError::LongHeader, HEADER_BYTES_MAX),
+    ] {
+        assert!(error.to_string().contains(&bound.to_string()));
+    }
+}
+
 // ---- writing ----
 
 #[test]

@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 72] = [
+const COMMANDS: [(&str, How); 73] = [
     // README
     (
         "cargo run --release -- serve",
@@ -101,6 +101,12 @@ const COMMANDS: [(&str, How); 72] = [
         "echo-reactor serve --admin http://127.0.0.1:9090",
         Run(
             "timeout -s TERM 2 echo-reactor serve -q tcp://127.0.0.1:0 --admin http://127.0.0.1:0 || test $? = 124",
+        ),
+    ),
+    (
+        "echo-reactor serve :7777 --proxy-protocol require --proxy-from 10.0.0.0/24",
+        Run(
+            "timeout -s TERM 2 echo-reactor serve -q tcp://127.0.0.1:0 --proxy-protocol require --proxy-from 10.0.0.0/24 || test $? = 124",
         ),
     ),
     (

@@ -11,10 +11,11 @@ use std::fmt::{Display, Write as _};
 type Row = (&'static str, &'static str, &'static str);
 
 #[rustfmt::skip] // a table
-const ROWS: [Row; 19] = [
+const ROWS: [Row; 20] = [
     ("accepted", "accepted_total", "Connections accepted."),
     ("connections_open", "connections_open", "Connections that are open now."),
     ("connections_open_peak", "connections_open_peak", "Most connections that were open at once."),
+    ("proxy_headers", "proxy_headers_total", "PROXY headers that were whole and valid."),
     ("accept_pauses", "accept_pauses_total", "Pauses of accepting: no descriptors or memory, or the limit of connections."),
     ("accept_paused_ms", "accept_paused_seconds_total", "Time for which accepting was paused."),
     ("bytes_in", "received_bytes_total", "Bytes read from streams."),

@@ -41,7 +41,8 @@ impl WatchState {
         Self {
             phase: server.phase().name().to_owned(),
             is_accepting_paused: server.is_accepting_paused(),
-            reading: server.connections_waiting(Wait::Reading),
+            reading: server.connections_waiting(Wait::Header)
+                + server.connections_waiting(Wait::Reading),
             writing: server.connections_waiting(Wait::Writing),
             lingering: server.connections_waiting(Wait::Lingering),
             stats: server.stats().clone(),
