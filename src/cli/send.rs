@@ -2,8 +2,9 @@
 //!
 //! Every received byte is compared with the byte that was sent, so a script can use the exit code to test a server.
 //! This file has the arguments and the order of the steps; [`destination`] and [`plan`] what they amount to, [`connect`] the
-//! connection, [`source`] the client's own address, [`stream`] and [`datagram`] the exchange, [`output`] and [`text`] the
-//! printing. [`ping`] is the exchange with a host, by a [`ping_socket`] and messages of [`icmp`].
+//! connection, [`source`] the client's own address, [`proxy`] the one that it declares, [`stream`] and [`datagram`] the
+//! exchange, [`output`] and [`text`] the printing. [`ping`] is the exchange with a host, by a [`ping_socket`] and messages of
+//! [`icmp`].
 
 mod connect;
 mod datagram;
@@ -13,6 +14,7 @@ mod output;
 mod ping;
 mod ping_socket;
 mod plan;
+mod proxy;
 mod source;
 mod stream;
 mod text;
@@ -24,6 +26,7 @@ use clap::Args;
 use destination::Destination;
 use output::{Out, Stop};
 use plan::{Form, Input, Plan};
+use proxy::ProxyHeader;
 use source::Source;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -44,6 +47,8 @@ Examples:
   echo-reactor send --repeat 10 --interval 1s unix:///run/echo.sock
   echo-reactor send --repeat 3 --interval 1s icmp://localhost
       pings a host: its kernel answers
+  echo-reactor send -q --proxy v2,local localhost:7777
+      a health probe of a server behind a load balancer
 
 A failure is one line on standard error, 'echo-reactor: error: WORD: ...'. The
 words: refused, timeout, reset, closed, mismatch, resolve, unreachable,
@@ -81,6 +86,10 @@ pub(super) struct SendArgs {
     /// Address of the client: an IP address, with or without a port, or a socket path
     #[arg(long, value_name = "ADDRESS")]
     source: Option<String>,
+
+    /// Send a PROXY header first, v1 or v2: of this connection, of SRC,DST (an IP address and a port each), or 'local'
+    #[arg(long, value_name = "VERSION[,SRC,DST]")]
+    proxy: Option<ProxyHeader>,
 
     /// Print nothing but failures
     #[arg(short, long)]
@@ -146,6 +155,10 @@ impl SendArgs {
             (false, false) => Form::Escaped,
         };
         let source = self.source.as_ref().map(|text| source(text, address));
+        let is_stream = matches!(&self.address, Destination::Server(to) if !to.is_datagram());
+        if self.proxy.is_some() && !is_stream {
+            return usage("--proxy is for connections, and datagrams have no header; leave it out");
+        }
         Ok(Plan {
             address: address.clone(),
             input,
@@ -154,6 +167,7 @@ impl SendArgs {
             interval: self.interval.0,
             timeout: self.timeout.0,
             source: source.transpose()?,
+            proxy: self.proxy,
         })
     }
 
@@ -217,9 +231,11 @@ mod tests {
         refuses(&["127.0.0.1:7", "-", "--hex"], "--hex");
         refuses(&["127.0.0.1:7", "-", "--repeat", "2"], "--repeat");
         refuses(&["127.0.0.1:7", "--hex", "0g"], "'0g'");
+        refuses(&["udp://127.0.0.1:7", "--proxy", "v2"], "--proxy");
         refuses(&["127.0.0.1:7", "--source", "/tmp/s"], "'/tmp/s'");
         refuses(&["unix:///tmp/s", "--source", "127.0.0.1"], "'127.0.0.1'");
         let host = "icmp://127.0.0.1";
+        refuses(&[host, "--proxy", "v2"], "--proxy");
         refuses(&[host, "--source", "127.0.0.1:7"], "without a port");
     }
 }

@@ -29,7 +29,11 @@ pub use error::HeaderError;
 use super::address::UnixName;
 use super::peer::Peer;
 use HeaderError as Error;
+#[cfg(feature = "cli")]
+use socket2::SockRef;
 use std::ffi::OsStr;
+#[cfg(feature = "cli")]
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -103,6 +107,18 @@ impl Header {
             Version::V2 => addresses.to_binary(),
         }
     }
+}
+
+/// The header by which a connected socket declares itself: its own address, and that of its peer.
+///
+/// # Errors
+/// Those of getsockname(2) and getpeername(2).
+#[cfg(feature = "cli")]
+pub(crate) fn of_socket(socket: &SockRef<'_>) -> io::Result<Header> {
+    Ok(Header::Proxied {
+        source: Peer::from(&socket.local_addr()?),
+        destination: Peer::from(&socket.peer_addr()?),
+    })
 }
 
 // ---- version 1 ----

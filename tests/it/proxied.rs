@@ -1,4 +1,6 @@
-//! The PROXY protocol over real sockets: what `serve` reads of it.
+//! The PROXY protocol over real sockets: what `serve` reads of it, and what `send` writes.
+
+mod sending;
 
 use crate::support::fault::{can, leave};
 use crate::support::{

@@ -291,6 +291,7 @@ mod tests {
             repeat: 1,
             interval: Duration::ZERO,
             timeout: Duration::from_secs(5),
+            proxy: None,
         }
     }
 

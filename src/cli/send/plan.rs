@@ -1,5 +1,6 @@
 //! What `send` was asked to do: the result of its command line.
 
+use super::proxy::ProxyHeader;
 use super::source::Source;
 use crate::net::Address;
 use std::time::Duration;
@@ -13,6 +14,7 @@ pub(super) struct Plan<A = Address> {
     pub(super) interval: Duration,
     pub(super) timeout: Duration,
     pub(super) source: Option<Source>,
+    pub(super) proxy: Option<ProxyHeader>,
 }
 
 /// Where the messages come from.

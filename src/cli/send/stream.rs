@@ -32,6 +32,10 @@ pub(super) fn talk(plan: &Plan, out: &mut Out) -> Result<(), Stop> {
         plan,
         buffer: vec![0; CHUNK_BYTES],
     };
+    if let Some(header) = plan.proxy {
+        let sent = header.send(&echo.peer.socket);
+        sent.map_err(|error| echo.failure(&error, "during sending of the PROXY header"))?;
+    }
     match &plan.input {
         Input::Messages(messages) => echo.exchange(messages, out)?,
         Input::Standard => echo.pass_through(out)?,
