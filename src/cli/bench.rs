@@ -60,7 +60,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
     let host = Host::look(descriptors);
     let server = args
         .serve()
-        .map(|address| server_process::Server::start(&address))
+        .map(|address| server_process::Server::start(&address, args.is_proxied()))
         .transpose()?;
     let targets = match &server {
         Some(server) => resolve(std::slice::from_ref(&server.address), args.resolving())?,

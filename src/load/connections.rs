@@ -11,7 +11,7 @@ use super::in_flight::{Request, Step, Tally};
 use super::metrics::Fairness;
 use super::plan::{Mode, Plan};
 use super::schedule::nanoseconds;
-use crate::net::connect::{ClientSocket, ClientSource, Trigger};
+use crate::net::connect::{ClientSocket, ClientSource, Trigger, send_proxy_header};
 use crate::net::{Stream, StreamSocket};
 use crate::reactor::{
     Epoll, ExternalSource, Interest, Key, Reactor, Readiness, Registration, TimeoutClass,
@@ -233,12 +233,17 @@ impl<'a> Connections<'a> {
         }
     }
 
-    /// The error with which a badly behaved client's connecting has ended, if it has.
+    /// The error with which a badly behaved client's connecting has ended, if it has. Its PROXY header, if there is one, is
+    /// as it should be: a client behaves badly, and not the load balancer in front of it.
     pub(super) fn confirm_bad_client(&mut self, key: Key, place: u32) -> io::Result<()> {
         let target = self.plan.target(self.bad_number(place));
-        match self.reactor.get_mut(key) {
-            Some(source) => source.socket.confirm(target),
-            None => Ok(()),
+        let Some(source) = self.reactor.get_mut(key) else {
+            return Ok(());
+        };
+        source.socket.confirm(target)?;
+        match (self.plan.proxy, &mut source.socket) {
+            (Some(version), ClientSocket::Stream(stream)) => send_proxy_header(stream, version),
+            _ => Ok(()),
         }
     }
 

@@ -6,6 +6,7 @@ use super::payload::Pattern;
 use super::plan::{Mode, Plan};
 use super::recorder::Recorder;
 use super::schedule::Clock;
+use crate::net::proxy::Version;
 
 /// Size of the one buffer for all reads: what large requests need, and more than small ones ever fill.
 pub(super) const READ_BUFFER_BYTES: usize = 256 * 1024;
@@ -25,6 +26,8 @@ pub(super) struct WorkerContext {
     again: bool,
     /// Requests that may still be sent, if they are numbered.
     remaining: Option<u64>,
+    /// The version of the PROXY header of each connection.
+    proxy: Option<Version>,
     recorder: Recorder,
 }
 
@@ -39,6 +42,7 @@ impl WorkerContext {
             size: plan.size,
             again: false,
             remaining: None,
+            proxy: plan.proxy,
             recorder: Recorder::new(matches!(plan.mode, Mode::Open { .. })),
         }
     }
@@ -98,6 +102,11 @@ impl WorkerContext {
         head.copy_from_slice(header);
         body.copy_from_slice(self.pattern.slice(origin, position, body.len()));
         &self.read_buffer[..self.size]
+    }
+
+    /// The version of the PROXY header that each connection begins with.
+    pub(super) fn proxy(&self) -> Option<Version> {
+        self.proxy
     }
 
     // ---- requests ----

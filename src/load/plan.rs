@@ -3,6 +3,7 @@
 use super::schedule::Arrivals;
 use super::sources::Sources;
 use crate::net::connect::{ConnectOptions, Trigger};
+use crate::net::proxy::Version;
 use crate::net::{Address, Endpoint};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use std::time::Duration;
@@ -15,6 +16,8 @@ pub struct Plan {
     pub targets: Vec<Endpoint>,
     /// Local addresses of the connections; with `None` the kernel chooses.
     pub sources: Option<Sources>,
+    /// The version of the PROXY header that each connection begins with, if there is one. It is no part of any request.
+    pub proxy: Option<Version>,
     /// The number of the worker that this plan is for, from 0 on. Its messages carry the number.
     pub worker: usize,
     /// The number of the first connection: each worker has numbers of its own.
@@ -115,6 +118,7 @@ impl Plan {
         Self {
             targets,
             sources: None,
+            proxy: None,
             worker: 0,
             first_number: 0,
             connections,

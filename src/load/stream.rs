@@ -7,6 +7,7 @@
 use super::context::WorkerContext;
 use super::faults::{Fault, FaultKind};
 use super::in_flight::{Request, Requests, Step, Tally};
+use crate::net::connect::send_proxy_header;
 use crate::net::trace::preview;
 use crate::net::{Stream, StreamSocket};
 use crate::reactor::Readiness;
@@ -194,7 +195,7 @@ impl StreamClient {
         self.prove(stream, context)
     }
 
-    /// Sends the first request.
+    /// Sends the first request, behind the PROXY header if there is one.
     pub(super) fn prove(
         &mut self,
         stream: &mut StreamSocket,
@@ -202,6 +203,9 @@ impl StreamClient {
     ) -> Result<(), Fault> {
         self.phase = Phase::Proving;
         self.blocked = false;
+        if let Some(version) = context.proxy() {
+            send_proxy_header(stream, version)?;
+        }
         let now = context.read_clock();
         context.recorder().counters_mut().sent += 1;
         self.issue(Request::unplanned(now), context);

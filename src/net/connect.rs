@@ -11,6 +11,7 @@
 //! when the destination is known and the port needs to be free only towards that one.
 
 use super::address::{Endpoint, UnixName};
+use super::proxy::{Version, of_socket};
 use super::stream::StreamSocket;
 use mio::event::Source;
 use mio::net::{TcpStream, UdpSocket, UnixDatagram, UnixStream};
@@ -19,7 +20,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -159,6 +160,27 @@ impl AsFd for ClientSocket {
             Self::Stream(StreamSocket::Unix(stream)) => stream.as_fd(),
             Self::Datagrams(Connected::Udp(socket)) => socket.as_fd(),
             Self::Datagrams(Connected::Unix(socket)) => socket.as_fd(),
+        }
+    }
+}
+
+/// Sends the PROXY header of a stream that has just been connected, of its own addresses.
+///
+/// # Errors
+/// Those of getsockname(2), getpeername(2) and write(2); `WriteZero` if the send buffer had no room for all of it, though
+/// nothing was in it.
+pub fn send_proxy_header(stream: &mut StreamSocket, version: Version) -> io::Result<()> {
+    let header = match &*stream {
+        StreamSocket::Tcp(stream) => of_socket(&SockRef::from(stream)),
+        StreamSocket::Unix(stream) => of_socket(&SockRef::from(stream)),
+    };
+    let header = header?.to_bytes(version);
+    loop {
+        match stream.write(&header) {
+            Ok(count) if count == header.len() => return Ok(()),
+            Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }

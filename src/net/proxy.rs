@@ -29,10 +29,10 @@ pub use error::HeaderError;
 use super::address::UnixName;
 use super::peer::Peer;
 use HeaderError as Error;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "bench", feature = "cli"))]
 use socket2::SockRef;
 use std::ffi::OsStr;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "bench", feature = "cli"))]
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
@@ -55,6 +55,8 @@ const UNIX_NAME_BYTES: usize = 108;
 
 /// A version of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "bench", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "bench", serde(rename_all = "lowercase"))]
 pub enum Version {
     /// A line of text.
     V1,
@@ -113,7 +115,7 @@ impl Header {
 ///
 /// # Errors
 /// Those of getsockname(2) and getpeername(2).
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "bench", feature = "cli"))]
 pub(crate) fn of_socket(socket: &SockRef<'_>) -> io::Result<Header> {
     Ok(Header::Proxied {
         source: Peer::from(&socket.local_addr()?),

@@ -1,4 +1,4 @@
-//! The PROXY protocol over real sockets: what `serve` reads of it, and what `send` writes.
+//! The PROXY protocol over real sockets: what `serve` reads of it, and what `send` and `bench` write.
 
 mod sending;
 

@@ -9,6 +9,7 @@ use crate::cli::error::CliError;
 use crate::cli::units::{Bytes, Count, List, Percent, Rate, Time};
 use crate::load::{Arrivals, BadClients, Mode, Plan, Sources};
 use crate::net::connect::Trigger;
+use crate::net::proxy::Version;
 use crate::net::{Address, Endpoint};
 use crate::procfs::subtree::descendants;
 use bad::{Bad, BadKind};
@@ -129,6 +130,10 @@ struct Load {
     /// resets), slowloris (a byte a second), half-close (sends, FIN, reads to the end); several, with commas
     #[arg(long, value_name = "KIND=COUNT", value_delimiter = ',')]
     bad_clients: Vec<Bad>,
+
+    /// Begin each connection with a PROXY header of its own addresses, as a load balancer does
+    #[arg(long, value_name = "VERSION", value_enum)]
+    proxy: Option<ProxyVersion>,
 }
 
 #[derive(Args, Debug)]
@@ -223,6 +228,15 @@ enum TriggerMode {
     Level,
 }
 
+/// The version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ProxyVersion {
+    /// A line of text
+    V1,
+    /// Binary
+    V2,
+}
+
 /// How a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Closing {
@@ -277,6 +291,11 @@ impl BenchArgs {
                 .is_empty()
                 .then(|| "tcp://127.0.0.1:0".to_owned()),
         }
+    }
+
+    /// Whether each connection begins with a PROXY header.
+    pub(super) fn is_proxied(&self) -> bool {
+        self.load.proxy.is_some()
     }
 
     /// How long the resolver may take for all names. Without --timeout that is what a stream has: a name takes as long
@@ -370,6 +389,10 @@ impl BenchArgs {
         };
         Ok(Plan {
             sources: self.timing.source,
+            proxy: self.load.proxy.map(|version| match version {
+                ProxyVersion::V1 => Version::V1,
+                ProxyVersion::V2 => Version::V2,
+            }),
             active: self.load.active.of(connections),
             bad_clients: self.bad_clients(),
             size: self.size.0,
@@ -495,6 +518,14 @@ pub(super) mod tests {
             2_000
         );
         assert_eq!(plan(&["-n", "5"]).unwrap().warm_up, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_proxy_header_has_a_version() {
+        let proxy = |arguments: &[&str]| plan(arguments).unwrap().proxy;
+        assert_eq!(proxy(&[]), None);
+        assert_eq!(proxy(&["--proxy", "v1"]), Some(Version::V1));
+        assert_eq!(proxy(&["--proxy", "v2"]), Some(Version::V2));
     }
 
     #[test]

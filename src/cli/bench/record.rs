@@ -13,6 +13,7 @@ use crate::load::{
     Unanswered,
 };
 use crate::net::connect::Trigger;
+use crate::net::proxy::Version;
 use crate::procfs::{KERNEL_COUNTERS, KernelCounters};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -87,6 +88,8 @@ pub(in crate::cli) struct Planned {
     pipeline: usize,
     bad_clients: BadClients,
     sources: Option<Sources>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<Version>,
     workers: usize,
     warm_up_seconds: f64,
     timeout_seconds: f64,
@@ -315,6 +318,7 @@ impl Planned {
             pipeline: plan.depth,
             bad_clients: plan.bad_clients,
             sources: plan.sources,
+            proxy: plan.proxy,
             workers: run.workers,
             warm_up_seconds: plan.warm_up.as_secs_f64(),
             timeout_seconds: plan.timeout.as_secs_f64(),

@@ -25,11 +25,17 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts it on a processor of its own, and waits until it says where it listens.
-    pub(super) fn start(address: &str) -> Result<Self, CliError> {
+    /// Starts it on a processor of its own, and waits until it says where it listens. `is_proxied` is whether its connections
+    /// begin with a PROXY header.
+    pub(super) fn start(address: &str, is_proxied: bool) -> Result<Self, CliError> {
         let failure = |text: String| CliError::new(CliErrorKind::System, text);
         let mut command = serve(address)?;
         command.arg("--quiet");
+        if is_proxied {
+            // Of any address of this machine: it is started for this load alone.
+            command.args(["--proxy-protocol", "require"]);
+            command.args(["--proxy-from", "0.0.0.0/0,::/0,unix"]);
+        }
         let processors = Processors::look(|_| 1);
         let mut process = Process::start(&mut command, processors.as_ref())
             .map_err(|error| failure(format!("no server can be started: {error}")))?;

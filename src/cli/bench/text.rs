@@ -9,6 +9,7 @@ use crate::cli::units::{grouped, grouped_rate, plural};
 use crate::load::validity::handshakes_retried;
 use crate::load::{Latencies, Mode};
 use crate::net::connect::Trigger;
+use crate::net::proxy::Version;
 use crate::procfs::KERNEL_COUNTERS;
 use std::fmt::Write;
 
@@ -95,7 +96,12 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
         Trigger::Edge => ", edge-triggered",
         Trigger::Level => "",
     };
-    writeln!(out, "{}  {what}{trigger}", targets.join(" "))?;
+    let proxy = match run.plan.proxy {
+        Some(Version::V1) => ", PROXY headers v1",
+        Some(Version::V2) => ", PROXY headers v2",
+        None => "",
+    };
+    writeln!(out, "{}  {what}{trigger}{proxy}", targets.join(" "))?;
     writeln!(
         out,
         "  {}, {} of them active; {} under way on each; {} a request",

@@ -4,6 +4,7 @@
 use super::{BenchArgs, Following, Share};
 use crate::cli::error::CliError;
 use crate::cli::units::{Count, Percent, Time};
+use crate::net::Address;
 use crate::procfs::check_process;
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -78,8 +79,18 @@ impl BenchArgs {
         if let Some((_, text)) = refused.into_iter().find(|(is_refused, _)| *is_refused) {
             return Err(CliError::usage(text));
         }
+        self.refuse_headers_of_datagrams()?;
         self.refuse_without_effect()?;
         self.refuse_unknown_processes()
+    }
+
+    fn refuse_headers_of_datagrams(&self) -> Result<(), CliError> {
+        let mut addresses = self.addresses.iter().chain(&self.serve);
+        if self.is_proxied() && addresses.any(Address::is_datagram) {
+            let text = "--proxy is for connections, and datagrams have no header; leave it out";
+            return Err(CliError::usage(text));
+        }
+        Ok(())
     }
 
     /// A figure of the server that is missing at the end would be noticed after the run.
@@ -152,6 +163,8 @@ mod tests {
             "--server-pid 4294967294",
             "--interval 99ms",
             "--bad-clients reset=2M",
+            "--proxy v1 127.0.0.1:7 udp://127.0.0.1:7",
+            "--proxy v2 --serve unixgram://@x",
         ] {
             let arguments: Vec<&str> = wrong.split(' ').collect();
             let failure = args(&arguments).refuse_nonsense().unwrap_err();
