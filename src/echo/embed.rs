@@ -7,7 +7,7 @@ use super::backend::{Backend, Socket};
 #[cfg(feature = "cli")]
 use super::decision::PhaseName;
 use super::handle::Handle;
-#[cfg(any(feature = "cli", feature = "simulation"))]
+#[cfg(any(test, feature = "cli", feature = "simulation"))]
 use super::outcome::Wait;
 use super::parts::Server;
 use crate::limits::Limits;
@@ -164,7 +164,7 @@ impl Server {
 }
 
 /// For a display of the server.
-#[cfg(any(feature = "cli", feature = "simulation"))]
+#[cfg(any(test, feature = "cli", feature = "simulation"))]
 impl<B: Backend> Server<B> {
     /// How many open connections wait for this.
     pub(crate) fn connections_waiting(&self, wait: Wait) -> u64 {
