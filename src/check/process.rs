@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const START: Duration = Duration::from_secs(20);
 const END: Duration = Duration::from_secs(3);
 /// Time between what a client sees of the end of a process and that end.
-const ENDING: Duration = Duration::from_millis(100);
+const ENDING: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// A server, with its process if the checker has started it.

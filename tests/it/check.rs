@@ -272,7 +272,7 @@ fn a_server_that_ends_is_told_with_its_exit_code() {
     }
     // What a client sees comes some time before the process is gone, as with a core that is dumped.
     let source = "import socket, time; l = socket.create_server((\"127.0.0.1\", {port}))\n\
-                  while True: c = l.accept()[0]; c.recv(9) and (c.close(), l.close(), time.sleep(0.05), exit(42)); c.close()";
+                  while True: c = l.accept()[0]; c.recv(9) and (c.close(), l.close(), time.sleep(0.02), exit(42)); c.close()";
     let command = format!("python3 -c '{source}'");
     let said = check(&["--quick", "--only", "tcp/bytes", "--command", &command]);
     assert_eq!(said.code, 7, "{}{}", said.out, said.err);
