@@ -168,14 +168,15 @@ impl ArrivalQueue {
         }
     }
 
-    /// A connection has had answers: it may take another request, and does if one waits.
+    /// A connection has had answers: it may take another request, and does if one waits. The last ones wait when nothing more
+    /// is planned.
     pub(super) fn on_answered(
         &mut self,
         key: Key,
         connections: &mut Connections<'_>,
         context: &mut WorkerContext,
     ) {
-        if self.schedule.is_some() {
+        if self.schedule.is_some() || !self.backlog.is_empty() {
             self.list(key, connections);
             self.serve(connections, context);
         }

@@ -84,6 +84,16 @@ fn an_end_before_the_window_has_no_length_and_says_so() {
     assert_eq!((ended.code, &ended.report["seconds"]), (74, &0.0.into()));
 }
 
+/// When the last of them is planned, five wait for the two connections.
+#[test]
+fn a_planned_number_of_requests_is_sent_though_the_server_is_late() {
+    let (server, _) = mutant(Mutation::Late(Duration::from_millis(30)));
+    let ended = bench(&format!("{server} -r 1000 -n 7 -c 2"));
+    let proved = 2; // by an echo each
+    assert_eq!(ended.number("/requests/sent"), proved + 7);
+    assert_eq!(ended.number("/requests/echoed"), proved + 7);
+}
+
 /// Ctrl-Z: a worker has a process group of its own, and would go on.
 #[test]
 fn a_suspended_bench_suspends_its_workers() {
