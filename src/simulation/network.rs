@@ -16,6 +16,7 @@ use crate::reactor::{Interest, Readiness, Selector, Token};
 use std::cell::{RefCell, RefMut};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -49,6 +50,40 @@ pub(crate) struct Knobs {
     pub(crate) option_errors: u32,
     /// Time that passes between two readings of the clock.
     pub(crate) tick: Duration,
+}
+
+/// The faults that are there, and the sizes, for the story of a seed.
+impl fmt::Display for Knobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let faults = [
+            ("interrupted calls", self.interrupted),
+            ("short writes", self.short_write),
+            ("short reads", self.short_read),
+            ("broken connections", self.broken),
+            (
+                "calls that would block for nothing",
+                self.would_block_for_nothing,
+            ),
+            ("spurious events", self.spurious_event),
+            ("stale events", self.stale_event),
+            ("late events", self.late_event),
+            ("double events", self.double_event),
+            ("interrupted waits", self.wait_interrupted),
+            ("failed accepts", self.accept_error),
+            ("failed registrations", self.register_error),
+            ("failed deregistrations", self.deregister_error),
+            ("failed shutdowns", self.shutdown_error),
+        ];
+        write!(f, "the network of this seed, per thousand:")?;
+        for (name, share) in faults.iter().filter(|(_, share)| *share > 0) {
+            write!(f, " {share} {name},")?;
+        }
+        write!(
+            f,
+            " at most {} events a wait, a send buffer of {} bytes, {} descriptors",
+            self.events_max, self.window_bytes, self.descriptors
+        )
+    }
 }
 
 /// One of these errors; everything in a simulation follows from the seed.

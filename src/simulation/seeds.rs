@@ -127,7 +127,7 @@ impl<B: OnNetwork> Simulation<B> {
         let limits = limits(&mut random, scale);
         assert_eq!(limits.check(), Ok(()));
         if let Some(tell) = &teller {
-            tell(0, &format!("{knobs:?}"));
+            tell(0, &knobs.to_string());
             tell(0, &format!("{limits:?}"));
         }
         let can_accept = knobs.accept_error == 0;
