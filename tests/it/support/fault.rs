@@ -17,7 +17,7 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Whether the tests run as root and these programs are installed.
 pub(crate) fn can(programs: &[&str]) -> bool {
@@ -84,6 +84,16 @@ pub(crate) fn allow(server: &Serve, descriptors: u32) {
 
 // --- Networks ----------------------------------------------------------------------------------------------------------
 
+/// Sends a datagram from an address to itself. A route out is not enough: the kernel gives a new IPv6 address its local
+/// route, by which packets come in, a moment after the address can be bound and connected to.
+fn sends_to_itself(address: IpAddr) -> io::Result<()> {
+    let socket = UdpSocket::bind((address, 0))?;
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    socket.connect(socket.local_addr()?)?;
+    socket.send(b"x")?;
+    socket.recv(&mut [0; 1]).map(drop)
+}
+
 /// Runs a test in a network namespace that has a loopback interface with these addresses (CIDR) and nothing else. It
 /// belongs to that thread and the processes that it starts, and ends with them: nothing to clean up.
 #[track_caller]
@@ -97,9 +107,8 @@ pub(crate) fn in_own_network(addresses: &[&str], test: impl FnOnce() + Send) {
         }
         for address in addresses {
             let address: IpAddr = address.split('/').next().unwrap().parse().unwrap();
-            wait_until("the kernel has a route to the address", || {
-                UdpSocket::bind((address, 0))
-                    .is_ok_and(|socket| socket.connect((address, 9)).is_ok())
+            wait_until("a datagram to the address arrives", || {
+                sends_to_itself(address).is_ok()
             });
         }
         test();
