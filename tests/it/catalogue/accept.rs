@@ -401,8 +401,8 @@ fn listen_overflows() -> u64 {
 }
 
 /// Whether the server echoes to a new client, which is reset where the kernel had forgotten it: a client whose last ACK
-/// found the queue full believes that it is connected, and the server's kernel gives it up after as few as two repeated
-/// SYN-ACKs (three seconds) while the queue is more than half full. The server never saw such a client.
+/// found the queue full believes that it is connected, while the server's kernel gives it up after as few as two repeated
+/// SYN-ACKs (three seconds), or finds its SYN cookie invalid. The server never saw such a client.
 fn is_served(address: &SockAddr) -> bool {
     let mut client = &try_connect(address).unwrap();
     let mut echo = [0; 7];
