@@ -70,10 +70,10 @@ impl ArrivalQueue {
         self.backlog.is_empty()
     }
 
-    /// Forgets the requests that wait, and returns how many they were.
-    pub(super) fn clear(&mut self) -> u64 {
-        let count = self.backlog.len();
-        self.backlog.clear();
+    /// Forgets the waiting requests that were planned before a time, and returns how many they were.
+    pub(super) fn forget_before(&mut self, time: u64) -> u64 {
+        let count = self.backlog.partition_point(|planned| *planned < time);
+        self.backlog.drain(..count);
         count as u64
     }
 

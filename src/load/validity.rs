@@ -395,8 +395,7 @@ fn assess_schedule(validity: &mut Validity, plan: &Plan, total: &Total) {
     }
     if counters.warm_up_dropped > 0 {
         validity.notes.push(format!(
-            "{} planned in the warm-up still waited for a connection when the window began, and were dropped: no figure \
-             has them",
+            "when the window began, {} planned in the warm-up still waited for a connection: dropped, and in no figure",
             several(counters.warm_up_dropped, "request")
         ));
     }

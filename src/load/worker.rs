@@ -237,8 +237,10 @@ impl<'a> Worker<'a> {
         self.next_interval = now + nanoseconds(self.plan.interval);
         self.connections.reset_tallies(now);
         if matches!(self.plan.mode, Mode::Open { .. }) {
-            // Their wait began before the window, so neither it nor their answers would be measured.
-            let dropped = self.arrivals.clear();
+            // Their wait began before the window, so neither it nor their answers would be measured. The last turn of the
+            // warm-up may have ended late, and taken requests of the window: these stay.
+            let (begin, _) = self.context.record().window();
+            let dropped = self.arrivals.forget_before(begin);
             self.context.recorder().counters_mut().warm_up_dropped = dropped;
         } else {
             self.set_window(now);
