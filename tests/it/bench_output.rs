@@ -118,7 +118,7 @@ fn a_full_disk_costs_neither_the_report_nor_the_other_files() {
 fn a_full_disk_costs_a_comparison_neither() {
     let dir = Dir::new();
     let page = dir.path("page.html");
-    let words = "compare -q --models reactor --rounds 1 --window 50ms --warm-up 5ms -c 1 --json /dev/full --html";
+    let words = "compare -q --models reactor --rounds 1 --window 300ms --warm-up 5ms -c 1 --json /dev/full --html";
     let ended = ended(program().args(words.split(' ')).arg(&page));
     assert_eq!(ended.code, 74, "{}", ended.err);
     assert!(ended.out.contains("reactor") && ended.err.contains("--json: writing '/dev/full'"));
@@ -268,7 +268,7 @@ fn a_server_in_the_background_is_measured_and_ended() {
     };
     let dir = Dir::new();
     let record = dir.path("record.json");
-    let words = "compare -q --models reactor --rounds 2 --window 100ms --warm-up 10ms -c 1 --json";
+    let words = "compare -q --models reactor --rounds 2 --window 500ms --warm-up 10ms -c 1 --json";
     let mut compare = program();
     compare
         .args(words.split(' '))

@@ -18,7 +18,7 @@ use std::thread;
 const SCHEMA: &str = include_str!("../../src/cli/compare/schema.json");
 const FIXTURE: &str = include_str!("../fixtures/compare.json");
 /// The shortest comparison that has confidence intervals.
-const SHORT: &str = "--rounds 3 --window 100ms --warm-up 10ms";
+const SHORT: &str = "--rounds 3 --window 300ms --warm-up 10ms";
 
 struct Compared {
     code: i32,
@@ -91,7 +91,7 @@ fn three_models_are_measured_in_rounds() {
     assert!(
         compared
             .err
-            .contains("2 loads, 3 models, 3 rounds of 100ms each: about")
+            .contains("2 loads, 3 models, 3 rounds of 300ms each: about")
     );
     for cell in 0..2 {
         for model in 0..2 {
@@ -129,7 +129,7 @@ fn three_models_are_measured_in_rounds() {
 #[test]
 fn fewer_rounds_than_three_have_no_intervals() {
     let compared = compare(
-        "-c 1 --models reactor,threads --rounds 1 --window 20ms --warm-up 5ms",
+        "-c 1 --models reactor,threads --rounds 1 --window 300ms --warm-up 5ms",
         &[],
     );
     let few = "with fewer than 3 rounds there are no intervals";
@@ -141,7 +141,7 @@ fn fewer_rounds_than_three_have_no_intervals() {
 fn every_scenario_runs_on_both_models() {
     let scenarios = "request-response,pipelined,churn,mostly-idle,slow-reader";
     let words = format!(
-        "--scenarios {scenarios} -c 10 --models reactor,threads --rounds 1 --window 100ms --warm-up 10ms -q"
+        "--scenarios {scenarios} -c 10 --models reactor,threads --rounds 1 --window 300ms --warm-up 10ms -q"
     );
     let compared = compare(&words, &[]);
     assert_eq!((compared.code, compared.err.as_str()), (0, ""));
@@ -219,7 +219,7 @@ fn who_fails_in_a_later_round_has_no_ratio() {
         rounds.display(),
         example("slowed").display()
     );
-    let words = "-c 1 --models reactor --rounds 6 --window 50ms --warm-up 5ms -q";
+    let words = "-c 1 --models reactor --rounds 6 --window 200ms --warm-up 5ms -q";
     let compared = compare(words, &["--against-command", &command]);
     assert_eq!(compared.code, 6, "{} {}", compared.out, compared.err);
     let entry = compared.entry(0, 1);

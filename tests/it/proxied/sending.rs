@@ -1,7 +1,7 @@
 //! Headers that `send` and `bench` write, read by `serve`.
 
 use super::{TCP, counter, start};
-use crate::support::{Dir, Ended, Serve, ended, program, unique};
+use crate::support::{Dir, Ended, Serve, ended, program, unique, wait_until};
 use serde_json::Value;
 
 #[track_caller]
@@ -42,9 +42,9 @@ fn send_declares_any_client() {
         let sent = run("send", &server, &["--proxy", header, "one", "two"]);
         assert_eq!((sent.code, sent.err.as_str()), (0, ""), "{header}");
         assert_eq!(sent.out, "Received 'one'\nReceived 'two'\n");
-        server.says(connected);
-        let count = || server.err().matches(connected).count();
-        assert_eq!(count(), before + 1, "{header}: {}", server.err());
+        wait_until(header, || {
+            server.err().matches(connected).count() == before + 1
+        });
     }
     let streamed = run("send", &server, &["-q", "--proxy", "v2", "-"]);
     assert_eq!((streamed.code, streamed.err.as_str()), (0, ""));
