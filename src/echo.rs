@@ -16,19 +16,20 @@
 //! | part | owns |
 //! |---|---|
 //! | `Core` | the reactor, the limits, the counters, the read buffer, the alarm |
-//! | `Acceptor` | listeners, addresses and socket files; the accept gate; admission; PROXY headers that are not whole |
+//! | `Acceptor` | listeners, addresses and socket files; the accept gate; admission; PROXY headers and requests that are not whole |
 //! | `DatagramEcho` | the receive buffer, the UDP filter |
 //! | `Shutdown` | the phase, and the error that began it |
 //! | `Control` | the command of another thread |
 //!
 //! In reading order: `server` (the loop), [`connection`], [`write_buffer`]; `handlers`; `outcome`, `connections`,
-//! `linger`; `core`, [`backend`], [`decision`]; `accept`, [`accept_gate`], `listeners`, [`backoff`], [`admission`], `proxied`;
+//! `linger`; `core`, [`backend`], [`decision`]; `accept`, [`accept_gate`], `listeners`, [`backoff`], [`admission`], `proxied`, `answers`;
 //! [`datagram`], [`udp_filter`]; `phase`, `shutdown`; `handle`, `parts`, `embed`, `setup`; `log_limit`. Imports go one way: `server`,
 //! `handlers`, `setup` and `embed` import `parts`, which imports the parts, and these import `core`.
 
 mod accept;
 pub mod accept_gate;
 pub mod admission;
+mod answers;
 pub mod backend;
 pub mod backoff;
 pub mod connection;
@@ -53,6 +54,8 @@ pub mod udp_filter;
 pub mod write_buffer;
 
 pub use admission::AccessList;
+#[cfg(any(test, feature = "cli"))]
+pub(crate) use answers::{REQUEST_BYTES_MAX, Responder};
 pub use backend::{Backend, Native, Os};
 pub use handle::Handle;
 pub use outcome::Turn;

@@ -17,11 +17,14 @@
 //! - `counters`: each counter with the event that it counts.
 //! - `ends`: drain, stop, and a listener that breaks.
 //! - `proxied`: PROXY headers, in pieces, late and malformed.
+//! - `answers`: requests that are answered in place of echoes, in pieces, too long, and for slow readers.
 //! - `time`: timeouts, by a clock that the test moves.
 //! - `uptime`: two years of that.
 //!
 //! The server has no hook for any of it, and no module of the program imports it.
 
+#[cfg(test)]
+mod answers;
 #[cfg(test)]
 mod catalogue;
 pub mod choices;

@@ -1,9 +1,9 @@
 //! Counters of a server, the reasons for which connections and datagrams end, and the equations that hold between them.
 //!
 //! ```text
-//! accepted     = open + closed            each close has one CloseReason
-//! bytes in     = bytes out + unsent + discarded
-//! datagrams in = datagrams out + dropped  each drop has one DropReason
+//! accepted         = open + closed                    each close has one CloseReason
+//! bytes in + added = bytes out + unsent + discarded   an echo adds nothing
+//! datagrams in     = datagrams out + dropped          each drop has one DropReason
 //! ```
 //!
 //! [`Stats::check_invariants`] checks the three; every test of the server calls it.
@@ -173,7 +173,7 @@ impl RejectReason {
     }
 }
 
-/// Reason for which a datagram was not echoed.
+/// Reason for which a datagram was not echoed or answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DropReason {
@@ -204,6 +204,9 @@ pub enum DropReason {
     Unnamed,
     /// It was longer than the read buffer, so that its echo would have been truncated (Unix sockets only).
     TooLong,
+    /// Its answer would have been more than three times as long, and its source may be forged (RFC 9000, section 8.1); an
+    /// echo never is.
+    Amplification,
     /// The socket's send buffer was full. Datagrams are not queued for a later attempt.
     WouldBlock,
     /// It was still in the receive buffer when `drain_timeout` ended.
@@ -229,6 +232,7 @@ impl DropReason {
         Self::Loop,
         Self::Unnamed,
         Self::TooLong,
+        Self::Amplification,
         Self::WouldBlock,
         Self::Stopping,
         Self::Injected,
@@ -251,6 +255,7 @@ impl DropReason {
             Self::Loop => "loop",
             Self::Unnamed => "unnamed",
             Self::TooLong => "too_long",
+            Self::Amplification => "amplification",
             Self::WouldBlock => "would_block",
             Self::Stopping => "stopping",
             Self::Injected => "injected",
@@ -287,15 +292,17 @@ pub struct Stats {
     pub bytes_in: u64,
     /// Bytes written to streams.
     pub bytes_out: u64,
-    /// Bytes read and not yet written: the content of all write buffers.
+    /// Bytes that answers to requests have beyond their requests (`serve --reply identity`). An echo adds none.
+    pub bytes_added: u64,
+    /// Bytes read and not yet written: the content of all write buffers, and requests that are not answered yet.
     pub unsent_bytes: u64,
     /// Maximum of `unsent_bytes`.
     pub unsent_bytes_peak: u64,
-    /// Bytes read and never written, since their connection was closed first.
+    /// Bytes read and never written, since their connection was closed first, or since their request was too long.
     pub discarded: u64,
     /// Datagrams received.
     pub datagrams_in: u64,
-    /// Datagrams echoed.
+    /// Datagrams echoed or answered.
     pub datagrams_out: u64,
     /// Datagrams not echoed, by [`DropReason`]; read by [`Stats::dropped`].
     dropped: [u64; DropReason::ALL.len()],
@@ -328,8 +335,7 @@ impl Stats {
     pub(crate) fn close(&mut self, reason: CloseReason, unsent: usize) {
         self.connections_open -= 1;
         self.closed[reason as usize] += 1;
-        self.unsent_bytes -= unsent as u64;
-        self.discarded += unsent as u64;
+        self.discard_unsent(unsent);
     }
 
     /// Counts `bytes` that a connection has stored in its write buffer.
@@ -342,6 +348,12 @@ impl Stats {
     pub(crate) fn flush_unsent(&mut self, bytes: usize) {
         self.unsent_bytes -= bytes as u64;
         self.bytes_out += bytes as u64;
+    }
+
+    /// Counts `bytes` of the unsent ones as discarded.
+    pub(crate) fn discard_unsent(&mut self, bytes: usize) {
+        self.unsent_bytes -= bytes as u64;
+        self.discarded += bytes as u64;
     }
 
     /// Counts a failed call of accept(2) by its errno.
@@ -418,8 +430,8 @@ impl Stats {
                 self.connections_open + self.closed_total(),
             ),
             (
-                "bytes in = bytes out + unsent + discarded",
-                self.bytes_in,
+                "bytes in + added = bytes out + unsent + discarded",
+                self.bytes_in + self.bytes_added,
                 self.bytes_out + self.unsent_bytes + self.discarded,
             ),
             (
@@ -453,6 +465,7 @@ impl Stats {
             accept_paused_ms,
             bytes_in,
             bytes_out,
+            bytes_added,
             unsent_bytes,
             unsent_bytes_peak,
             discarded,
@@ -487,6 +500,7 @@ impl Stats {
         self.accept_paused_ms += accept_paused_ms;
         self.bytes_in += bytes_in;
         self.bytes_out += bytes_out;
+        self.bytes_added += bytes_added;
         self.unsent_bytes += unsent_bytes;
         self.unsent_bytes_peak += unsent_bytes_peak;
         self.discarded += discarded;
@@ -516,6 +530,7 @@ impl Stats {
             ("accept_paused_ms", self.accept_paused_ms),
             ("bytes_in", self.bytes_in),
             ("bytes_out", self.bytes_out),
+            ("bytes_added", self.bytes_added),
             ("unsent_bytes", self.unsent_bytes),
             ("unsent_bytes_peak", self.unsent_bytes_peak),
             ("discarded", self.discarded),

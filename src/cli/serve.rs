@@ -6,7 +6,8 @@
 //! [`listen_fds`], errors of a start in [`errors`], the sandbox in [`sandbox`], signals in [`signals`] and [`commands`],
 //! announcements in [`announcement`], [`notify`], [`pid_file`] and [`delivery`], the end with the parent in [`parent_death`],
 //! health and metrics in [`admin`], the state for `watch` in [`watching`], the results in [`counters`], [`end`] and [`report`], and the trace of a recorded server in [`tracing`].
-//! `--print-config` is answered by [`print_config`](mod@print_config); [`faults`](mod@faults) are those to order.
+//! `--print-config` is answered by [`print_config`](mod@print_config); [`faults`](mod@faults) are those to order,
+//! and [`identity`](mod@identity) makes answers in place of echoes.
 //!
 //! Three ways to serve: in this process by [`event_loop`] or by [`blocking_models`], or by workers under a [`master`]; a
 //! [`worker`] is the event loop again, on sockets that the master passes ([`passing`]) and with a [`link`] to it.
@@ -26,6 +27,7 @@ mod event_loop;
 mod exposure;
 mod faults;
 mod flags;
+mod identity;
 mod link;
 mod listen_fds;
 mod master;
@@ -63,6 +65,7 @@ use announcement::Announcement;
 use delivery::Delivery;
 use end::conclude;
 use flags::Model;
+use identity::Reply;
 use listen_fds::Inherited;
 use master::{Inheritance, Master, Outcome};
 use passing::Role;
@@ -220,6 +223,7 @@ fn refuse_what_the_model_cannot(
     inherited: &[BoundSocket],
 ) -> Result<(), CliError> {
     args.check_faults()?;
+    args.check_reply()?;
     let addresses = args.addresses(!inherited.is_empty());
     let what = if let Some(socket) = inherited.first() {
         format!("{} came by LISTEN_FDS, and that needs", socket.endpoint)
@@ -238,6 +242,8 @@ fn refuse_what_the_model_cannot(
         "--sandbox needs".to_owned()
     } else if args.workers.is_some() {
         "--workers needs".to_owned()
+    } else if args.reply == Reply::Identity {
+        "--reply identity needs".to_owned()
     } else if args.trace().is_some() {
         "--trace needs".to_owned()
     } else if args.drain_delay() > Duration::ZERO {

@@ -1,10 +1,11 @@
 //! Accepting: how a new connection is accepted, rejected, or left in the accept queue.
 //!
-//! [`AcceptGate`] knows when accepting is paused, [`Admission`] which peers are admitted, and [`Proxies`] which of them speak
-//! for a client.
+//! [`AcceptGate`] knows when accepting is paused, [`Admission`] which peers are admitted, [`Proxies`] which of them speak
+//! for a client, and [`Answers`] whether requests are answered in place of echoes.
 
 use super::accept_gate::AcceptGate;
 use super::admission::Admission;
+use super::answers::Answers;
 use super::backend::{Backend, Socket};
 use super::connection::Connection;
 use super::core::{Alarm, Core};
@@ -28,6 +29,7 @@ pub(super) struct Acceptor {
     pub(super) listeners: Listeners,
     pub(super) admission: Admission,
     pub(super) proxies: Proxies,
+    pub(super) answers: Answers,
     gate: AcceptGate,
     reject_log: LogLimit,
 }
@@ -38,6 +40,7 @@ impl Acceptor {
             listeners: Listeners::new(),
             admission: Admission::new(limits),
             proxies: Proxies::default(),
+            answers: Answers::default(),
             gate: AcceptGate::default(),
             reject_log: LogLimit::new(Duration::from_secs(5)),
         }
@@ -121,13 +124,19 @@ impl Acceptor {
         let mut connection = Connection::new(accepted.stream);
         match origin {
             Origin::Proxy => connection.await_header(),
-            _ => trace::log_connected(&accepted.peer),
+            _ => {
+                trace::log_connected(&accepted.peer);
+                self.answers.begin(&mut connection);
+            }
         }
         let registration = core.registration(connection.waits_for(), phase);
         let connection = Socket::Connection(connection);
         match core.reactor.add(connection, registration) {
             Ok(key) if origin == Origin::Proxy => self.proxies.add(key, accepted.peer),
-            Ok(key) => self.admission.enter(&accepted.peer, key.slot()),
+            Ok(key) => {
+                self.admission.enter(&accepted.peer, key.slot());
+                self.answers.add(key, accepted.peer);
+            }
             Err((socket, error)) => {
                 log::debug!("{} cannot be watched: {error}", accepted.peer);
                 core.stats.close(CloseReason::RegisterFailed, 0);
@@ -144,9 +153,9 @@ impl Acceptor {
         key: Key,
         readiness: Readiness,
     ) -> Outcome {
-        let admission = &mut self.admission;
+        let (admission, answers) = (&mut self.admission, &mut self.answers);
         self.proxies
-            .read_header(core, admission, phase, key, readiness)
+            .read_header(core, admission, answers, phase, key, readiness)
     }
 
     /// Closes a new connection by a reset: the client learns at once that it has to try elsewhere, and the kernel keeps no
@@ -245,6 +254,7 @@ impl Acceptor {
     /// A connection has closed, and its descriptor is free.
     pub(super) fn on_closed<B: Backend>(&mut self, core: &mut Core<B>, key: Key) {
         self.proxies.remove(key);
+        self.answers.remove(key, &mut core.stats);
         self.admission.leave(key.slot());
         self.resume_accepting(core);
     }

@@ -86,6 +86,7 @@ impl<S: Stream> Connection<S> {
         match self.phase {
             Phase::Open => self.echo_all(true, readiness, read_buffer, budget, stats),
             Phase::Header => Ok(Outcome::ReadHeader),
+            Phase::Answering | Phase::LastAnswers => Ok(Outcome::Answer),
             Phase::Closing | Phase::Lingering => {
                 if self.phase == Phase::Closing {
                     self.stream.shutdown_write()?;
@@ -161,7 +162,7 @@ impl<S: Stream> Connection<S> {
 
     /// Keeps the rest of a short write.
     #[cold]
-    fn store_unsent(&mut self, rest: &[u8], stats: &mut Stats) -> io::Result<()> {
+    pub(super) fn store_unsent(&mut self, rest: &[u8], stats: &mut Stats) -> io::Result<()> {
         if self.write_buffer.store(rest).is_err() {
             stats.discarded += rest.len() as u64;
             return Err(OutOfMemory.into());
@@ -182,7 +183,7 @@ impl<S: Stream> Connection<S> {
 
 /// Writes once, again only after a signal. Returns how many bytes were taken, 0 if the write would block.
 #[inline]
-fn write_some(stream: &mut impl Stream, bytes: &[u8]) -> io::Result<usize> {
+pub(super) fn write_some(stream: &mut impl Stream, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match stream.write(bytes) {
             Ok(count) => return Ok(count),

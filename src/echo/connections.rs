@@ -18,9 +18,11 @@ impl<S> Connection<S> {
     /// Ends the connection in good order: sends what is unsent, then a FIN, and waits for the peer's. Takes effect at the
     /// next [`Connection::advance`].
     pub fn begin_close(&mut self) {
-        if matches!(self.phase, outcome::Phase::Header | outcome::Phase::Open) {
-            self.phase = outcome::Phase::Closing;
-        }
+        self.phase = match self.phase {
+            outcome::Phase::Header | outcome::Phase::Open => outcome::Phase::Closing,
+            outcome::Phase::Answering => outcome::Phase::LastAnswers,
+            begun => begun,
+        };
     }
 
     /// What this connection waits for.
@@ -29,7 +31,7 @@ impl<S> Connection<S> {
             _ if !self.write_buffer.is_empty() => Wait::Writing,
             outcome::Phase::Header => Wait::Header,
             outcome::Phase::Lingering => Wait::Lingering,
-            outcome::Phase::Open | outcome::Phase::Closing => Wait::Reading,
+            _ => Wait::Reading,
         }
     }
 
@@ -51,10 +53,11 @@ pub(super) fn apply<B: Backend>(
 ) {
     let outcome = match outcome {
         Outcome::ReadHeader => acceptor.read_header(core, phase, key, readiness),
+        Outcome::Answer => acceptor.answers.serve(core, key, readiness),
         outcome => outcome,
     };
     match outcome {
-        Outcome::KeepReading | Outcome::ReadHeader => {}
+        Outcome::KeepReading | Outcome::ReadHeader | Outcome::Answer => {}
         Outcome::Wait(wait) => {
             let registration = core.registration(wait, phase);
             if let Err(error) = core.reactor.set_registration(key, registration) {

@@ -6,6 +6,7 @@
 //! Nothing is ever stored: if the send buffer has no room for a reply, a reply sent later would reach a sender that has
 //! given up on it.
 
+use super::answers::{Responder, answer_datagram};
 use super::backend::{Backend, Socket};
 use super::core::Core;
 use super::decision::Decision;
@@ -13,11 +14,12 @@ use super::listeners::{Listeners, NoListenerLeft};
 use super::phase::Phase;
 use super::udp_filter::UdpFilter;
 use crate::net::accept::{self, AcceptError};
-use crate::net::{Datagrams, Unanswerable, trace};
+use crate::net::{Datagrams, Peer, Unanswerable, trace};
 use crate::reactor::{Key, Readiness};
 use crate::stats::{DropReason, Stats};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The size of the receive buffer, in bytes: no datagram is larger. UDP has 16 bits for the length; a Unix datagram may be
@@ -28,6 +30,8 @@ pub const DATAGRAM_BYTES_MAX: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct DatagramEcho {
     pub(super) filter: UdpFilter,
+    /// Makes answers in place of echoes.
+    pub(super) responder: Option<Arc<dyn Responder>>,
     /// The buffer that every datagram is read into; empty until there is a datagram socket.
     buffer: Box<[u8]>,
     /// While the server drains: how many datagrams each socket may still answer.
@@ -38,6 +42,7 @@ impl DatagramEcho {
     pub(super) fn new(filter: UdpFilter) -> Self {
         Self {
             filter,
+            responder: None,
             buffer: Box::default(),
             drain_left: HashMap::new(),
         }
@@ -72,20 +77,29 @@ impl DatagramEcho {
             return Ok(());
         };
         let (buffer, stats) = (&mut self.buffer, &mut core.stats);
+        let (socket, filter, note) = (&mut **socket, &mut self.filter, B::note_dropped);
         let before = stats.datagrams_in;
-        let is_empty = if phase.is_refusing() {
-            discard_all(&mut **socket, buffer, budget, stats, B::note_dropped)
-        } else {
-            let filter = &mut self.filter;
-            echo_datagrams(
-                &mut **socket,
-                buffer,
-                budget,
-                filter,
-                now,
-                stats,
-                B::note_dropped,
-            )
+        let is_empty = match &self.responder {
+            _ if phase.is_refusing() => {
+                let stopping = |_: &mut _, _: &_, _: &_| Err(DropReason::Stopping);
+                serve_datagrams(socket, buffer, budget, stats, note, stopping)
+            }
+            None => {
+                let echo = |socket: &mut _, datagram: &_, path: &_| {
+                    answer_one(socket, datagram, path, filter, now, |_| Ok(datagram))
+                };
+                serve_datagrams(socket, buffer, budget, stats, note, echo)
+            }
+            Some(responder) => {
+                let mut answer = Vec::new();
+                let respond = |socket: &mut _, datagram: &_, path: &_| {
+                    let answer = &mut answer;
+                    answer_one(socket, datagram, path, filter, now, move |source| {
+                        answer_datagram(&**responder, datagram, source, answer)
+                    })
+                };
+                serve_datagrams(socket, buffer, budget, stats, note, respond)
+            }
         };
         let count = stats.datagrams_in - before;
         match is_empty {
@@ -139,19 +153,19 @@ fn receive_failed<B: Backend>(
     Ok(())
 }
 
-/// Answers the queued datagrams, `budget` of them at most, and tells `on_drop` why it drops one. Returns whether the queue is
-/// empty.
+/// Has the queued datagrams answered, `budget` of them at most, and tells `on_drop` why one is not. Returns whether the queue
+/// is empty.
 ///
 /// # Errors
 /// Those of recvmsg(2) that concern more than one datagram; also the last error of a whole budget of calls that all failed.
-pub fn echo_datagrams<D: Datagrams>(
+#[inline]
+fn serve_datagrams<D: Datagrams>(
     socket: &mut D,
     read_buffer: &mut [u8],
     budget: usize,
-    udp_filter: &mut UdpFilter,
-    now: Instant,
     stats: &mut Stats,
     on_drop: impl Fn(&D, DropReason),
+    mut answer: impl FnMut(&mut D, &[u8], &D::ReplyPath) -> Result<(), DropReason>,
 ) -> io::Result<bool> {
     let mut last_error = None;
     for _ in 0..budget {
@@ -160,47 +174,13 @@ pub fn echo_datagrams<D: Datagrams>(
             Received::Error(error) => last_error = Some(error),
             Received::Datagram(length, path) => {
                 last_error = None;
-                match echo_one(
-                    socket,
-                    &read_buffer[..length],
-                    length == read_buffer.len(),
-                    &path,
-                    udp_filter,
-                    now,
-                ) {
+                match answer(socket, &read_buffer[..length], &path) {
                     Ok(()) => stats.datagrams_out += 1,
                     Err(reason) => {
                         stats.drop_datagram(reason);
                         on_drop(socket, reason);
                     }
                 }
-            }
-        }
-    }
-    last_error.map_or(Ok(false), Err)
-}
-
-/// Drops the queued datagrams, `budget` of them at most, and tells `on_drop`: the server stops. Returns whether the queue is
-/// empty.
-///
-/// # Errors
-/// As [`echo_datagrams`].
-pub fn discard_all<D: Datagrams>(
-    socket: &mut D,
-    read_buffer: &mut [u8],
-    budget: usize,
-    stats: &mut Stats,
-    on_drop: impl Fn(&D, DropReason),
-) -> io::Result<bool> {
-    let mut last_error = None;
-    for _ in 0..budget {
-        match receive_one(socket, read_buffer, stats)? {
-            Received::Nothing => return Ok(true),
-            Received::Error(error) => last_error = Some(error),
-            Received::Datagram(..) => {
-                last_error = None;
-                stats.drop_datagram(DropReason::Stopping);
-                on_drop(socket, DropReason::Stopping);
             }
         }
     }
@@ -239,23 +219,24 @@ fn receive_one<D: Datagrams>(
     }
 }
 
-/// Replies to one datagram.
+/// Sends the answer to one datagram, which `answer` makes for its sender.
 ///
 /// # Errors
 /// Why it is dropped instead.
-fn echo_one<D: Datagrams>(
+fn answer_one<'a, D: Datagrams>(
     socket: &mut D,
     datagram: &[u8],
-    may_be_cut: bool,
     path: &D::ReplyPath,
     udp_filter: &mut UdpFilter,
     now: Instant,
+    answer: impl FnOnce(&Peer) -> Result<&'a [u8], DropReason>,
 ) -> Result<(), DropReason> {
     let source = D::source(path);
     if log::log_enabled!(target: trace::TARGET, log::Level::Trace) {
         trace::log_received_from(&source, datagram);
     }
-    if may_be_cut {
+    // One that fills the buffer may have been cut.
+    if datagram.len() == DATAGRAM_BYTES_MAX {
         return Err(DropReason::TooLong);
     }
     D::check(path).map_err(|reason| match reason {
@@ -265,8 +246,9 @@ fn echo_one<D: Datagrams>(
         Unanswerable::Injected => DropReason::Injected,
     })?;
     udp_filter.admit(&source, now)?;
+    let answer = answer(&source)?;
     loop {
-        match socket.reply(datagram, path) {
+        match socket.reply(answer, path) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if accept::is_send_queue_full(&error) => {

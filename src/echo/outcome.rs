@@ -9,6 +9,10 @@ pub(super) enum Phase {
     Header,
     /// Bytes are echoed.
     Open,
+    /// Requests are answered.
+    Answering,
+    /// The server ends the connection as soon as the requests that were read are answered.
+    LastAnswers,
     /// The server ends the connection as soon as nothing is unsent.
     Closing,
     /// The server has sent its FIN. Bytes that still arrive are discarded until the peer's FIN.
@@ -35,6 +39,8 @@ pub enum Outcome {
     KeepReading,
     /// The connection has a PROXY header to read first.
     ReadHeader,
+    /// The connection may have requests to answer.
+    Answer,
     /// The connection waits for this from now on.
     Wait(Wait),
     /// The budget is spent before the socket would block: advance again in the next turn.

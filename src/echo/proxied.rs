@@ -17,6 +17,7 @@
 //! costs its slot and nothing else, and the path of an echo has no step for any of it.
 
 use super::admission::Admission;
+use super::answers::Answers;
 use super::backend::{Backend, Socket};
 use super::connection::{Connection, Outcome, Wait};
 use super::core::Core;
@@ -135,6 +136,7 @@ impl Proxies {
         &mut self,
         core: &mut Core<B>,
         admission: &mut Admission,
+        answers: &mut Answers,
         phase: Phase,
         key: Key,
         readiness: Readiness,
@@ -164,9 +166,10 @@ impl Proxies {
             }
         };
         core.stats.proxy_headers += 1;
-        if let Err(reason) = self.admit(core, admission, key, header) {
-            return Outcome::Done(reason);
-        }
+        let client = match self.admit(core, admission, key, header) {
+            Ok(client) => client,
+            Err(reason) => return Outcome::Done(reason),
+        };
         let registration = core.registration(Wait::Reading, phase);
         if core.reactor.set_registration(key, registration).is_err() {
             return Outcome::Done(CloseReason::RegisterFailed);
@@ -174,6 +177,15 @@ impl Proxies {
         let Some(Socket::Connection(connection)) = core.reactor.get_mut(key) else {
             return Outcome::KeepReading;
         };
+        if answers.begin(connection) {
+            let rest = &core.read_buffer[rest];
+            if !rest.is_empty() {
+                trace::log_received(&connection.stream, rest);
+            }
+            answers.add(key, client);
+            answers.receive(key, rest, &mut core.stats);
+            return answers.serve(core, key, readiness);
+        }
         let budget = core.limits.read_budget_bytes;
         connection.begin(
             rest,
@@ -184,14 +196,14 @@ impl Proxies {
         )
     }
 
-    /// Judges the client of a connection as that of a new connection, and counts it.
+    /// Judges the client of a connection as that of a new connection, counts it, and returns it.
     fn admit<B: Backend>(
         &mut self,
         core: &mut Core<B>,
         admission: &mut Admission,
         key: Key,
         header: Header,
-    ) -> Result<(), CloseReason> {
+    ) -> Result<Peer, CloseReason> {
         let proxy = match self.awaited.remove(&key.slot()) {
             Some(awaited) => awaited.peer,
             None => Peer::Unnamed,
@@ -214,7 +226,7 @@ impl Proxies {
         }
         admission.enter(&client, key.slot());
         trace::log_declared(&client, &proxy);
-        Ok(())
+        Ok(client)
     }
 
     /// Logs that the header of a connection is late.

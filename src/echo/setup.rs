@@ -2,6 +2,7 @@
 
 use super::accept::Acceptor;
 use super::admission::AccessList;
+use super::answers::Responder;
 use super::backend::{Backend, Native, Socket};
 use super::core::Core;
 use super::datagram::DatagramEcho;
@@ -18,6 +19,7 @@ use crate::net::{
 use crate::reactor::Epoll;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 /// The configuration of a server. Where one is asked for, [`Limits`] alone will do.
 /// As of [`Limits`], more fields will come: begin with a default, and change fields by name or by [`Config::with`].
@@ -41,6 +43,8 @@ pub struct Config {
     /// Which peers are proxies, whose connections begin with a header that declares the client (default: none). Datagrams
     /// have no such header, and are answered as without it.
     pub proxy: Option<ProxyProtocol>,
+    /// What makes answers to requests, in place of echoes (`serve --reply identity`).
+    pub(crate) responder: Option<Arc<dyn Responder>>,
     /// Whether [`Limits::connections_max`] is lowered at the start to the number of descriptors that this process has left
     /// ([`Limits::fit_process`]; default: yes), so that a program that the server is embedded in can still open files.
     /// Several servers in one process each take all that are free for theirs: give each its part of `connections_max`.
@@ -61,6 +65,7 @@ impl From<Limits> for Config {
             unix_mode: 0o600,
             access: AccessList::default(),
             proxy: None,
+            responder: None,
             fit_descriptors: true,
         }
     }
@@ -201,6 +206,12 @@ impl<B: Backend> Server<B> {
         self.acceptor.proxies.protocol = protocol;
     }
 
+    /// Changes what makes answers in place of echoes, before the first client.
+    pub(crate) fn set_responder(&mut self, responder: Option<Arc<dyn Responder>>) {
+        self.datagrams.responder = responder.clone();
+        self.acceptor.answers.responder = responder;
+    }
+
     /// Adds a listener or a datagram socket.
     pub(crate) fn add_listener(&mut self, socket: Socket<B>) -> io::Result<()> {
         if matches!(socket, Socket::Datagrams(_)) {
@@ -294,6 +305,7 @@ impl<B: Native> Server<B> {
         server.datagrams.filter.own_names = unix_names(&bound);
         server.set_access(config.access);
         server.set_proxy_protocol(config.proxy);
+        server.set_responder(config.responder);
         for socket in bound {
             let endpoint = socket.endpoint.clone();
             server

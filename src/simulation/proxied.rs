@@ -46,7 +46,7 @@ fn with_knobs(limits: Limits, knobs: Knobs) -> Stage {
 
 impl Stage {
     /// Connects a peer, which sends these bytes at once. Returns its socket, if it has one after that.
-    fn enter(&mut self, peer: &str, bytes: &[u8]) -> Option<usize> {
+    pub(super) fn enter(&mut self, peer: &str, bytes: &[u8]) -> Option<usize> {
         let wire = Wire {
             address: Some(peer.parse().expect("an address")),
             to_server: bytes.iter().copied().collect(),
@@ -60,7 +60,7 @@ impl Stage {
         new.into_iter().find(|socket| !before.contains(socket))
     }
 
-    fn say(&mut self, socket: usize, bytes: &[u8]) {
+    pub(super) fn say(&mut self, socket: usize, bytes: &[u8]) {
         let mut kernel = self.network.kernel();
         kernel.wire(socket).to_server.extend(bytes);
         kernel.touch(socket, Interest::Read);
@@ -69,13 +69,13 @@ impl Stage {
     }
 
     /// What the peer has received so far.
-    fn heard(&self, socket: usize) -> Vec<u8> {
+    pub(super) fn heard(&self, socket: usize) -> Vec<u8> {
         let mut kernel = self.network.kernel();
         kernel.wire(socket).to_client.iter().copied().collect()
     }
 
     #[track_caller]
-    fn is_consistent(&self) -> &Stats {
+    pub(super) fn is_consistent(&self) -> &Stats {
         let stats = self.server.stats();
         assert_eq!(stats.check_invariants(), Ok(()));
         stats

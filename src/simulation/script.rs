@@ -154,7 +154,7 @@ pub(crate) fn run(
                 "no read follows while bytes are unsent"
             ),
             Outcome::Wait(wait) => assert_eq!(wait, connection.waits_for()),
-            Outcome::ReadHeader => panic!("no header is awaited"),
+            Outcome::ReadHeader | Outcome::Answer => panic!("bytes are echoed"),
             Outcome::KeepReading => {
                 assert_eq!(connection.waits_for(), Wait::Reading);
                 // A connection may stop reading only when the socket is known to be empty: no further event would

@@ -15,6 +15,7 @@ impl Stats {
             "accept_paused_ms" => &mut self.accept_paused_ms,
             "bytes_in" => &mut self.bytes_in,
             "bytes_out" => &mut self.bytes_out,
+            "bytes_added" => &mut self.bytes_added,
             "unsent_bytes" => &mut self.unsent_bytes,
             "unsent_bytes_peak" => &mut self.unsent_bytes_peak,
             "discarded" => &mut self.discarded,

@@ -140,7 +140,7 @@ kinds! {
     /// recvmsg(2). `amount`: the length of the datagram.
     Received = 18, "receive", "receive_one";
     /// sendmsg(2). `asked`: the length of the datagram.
-    Replied = 19, "reply", "echo_one";
+    Replied = 19, "reply", "answer_one";
     /// The source has used its whole budget of this turn.
     BudgetSpent = 20, "budget-spent", "apply";
     /// The connection is closed. `detail`: a [`CloseReason`].
@@ -156,7 +156,7 @@ kinds! {
     /// The server has entered a phase. `detail`: a [`PhaseName`].
     Phase = 26, "phase", "Shutdown::enter";
     /// The datagram that was received last is not answered. `detail`: a [`DropReason`].
-    Dropped = 27, "dropped", "echo_one";
+    Dropped = 27, "dropped", "answer_one";
 }
 
 impl Kind {

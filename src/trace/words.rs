@@ -77,7 +77,9 @@ pub(super) fn function(record: &Record, before: &State) -> &'static str {
         Kind::AcceptPaused if record.pause_reason() == Some(PauseReason::Limit) => {
             "Acceptor::pause_at_limit"
         }
-        Kind::Dropped if record.drop_reason() == Some(DropReason::Stopping) => "discard_all",
+        Kind::Dropped if record.drop_reason() == Some(DropReason::Stopping) => {
+            "DatagramEcho::answer"
+        }
         kind => kind.function(),
     }
 }
@@ -287,7 +289,7 @@ mod tests {
                 record(Kind::Alarm, 0, 0),
                 Kind::Dropped,
                 DropReason::Stopping as u8,
-                "discard_all",
+                "DatagramEcho::answer",
             ),
         ] {
             state.apply(&before);

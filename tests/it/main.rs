@@ -56,6 +56,8 @@ mod exercises;
 mod failing_calls;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod faults;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod identity;
 #[cfg(feature = "cli")]
 mod inherited;
 #[cfg(all(feature = "cli", feature = "bench"))]

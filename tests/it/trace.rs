@@ -282,7 +282,7 @@ fn a_dropped_datagram_is_found_with_its_reason() {
     }
     let text = ended(program().arg("trace").arg(&file)).out;
     let line = text.lines().find(|line| line.contains("dropped: denied"));
-    assert!(line.unwrap().ends_with("  echo_one"), "{line:?}");
+    assert!(line.unwrap().ends_with("  answer_one"), "{line:?}");
 }
 
 // --- The file ----------------------------------------------------------------------------------------------------------

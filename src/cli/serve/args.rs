@@ -7,6 +7,7 @@ use super::faults::{Beside, FaultFlags};
 use super::flags::{
     Admission, Capacity, Datagrams, Deadlines, Kernel, Mode, Model, Output, Turns, spin_max,
 };
+use super::identity::Reply;
 use super::proxies::{self, ProxyPeers, ProxyPolicy};
 use super::sandbox::Sandbox;
 use super::tracing::TraceTarget;
@@ -100,6 +101,10 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long, value_name = "HOW", value_enum, default_value_t, num_args = 0..=1, require_equals = true,
         default_missing_value = "try")]
     pub(super) sandbox: Sandbox,
+
+    /// What clients get: their bytes, or to each line and datagram a JSON object that says which server has answered
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    pub(super) reply: Reply,
 
     #[command(flatten)]
     output: Output,
@@ -252,6 +257,7 @@ impl ServeArgs {
             unix_mode: self.unix_mode.0,
             access: self.access(),
             proxy: self.proxy(),
+            responder: self.reply.responder(),
             fit_descriptors: false, // done already, to the limit that was raised
         }
     }
@@ -273,6 +279,12 @@ impl ServeArgs {
             is_sandboxed: self.sandbox != Sandbox::Off,
             idle_timeout: self.limits().idle_timeout,
         })
+    }
+
+    /// Refuses answers in place of echoes beside flags that they exclude.
+    pub(super) fn check_reply(&self) -> Result<(), CliError> {
+        self.reply
+            .check(self.trace().is_some(), self.faults.first())
     }
 
     pub(super) fn proxy_policy(&self) -> Option<ProxyPolicy> {

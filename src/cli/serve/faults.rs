@@ -61,7 +61,7 @@ impl FaultFlags {
     }
 
     /// The first of the flags that was given.
-    fn first(&self) -> Option<&'static str> {
+    pub(super) fn first(&self) -> Option<&'static str> {
         let given = [
             (self.delay.is_some(), "--delay"),
             (self.stall.is_some(), "--stall"),

@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 73] = [
+const COMMANDS: [(&str, How); 76] = [
     // README
     (
         "cargo run --release -- serve",
@@ -153,6 +153,20 @@ const COMMANDS: [(&str, How); 73] = [
         Run(
             "ECHO_REACTOR_SERVE_IDLE_TIMEOUT=1m echo-reactor serve --hardened --print-config | grep -q '10k (default of --h'",
         ),
+    ),
+    (
+        "POD_NAME=echo-0 echo-reactor serve --reply identity tcp://127.0.0.1:50007 udp://127.0.0.1:50007 &",
+        Run(
+            "timeout -s TERM 2 echo-reactor serve -q --reply identity tcp://127.0.0.1:0 udp://127.0.0.1:0 || test $? = 124",
+        ),
+    ),
+    (
+        "echo 'who?' | nc -N 127.0.0.1 50007",
+        Not("there may be no nc; tests/it/identity.rs asks the same"),
+    ),
+    (
+        "printf '%-100s' 'who?' | nc -u -w 1 127.0.0.1 50007",
+        Not("there may be no nc; tests/it/identity.rs asks the same"),
     ),
     (
         "systemctl start echo-reactor.socket",

@@ -11,7 +11,7 @@ use std::fmt::{Display, Write as _};
 type Row = (&'static str, &'static str, &'static str);
 
 #[rustfmt::skip] // a table
-const ROWS: [Row; 20] = [
+const ROWS: [Row; 21] = [
     ("accepted", "accepted_total", "Connections accepted."),
     ("connections_open", "connections_open", "Connections that are open now."),
     ("connections_open_peak", "connections_open_peak", "Most connections that were open at once."),
@@ -20,9 +20,10 @@ const ROWS: [Row; 20] = [
     ("accept_paused_ms", "accept_paused_seconds_total", "Time for which accepting was paused."),
     ("bytes_in", "received_bytes_total", "Bytes read from streams."),
     ("bytes_out", "sent_bytes_total", "Bytes written to streams."),
+    ("bytes_added", "added_bytes_total", "Bytes that answers to requests have beyond them; an echo adds none."),
     ("unsent_bytes", "unsent_bytes", "Bytes read and not yet written."),
     ("unsent_bytes_peak", "unsent_bytes_peak", "Most bytes that were unsent at once."),
-    ("discarded", "discarded_bytes_total", "Bytes read and never written: their connection was closed first."),
+    ("discarded", "discarded_bytes_total", "Bytes read and never written: their connection was closed first, or their request was too long."),
     ("datagrams_in", "datagrams_received_total", "Datagrams received."),
     ("datagrams_out", "datagrams_sent_total", "Datagrams echoed."),
     ("turns", "turns_total", "Turns of the event loop."),
