@@ -1,7 +1,8 @@
-//! What scripts/deploy ships, the manifests for Kubernetes and the units for systemd: they are valid, they agree with the
-//! program, and a server that is started by them serves.
+//! What scripts/deploy ships, the manifests for Kubernetes, the units for systemd and the Debian package: they are valid, they
+//! agree with the program, and a server that is started by them serves.
 
 mod kubernetes;
+mod package;
 mod systemd;
 
 use std::fs;

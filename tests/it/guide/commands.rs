@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 76] = [
+const COMMANDS: [(&str, How); 79] = [
     // README
     (
         "cargo run --release -- serve",
@@ -174,6 +174,18 @@ const COMMANDS: [(&str, How); 76] = [
     ),
     (
         "systemctl reload echo-reactor.service",
+        Not("it needs systemd as process 1"),
+    ),
+    (
+        "scripts/deb",
+        Not("it takes cargo-deb; scripts/check --full makes the package"),
+    ),
+    (
+        "dpkg -i target/deb/echo-reactor_0.1.0-1_amd64.deb",
+        Not("it would change this machine"),
+    ),
+    (
+        "systemctl enable --now echo-reactor.socket",
         Not("it needs systemd as process 1"),
     ),
     (
