@@ -5,7 +5,7 @@
 //! One folder for each command: [`serve`], [`send`], [`watch`], [`doctor`], `bench`, `check`, `compare`, `diff` and [`trace`]; `man` and
 //! `completions` are in [`manual`]. Beside them what several need: values with units ([`units`]), names of hosts ([`names`]), the log
 //! ([`logging`]), output that does not block ([`output`]), output that blocks ([`stdio`]), files ([`output_file`]), flags by environment variables
-//! ([`variables`]),
+//! ([`variables`]), templates of reports ([`templates`]),
 //! inherited state of the process ([`process`], [`descriptors`]), errors and exit codes ([`error`]). What may live in this file: the top of the command line, and the
 //! one place where an error is printed. What may not: anything that one command alone needs.
 //!
@@ -38,6 +38,7 @@ mod serve;
 #[cfg(feature = "bench")]
 mod status_line;
 mod stdio;
+mod templates;
 mod trace;
 pub(crate) mod units;
 mod variables;

@@ -17,21 +17,23 @@ mod system;
 
 pub(super) use args::DoctorArgs;
 
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliErrorKind, Exit};
 use super::output::printable;
 use super::stdio;
-use row::Verdict;
+use report::Report;
+use serde_json::json;
 use std::path::Path;
 use system::Machine;
 
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
+    let internal = |text| CliError::new(CliErrorKind::Internal, text);
     let machine = Machine::new(Path::new("/"));
-    let rows = limits::assess(machine, args);
+    let rows = limits::assess(machine, args).map_err(internal)?;
+    let report = Report::new(machine, args, &rows);
     let text = match args.json {
-        true => format!("{:#}\n", report::json(machine, args, &rows)),
-        false => report::text(machine, args, &rows),
+        true => format!("{:#}\n", json!(report)),
+        false => report.text().map_err(internal)?,
     };
     stdio::print(&printable(&text))?;
-    let short = rows.iter().any(|row| row.verdict == Verdict::Short);
-    Ok(if short { Exit::Short } else { Exit::Ok })
+    Ok(if report.fits { Exit::Ok } else { Exit::Short })
 }

@@ -1,27 +1,17 @@
-//! What the pages and texts of reports have in common: how templates are filled in, the style, dates and command lines.
+//! What the pages of reports have in common: the style, dates and command lines.
 //!
 //! A page is one file: it needs no network and no script, and its own policy forbids it to load or to run anything.
 
-use super::units::plural;
+use super::templates;
 use jiff::Timestamp;
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::Environment;
 
-/// For templates: HTML is escaped in those whose name says that they are HTML. `base` is the style of a page.
+/// For templates of pages: `base` is the style, and `palette` the colors.
 ///
 /// # Errors
 /// The syntax that is asked for cannot be had.
 pub(super) fn environment() -> Result<Environment<'static>, String> {
-    // A line with nothing but a block of the template is none of the text.
-    let syntax = SyntaxConfig::builder()
-        .trim_blocks(true)
-        .lstrip_blocks(true)
-        .keep_trailing_newline(true)
-        .build();
-    let mut environment = Environment::new();
-    environment.set_syntax(syntax.map_err(|error| error.to_string())?);
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.add_filter("plural", plural);
+    let mut environment = templates::environment()?;
     environment.add_global("base", include_str!("page.css"));
     environment.add_global("palette", include_str!("../palette.css"));
     Ok(environment)

@@ -3,7 +3,6 @@
 use crate::cli::units::{Count, Percent, UnitError, grouped};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use std::fmt;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -98,12 +97,6 @@ pub(super) enum Role {
     Client,
     /// Both run here
     Both,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
-    }
 }
 
 impl Role {

@@ -6,7 +6,8 @@
 use super::args::{DoctorArgs, Role};
 use super::row::{Demand, Limit, Row, Share, Verdict};
 use super::system::Machine;
-use crate::cli::units::grouped;
+use crate::cli::templates;
+use minijinja::context;
 
 /// CAP_SYS_RESOURCE of capabilities(7): may raise a hard limit.
 const CAP_SYS_RESOURCE: u32 = 24;
@@ -26,7 +27,11 @@ const TIME_WAIT: u64 = 60;
 
 /// Compares every limit with what is asked. Limits that are too low come first, the lowest at the top; limits that do not
 /// bound the number of connections come last.
-pub(super) fn assess(machine: Machine<'_>, asked: &DoctorArgs) -> Vec<Row> {
+///
+/// # Errors
+/// A text is no template, for the reason that is returned.
+pub(super) fn assess(machine: Machine<'_>, asked: &DoctorArgs) -> Result<Vec<Row>, String> {
+    let templates = templates::environment()?;
     let mut limits = files(machine, asked);
     if asked.role.connects() {
         limits.push(tuples(machine, asked));
@@ -38,19 +43,13 @@ pub(super) fn assess(machine: Machine<'_>, asked: &DoctorArgs) -> Vec<Row> {
     if asked.churn > 0 {
         limits.extend(time_wait(machine, asked));
     }
-    let rows = limits.into_iter().map(|limit| limit.row(asked.connections));
-    let mut rows: Vec<Row> = rows.collect();
+    let row = |limit: Limit| limit.row(asked.connections, &templates);
+    let rows: Result<Vec<Row>, _> = limits.into_iter().map(row).collect();
+    let mut rows = rows.map_err(|error| error.to_string())?;
     // The sort is stable: of limits that are reached together, the one that comes first above is the one to raise first.
     let holds = |row: &Row| row.holds_connections.unwrap_or(u64::MAX);
     rows.sort_by_key(|row| (row.verdict != Verdict::Short, holds(row)));
-    rows
-}
-
-/// The limit that bounds how many connections the machine holds as it is.
-pub(super) fn bottleneck(rows: &[Row]) -> Option<&Row> {
-    rows.iter()
-        .filter(|row| row.holds_connections.is_some())
-        .min_by_key(|row| row.holds_connections)
+    Ok(rows)
 }
 
 /// Descriptors: of the process with the most connections (a server is one, and the clients of `bench` may be several), and
@@ -71,12 +70,12 @@ fn files(machine: Machine<'_>, asked: &DoctorArgs) -> Vec<Limit> {
     let used = open + DESCRIPTORS_RESERVED * ends;
     let of_machine = |used| Demand::per_hundred(used, 100 * ends);
     let (soft, hard) = machine.descriptors.unzip();
-    let may_raise = machine.tree.has_capability(CAP_SYS_RESOURCE);
+    let is_bound = machine.tree.has_capability(CAP_SYS_RESOURCE) == Some(false);
     vec![
-        Limit::new("descriptors_hard", hard, of_process).variant(may_raise == Some(false), "bound"),
+        Limit::new("descriptors_hard", hard, of_process).with(context! { is_bound }),
         Limit::new("descriptors_soft", soft, of_process).or(Verdict::Raised),
         Limit::of_sysctl(machine, "nr_open", of_process),
-        Limit::of_sysctl(machine, "file_max", of_machine(used)).word("open", grouped(open)),
+        Limit::of_sysctl(machine, "file_max", of_machine(used)).with(context! { open }),
         Limit::of_sysctl(machine, "epoll_watches", of_machine(0)),
     ]
 }
@@ -89,11 +88,10 @@ fn pairs(machine: Machine<'_>, asked: &DoctorArgs) -> Option<u64> {
 
 fn tuples(machine: Machine<'_>, asked: &DoctorArgs) -> Limit {
     let ports = machine.tree.ports().unwrap_or(28_232).max(1);
-    let enough = asked.connections.div_ceil(ports * asked.targets);
-    let [sources, many, targets] = [asked.sources, ports, asked.targets].map(grouped);
+    let (sources, targets) = (asked.sources, asked.targets);
+    let enough = asked.connections.div_ceil(ports * targets);
     Limit::new("tuples", pairs(machine, asked), Demand::per_hundred(0, 100))
-        .word("pairs", format!("{sources} x {many} x {targets}"))
-        .word("sources", enough.to_string())
+        .with(context! { sources, ports, targets, enough })
 }
 
 /// Memory of the machine, of its TCP buffers and of its table of tracked connections, and of the control groups of this
@@ -111,29 +109,24 @@ fn memory(machine: Machine<'_>, asked: &DoctorArgs) -> Vec<Limit> {
     // The most that one socket's buffers may grow to.
     let most = ["net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"].map(|name| machine.sysctls(name));
     let pinned = match [most[0].get(2), most[1].get(2)] {
-        [Some(receive), Some(send)] => {
-            let mebibytes = (receive + send) >> 20;
-            format!("; a peer that sends and never reads may pin {mebibytes} MiB more")
-        }
-        _ => String::new(),
+        [Some(receive), Some(send)] => Some((receive + send) >> 20),
+        _ => None,
     };
     // No pressure below the first number of pages, pressure from the second on, and a hard limit at the third.
     let pressure = machine.sysctls("net.ipv4.tcp_mem").get(1).copied();
     let mut limits = vec![
         Limit::new("memory", tree.memory_available(), bytes)
-            .variant(counted.is_none(), "estimated")
-            .word("each", grouped(each))
-            .word("pinned", pinned),
-        Limit::new("tcp_mem", pressure, buffers)
-            .word("percent", asked.active_percent.to_string())
-            .word("value", format!("{low} {} {}", 2 * low, 4 * low)),
+            .with(context! { each, pinned, is_counted => counted.is_some() }),
+        Limit::new("tcp_mem", pressure, buffers).with(context! {
+            percent => asked.active_percent,
+            value => format!("{low} {} {}", 2 * low, 4 * low),
+        }),
         conntrack(machine, asked),
     ];
     if let Some(left) = tree.group_memory_left() {
         let mebibytes = (bytes.of(asked.connections) >> 20) + 64;
-        limits.push(
-            Limit::new("cgroup_memory", Some(left), bytes).word("mebibytes", mebibytes.to_string()),
-        );
+        let limit = Limit::new("cgroup_memory", Some(left), bytes);
+        limits.push(limit.with(context! { mebibytes }));
     }
     // The buffers of TCP alone: control groups of version 1.
     let [most, used] = ["limit", "usage"].map(|end| format!("memory.kmem.tcp.{end}_in_bytes"));
@@ -150,15 +143,11 @@ fn conntrack(machine: Machine<'_>, asked: &DoctorArgs) -> Limit {
     let count = |name| machine.sysctl(&format!("net.netfilter.nf_conntrack_{name}"));
     let (tracked, is_loaded) = (count("count").unwrap_or(0), count("max").is_some());
     let demand = Demand::per_hundred(tracked + asked.churn * TIME_WAIT, 100);
-    let is_in_use = is_loaded && tracked > 0;
-    let demand = match is_in_use {
+    let demand = match is_loaded && tracked > 0 {
         true => demand,
         false => Demand::Told(demand.of(asked.connections)),
     };
-    Limit::of_sysctl(machine, "conntrack", demand)
-        .variant(!is_in_use, "unused")
-        .variant(!is_loaded, "absent")
-        .word("tracked", grouped(tracked))
+    Limit::of_sysctl(machine, "conntrack", demand).with(context! { is_loaded, tracked })
 }
 
 /// The queues of a listener, which a burst of new connections fills.
@@ -166,14 +155,16 @@ fn queues(machine: Machine<'_>, asked: &DoctorArgs) -> [Limit; 2] {
     let burst = Demand::Fixed(asked.burst);
     let limit = |id, demand| Limit::of_sysctl(machine, id, demand).or(Verdict::Slows);
     let aborts = machine.sysctl("net.ipv4.tcp_abort_on_overflow") == Some(1);
-    let handshakes = match machine.sysctl("net.ipv4.tcp_syncookies") {
-        Some(1..) => limit("syn_backlog", Demand::Told(asked.burst)).variant(true, "cookies"),
+    let has_cookies = machine.sysctl("net.ipv4.tcp_syncookies") > Some(0);
+    let handshakes = match has_cookies {
+        true => limit("syn_backlog", Demand::Told(asked.burst)),
         // The kernel keeps the last quarter for peers that it knows.
-        _ => limit("syn_backlog", burst).map(|places| places - places / 4),
+        false => limit("syn_backlog", burst).map(|places| places - places / 4),
     };
+    let value = (2 * asked.burst).next_power_of_two();
     [
-        limit("somaxconn", burst).variant(aborts, "abort"),
-        handshakes.word("value", (2 * asked.burst).next_power_of_two().to_string()),
+        limit("somaxconn", burst).with(context! { aborts }),
+        handshakes.with(context! { has_cookies, value }),
     ]
 }
 
@@ -183,20 +174,16 @@ fn time_wait(machine: Machine<'_>, asked: &DoctorArgs) -> Vec<Limit> {
     let churn = Demand::Fixed(asked.churn);
     // 0: never, 1: wherever the protocol allows, 2: on loopback.
     let reuse = machine.sysctl("net.ipv4.tcp_tw_reuse");
-    let (reused, loopback) = (reuse == Some(1), reuse == Some(2) && asked.role.serves());
-    let seconds = if reused || loopback { 1 } else { TIME_WAIT };
+    let is_reused = reuse == Some(1) || reuse == Some(2) && asked.role.serves();
+    let seconds = if is_reused { 1 } else { TIME_WAIT };
+    let value = (asked.churn * TIME_WAIT).next_power_of_two();
     let buckets = Limit::of_sysctl(machine, "time_wait_buckets", churn)
         .map(|most| most / TIME_WAIT)
         .or(Verdict::Slows)
-        .word(
-            "value",
-            (asked.churn * TIME_WAIT).next_power_of_two().to_string(),
-        );
+        .with(context! { value });
     let ports =
         pairs(machine, asked).map(|pairs| pairs.saturating_sub(asked.connections) / seconds);
-    let ports = Limit::new("time_wait_ports", ports, churn)
-        .variant(reused, "reused")
-        .variant(loopback, "loopback");
+    let ports = Limit::new("time_wait_ports", ports, churn).with(context! { is_reused, reuse });
     let ports = asked.role.connects().then_some(ports);
     ports.into_iter().chain([buckets]).collect()
 }
@@ -230,8 +217,8 @@ pub(super) mod tests {
     }
 
     /// The answer for a machine with 20,000 descriptors.
-    fn answer(made: &Made, asked: &DoctorArgs) -> Vec<Row> {
-        assess(made.machine(1_024, 20_000), asked)
+    pub(in crate::cli::doctor) fn answer(made: &Made, asked: &DoctorArgs) -> Vec<Row> {
+        assess(made.machine(1_024, 20_000), asked).unwrap()
     }
 
     pub(in crate::cli::doctor) fn asked(connections: u64, role: Role) -> DoctorArgs {
@@ -274,10 +261,6 @@ pub(super) mod tests {
             rows[0]
         );
         assert!(rows[0].note.contains("CAP_SYS_RESOURCE"));
-        assert_eq!(
-            bottleneck(&rows).map(|row| row.id),
-            Some("descriptors_hard")
-        );
         let short = rows.iter().filter(|row| row.verdict == Verdict::Short);
         assert_eq!(short.count(), 1, "a million fit but for that: {rows:#?}");
     }
@@ -350,7 +333,8 @@ pub(super) mod tests {
         let rows = assess(
             made.machine(1_024, 2_000_000),
             &asked(1_300_000, Role::Both),
-        );
+        )
+        .unwrap();
         let files = row(&rows, "file_max");
         assert_eq!(
             (files.verdict, files.holds_connections),
@@ -421,7 +405,7 @@ pub(super) mod tests {
             descriptors: None,
             ..made.machine(0, 0)
         };
-        for row in assess(machine, &asked(1_000_000, Role::Both)) {
+        for row in assess(machine, &asked(1_000_000, Role::Both)).unwrap() {
             assert_ne!(row.verdict, Verdict::Short, "{row:?}");
         }
     }

@@ -2,8 +2,8 @@
 //! verdict. The texts of all limits are data, in `limits.txt`.
 
 use super::system::Machine;
+use minijinja::{Environment, Error, Value, context};
 use serde::Serialize;
-use std::fmt;
 
 const TEXTS: &str = include_str!("limits.txt");
 
@@ -21,12 +21,6 @@ pub(super) enum Verdict {
     Slows,
     /// It could not be read.
     Unknown,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
-    }
 }
 
 /// What is asked of a limit.
@@ -121,10 +115,8 @@ pub(super) struct Limit {
     demand: Demand,
     /// Its verdict if it is too low.
     too_low: Verdict,
-    /// The word that selects its note.
-    variant: &'static str,
-    /// What stands for the words in braces of its texts.
-    words: Vec<(&'static str, String)>,
+    /// What its texts tell of.
+    facts: Value,
 }
 
 /// A limit and its verdict, as the answer has it.
@@ -162,8 +154,7 @@ impl Limit {
             current,
             demand,
             too_low: Verdict::Short,
-            variant: "",
-            words: Vec::new(),
+            facts: context! {},
         }
     }
 
@@ -185,22 +176,17 @@ impl Limit {
         self
     }
 
-    /// The word that selects its note, if it applies.
-    pub(super) fn variant(mut self, applies: bool, word: &'static str) -> Self {
-        if applies {
-            self.variant = word;
-        }
-        self
-    }
-
-    /// What stands for a word in braces.
-    pub(super) fn word(mut self, word: &'static str, text: impl Into<String>) -> Self {
-        self.words.push((word, text.into()));
+    /// What its texts tell of, beside what all texts may: `needed`, `sysctl`, and the `value` that suffices.
+    pub(super) fn with(mut self, facts: Value) -> Self {
+        self.facts = facts;
         self
     }
 
     /// Compares it with what so many connections need.
-    pub(super) fn row(self, connections: u64) -> Row {
+    ///
+    /// # Errors
+    /// One of its texts is no template, or tells of what is no fact.
+    pub(super) fn row(self, connections: u64, templates: &Environment<'_>) -> Result<Row, Error> {
         let (id, needed) = (self.id, self.demand.of(connections));
         let holds = match self.demand {
             Demand::Share(share) => self.current.and_then(|value| share.holds(value)),
@@ -213,37 +199,28 @@ impl Limit {
             (Demand::Fixed(_), Some(value), _) if value < needed => self.too_low,
             _ => Verdict::Fits,
         };
-        let texts = |name| text(id, name).unwrap_or_default();
-        let note = text(id, &format!("note-{}", self.variant)).unwrap_or(texts("note"));
-        let fixes = ["now", "permanently"].map(|name| text(id, name).or(text("sysctl", name)));
-        let bounds = self.too_low == Verdict::Short;
-        // A word of the limit's own goes before one that every limit has.
-        let all = self
-            .word("needed", needed.to_string())
-            .word("value", needed.next_power_of_two().to_string());
-        let all = all.word("sysctl", texts("sysctl"));
+        let text = |name| text(id, name).unwrap_or_default();
+        let (sysctl, value) = (text("sysctl"), needed.next_power_of_two());
+        let facts = context! { ..self.facts, ..context! { needed, sysctl, value } };
         let is_low = matches!(verdict, Verdict::Short | Verdict::Slows);
-        let [fix_now, fix_persistent] =
-            fixes.map(|text| text.filter(|_| is_low).map(|text| all.filled(text)));
-        Row {
-            id,
-            limit: texts("limit"),
-            unit: texts("unit"),
-            current: all.current,
-            needed,
-            holds_connections: holds.filter(|_| bounds),
-            verdict,
-            note: all.filled(note),
-            fix_now,
-            fix_persistent,
-        }
-    }
-
-    fn filled(&self, text: &str) -> String {
-        let fill = |text: String, (word, with): &(&str, String)| {
-            text.replace(&format!("{{{word}}}"), with)
+        let block = if sysctl.is_empty() { id } else { "sysctl" };
+        let fix = |name| {
+            let fix = self::text(block, name).unwrap_or_default();
+            let fix = is_low.then(|| templates.render_str(fix, &facts));
+            fix.transpose()
         };
-        self.words.iter().fold(text.to_owned(), fill)
+        Ok(Row {
+            id,
+            limit: text("limit"),
+            unit: text("unit"),
+            current: self.current,
+            needed,
+            holds_connections: holds.filter(|_| self.too_low == Verdict::Short),
+            verdict,
+            note: templates.render_str(text("note"), &facts)?,
+            fix_now: fix("now")?,
+            fix_persistent: fix("permanently")?,
+        })
     }
 }
 
