@@ -1,7 +1,7 @@
 //! `echo-reactor bench`: puts a server under load, and reports what came of it, and whether to believe it.
 //!
 //! The command line is in [`args`]; the server that is started if none was named in [`server_process`]; the endpoint
-//! of each name in [`targets`]; running a plan, in one process or several, in [`workers`], [`worker_process`] and [`worker`]; several plans
+//! of each name in [`targets`]; running a plan, in one process or several, in [`workers`], [`worker_process`], [`said`] and [`worker`]; several plans
 //! in [`runner`] and [`rate_search`]; what came of it in [`mod@run`] and [`answer`]; progress in [`progress`]; the formats of
 //! the report in [`text`], [`record`] (JSON), [`csv`], [`hdr`] and [`svg`].
 
@@ -16,6 +16,7 @@ mod rate_search;
 pub(super) mod record;
 pub(super) mod run;
 mod runner;
+pub(super) mod said;
 pub(super) mod server_process;
 mod svg;
 mod targets;

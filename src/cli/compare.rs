@@ -1,13 +1,12 @@
 //! `echo-reactor compare`: the event loop against its blocking models, and against any other server.
 //!
 //! The command line is in [`args`]; the loads are in [`workloads`]; the compared servers are in [`subject`], and are ended by
-//! [`guard`]; one measurement is in [`sample`], all rounds in [`rounds`], the statistics in [`statistics`]. What is kept is
-//! in [`record`], and shown by [`views`] with their [`charts`], and by [`progress`].
+//! [`guard`]; all rounds are in [`rounds`], what came of each run in [`sample`], the statistics in [`statistics`]. What is
+//! kept is in [`record`], and shown by [`views`] with their [`charts`].
 
 mod args;
 mod charts;
 mod guard;
-mod progress;
 pub(super) mod record;
 mod rounds;
 mod sample;
@@ -25,13 +24,12 @@ use super::descriptors;
 use super::error::{CliError, CliErrorKind, Exit};
 use super::output::printable;
 use super::output_file::{OutputFile, Purpose, refuse_same};
+use super::status_line::StatusLine;
 use super::stdio;
 use super::units::plural;
 use crate::random::Random;
-use progress::Progress;
-use record::{Load, PROGRAM, Record};
+use record::{Load, Record};
 use rounds::Rounds;
-use sample::Conditions;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use subject::Subject;
@@ -50,38 +48,33 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, CliError> {
     // The load is one thread on one processor; the servers may use the rest.
     let processors = Processors::look(|all| all - 1);
     let mut record = Record {
-        program: PROGRAM.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         command: host.command,
         started_unix: host.started,
-        seconds: 0.0,
-        seed: args.seed(),
-        rounds: 0,
+        seed: args.timing.seed,
         window_seconds: timing.window.as_secs_f64(),
-        interrupted: false,
         machine: host.machine,
         models: subjects.iter().map(Subject::model).collect(),
         cells: rounds::cells(&subjects, &loads),
-        notes: Vec::new(),
+        ..Record::default()
     };
-    let mut progress = Progress::new(args.quiet(), timing.rounds, loads.len());
-    progress.tell(&announcement(&subjects, &loads, &timing));
+    let status = StatusLine::new(args.output.quiet);
+    status.tell(&announcement(&subjects, &loads, &timing));
     let began = Instant::now();
     let mut rounds = Rounds {
         subjects: &subjects,
-        conditions: Conditions {
-            timing: &timing,
-            processors: processors.as_ref(),
-            stop: &stop,
-        },
-        progress: &mut progress,
-        random: Random::new(args.seed()),
+        timing: &timing,
+        processors: processors.as_ref(),
+        stop: &stop,
+        status: &status,
+        random: Random::new(record.seed),
         record: &mut record,
+        done: 0,
         wrong: false,
     };
-    let ended = rounds.run(began);
+    let ended = rounds.run();
     let wrong = rounds.wrong;
-    progress.finish();
+    status.clear();
     record.seconds = began.elapsed().as_secs_f64();
     record.interrupted = stop.load(Ordering::Relaxed);
     record.notes = notes(&record, &subjects, &timing);
@@ -90,8 +83,15 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, CliError> {
         record.notes.push(text);
     }
     statistics::judge(&mut record);
-    let report = form(views::text, &record).and_then(|text| stdio::print(&text));
-    let written = std::iter::once(report).chain(fill(files, &record));
+    let fill =
+        |form: Form| form(&record).map_err(|error| CliError::new(CliErrorKind::Internal, error));
+    let report = fill(views::text).and_then(|text| stdio::print(&text));
+    // Each file is written, whether or not the rest could be.
+    let written = files.into_iter().map(|(mut file, form)| {
+        file.write(fill(form)?.as_bytes())?;
+        file.finish()
+    });
+    let written = std::iter::once(report).chain(written);
     let exit = with_failures(conclude(&record, wrong), written);
     ended.map(|()| exit)
 }
@@ -101,29 +101,18 @@ type Form = fn(&Record) -> Result<String, String>;
 
 /// Opens the files that were asked for.
 fn open_files(args: &CompareArgs) -> Result<Vec<(OutputFile, Form)>, CliError> {
-    let forms: [Form; 3] = [json, views::page, charts::drawing];
-    let paths = args.files();
-    refuse_same(&paths)?;
-    let asked = paths.into_iter().zip(forms);
-    let asked = asked.filter_map(|((flag, path), form)| Some((flag, path?, form)));
+    let output = &args.output;
+    let files: [(_, _, Form); 3] = [
+        ("--json", output.json.as_ref(), json),
+        ("--html", output.html.as_ref(), views::page),
+        ("--svg", output.svg.as_ref(), views::drawing),
+    ];
+    refuse_same(&files.map(|(flag, path, _)| (flag, path)))?;
+    let asked = files.into_iter();
+    let asked = asked.filter_map(|(flag, path, form)| Some((flag, path?, form)));
     asked
         .map(|(flag, path, form)| Ok((OutputFile::open(flag, path, Purpose::Measuring)?, form)))
         .collect()
-}
-
-/// Writes each file, whether or not the rest could be written.
-fn fill(
-    files: Vec<(OutputFile, Form)>,
-    record: &Record,
-) -> impl Iterator<Item = Result<(), CliError>> {
-    files.into_iter().map(|(mut file, form)| {
-        file.write(self::form(form, record)?.as_bytes())?;
-        file.finish()
-    })
-}
-
-fn form(form: Form, record: &Record) -> Result<String, CliError> {
-    form(record).map_err(|error| CliError::new(CliErrorKind::Internal, error))
 }
 
 fn json(record: &Record) -> Result<String, String> {
@@ -134,15 +123,14 @@ fn json(record: &Record) -> Result<String, String> {
 /// What the exit code says: a wrong echo is worse than a server that could not be measured at all, and that than one that
 /// failed at some of the loads. That one is slower than the other is a result.
 fn conclude(record: &Record, wrong: bool) -> Exit {
-    let models = || 0..record.models.len();
-    let has_failed = |model: usize| record.entries(model).any(|entry| entry.failed);
+    let was_measured = |model: usize| record.was_measured(model);
+    let has_failed = |model: &usize| record.entries(*model).any(|entry| entry.failed);
+    let failed = (0..record.models.len()).filter(has_failed);
     match () {
         () if wrong => Exit::Mismatch,
-        () if models().any(|model| has_failed(model) && !record.was_measured(model)) => {
-            Exit::Unavailable
-        }
-        () if models().any(has_failed) => Exit::Short,
-        () if !models().any(|model| record.was_measured(model)) => Exit::Invalid,
+        () if !failed.clone().all(was_measured) => Exit::Unavailable,
+        () if failed.count() > 0 => Exit::Short,
+        () if !(0..record.models.len()).any(was_measured) => Exit::Invalid,
         () => Exit::Ok,
     }
 }
@@ -151,31 +139,26 @@ fn conclude(record: &Record, wrong: bool) -> Exit {
 fn check_descriptors(loads: &[Load], descriptors: u64) -> Result<(), CliError> {
     const OURS: u64 = 64;
     let most = loads.iter().map(|load| load.connections).max();
-    match most.filter(|most| most + OURS > descriptors) {
-        Some(most) => {
-            let text = format!(
-                "{} need as many descriptors, and this process may have {descriptors}; raise the hard limit \
-                 (ulimit -Hn, or LimitNOFILE= of a unit), or ask for fewer by --connections",
-                plural(most, "connection")
-            );
-            Err(CliError::usage(text))
-        }
-        None => Ok(()),
-    }
+    let Some(most) = most.filter(|most| most + OURS > descriptors) else {
+        return Ok(());
+    };
+    Err(CliError::usage(format!(
+        "{} need as many descriptors, and this process may have {descriptors}; raise the hard limit (ulimit -Hn, or \
+         LimitNOFILE= of a unit), or ask for fewer by --connections",
+        plural(most, "connection")
+    )))
 }
 
 /// How long it will take.
 fn announcement(subjects: &[Subject], loads: &[Load], timing: &Timing) -> String {
-    let round: Duration = (loads.iter())
-        .map(|load| {
-            let able = subjects.iter().filter(|one| one.excuse(load).is_none());
-            timing.length_of(load) * able.count() as u32
-        })
-        .sum();
-    let all = (round * timing.rounds as u32).as_secs();
-    let time = match all {
-        0..90 => plural(all.max(1), "second"),
-        _ => plural(all.div_ceil(60), "minute"),
+    let of_load = |load: &Load| {
+        let able = subjects.iter().filter(|one| one.excuse(load).is_none());
+        timing.length_of(load) * able.count() as u32
+    };
+    let round: Duration = loads.iter().map(of_load).sum();
+    let time = match (round * timing.rounds as u32).as_secs() {
+        all @ 0..90 => plural(all.max(1), "second"),
+        all => plural(all.div_ceil(60), "minute"),
     };
     format!(
         "{}, {}, {} of {:?} each: about {time}; Ctrl-C ends it with a report of what there is by then",
@@ -193,18 +176,12 @@ fn notes(record: &Record, subjects: &[Subject], timing: &Timing) -> Vec<String> 
     if record.interrupted {
         let whole = plural(rounds, "whole round");
         notes.push(format!("it was ended early, after {whole} of {planned}"));
-    } else if rounds < planned {
-        let planned = plural(planned, "round");
-        notes.push(format!(
-            "{rounds} of {planned} were measured: the time was over, this machine is slower than was thought"
-        ));
     }
     if rounds < 3 {
         let text = "with fewer than 3 rounds there are no intervals, and so no verdicts";
         notes.push(text.to_owned());
     }
-    let ran_already = |subject: &Subject| matches!(subject, Subject::Running(_));
-    if subjects.iter().any(ran_already) {
+    if (subjects.iter()).any(|subject| matches!(subject, Subject::Running(_))) {
         let text = "of a server that ran already, neither processor nor memory is known, and it kept its memory and its \
                     place from round to round";
         notes.push(text.to_owned());

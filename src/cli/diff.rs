@@ -23,25 +23,11 @@ use super::output::printable;
 use super::stdio;
 use super::units::Percent;
 use clap::Args;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const EXAMPLES: &str = "\
-Examples:
-  echo-reactor compare --quick --json before.json
-  echo-reactor compare --quick --json after.json
-  echo-reactor diff before.json after.json    exit code 5 if something is worse
-  echo-reactor bench --format json > a.json   a single run has its seconds
-  echo-reactor diff --tolerance 10% a.json b.json
-
-All intervals together are right with 95 %. Better and worse is what lies wholly
-beyond the tolerance, the same what lies wholly within; what is left is within
-the noise. What the second record lacks, a load, a step, seconds with echoes,
-connections or answers, is worse than what is slow, and is said first. Only
-'worse' changes the exit code.
-";
+const EXAMPLES: &str = include_str!("diff/examples.txt");
 
 /// Compare two records of bench or of compare: same, better or worse
 #[derive(Args, Debug)]
@@ -62,10 +48,6 @@ pub(super) struct DiffArgs {
 
 pub(super) fn run(args: &DiffArgs) -> Result<Exit, CliError> {
     let tolerance = args.tolerance.0 / 100.0;
-    if tolerance >= 10.0 {
-        let text = "--tolerance is less than 1000%; write for example 5%";
-        return Err(CliError::usage(text));
-    }
     let (before, after) = (read(&args.before)?, read(&args.after)?);
     let answer = match (&before, &after) {
         (File::Compare(before), File::Compare(after)) => comparisons::compare(before, after),
@@ -77,9 +59,8 @@ pub(super) fn run(args: &DiffArgs) -> Result<Exit, CliError> {
     };
     let (mut report, exit) = answer.report(tolerance);
     for (path, file) in [(&args.before, &before), (&args.after, &after)] {
-        if let Some(doubt) = file.doubt() {
-            report.push_str(&format!("note: {}: {doubt}\n", path.display()));
-        }
+        let (name, doubt) = (path.display(), file.doubt());
+        report.extend(doubt.map(|doubt| format!("note: {name}: {doubt}\n")));
     }
     stdio::print(&printable(&report))?;
     if answer.is_empty() {
@@ -89,9 +70,13 @@ pub(super) fn run(args: &DiffArgs) -> Result<Exit, CliError> {
     Ok(exit)
 }
 
-#[derive(Debug)]
+/// A record knows by its `program` of which command it is.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "program")]
 enum File {
+    #[serde(rename = "echo-reactor bench")]
     Bench(Box<bench::Record>),
+    #[serde(rename = "echo-reactor compare")]
     Compare(Box<compare::Record>),
 }
 
@@ -109,23 +94,13 @@ impl File {
 }
 
 fn read(path: &Path) -> Result<File, CliError> {
-    let of_file = |text: String| format!("'{}': {text}", path.display());
-    let usage = |text: String| CliError::usage(of_file(text));
+    let name = path.display();
     let text = fs::read_to_string(path)
-        .map_err(|error| CliError::new(CliErrorKind::Io, of_file(error.to_string())))?;
-    let value: Value =
-        serde_json::from_str(&text).map_err(|error| usage(format!("it is no JSON: {error}")))?;
-    let file = match value["program"].as_str() {
-        Some(compare::PROGRAM) => whole(value).map(File::Compare),
-        Some(bench::PROGRAM) => whole(value).map(File::Bench),
-        _ => {
-            let text = "it is no record; 'bench --format json' and 'compare --json FILE' make one";
-            return Err(usage(text.to_owned()));
-        }
-    };
-    file.map_err(|error| usage(format!("it is no whole record: {error}")))
-}
-
-fn whole<T: DeserializeOwned>(value: Value) -> Result<Box<T>, serde_json::Error> {
-    serde_json::from_value(value).map(Box::new)
+        .map_err(|error| CliError::new(CliErrorKind::Io, format!("'{name}': {error}")))?;
+    serde_json::from_str(&text).map_err(|error| {
+        let what = if error.is_data() { "record" } else { "JSON" };
+        CliError::usage(format!(
+            "'{name}': it is no {what}: {error}; 'bench --format json' and 'compare --json FILE' make records"
+        ))
+    })
 }

@@ -20,9 +20,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What `program` says in the file, by which a reader knows it.
-pub(in crate::cli) const PROGRAM: &str = "echo-reactor bench";
-
 /// The percentiles of the report, by name.
 pub(super) const QUANTILES: [(&str, f64); 6] = [
     ("p50", 0.5),
@@ -33,11 +30,11 @@ pub(super) const QUANTILES: [(&str, f64); 6] = [
     ("p99_999", 0.99999),
 ];
 
-/// The report of all steps. What is at the top is of the last; of a search, of the best.
+/// The report of all steps. What is at the top is of the last; of a search, of the best. A reader knows the file by its
+/// `program`.
 #[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, tag = "program", rename = "echo-reactor bench")]
 pub(in crate::cli) struct Record {
-    program: String,
     version: String,
     command: Vec<String>,
     started_unix: u64,
@@ -224,7 +221,6 @@ impl Record {
         let kernel = KERNEL_COUNTERS.iter().zip(run.kernel.0);
         let retried = handshakes_retried(total);
         Self {
-            program: PROGRAM.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             command: host.command.clone(),
             started_unix: host.started,

@@ -8,7 +8,7 @@ use crate::net::Address;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -96,6 +96,13 @@ impl Process {
         self.0.stderr.take()
     }
 
+    /// Writes to its standard input, which stays open until it is to end. One that has ended already is seen to have.
+    pub(in crate::cli) fn say(&mut self, bytes: &[u8]) {
+        if let Some(pipe) = &mut self.0.stdin {
+            let _ = pipe.write_all(bytes);
+        }
+    }
+
     /// How it ended, if it has.
     pub(in crate::cli) fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().ok().flatten()
@@ -115,6 +122,7 @@ impl Drop for Process {
         for _ in 0..2 {
             self.signal(Signal::SIGTERM);
         }
+        drop(self.0.stdin.take());
         let deadline = Instant::now() + END_TIMEOUT;
         let mut pause = Duration::from_millis(1);
         while self.ended().is_none() {
@@ -130,10 +138,7 @@ impl Drop for Process {
 
 /// Starts a process on the processors that are for servers. It has a process group of its own: Ctrl-C is for us, and a
 /// server is to see the end of the load first.
-pub(in crate::cli) fn spawn_on(
-    command: &mut Command,
-    processors: Option<&Processors>,
-) -> io::Result<Child> {
+fn spawn_on(command: &mut Command, processors: Option<&Processors>) -> io::Result<Child> {
     // A child inherits the processors of its parent, and so does every thread that it starts in turn. To set them between
     // fork and exec would be shorter, and needs `unsafe`.
     if let Some(processors) = processors {

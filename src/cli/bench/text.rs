@@ -4,7 +4,7 @@ use super::answer::Answer;
 use super::environment::Host;
 use super::record::{Generator, Server};
 use super::run::Run;
-use super::time::time;
+use super::time::{bytes, time};
 use crate::cli::units::{grouped, grouped_rate, plural};
 use crate::load::validity::handshakes_retried;
 use crate::load::{Latencies, Mode};
@@ -113,11 +113,11 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
     writeln!(out)?;
     writeln!(
         out,
-        "  {} echoes/s   {} in {:.2} s   {} each way",
+        "  {} echoes/s   {} in {:.2} s   {}/s each way",
         grouped_rate(total.rate()),
         echoes(total.echoes),
         total.window(),
-        bytes_per_second(total.rate() * run.plan.size as f64)
+        bytes(total.rate() * run.plan.size as f64)
     )?;
     writeln!(out)?;
     latencies(out, run)?;
@@ -137,14 +137,6 @@ fn one(out: &mut String, host: &Host, run: &Run) -> std::fmt::Result {
 fn echoes(count: u64) -> String {
     let ending = if count == 1 { "" } else { "es" };
     format!("{} echo{ending}", grouped(count))
-}
-
-fn bytes_per_second(rate: f64) -> String {
-    match rate {
-        _ if rate < 1e4 => format!("{rate:.0} B/s"),
-        _ if rate < 1e6 => format!("{:.1} kB/s", rate / 1e3),
-        _ => format!("{:.1} MB/s", rate / 1e6),
-    }
 }
 
 /// A table: what was measured, and its percentiles.
@@ -387,11 +379,6 @@ mod tests {
 
     #[test]
     fn small_figures_are_none_that_look_like_nothing() {
-        let said = [32.0, 9_999.0, 12_345.0, 999_000.0, 2e6].map(bytes_per_second);
-        assert_eq!(
-            said,
-            ["32 B/s", "9999 B/s", "12.3 kB/s", "999.0 kB/s", "2.0 MB/s"]
-        );
         assert_eq!((echoes(1), echoes(2)), ("1 echo".into(), "2 echoes".into()));
     }
 

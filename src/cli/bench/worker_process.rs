@@ -5,28 +5,24 @@
 //! of standard error the last lines are kept.
 
 use super::ipc;
+use super::said::Said;
 use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::own_program;
 use crate::load::Message;
 use crate::settings;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Bytes of a message at most. Four full histograms have three million digits.
 const MESSAGE_MAX_BYTES: usize = 4 << 20;
 /// Lines that may come before the first message: what a login shell greets with.
 const GREETING_MAX_LINES: usize = 100;
-/// Bytes of a line of standard error, and how many of the last lines are kept.
-const SAID_MAX_BYTES: usize = 500;
-const SAID_MAX_LINES: usize = 5;
 /// How long a worker that has failed may take to end, so that the error can say how it did.
 const END_KNOWN: Duration = Duration::from_secs(1);
 /// Time between two looks whether a process has ended.
@@ -34,13 +30,6 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// What comes from a worker, with its number: a message, or why none can follow.
 pub(super) type Heard = (usize, Result<Message, String>);
-
-/// The last lines of a worker's standard error, and the thread that reads them.
-#[derive(Debug, Default)]
-struct Said {
-    lines: Arc<Mutex<VecDeque<String>>>,
-    reader: Option<JoinHandle<()>>,
-}
 
 /// A worker process, and the pipe that leads to it.
 #[derive(Debug)]
@@ -99,13 +88,7 @@ impl WorkerProcess {
                 }
             });
         }
-        let mut said = Said::default();
-        if let Some(err) = child.stderr.take() {
-            let lines = Arc::clone(&said.lines);
-            said.reader = Some(thread::spawn(move || {
-                keep_last(BufReader::new(err), &lines);
-            }));
-        }
+        let said = Said::read(child.stderr.take());
         Ok(Self {
             name,
             is_remote: at.is_some(),
@@ -136,21 +119,15 @@ impl WorkerProcess {
 
     /// The last lines of standard error, if it is not that of this process.
     pub(super) fn last_said(&self) -> Vec<String> {
-        let lines = self.said.lines.lock();
-        let lines = lines.unwrap_or_else(PoisonError::into_inner);
-        lines.iter().cloned().collect()
+        self.said.last()
     }
 
     /// Why there is no load: the reason, how the worker ended, and what it said.
     pub(super) fn failure(&mut self, kind: CliErrorKind, why: &str) -> CliError {
         self.close();
         let until = Instant::now() + END_KNOWN;
-        let reader = self.said.reader.take();
         let ended = self.ended(until);
-        while reader.as_ref().is_some_and(|reader| !reader.is_finished()) && Instant::now() < until
-        {
-            thread::sleep(LOOK);
-        }
+        self.said.wait(until);
         let mut text = format!("no load: {} {why}", self.name);
         if let Some(status) = ended.filter(|status| !status.success()) {
             text += &format!(" ({status})");
@@ -221,22 +198,6 @@ fn read_messages(
         let is_last = matches!(message, Message::Done(_) | Message::Failed(_));
         if !take(message) || is_last {
             return Ok(());
-        }
-    }
-}
-
-/// Keeps the last lines until the end. A longer line counts as several.
-fn keep_last(mut err: impl BufRead, lines: &Mutex<VecDeque<String>>) {
-    let mut line = Vec::new();
-    while let Ok(1..) = (err.by_ref().take(SAID_MAX_BYTES as u64)).read_until(b'\n', &mut line) {
-        let text = String::from_utf8_lossy(&line).trim().to_owned();
-        line.clear();
-        if !text.is_empty() {
-            let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-            lines.push_back(text);
-            if lines.len() > SAID_MAX_LINES {
-                lines.pop_front();
-            }
         }
     }
 }

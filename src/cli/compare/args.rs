@@ -12,31 +12,7 @@ use crate::net::Address;
 use clap::Args;
 use std::path::PathBuf;
 
-const EXAMPLES: &str = "\
-Examples:
-  echo-reactor compare --quick
-      less than a minute, and a table
-  echo-reactor compare --html report.html
-      all of it, and a page with charts; says beforehand how long it takes
-  echo-reactor compare --json before.json
-      for 'echo-reactor diff before.json after.json'
-  echo-reactor compare --against-command 'python3 echo.py {port}'
-  echo-reactor compare --models reactor,workers
-      one core against all that servers have here
-  echo-reactor compare --against-command './other serve 127.0.0.1:{port}'
-  echo-reactor compare --against otherhost:7
-      any running server; its CPU time and memory stay unknown
-  echo-reactor compare -c 1,10,100 --scenarios churn --rounds 20
-
-The command of --against-command is started anew for every measurement, with a
-free port in place of {port}, on which it must answer within 10 s over TCP on
-127.0.0.1. It is ended by SIGTERM, and so is every process that it has started,
-in the background too, even if compare itself is killed. It is split into words
-by sh, and is one command. Servers run on all processors but the last, which the
-load has for itself. Ratios are to the first model, round by round, with
-intervals of which all together are right with 95 %; a difference of less than
-2 % (of the p99: 10 %) is called the same.
-";
+const EXAMPLES: &str = include_str!("examples.txt");
 
 /// Put the same load on the event loop, on its blocking models and on other servers, and compare
 #[derive(Args, Debug)]
@@ -63,10 +39,10 @@ pub(in crate::cli) struct CompareArgs {
     loads: LoadArgs,
 
     #[command(flatten)]
-    timing: TimingArgs,
+    pub(super) timing: TimingArgs,
 
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 
     /// Be the guard of a server of another one's: the command comes by standard input
     #[arg(long, hide = true)]
@@ -93,7 +69,7 @@ struct LoadArgs {
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Timing")]
-struct TimingArgs {
+pub(super) struct TimingArgs {
     /// How often each load is measured [default: 10, with --quick 6]
     #[arg(long, value_name = "COUNT")]
     rounds: Option<Count>,
@@ -108,27 +84,27 @@ struct TimingArgs {
 
     /// What the order of each round is drawn from
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
-    seed: u64,
+    pub(super) seed: u64,
 }
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
-struct OutputArgs {
+pub(super) struct OutputArgs {
     /// Write the record to this file; the schema is in the source, as src/cli/compare/schema.json
     #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    pub(super) json: Option<PathBuf>,
 
     /// Write a page with drawings to this file, which needs no other
     #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    pub(super) html: Option<PathBuf>,
 
     /// Draw throughput and p99 over connections into this file
     #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
+    pub(super) svg: Option<PathBuf>,
 
     /// Say nothing while it runs
     #[arg(short, long)]
-    quiet: bool,
+    pub(super) quiet: bool,
 }
 
 impl CompareArgs {
@@ -179,42 +155,15 @@ impl CompareArgs {
         let default = Timing::of(self.quick);
         let rounds = args.rounds.map_or(default.rounds, |rounds| rounds.0);
         let window = args.window.map_or(default.window, |time| time.0);
-        if rounds == 0 {
-            return Err(CliError::usage(
-                "--rounds 0 measures nothing; write 3 or more, or there will be no intervals",
-            ));
+        if rounds == 0 || window.is_zero() {
+            let text = "--rounds 0 and --window 0s measure nothing; write 3 or more, and for example 250ms";
+            return Err(CliError::usage(text));
         }
-        if window.is_zero() {
-            return Err(CliError::usage(
-                "--window 0s measures nothing; write for example 250ms",
-            ));
-        }
-        // With the number and the length of rounds given, the time that all may take is given, too.
-        let is_own = args.rounds.is_some() || args.window.is_some();
         Ok(Timing {
             rounds,
             window,
             warm_up: args.warm_up.map_or(default.warm_up, |time| time.0),
-            budget: default.budget.filter(|_| !is_own),
         })
-    }
-
-    pub(super) fn seed(&self) -> u64 {
-        self.timing.seed
-    }
-
-    /// The files that were asked for, with their flags: JSON, HTML, SVG.
-    pub(super) fn files(&self) -> [(&'static str, Option<&PathBuf>); 3] {
-        let output = &self.output;
-        [
-            ("--json", output.json.as_ref()),
-            ("--html", output.html.as_ref()),
-            ("--svg", output.svg.as_ref()),
-        ]
-    }
-
-    pub(super) fn quiet(&self) -> bool {
-        self.output.quiet
     }
 }
 
@@ -264,7 +213,6 @@ mod tests {
             (timing.rounds, timing.window),
             (3, Duration::from_millis(50))
         );
-        assert_eq!(timing.budget, None);
     }
 
     #[test]

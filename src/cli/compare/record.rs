@@ -4,20 +4,21 @@
 //! rest is compared with.
 
 use crate::cli::bench::environment::Machine;
-use crate::cli::bench::time::time;
-use crate::cli::units::{grouped, plural};
+use crate::cli::bench::time::{bytes, time};
+use crate::cli::units::grouped;
+use crate::load::{Latencies, latencies};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What `program` says in the file, by which a reader knows it.
-pub(in crate::cli) const PROGRAM: &str = "echo-reactor compare";
+/// Points of a curve for each nine of its percentiles.
+const POINTS: u32 = 12;
 
-/// A comparison, complete or interrupted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A comparison, complete or interrupted. A reader knows the file by its `program`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "program", rename = "echo-reactor compare")]
 pub(in crate::cli) struct Record {
-    pub(in crate::cli) program: String,
     /// Of this program.
     pub(in crate::cli) version: String,
     /// The command line.
@@ -91,7 +92,7 @@ pub(in crate::cli) struct Cell {
 }
 
 /// Figures by name; `null` is a figure that could not be seen, as of a server on another machine.
-type Figures<T> = BTreeMap<Figure, Option<T>>;
+pub(in crate::cli) type Figures<T> = BTreeMap<Figure, Option<T>>;
 
 /// What one model did in a cell.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -110,6 +111,8 @@ pub(in crate::cli) struct Entry {
     pub(in crate::cli) samples: Vec<Sample>,
     /// Of all rounds together: the quantile (0.99), and nanoseconds.
     pub(in crate::cli) latency_by_percentile: Vec<(f64, u64)>,
+    #[serde(skip)]
+    pub(in crate::cli) latencies: Option<Latencies>,
 }
 
 /// One measurement.
@@ -119,34 +122,26 @@ pub(in crate::cli) struct Sample {
     pub(in crate::cli) round: u64,
     pub(in crate::cli) not_valid_because: Vec<String>,
     #[serde(flatten)]
-    figures: Figures<f64>,
+    pub(in crate::cli) figures: Figures<f64>,
 }
 
 /// What is measured of each sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(in crate::cli) enum Figure {
-    #[serde(rename = "echoes_per_second")]
-    Throughput,
-    #[serde(rename = "p50_ns")]
-    P50,
-    #[serde(rename = "p90_ns")]
-    P90,
-    #[serde(rename = "p99_ns")]
-    P99,
+    EchoesPerSecond,
+    P50Ns,
+    P90Ns,
+    P99Ns,
     #[serde(rename = "p99_9_ns")]
-    P999,
+    P999Ns,
     #[serde(rename = "p99_99_ns")]
-    P9999,
-    #[serde(rename = "cpu_ns_per_echo")]
-    CpuPerEcho,
-    #[serde(rename = "switches_per_echo")]
+    P9999Ns,
+    CpuNsPerEcho,
     SwitchesPerEcho,
-    #[serde(rename = "threads")]
     Threads,
-    #[serde(rename = "rss_bytes")]
-    Rss,
-    #[serde(rename = "rss_bytes_per_connection")]
-    RssPerConnection,
+    RssBytes,
+    RssBytesPerConnection,
 }
 
 /// The middle of several samples, and how far they lie apart.
@@ -155,18 +150,6 @@ pub(in crate::cli) struct Spread {
     pub(in crate::cli) median: f64,
     pub(in crate::cli) least: f64,
     pub(in crate::cli) most: f64,
-}
-
-impl Spread {
-    /// That of a single value.
-    pub(in crate::cli) fn none(value: f64) -> Self {
-        let [median, least, most] = [value; 3];
-        Self {
-            median,
-            least,
-            most,
-        }
-    }
 }
 
 /// A figure of one model, divided by that of the first.
@@ -224,29 +207,25 @@ impl fmt::Display for Verdict {
 /// `0.61 (0.58 to 0.64): worse`
 impl fmt::Display for Ratio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (low, high) = (self.low, self.high);
-        write!(
-            f,
-            "{:.2} ({low:.2} to {high:.2}): {}",
-            self.ratio, self.verdict
-        )
+        let (ratio, low, high) = (self.ratio, self.low, self.high);
+        write!(f, "{ratio:.2} ({low:.2} to {high:.2}): {}", self.verdict)
     }
 }
 
 impl Figure {
     /// All figures, as they are declared, with what they are called in a sentence.
     pub(in crate::cli) const TITLES: [(Self, &'static str); 11] = [
-        (Self::Throughput, "throughput"),
-        (Self::P50, "p50"),
-        (Self::P90, "p90"),
-        (Self::P99, "p99"),
-        (Self::P999, "p99.9"),
-        (Self::P9999, "p99.99"),
-        (Self::CpuPerEcho, "CPU per echo"),
+        (Self::EchoesPerSecond, "throughput"),
+        (Self::P50Ns, "p50"),
+        (Self::P90Ns, "p90"),
+        (Self::P99Ns, "p99"),
+        (Self::P999Ns, "p99.9"),
+        (Self::P9999Ns, "p99.99"),
+        (Self::CpuNsPerEcho, "CPU per echo"),
         (Self::SwitchesPerEcho, "switches per echo"),
         (Self::Threads, "threads"),
-        (Self::Rss, "memory"),
-        (Self::RssPerConnection, "memory per connection"),
+        (Self::RssBytes, "memory"),
+        (Self::RssBytesPerConnection, "memory per connection"),
     ];
 
     pub(in crate::cli) fn title(self) -> &'static str {
@@ -261,38 +240,16 @@ impl Figure {
     /// A value of it, with its unit.
     pub(in crate::cli) fn write(self, value: f64) -> String {
         match self {
-            Self::Throughput | Self::Threads => grouped(value.round().max(0.0) as u64),
+            Self::EchoesPerSecond | Self::Threads => grouped(value.round().max(0.0) as u64),
             Self::SwitchesPerEcho => format!("{value:.2}"),
-            Self::Rss | Self::RssPerConnection => bytes(value),
+            Self::RssBytes | Self::RssBytesPerConnection => bytes(value),
             _ => time(value.round().max(0.0) as u64),
         }
     }
 
     /// Whether more of it is better; of everything but throughput, less is.
     pub(in crate::cli) fn more_is_better(self) -> bool {
-        self == Self::Throughput
-    }
-}
-
-/// Three digits and a unit: 64 B, 10.2 KiB. Whole numbers have no digits behind the point.
-pub(in crate::cli) fn bytes(bytes: f64) -> String {
-    let digits = |value: f64, unit| match value.fract() < 0.05 || value >= 99.95 {
-        true => format!("{value:.0} {unit}"),
-        false => format!("{value:.1} {unit}"),
-    };
-    match bytes {
-        n if n < 1_023.5 => format!("{n:.0} B"),
-        n if n < 1_048_000.0 => digits(n / 1_024.0, "KiB"),
-        n if n < 1_073_000_000.0 => digits(n / 1_048_576.0, "MiB"),
-        n => digits(n / 1_073_741_824.0, "GiB"),
-    }
-}
-
-impl Model {
-    /// Its ratios over all cells: its name, the figure, and the ratio with its verdict.
-    pub(in crate::cli) fn summary(&self) -> impl Iterator<Item = (&str, &'static str, String)> {
-        let ratios = self.overall.iter();
-        ratios.map(|ratio| (self.name.as_str(), ratio.figure.title(), ratio.to_string()))
+        self == Self::EchoesPerSecond
     }
 }
 
@@ -301,11 +258,10 @@ impl Record {
     /// none.
     pub(in crate::cli) fn failures(&self) -> Vec<String> {
         let of_model = |(place, model): (usize, &Model)| {
-            let failed = self.cells.iter().filter(|cell| cell.entries[place].failed);
-            let (load, why) = failed
-                .clone()
-                .find_map(|cell| Some((cell.load, cell.entries[place].left_out.as_deref()?)))?;
-            let (name, count, all) = (&model.name, failed.count(), self.cells.len());
+            let failed = || self.cells.iter().filter(|cell| cell.entries[place].failed);
+            let (first, count) = (failed().next()?, failed().count());
+            let why = first.entries[place].left_out.as_deref()?;
+            let (name, load, all) = (&model.name, first.load, self.cells.len());
             Some(format!(
                 "{name} failed at {count} of {all} loads, and no ratio has them in it; the first: {load}: {why}"
             ))
@@ -332,42 +288,12 @@ impl Record {
     pub(in crate::cli) fn was_measured(&self, model: usize) -> bool {
         self.entries(model).any(|entry| !entry.samples.is_empty())
     }
-
-    /// Samples that were not valid, of all; and why the first was not.
-    pub(in crate::cli) fn doubtful(&self) -> Option<String> {
-        let samples = || {
-            (self.cells.iter())
-                .flat_map(|cell| cell.entries.iter())
-                .flat_map(|entry| &entry.samples)
-        };
-        let reason = samples().find_map(|sample| sample.not_valid_because.first())?;
-        let doubtful = samples().filter(|sample| !sample.not_valid_because.is_empty());
-        let all = plural(samples().count() as u64, "measurement");
-        Some(format!(
-            "{} of {all} were not valid; the first: {reason}",
-            doubtful.count()
-        ))
-    }
 }
 
 impl Sample {
-    /// One without figures.
-    pub(in crate::cli) fn new(round: u64, not_valid_because: &[String]) -> Self {
-        Self {
-            round,
-            not_valid_because: not_valid_because.to_vec(),
-            figures: Figure::each(|_| None),
-        }
-    }
-
     /// A figure; `None` if it could not be seen.
     pub(in crate::cli) fn get(&self, figure: Figure) -> Option<f64> {
         self.figures.get(&figure).copied().flatten()
-    }
-
-    pub(in crate::cli) fn set(&mut self, figure: Figure, value: impl Into<Option<f64>>) {
-        let value = value.into().filter(|value| value.is_finite());
-        self.figures.insert(figure, value);
     }
 }
 
@@ -380,13 +306,12 @@ impl Entry {
             let values = self.samples.iter().map(|sample| sample.get(figure));
             let mut values: Vec<f64> = values.collect::<Option<_>>()?;
             values.sort_by(f64::total_cmp);
+            let (least, most) = (*values.first()?, *values.last()?);
+            let middle = [(values.len() - 1) / 2, values.len() / 2].map(|at| values[at]);
             Some(Spread {
-                median: f64::midpoint(
-                    *values.get((values.len().max(1) - 1) / 2)?,
-                    values[values.len() / 2],
-                ),
-                least: *values.first()?,
-                most: *values.last()?,
+                median: f64::midpoint(middle[0], middle[1]),
+                least,
+                most,
             })
         };
         self.figures = Figure::each(spread);
@@ -396,16 +321,31 @@ impl Entry {
         self.figures.get(&figure).copied().flatten()
     }
 
-    /// The median of a figure with its unit, or a dash.
-    pub(in crate::cli) fn median(&self, figure: Figure) -> String {
-        let spread = self.spread(figure);
-        spread.map_or("-".to_owned(), |spread| figure.write(spread.median))
+    /// Adds a sample, and the latencies that it was computed from.
+    pub(in crate::cli) fn add(&mut self, sample: Sample, more: &Latencies) {
+        let all = self.latencies.get_or_insert_with(latencies);
+        all.add(more);
+        self.latency_by_percentile = curve(all);
+        self.samples.push(sample);
     }
 
-    /// The ratio of a figure to that of the first model.
-    pub(in crate::cli) fn ratio(&self, figure: Figure) -> Option<&Ratio> {
-        self.ratios.iter().find(|ratio| ratio.figure == figure)
+    /// Whether the load was served in every round that was measured.
+    pub(in crate::cli) fn is_whole(&self) -> bool {
+        !self.samples.is_empty() && !self.failed
     }
+}
+
+/// Latency by percentile, on the scale on which each step is a tenth of what was left: up to the last of all answers.
+fn curve(latencies: &Latencies) -> Vec<(f64, u64)> {
+    if latencies.is_empty() {
+        return Vec::new();
+    }
+    let nines = (latencies.len() as f64).log10();
+    let points = (nines * f64::from(POINTS)) as u32;
+    (0..=points)
+        .map(|point| 1.0 - 10f64.powf(-f64::from(point) / f64::from(POINTS)))
+        .map(|quantile| (quantile, latencies.value_at_quantile(quantile)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -416,6 +356,21 @@ pub(in crate::cli) mod tests {
     /// A record with everything that a record can have. Its figures are invented.
     pub(in crate::cli) fn sample() -> Record {
         serde_json::from_str(include_str!("../../../tests/fixtures/compare.json")).unwrap()
+    }
+
+    impl Sample {
+        /// One without figures.
+        pub(in crate::cli) fn new(round: u64, not_valid_because: &[String]) -> Self {
+            Self {
+                round,
+                not_valid_because: not_valid_because.to_vec(),
+                figures: Figure::each(|_| None),
+            }
+        }
+
+        pub(in crate::cli) fn set(&mut self, figure: Figure, value: impl Into<Option<f64>>) {
+            self.figures.insert(figure, value.into());
+        }
     }
 
     #[test]
@@ -448,30 +403,39 @@ pub(in crate::cli) mod tests {
     fn a_median_is_the_middle_or_between_the_two_middles() {
         let mut entry = Entry::default();
         entry.summarize();
-        assert_eq!(entry.spread(Figure::P99), None);
+        assert_eq!(entry.spread(Figure::P99Ns), None);
         for (round, value) in [4.0, 1.0, 9.0, 2.0].into_iter().enumerate() {
             let mut sample = Sample::new(round as u64, &[]);
-            sample.set(Figure::P99, value);
-            sample.set(Figure::Rss, f64::NAN);
+            sample.set(Figure::P99Ns, value);
             entry.samples.push(sample);
         }
         entry.summarize();
-        let spread = entry.spread(Figure::P99).unwrap();
+        let spread = entry.spread(Figure::P99Ns).unwrap();
         assert_eq!((spread.least, spread.median, spread.most), (1.0, 3.0, 9.0));
-        assert_eq!(entry.spread(Figure::Rss), None);
+        assert_eq!(entry.spread(Figure::RssBytes), None);
         entry.samples.pop();
         entry.summarize();
-        assert_eq!(entry.spread(Figure::P99).unwrap().median, 4.0);
+        assert_eq!(entry.spread(Figure::P99Ns).unwrap().median, 4.0);
     }
 
     #[test]
     fn figures_stand_in_their_order_and_have_units() {
         let order = Figure::TITLES.map(|(figure, _)| figure as usize);
         assert!(order.into_iter().eq(0..order.len()));
-        let sizes = [64.0, 4_096.0, 65_536.0, 10_444.8, 3e6].map(bytes);
-        assert_eq!(sizes, ["64 B", "4 KiB", "64 KiB", "10.2 KiB", "2.9 MiB"]);
-        assert_eq!(Figure::Throughput.write(291_203.4), "291,203");
-        assert!(Figure::P99.write(3_400.0).starts_with("3.40"));
+        assert_eq!(Figure::EchoesPerSecond.write(291_203.4), "291,203");
+        assert!(Figure::P99Ns.write(3_400.0).starts_with("3.40"));
         assert_eq!(Figure::SwitchesPerEcho.write(0.015), "0.01");
+    }
+
+    #[test]
+    fn a_curve_rises_to_the_last_answer() {
+        let mut histogram = latencies();
+        (1..=1_000).for_each(|value| histogram.saturating_record(value * 1_000));
+        let curve = curve(&histogram);
+        assert_eq!(curve[0].0, 0.0);
+        assert!(curve.windows(2).all(|pair| pair[0] <= pair[1]));
+        let (quantile, value) = curve[curve.len() - 1];
+        assert!(quantile > 0.998 && value >= 998_000, "{quantile} {value}");
+        assert_eq!(super::curve(&latencies()), []);
     }
 }

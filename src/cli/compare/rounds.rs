@@ -3,111 +3,148 @@
 //! Models are measured one right after the other at the same load, so that what changes from minute to minute changes for
 //! all; their order is drawn anew each time, so that no model is always the first.
 
-use super::progress::Progress;
-use super::record::{Cell, Entry, Load, Record};
-use super::sample::{self, Conditions, Outcome};
-use super::subject::Subject;
+use super::record::{Cell, Entry, Figure, Load, Record, Sample, Scenario};
+use super::sample::{LeftOut, figures, refusal};
+use super::subject::{Server, Subject};
+use super::workloads::{Timing, plan};
+use crate::cli::bench::run::{Run, measure};
+use crate::cli::bench::server_process::Processors;
+use crate::cli::bench::workers::{Machines, Told};
 use crate::cli::error::CliError;
+use crate::cli::status_line::StatusLine;
 use crate::cli::units::grouped;
-use crate::load::{Latencies, latencies};
+use crate::load::Latencies;
 use crate::random::Random;
-use std::sync::atomic::Ordering;
+use std::cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Points of a curve for each nine of its percentiles.
-const POINTS: u32 = 12;
+/// A sample and its latencies, or why there is none.
+type Taken = Result<(Sample, Latencies), LeftOut>;
 
 pub(super) struct Rounds<'a> {
     pub(super) subjects: &'a [Subject],
-    pub(super) conditions: Conditions<'a>,
-    pub(super) progress: &'a mut Progress,
+    pub(super) timing: &'a Timing,
+    pub(super) processors: Option<&'a Processors>,
+    pub(super) stop: &'a AtomicBool,
+    /// A line that is written over on a terminal; elsewhere, each load has one.
+    pub(super) status: &'a StatusLine,
     pub(super) random: Random,
     /// What is filled in: every cell has a load, and an entry for each subject.
     pub(super) record: &'a mut Record,
+    /// Loads that were measured, of all rounds.
+    pub(super) done: u64,
     /// Whether a server echoed something else than what was sent.
     pub(super) wrong: bool,
 }
 
 /// An empty cell for each load.
 pub(super) fn cells(subjects: &[Subject], loads: &[Load]) -> Vec<Cell> {
-    let entry = |load, subject: &Subject| Entry {
+    let entry = |load: &Load, subject: &Subject| Entry {
         model: subject.model().name,
         left_out: subject.excuse(load).map(str::to_owned),
         ..Entry::default()
     };
-    let cells = loads.iter().map(|load| Cell {
+    let cell = |load: &Load| Cell {
         load: *load,
-        entries: subjects
-            .iter()
-            .map(|subject| entry(load, subject))
-            .collect(),
-    });
-    cells.collect()
+        entries: subjects.iter().map(|one| entry(load, one)).collect(),
+    };
+    loads.iter().map(cell).collect()
 }
 
 impl Rounds<'_> {
-    /// Measures until all rounds are done, or the time is over, or it is stopped.
+    /// Measures until all rounds are done, or it is stopped.
     ///
     /// # Errors
     /// A failure of our own, which ends it too; what was measured until then is in the record.
-    pub(super) fn run(&mut self, began: Instant) -> Result<(), CliError> {
-        let histograms = |cell: &Cell| cell.entries.iter().map(|_| latencies()).collect();
-        let mut all: Vec<Vec<Latencies>> = self.record.cells.iter().map(histograms).collect();
-        let ended = self.fill(began, &mut all);
-        for (cell, latencies) in self.record.cells.iter_mut().zip(&all) {
-            for (entry, latencies) in cell.entries.iter_mut().zip(latencies) {
-                entry.latency_by_percentile = curve(latencies);
-            }
-        }
-        ended
-    }
-
-    fn fill(&mut self, began: Instant, latencies: &mut [Vec<Latencies>]) -> Result<(), CliError> {
-        let Conditions { timing, stop, .. } = self.conditions;
-        let mut longest = Duration::ZERO;
-        for round in 0..timing.rounds {
-            let round_began = Instant::now();
-            let is_late = |budget| began.elapsed() + longest > budget;
-            if timing.budget.is_some_and(is_late) {
-                break;
-            }
-            for cell in shuffled(latencies.len(), &mut self.random) {
-                self.measure(cell, round, &mut latencies[cell])?;
-                if stop.load(Ordering::Relaxed) {
+    pub(super) fn run(&mut self) -> Result<(), CliError> {
+        for round in 0..self.timing.rounds {
+            for cell in shuffled(self.record.cells.len(), &mut self.random) {
+                self.measure(cell, round)?;
+                if self.stop.load(Ordering::Relaxed) {
                     return Ok(());
                 }
             }
             self.record.rounds += 1;
-            longest = longest.max(round_began.elapsed());
         }
         Ok(())
     }
 
     /// One load on every model.
-    fn measure(&mut self, cell: usize, round: u64, all: &mut [Latencies]) -> Result<(), CliError> {
-        let load = self.record.cells[cell].load;
+    fn measure(&mut self, cell: usize, round: u64) -> Result<(), CliError> {
+        let (load, rounds) = (self.record.cells[cell].load, self.timing.rounds);
+        let share = self.done as f64 / (rounds * self.record.cells.len() as u64) as f64;
+        let (percent, place) = (share * 100.0, round + 1);
+        let mut told = Vec::new();
         for model in shuffled(self.subjects.len(), &mut self.random) {
-            let entry = &mut self.record.cells[cell].entries[model];
-            if entry.left_out.is_some() {
+            if self.record.cells[cell].entries[model].left_out.is_some() {
                 continue;
             }
-            match sample::take(&self.subjects[model], &load, round, self.conditions)? {
-                Outcome::Measured(sample, latencies) => {
-                    self.progress.measured(&load, &entry.model, &sample);
-                    entry.samples.push(*sample);
-                    all[model].add(&latencies);
+            let taken = self.take(model, &load, round)?;
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let entry = &mut self.record.cells[cell].entries[model];
+            match taken {
+                Ok((sample, latencies)) => {
+                    let rate = sample.get(Figure::EchoesPerSecond).unwrap_or(0.0);
+                    let text = format!("{} {}/s", entry.model, Figure::EchoesPerSecond.write(rate));
+                    let shown = format!("{percent:>3.0} %  {text}  round {place}, {load}");
+                    self.status.show(share, &shown);
+                    told.push(text);
+                    entry.add(sample, &latencies);
                 }
-                Outcome::LeftOut { why, wrong } => {
+                Err(LeftOut { why, wrong }) => {
                     self.wrong |= wrong;
-                    self.progress
-                        .tell(&format!("{load}: without {}: {why}", entry.model));
+                    let text = format!("{load}: without {}: {why}", entry.model);
+                    self.status.tell(&text);
                     self.leave_out(load, model, &why);
                 }
-                Outcome::Stopped => return Ok(()),
             }
         }
-        self.progress.done(round, &load);
+        self.done += 1;
+        if !self.status.is_on_terminal() {
+            let (load, told) = (load.to_string(), told.join("  "));
+            let text = format!("round {place} of {rounds}  {load:<36}  {told}");
+            self.status.tell(&text);
+        }
         Ok(())
+    }
+
+    /// One measurement: a server is started, put under one load, and ended.
+    ///
+    /// # Errors
+    /// No measurement was possible, for a reason that is not the model's.
+    fn take(&self, model: usize, load: &Load, round: u64) -> Result<Taken, CliError> {
+        let server = match self.subjects[model].start(self.processors) {
+            Ok(server) => server,
+            Err(why) => return Ok(Err(LeftOut { why, wrong: false })),
+        };
+        let run = self.put_under_load(&server, load)?;
+        if let Some(left_out) = refusal(&run, load, server.complaint()) {
+            return Ok(Err(left_out));
+        }
+        let sample = Sample {
+            round,
+            figures: figures(&run, load),
+            not_valid_because: run.validity.invalid,
+        };
+        Ok(Ok((sample, run.total.service_time)))
+    }
+
+    fn put_under_load(&self, server: &Server, load: &Load) -> Result<Run, CliError> {
+        let plan = plan(load, self.timing, server.endpoint.clone(), &server.pids());
+        // Connections that are not made within this time never will be: a server without room keeps them waiting.
+        let limit = Duration::from_secs(6) + Duration::from_millis(1) * load.connections as u32;
+        let late = Instant::now() + limit;
+        let is_open = cell::Cell::new(load.scenario == Scenario::Churn);
+        let is_late = || !is_open.get() && Instant::now() > late;
+        let enough = || self.stop.load(Ordering::Relaxed) || is_late();
+        measure(plan, &Machines::local(1), &enough, |told| {
+            if let Told::Interval(_, total) = told {
+                is_open.set(is_open.get() || total.is_open());
+            }
+        })
     }
 
     /// A subject that cannot serve a load is not asked for it again, nor for a larger one.
@@ -117,30 +154,17 @@ impl Rounds<'_> {
                 && load.size >= failed.size
                 && load.connections > failed.connections;
             let entry = &mut entries[model];
-            if *load == failed {
-                entry.left_out = Some(why.to_owned());
-            } else if is_more && entry.left_out.is_none() {
-                let at = grouped(failed.connections);
-                entry.left_out = Some(format!("it failed at {at} already: {why}"));
-            } else {
-                continue;
-            }
-            entry.failed = true;
+            let why = match () {
+                () if *load == failed => why.to_owned(),
+                () if is_more && entry.left_out.is_none() => {
+                    let at = grouped(failed.connections);
+                    format!("it failed at {at} already: {why}")
+                }
+                () => continue,
+            };
+            (entry.left_out, entry.failed) = (Some(why), true);
         }
     }
-}
-
-/// Latency by percentile, on the scale on which each step is a tenth of what was left: up to the last of all answers.
-fn curve(latencies: &Latencies) -> Vec<(f64, u64)> {
-    if latencies.is_empty() {
-        return Vec::new();
-    }
-    let nines = (latencies.len() as f64).log10();
-    let points = (nines * f64::from(POINTS)) as u32;
-    (0..=points)
-        .map(|point| 1.0 - 10f64.powf(-f64::from(point) / f64::from(POINTS)))
-        .map(|quantile| (quantile, latencies.value_at_quantile(quantile)))
-        .collect()
 }
 
 /// The numbers up to `count` in an order of which every one is as likely (Fisher and Yates).
@@ -167,17 +191,5 @@ mod tests {
         let firsts = (0..3_000).map(|seed| super::shuffled(3, &mut Random::new(seed))[0]);
         let zero_first = firsts.filter(|&first| first == 0).count();
         assert!((900..1_100).contains(&zero_first), "{zero_first} of 3,000");
-    }
-
-    #[test]
-    fn a_curve_rises_to_the_last_answer() {
-        let mut histogram = latencies();
-        (1..=1_000).for_each(|value| histogram.saturating_record(value * 1_000));
-        let curve = curve(&histogram);
-        assert_eq!(curve[0].0, 0.0);
-        assert!(curve.windows(2).all(|pair| pair[0] <= pair[1]));
-        let (quantile, value) = curve[curve.len() - 1];
-        assert!(quantile > 0.998 && value >= 998_000, "{quantile} {value}");
-        assert_eq!(super::curve(&latencies()), []);
     }
 }

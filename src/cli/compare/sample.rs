@@ -1,161 +1,75 @@
-//! One measurement: a server is started, put under one load, and ended; what came of it, as a sample.
-//!
-//! The figures of one run, and the reasons why a run gives none.
+//! What came of one run: its figures, or the reasons why it gives none.
 
-use super::record::{Figure, Load, Sample, Scenario};
-use super::subject::{Server, Subject};
-use super::workloads::{Timing, plan};
-use crate::cli::bench::record::Server as ServerRecord;
-use crate::cli::bench::run::{Run, measure};
-use crate::cli::bench::server_process::Processors;
-use crate::cli::bench::workers::{Machines, Told};
-use crate::cli::error::CliError;
+use super::record::{Figure, Figures, Load, Scenario};
+use crate::cli::bench::record::Server;
+use crate::cli::bench::run::Run;
 use crate::cli::units::grouped;
-use crate::load::{FaultKind, Latencies};
-use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use crate::load::FaultKind;
 
-/// From this number of connections on, the memory of each can be computed: memory comes in pages of 4 KiB, and a
-/// server that takes
-/// one more of them for three connections has not used a kilobyte for each.
+/// From this number of connections on, the memory of each can be computed: memory comes in pages of 4 KiB, and a server that
+/// takes one more of them for three connections has not used a kilobyte for each.
 const CONNECTIONS_WEIGHED: u64 = 100;
 
-/// What came of a measurement.
+/// Why a model is left out of a load.
 #[derive(Debug)]
-pub(super) enum Outcome {
-    Measured(Box<Sample>, Box<Latencies>),
-    /// It cannot do this, for a reason; it may have echoed something wrong, which is worse than nothing.
-    LeftOut {
-        why: String,
-        wrong: bool,
-    },
-    /// The comparison was interrupted.
-    Stopped,
+pub(super) struct LeftOut {
+    pub(super) why: String,
+    /// Whether something was echoed that was not sent, which is worse than nothing.
+    pub(super) wrong: bool,
 }
 
-/// What every measurement has in common.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Conditions<'a> {
-    pub(super) timing: &'a Timing,
-    pub(super) processors: Option<&'a Processors>,
-    pub(super) stop: &'a AtomicBool,
-}
-
-/// Measures once.
-///
-/// # Errors
-/// No measurement was possible, for a reason that is not the subject's.
-pub(super) fn take(
-    subject: &Subject,
-    load: &Load,
-    round: u64,
-    conditions: Conditions<'_>,
-) -> Result<Outcome, CliError> {
-    let server = match subject.start(conditions.processors) {
-        Ok(server) => server,
-        Err(why) => return Ok(Outcome::LeftOut { why, wrong: false }),
-    };
-    let run = put_under_load(&server, load, conditions)?;
-    if conditions.stop.load(Ordering::Relaxed) {
-        return Ok(Outcome::Stopped);
-    }
-    if let Some((why, wrong)) = refusal(&run, load, &server) {
-        return Ok(Outcome::LeftOut { why, wrong });
-    }
-    let (sample, latencies) = (sample(&run, load, round), run.total.service_time);
-    Ok(Outcome::Measured(Box::new(sample), Box::new(latencies)))
-}
-
-fn put_under_load(
-    server: &Server,
-    load: &Load,
-    conditions: Conditions<'_>,
-) -> Result<Run, CliError> {
-    let Conditions { timing, stop, .. } = conditions;
-    let plan = plan(load, timing, server.endpoint.clone(), &server.pids());
-    // Connections that are not made within this time never will be: a server without room for them keeps them
-    // waiting.
-    let limit = Duration::from_secs(6) + Duration::from_millis(1) * load.connections as u32;
-    let late = Instant::now() + limit;
-    let is_open = Cell::new(load.scenario == Scenario::Churn);
-    let enough = || stop.load(Ordering::Relaxed) || (!is_open.get() && Instant::now() > late);
-    measure(plan, &Machines::local(1), &enough, |told| {
-        if let Told::Interval(_, total) = told {
-            is_open.set(is_open.get() || total.is_open());
-        }
-    })
-}
-
-/// Why a run is no measurement, and whether it is because of what came back.
-fn refusal(run: &Run, load: &Load, server: &Server) -> Option<(String, bool)> {
+/// Why a run is no sample; the server may have written a complaint to standard error.
+pub(super) fn refusal(run: &Run, load: &Load, complaint: Option<String>) -> Option<LeftOut> {
     let faults = &run.total.end.faults;
-    let opened = run.total.opened.0;
-    let planned = load.connections;
-    let few = load.scenario != Scenario::Churn && opened < planned;
-    if faults.total() == 0 && !few && run.total.echoes > 0 {
-        return None;
-    }
-    let mut why = match few {
-        true => format!(
-            "{} of {} connections came about",
-            grouped(opened),
-            grouped(planned)
-        ),
-        false if faults.total() == 0 => "nothing came back".to_owned(),
-        false => format!("{} faults", grouped(faults.total())),
+    let (opened, planned) = (run.total.opened.0, load.connections);
+    let mut why = match faults.total() {
+        _ if load.scenario != Scenario::Churn && opened < planned => {
+            let [opened, planned] = [opened, planned].map(grouped);
+            format!("{opened} of {planned} connections came about")
+        }
+        0 if run.total.echoes > 0 => return None,
+        0 => "nothing came back".to_owned(),
+        count => format!("{} faults", grouped(count)),
     };
     if let Some((kind, _, first)) = faults.iter().next() {
         why.push_str(&format!("; the first: {kind}, {first}"));
     }
-    if let Some(complaint) = server.complaint() {
+    if let Some(complaint) = complaint {
         why.push_str(&format!("; the server said: {complaint}"));
     }
-    let wrong = [FaultKind::Mismatch, FaultKind::Extra]
-        .iter()
-        .any(|&kind| faults.count(kind) > 0);
-    Some((why, wrong))
+    let wrong = [FaultKind::Mismatch, FaultKind::Extra];
+    let wrong = wrong.iter().any(|&kind| faults.count(kind) > 0);
+    Some(LeftOut { why, wrong })
 }
 
-fn sample(run: &Run, load: &Load, round: u64) -> Sample {
-    let total = &run.total;
-    let mut sample = Sample::new(round, &run.validity.invalid);
-    sample.set(Figure::Throughput, total.rate());
-    let quantiles = [
-        (Figure::P50, 0.5),
-        (Figure::P90, 0.9),
-        (Figure::P99, 0.99),
-        (Figure::P999, 0.999),
-        (Figure::P9999, 0.9999),
-    ];
-    for (figure, quantile) in quantiles {
+/// The figures of a sample.
+pub(super) fn figures(run: &Run, load: &Load) -> Figures<f64> {
+    let (total, server) = (&run.total, Server::new(run));
+    let percentile = |quantile| {
+        let latencies = &total.service_time;
         // Of a hundred answers there is no thousandth.
-        if total.service_time.len() as f64 * (1.0 - quantile) >= 1.0 {
-            sample.set(
-                figure,
-                total.service_time.value_at_quantile(quantile) as f64,
-            );
-        }
-    }
-    let Some(server) = ServerRecord::new(run) else {
-        return sample;
+        let is_known = latencies.len() as f64 * (1.0 - quantile) >= 1.0;
+        is_known.then(|| latencies.value_at_quantile(quantile) as f64)
     };
-    sample.set(Figure::CpuPerEcho, server.cpu_ns_per_echo);
-    sample.set(Figure::Threads, server.threads as f64);
-    sample.set(Figure::Rss, server.rss_bytes as f64);
+    let of_server = |figure: fn(&Server) -> f64| server.as_ref().map(figure);
+    let switches = of_server(|one| (one.switches_voluntary + one.switches_forced) as f64);
+    let echoes = total.end.counters.echoed.saturating_sub(total.opened.0);
     // Where connections come and go, threads may too, and each takes its count of switches with it.
-    if load.scenario != Scenario::Churn {
-        let switches = (server.switches_voluntary + server.switches_forced) as f64;
-        let echoes = total
-            .end
-            .counters
-            .echoed
-            .saturating_sub(total.opened.0)
-            .max(1);
-        sample.set(Figure::SwitchesPerEcho, switches / echoes as f64);
-        if load.connections >= CONNECTIONS_WEIGHED {
-            sample.set(Figure::RssPerConnection, server.rss_bytes_per_connection);
-        }
-    }
-    sample
+    let is_steady = load.scenario != Scenario::Churn;
+    let is_weighed = is_steady && load.connections >= CONNECTIONS_WEIGHED;
+    Figure::each(|figure| match figure {
+        Figure::EchoesPerSecond => Some(total.rate()),
+        Figure::P50Ns => percentile(0.5),
+        Figure::P90Ns => percentile(0.9),
+        Figure::P99Ns => percentile(0.99),
+        Figure::P999Ns => percentile(0.999),
+        Figure::P9999Ns => percentile(0.9999),
+        Figure::CpuNsPerEcho => of_server(|one| one.cpu_ns_per_echo),
+        Figure::SwitchesPerEcho if !is_steady => None,
+        Figure::SwitchesPerEcho => switches.map(|all| all / echoes.max(1) as f64),
+        Figure::Threads => of_server(|one| one.threads as f64),
+        Figure::RssBytes => of_server(|one| one.rss_bytes as f64),
+        Figure::RssBytesPerConnection if !is_weighed => None,
+        Figure::RssBytesPerConnection => of_server(|one| one.rss_bytes_per_connection),
+    })
 }

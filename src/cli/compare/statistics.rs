@@ -24,26 +24,16 @@ const ERROR: f64 = 0.05;
 const ROUNDS_MIN: usize = 3;
 /// What is compared.
 pub(in crate::cli) const JUDGED: [Figure; 3] =
-    [Figure::Throughput, Figure::P99, Figure::CpuPerEcho];
+    [Figure::EchoesPerSecond, Figure::P99Ns, Figure::CpuNsPerEcho];
 
 /// The largest difference that does not matter: 2 %; of the tail, which is an extreme value and jumps, 10 %.
 fn margin(figure: Figure) -> f64 {
-    match figure {
-        Figure::P99 => 1.10,
-        _ => 1.02,
-    }
+    if figure == Figure::P99Ns { 1.10 } else { 1.02 }
 }
 
 /// The error probability of one interval of so many, of which half of the error is for.
 pub(in crate::cli) fn error_of_one(intervals: usize) -> f64 {
     ERROR / 2.0 / intervals.max(1) as f64
-}
-
-/// The mean of some logarithms, and how far the truth may be from it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::cli) struct Estimate {
-    pub(in crate::cli) mean: f64,
-    pub(in crate::cli) reach: f64,
 }
 
 /// Logarithms of a figure, by round.
@@ -53,81 +43,57 @@ pub(in crate::cli) type Logs = BTreeMap<u64, f64>;
 pub(super) fn judge(record: &mut Record) {
     let entries = record.cells.iter_mut().flat_map(|cell| &mut cell.entries);
     entries.for_each(Entry::summarize);
-    let mut pairs = Vec::new();
-    for (place, cell) in record.cells.iter().enumerate() {
-        for (model, entry) in cell.entries.iter().enumerate().skip(1) {
-            for figure in JUDGED {
-                let logs = pair(&cell.entries[0], entry, figure).into_values();
-                pairs.push((place, model, figure, logs.collect::<Vec<_>>()));
-            }
-        }
-    }
-    pairs.retain(|(.., logs)| logs.len() >= ROUNDS_MIN);
-    let error = error_of_one(pairs.len());
-    for (place, model, figure, logs) in pairs {
-        let told = estimate(&logs, error).map(|estimate| ratio(figure, estimate, margin(figure)));
-        record.cells[place].entries[model].ratios.extend(told);
-    }
-    let error = error_of_one(record.models.len().saturating_sub(1) * JUDGED.len());
+    let (mut questions, mut summaries) = (Vec::new(), Vec::new());
     for model in 1..record.models.len() {
         for figure in JUDGED {
-            let told = estimate(&overall(record, model, figure), error)
-                .map(|estimate| ratio(figure, estimate, margin(figure)));
-            record.models[model].overall.extend(told);
+            for (place, cell) in record.cells.iter().enumerate() {
+                let pair = pair(&cell.entries[0], &cell.entries[model], figure);
+                let series = Location::of_rounds(pair.as_slice());
+                questions.extend(series.map(|series| (place, model, figure, series)));
+            }
+            let series = Location::of_rounds(&overall(record, model, figure));
+            summaries.push((model, figure, series));
         }
+    }
+    let error = error_of_one(questions.len());
+    for (place, model, figure, series) in questions {
+        let ratio = series.ratio(figure, margin(figure), error);
+        record.cells[place].entries[model].ratios.push(ratio);
+    }
+    let error = error_of_one(summaries.len());
+    for (model, figure, series) in summaries {
+        let ratio = series.map(|series| series.ratio(figure, margin(figure), error));
+        record.models[model].overall.extend(ratio);
     }
 }
 
 /// The ratios of one model to the first, of each round the mean over all cells in which both took part to the end. None of
 /// a figure that one of these cells lacks: a mean over the rest would leave out the slowest.
-fn overall(record: &Record, model: usize, figure: Figure) -> Vec<f64> {
+fn overall(record: &Record, model: usize, figure: Figure) -> Vec<Logs> {
     let both = (record.cells.iter()).map(|cell| (&cell.entries[0], &cell.entries[model]));
-    let took_part = |entry: &Entry| !entry.failed && !entry.samples.is_empty();
-    let pairs: Vec<Logs> = both
-        .filter(|(first, other)| took_part(first) && took_part(other))
-        .map(|(first, other)| pair(first, other, figure))
-        .collect();
-    means(&pairs)
+    let both = both.filter(|(first, other)| first.is_whole() && other.is_whole());
+    let pairs = both.map(|(first, other)| pair(first, other, figure));
+    pairs.collect::<Option<_>>().unwrap_or_default()
 }
 
 /// The logarithms of the ratios of a figure, of the rounds that both have.
-fn pair(first: &Entry, other: &Entry, figure: Figure) -> Logs {
-    let (Some(first), Some(other)) = (logs(first, figure), logs(other, figure)) else {
-        return Logs::new();
-    };
-    let both = other
-        .iter()
-        .filter_map(|(round, log)| Some((*round, log - first.get(round)?)));
-    both.collect()
+fn pair(first: &Entry, other: &Entry, figure: Figure) -> Option<Logs> {
+    let (first, other) = (logs(first, figure)?, logs(other, figure)?);
+    let ratio = |(round, log): (u64, f64)| Some((round, log - first.get(&round)?));
+    Some(other.into_iter().filter_map(ratio).collect())
 }
 
 /// The logarithms of a figure. `None` if the load was not served to the end, or if a round lacks the figure, as a slow
 /// round lacks the p99: what is left would be the good rounds.
 pub(in crate::cli) fn logs(entry: &Entry, figure: Figure) -> Option<Logs> {
-    if entry.failed || entry.samples.is_empty() {
-        return None;
-    }
     let log = |value: f64| (value > 0.0).then(|| value.ln());
-    let rounds = entry
-        .samples
-        .iter()
-        .map(|one| Some((one.round, one.get(figure).and_then(log)?)));
-    rounds.collect()
+    let rounds = entry.samples.iter();
+    let rounds = rounds.map(|one| Some((one.round, one.get(figure).and_then(log)?)));
+    rounds.collect::<Option<_>>().filter(|_| entry.is_whole())
 }
 
-/// Of each round the mean over all loads. A round counts if it has every load: otherwise its mixture is another one.
-pub(in crate::cli) fn means(loads: &[Logs]) -> Vec<f64> {
-    let rounds = loads.first().into_iter().flat_map(|logs| logs.keys());
-    let of_round = |round: &u64| {
-        let logs: Option<Vec<f64>> = loads.iter().map(|logs| logs.get(round).copied()).collect();
-        logs.map(|logs| mean(&logs))
-    };
-    rounds.filter_map(of_round).collect()
-}
-
-/// A ratio and its word.
-pub(in crate::cli) fn ratio(figure: Figure, estimate: Estimate, margin: f64) -> Ratio {
-    let Estimate { mean, reach } = estimate;
+/// A ratio and its word, of a mean of logarithms, and of how far the truth may be from it.
+fn ratio(figure: Figure, mean: f64, reach: f64, margin: f64) -> Ratio {
     let (low, high) = ((mean - reach).exp(), (mean + reach).exp());
     let (more, less) = match figure.more_is_better() {
         true => (Verdict::Better, Verdict::Worse),
@@ -146,15 +112,6 @@ pub(in crate::cli) fn ratio(figure: Figure, estimate: Estimate, margin: f64) -> 
         high,
         verdict,
     }
-}
-
-/// Student's interval of the mean, wrong with probability `error`. `None` of too few.
-fn estimate(logs: &[f64], error: f64) -> Option<Estimate> {
-    let count = logs.len() as f64;
-    (logs.len() >= ROUNDS_MIN).then(|| Estimate {
-        mean: mean(logs),
-        reach: student(count - 1.0, error) * (variance(logs) / count).sqrt(),
-    })
 }
 
 /// Where the samples of a series lie, as a logarithm, and how much one of them varies.
@@ -176,32 +133,54 @@ impl Location {
         })
     }
 
+    /// Of each round the mean over all loads. A round counts if it has every load: otherwise its mixture is another one. Each
+    /// round is a process of its own, so the rounds are independent.
+    pub(in crate::cli) fn of_rounds(loads: &[Logs]) -> Option<Self> {
+        let rounds = loads.first()?.keys();
+        let of_round = |round: &u64| {
+            let logs = loads.iter().map(|logs| logs.get(round).copied());
+            logs.collect::<Option<Vec<_>>>().map(|logs| mean(&logs))
+        };
+        let means: Vec<f64> = rounds.filter_map(of_round).collect();
+        Self::of_logs(&means, means.len() as f64)
+    }
+
     /// Of values of which some are zero, as seconds without an echo are, and have no logarithm: the logarithm of their
     /// arithmetic mean, and the variance relative to that (the delta method). `None` of too few, and of zeros alone.
     pub(in crate::cli) fn of_values(values: &[f64], count: f64) -> Option<Self> {
-        let middle = mean(values);
-        (middle > 0.0 && values.len() >= ROUNDS_MIN && count >= 2.0).then(|| Self {
+        let of_values = Self::of_logs(values, count)?;
+        let middle = of_values.mean;
+        (middle > 0.0).then(|| Self {
             mean: middle.ln(),
-            variance: variance(values) / (middle * middle),
+            variance: of_values.variance / (middle * middle),
             count,
         })
     }
 
-    /// The difference of two series that are no pairs: Welch's interval, this one from the other.
-    pub(in crate::cli) fn difference(&self, other: &Self, error: f64) -> Estimate {
+    /// A series of ratios, by Student's interval of their mean, which is wrong with probability `error`.
+    fn ratio(&self, figure: Figure, margin: f64, error: f64) -> Ratio {
+        let reach = student(self.count - 1.0, error) * (self.variance / self.count).sqrt();
+        ratio(figure, self.mean, reach, margin)
+    }
+
+    /// The ratio of this series to another one, which are no pairs: by Welch's interval.
+    pub(in crate::cli) fn ratio_to(
+        &self,
+        other: &Self,
+        figure: Figure,
+        margin: f64,
+        error: f64,
+    ) -> Ratio {
         let (ours, theirs) = (self.variance / self.count, other.variance / other.count);
         let both = ours + theirs;
         let shares = ours * ours / (self.count - 1.0) + theirs * theirs / (other.count - 1.0);
-        let freedom = if shares > 0.0 {
-            both * both / shares
-        } else {
-            1.0
+        let freedom = match shares > 0.0 {
+            true => both * both / shares,
+            false => 1.0,
         };
-        Estimate {
-            mean: self.mean - other.mean,
-            // Rounded down, which makes the interval wider.
-            reach: student(freedom.max(1.0).floor(), error) * both.sqrt(),
-        }
+        // Rounded down, which makes the interval wider.
+        let reach = student(freedom.max(1.0).floor(), error) * both.sqrt();
+        ratio(figure, self.mean - other.mean, reach, margin)
     }
 }
 
@@ -288,9 +267,9 @@ mod tests {
                     }
                     let time = log.exp() * if place == 1 { slower } else { 1.0 };
                     let mut sample = Sample::new(round, &[]);
-                    sample.set(Figure::Throughput, 1e5 / time);
-                    sample.set(Figure::P99, 1e5 * time * (bell(random) * 0.1).exp());
-                    sample.set(Figure::CpuPerEcho, 3_000.0 * time);
+                    sample.set(Figure::EchoesPerSecond, 1e5 / time);
+                    sample.set(Figure::P99Ns, 1e5 * time * (bell(random) * 0.1).exp());
+                    sample.set(Figure::CpuNsPerEcho, 3_000.0 * time);
                     entry.samples.push(sample);
                 }
             }
@@ -340,7 +319,7 @@ mod tests {
         let mut random = Random::new(2);
         for _ in 0..100 {
             let record = compared(1.1, 0.03, &mut random);
-            for figure in [Figure::Throughput, Figure::CpuPerEcho] {
+            for figure in [Figure::EchoesPerSecond, Figure::CpuNsPerEcho] {
                 let ratio = overall_of(&record, figure);
                 assert_eq!(ratio.verdict, Verdict::Worse, "{ratio:?}");
             }
@@ -351,28 +330,26 @@ mod tests {
     #[test]
     fn a_quiet_machine_says_the_same_of_the_same() {
         let record = compared(1.0, 0.002, &mut Random::new(3));
-        let ratio = overall_of(&record, Figure::CpuPerEcho);
+        let ratio = overall_of(&record, Figure::CpuNsPerEcho);
         assert_eq!(ratio.verdict, Verdict::Same, "{ratio:?}");
     }
 
     #[test]
     fn the_word_depends_on_the_whole_interval() {
-        let word = |figure, mean: f64, reach| {
-            let mean = mean.ln();
-            ratio(figure, Estimate { mean, reach }, 1.02).verdict
-        };
-        assert_eq!(word(Figure::Throughput, 1.2, 0.05), Verdict::Better);
-        assert_eq!(word(Figure::Throughput, 0.8, 0.05), Verdict::Worse);
-        assert_eq!(word(Figure::CpuPerEcho, 0.8, 0.05), Verdict::Better);
-        assert_eq!(word(Figure::CpuPerEcho, 1.2, 0.05), Verdict::Worse);
-        assert_eq!(word(Figure::Throughput, 1.0, 0.01), Verdict::Same);
-        assert_eq!(word(Figure::Throughput, 1.2, 0.2), Verdict::Noise);
-        assert_eq!(word(Figure::Throughput, 1.03, 0.02), Verdict::Noise);
+        let word = |figure, mean: f64, reach| ratio(figure, mean.ln(), reach, 1.02).verdict;
+        assert_eq!(word(Figure::EchoesPerSecond, 1.2, 0.05), Verdict::Better);
+        assert_eq!(word(Figure::EchoesPerSecond, 0.8, 0.05), Verdict::Worse);
+        assert_eq!(word(Figure::CpuNsPerEcho, 0.8, 0.05), Verdict::Better);
+        assert_eq!(word(Figure::CpuNsPerEcho, 1.2, 0.05), Verdict::Worse);
+        assert_eq!(word(Figure::EchoesPerSecond, 1.0, 0.01), Verdict::Same);
+        assert_eq!(word(Figure::EchoesPerSecond, 1.2, 0.2), Verdict::Noise);
+        assert_eq!(word(Figure::EchoesPerSecond, 1.03, 0.02), Verdict::Noise);
     }
 
     #[test]
     fn too_little_is_not_judged() {
-        assert_eq!(estimate(&[0.1, 0.2], 0.05), None);
+        let rounds = Logs::from([(0, 0.1), (1, 0.2)]);
+        assert_eq!(Location::of_rounds(&[rounds]), None);
         assert_eq!(Location::of_logs(&[1.0, 2.0], 2.0), None);
         assert_eq!(Location::of_logs(&[1.0; 9], 1.5), None);
         assert_eq!(Location::of_values(&[0.0; 9], 9.0), None);
@@ -402,8 +379,8 @@ mod tests {
             let mut draw = || -> Vec<f64> { (0..10).map(|_| bell(&mut random)).collect() };
             let (a, b) = (draw(), draw());
             let location = |logs: &[f64]| Location::of_logs(logs, 10.0).unwrap();
-            let estimate = location(&a).difference(&location(&b), 0.05);
-            alarms += u32::from(estimate.mean.abs() > estimate.reach);
+            let ratio = location(&a).ratio_to(&location(&b), Figure::P99Ns, 1.0, 0.05);
+            alarms += u32::from(ratio.verdict != Verdict::Noise);
         }
         assert!((8..=34).contains(&alarms), "{alarms} of 400 at 5 %");
     }

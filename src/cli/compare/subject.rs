@@ -2,19 +2,18 @@
 //!
 //! Names, commands, starting a server, and waiting until it answers.
 
-use super::guard::Guard;
+use super::guard;
 use super::record::{Load, Model, Scenario};
-use crate::blocking::threads_max;
 use crate::cli::bench::resolve;
+use crate::cli::bench::said::Said;
 use crate::cli::bench::server_process::{Process, Processors, serve};
-use crate::cli::units::grouped;
 use crate::net::{Address, Endpoint, free_port};
 use crate::procfs::subtree::descendants;
 use clap::ValueEnum;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::process::{ChildStderr, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::Stdio;
+use std::slice;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +21,10 @@ use std::time::{Duration, Instant};
 pub(super) const PORT: &str = "{port}";
 /// How long a foreign server may take until it answers.
 const START: Duration = Duration::from_secs(10);
+
+/// How long a foreign server has after its first answer: what has only started it in the background ends then, and no process
+/// may end while the load is on.
+const SETTLING: Duration = Duration::from_millis(100);
 
 /// Our own models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -48,70 +51,46 @@ pub(super) enum Subject {
 /// A server that answers.
 #[derive(Debug)]
 pub(super) struct Server {
-    process: Option<Started>,
+    /// It ends when this is dropped, or when this program ends. `None` of a server that ran already.
+    process: Option<Process>,
+    /// Whether that process is the guard of a command; the server is below it.
+    is_guarded: bool,
     pub(super) endpoint: Endpoint,
-    complaint: Arc<Mutex<Option<String>>>,
-}
-
-/// A process that ends when this is dropped, or when this program does.
-#[derive(Debug)]
-enum Started {
-    Own(Process),
-    Foreign(Guard),
+    said: Said,
 }
 
 impl Own {
-    fn name(self) -> String {
-        let value = self.to_possible_value();
-        value.map_or(String::new(), |value| value.get_name().to_owned())
+    /// Its name, and what it is, as the help has them.
+    fn named(self) -> [String; 2] {
+        let value = self.to_possible_value().unwrap_or_default();
+        let note = value.get_help().map(ToString::to_string);
+        [value.get_name().to_owned(), note.unwrap_or_default()]
     }
 
     /// The arguments that make a server of this model.
     fn arguments(self) -> [String; 2] {
         match self {
             Self::Workers => ["--workers".to_owned(), "auto".to_owned()],
-            own => ["--model".to_owned(), own.name()],
-        }
-    }
-
-    fn note(self) -> String {
-        match self {
-            Self::Reactor => "one thread, one event loop".to_owned(),
-            Self::Iterative => "one thread, one client after another".to_owned(),
-            Self::Workers => {
-                "an event loop in each of several processes, under a master".to_owned()
-            }
-            Self::Threads => match threads_max() {
-                Some((most, why)) => {
-                    let most = grouped(most as u64);
-                    format!(
-                        "a thread for each connection, at most about {most} on this machine ({why})"
-                    )
-                }
-                None => "a thread for each connection".to_owned(),
-            },
+            own => ["--model".to_owned(), own.named()[0].clone()],
         }
     }
 }
 
 impl Subject {
     pub(super) fn model(&self) -> Model {
-        let (name, command, note) = match self {
-            Self::Own(own) => (
-                own.name(),
-                format!("echo-reactor serve {}", own.arguments().join(" ")),
-                own.note(),
-            ),
-            Self::Command(command) => (
-                short_name(command),
-                command.clone(),
-                "named by --against-command".to_owned(),
-            ),
-            Self::Running(address) => (
-                address.to_string(),
-                String::new(),
-                "named by --against, and not started by this program".to_owned(),
-            ),
+        let ([name, note], command) = match self {
+            Self::Own(own) => {
+                let command = format!("echo-reactor serve {}", own.arguments().join(" "));
+                (own.named(), command)
+            }
+            Self::Command(command) => {
+                let note = "named by --against-command".to_owned();
+                ([short_name(command), note], command.clone())
+            }
+            Self::Running(address) => {
+                let note = "named by --against, and not started by this program".to_owned();
+                ([address.to_string(), note], String::new())
+            }
         };
         Model {
             name,
@@ -138,53 +117,34 @@ impl Subject {
     /// # Errors
     /// What kept it, as a sentence.
     pub(super) fn start(&self, processors: Option<&Processors>) -> Result<Server, String> {
-        let complaint = Arc::default();
         match self {
-            Self::Own(own) => {
-                let mut command = serve("tcp://127.0.0.1:0").map_err(|failure| failure.text)?;
-                command.args(own.arguments()).stderr(Stdio::piped());
-                let mut process = Process::start(&mut command, processors)
-                    .map_err(|error| cannot_start(&error))?;
-                let address = process.listens();
-                listen_to(process.stderr(), &complaint);
-                let endpoints = address.and_then(|address| address.resolve().ok());
-                let endpoint = endpoints.and_then(|all| all.into_iter().next());
-                Ok(Server {
-                    process: Some(Started::Own(process)),
-                    endpoint: endpoint.ok_or("the server has not started")?,
-                    complaint,
-                })
-            }
-            Self::Command(command) => start_foreign(command, processors, complaint),
-            Self::Running(address) => {
-                let endpoints = resolve(std::slice::from_ref(address), START);
-                let endpoint = endpoints
-                    .map_err(|failure| failure.text)?
-                    .into_iter()
-                    .next();
-                Ok(Server {
-                    process: None,
-                    endpoint: endpoint.ok_or("its name has no address")?,
-                    complaint,
-                })
-            }
+            Self::Own(own) => start_own(*own, processors),
+            Self::Command(command) => start_foreign(command, processors),
+            Self::Running(address) => Ok(Server {
+                process: None,
+                is_guarded: false,
+                endpoint: endpoint(address)?,
+                said: Said::default(),
+            }),
         }
     }
 }
 
+fn endpoint(address: &Address) -> Result<Endpoint, String> {
+    let endpoints = resolve(slice::from_ref(address), START).map_err(|failure| failure.text)?;
+    let first = endpoints.into_iter().next();
+    first.ok_or("its name has no address".to_owned())
+}
+
 /// The last part of the program's path, and of what it runs, without the port.
 fn short_name(command: &str) -> String {
-    let words = command.split_whitespace().filter(|word| {
-        let is_option = word.starts_with('-');
-        !(is_option || word.contains(PORT) || word.contains('='))
-    });
-    let names: Vec<&str> = words
-        .map(|word| word.rsplit('/').next().unwrap_or(word))
-        .take(2)
-        .collect();
-    match names.is_empty() {
-        true => command.to_owned(),
-        false => names.join(" "),
+    let is_option = |word: &str| word.starts_with('-') || word.contains('=');
+    let words = command.split_whitespace();
+    let words = words.filter(|word| !is_option(word) && !word.contains(PORT));
+    let names = words.map(|word| word.rsplit('/').next().unwrap_or(word));
+    match names.take(2).collect::<Vec<_>>() {
+        none if none.is_empty() => command.to_owned(),
+        names => names.join(" "),
     }
 }
 
@@ -192,102 +152,67 @@ fn cannot_start(error: &io::Error) -> String {
     format!("it cannot be started: {error}")
 }
 
-fn start_foreign(
-    command: &str,
-    processors: Option<&Processors>,
-    complaint: Arc<Mutex<Option<String>>>,
-) -> Result<Server, String> {
-    let port = free_port().map_err(|error| format!("no free port: {error}"))?;
-    let words = command.replace(PORT, &port.to_string());
-    let mut guard = Guard::start(&words, processors).map_err(|error| cannot_start(&error))?;
-    listen_to(guard.stderr(), &complaint);
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let late = Instant::now() + START;
-    while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
-        let said = || match said(&complaint) {
-            Some(text) => format!("; it said: {text}"),
-            None => String::new(),
-        };
-        if let Some(status) = guard.ended() {
-            // What it said may come a moment after its end.
-            thread::sleep(Duration::from_millis(50));
-            return Err(format!("it ended before it answered ({status}){}", said()));
-        }
-        if Instant::now() > late {
-            return Err(format!(
-                "no server answered on port {port} after {START:?}{}",
-                said()
-            ));
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
+fn start_own(own: Own, processors: Option<&Processors>) -> Result<Server, String> {
+    let mut command = serve("tcp://127.0.0.1:0").map_err(|failure| failure.text)?;
+    command.args(own.arguments()).stderr(Stdio::piped());
+    let mut process =
+        Process::start(&mut command, processors).map_err(|error| cannot_start(&error))?;
+    let address = process.listens().ok_or("the server has not started")?;
     Ok(Server {
-        process: Some(Started::Foreign(guard)),
-        endpoint: Endpoint::Tcp(address),
-        complaint,
+        said: Said::read(process.stderr()),
+        process: Some(process),
+        is_guarded: false,
+        endpoint: endpoint(&address)?,
     })
 }
 
-/// Reads what it writes to standard error, as long as it does, so that it never waits for us; the last warning is kept.
-fn listen_to(stderr: Option<ChildStderr>, complaint: &Arc<Mutex<Option<String>>>) {
-    let Some(stderr) = stderr else {
-        return;
-    };
-    let complaint = Arc::clone(complaint);
-    thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            let is_idle_talk = line.contains(" INFO ") || line.trim().is_empty();
-            if !is_idle_talk {
-                *complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
-            }
+fn start_foreign(command: &str, processors: Option<&Processors>) -> Result<Server, String> {
+    let port = free_port().map_err(|error| format!("no free port: {error}"))?;
+    let words = command.replace(PORT, &port.to_string());
+    let mut guard = guard::start(&words, processors).map_err(|error| cannot_start(&error))?;
+    let said = Said::read(guard.stderr());
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let late = Instant::now() + START;
+    while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
+        let ended = guard.ended();
+        if ended.is_none() && Instant::now() < late {
+            thread::sleep(Duration::from_millis(5));
+            continue;
         }
-    });
-}
-
-fn said(complaint: &Mutex<Option<String>>) -> Option<String> {
-    complaint
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone()
-}
-
-/// What is the same at several looks in a row. A server that puts itself into the background may answer before the process
-/// that was started has ended; and a process that ends while the load is on cannot be seen to its end.
-fn settled(look: impl Fn() -> Vec<u32>) -> Vec<u32> {
-    const BETWEEN: Duration = Duration::from_millis(50);
-    const SAME: usize = 2;
-    const LOOKS_MAX: usize = 20;
-    let (mut last, mut same) = (look(), 0);
-    for _ in 0..LOOKS_MAX {
-        thread::sleep(BETWEEN);
-        let now = look();
-        same = if now == last { same + 1 } else { 0 };
-        last = now;
-        if same == SAME {
-            break;
-        }
+        said.wait(Instant::now() + Duration::from_millis(50));
+        let said = said.last().pop();
+        let said = said.map_or(String::new(), |text| format!("; it said: {text}"));
+        return Err(match ended {
+            Some(status) => format!("it ended before it answered ({status}){said}"),
+            None => format!("no server answered on port {port} after {START:?}{said}"),
+        });
     }
-    last
+    Ok(Server {
+        process: Some(guard),
+        is_guarded: true,
+        endpoint: Endpoint::Tcp(address),
+        said,
+    })
 }
 
 impl Server {
     /// Its processes: many a server is several, and some are in the background.
     pub(super) fn pids(&self) -> Vec<u32> {
-        match &self.process {
-            Some(Started::Own(process)) => {
-                let workers = descendants(process.id()).unwrap_or_default();
-                [vec![process.id()], workers].concat()
-            }
-            Some(Started::Foreign(guard)) => {
-                settled(|| descendants(guard.id()).unwrap_or_default())
-            }
-            None => Vec::new(),
+        let Some(process) = &self.process else {
+            return Vec::new();
+        };
+        if self.is_guarded {
+            thread::sleep(SETTLING);
         }
+        let own = (!self.is_guarded).then(|| process.id());
+        let below = descendants(process.id()).unwrap_or_default();
+        own.into_iter().chain(below).collect()
     }
 
     /// The last thing that it has complained of.
     pub(super) fn complaint(&self) -> Option<String> {
-        said(&self.complaint)
+        let mut lines = self.said.last().into_iter();
+        lines.rfind(|line| !line.contains(" INFO "))
     }
 }
 

@@ -1,72 +1,24 @@
-//! The comparison as a text and as a page, which is one file and needs no network and no script.
+//! The comparison as a text, as a page, and as a drawing. The page is one file and needs no network and no script.
 //!
-//! The figures that are no plain part of the record are prepared here, in [`View`]; their places are in `text.txt` and in
-//! `page.html`, which minijinja fills in. In the page it escapes every text, since names of models and reasons come from a
-//! command line; the page's own policy forbids it to load or to run anything.
+//! What is no plain part of the record is prepared here, once; the rest is in the templates `text.txt`, `page.html` and
+//! `drawing.svg`, which minijinja fills in. In the last two it escapes every text, since names of models and reasons come from
+//! a command line; the page's own policy forbids it to load or to run anything.
 
-use super::charts::{self, Chart};
-use super::record::{Cell, Entry, Figure, Model, Record, Verdict, bytes};
+use super::charts::{self, STYLE};
+use super::record::{Cell, Figure, Load, Ratio, Record, Spread};
+use crate::cli::bench::time::bytes;
 use crate::cli::output::printable;
 use crate::cli::page;
-use crate::cli::units::{grouped, plural};
 use minijinja::value::Serde;
-use serde::Serialize;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
-
-/// What the views show beside the record itself.
-#[derive(Debug, Serialize)]
-struct View<'a> {
-    record: &'a Record,
-    failures: Vec<String>,
-    tables: Vec<Table<'a>>,
-    /// The ratios over all cells: the model, the figure, and the ratio with its verdict.
-    overall: Vec<(&'a str, &'static str, String)>,
-    titles: BTreeMap<Figure, &'static str>,
-    page: Option<Page>,
-}
-
-/// What only the page has.
-#[derive(Debug, Serialize)]
-struct Page {
-    style: &'static str,
-    date: String,
-    command: String,
-    doubtful: Option<String>,
-    tiles: Vec<Tile>,
-    ratios: Option<Chart>,
-    curves: Vec<Chart>,
-    percentiles: Vec<Chart>,
-}
-
-/// A headline: a figure, and what it is.
-type Tile = (String, String);
-
-/// All loads that differ in their connections alone.
-#[derive(Debug, Serialize)]
-struct Table<'a> {
-    title: String,
-    rows: Vec<Row<'a>>,
-}
-
-/// A model at a load.
-#[derive(Debug, Serialize)]
-struct Row<'a> {
-    connections: String,
-    entry: &'a Entry,
-    /// The median, the least and the most.
-    throughput: String,
-    /// That of throughput.
-    ratio: Option<String>,
-    /// The medians with their units.
-    figures: BTreeMap<Figure, String>,
-}
 
 /// The report for a terminal.
 ///
 /// # Errors
 /// The template is wrong, for the reason that is returned.
 pub(super) fn text(record: &Record) -> Result<String, String> {
-    render("text.txt", include_str!("text.txt"), record, None)
+    render("text.txt", include_str!("text.txt"), record, &Value::Null)
 }
 
 /// The whole page.
@@ -74,112 +26,64 @@ pub(super) fn text(record: &Record) -> Result<String, String> {
 /// # Errors
 /// A chart cannot be drawn, or the template is wrong, for the reason that is returned.
 pub(super) fn page(record: &Record) -> Result<String, String> {
-    let page = Page {
-        style: charts::STYLE,
-        date: page::date(record.started_unix),
-        command: page::command(&record.command),
-        doubtful: record.doubtful(),
-        tiles: tiles(record),
-        ratios: charts::ratios(record)?,
-        curves: charts::curves(record)?,
-        percentiles: charts::percentiles(record)?,
-    };
-    render("page.html", include_str!("page.html"), record, Some(page))
+    let page = json!({
+        "style": STYLE,
+        "date": page::date(record.started_unix),
+        "command": page::command(&record.command),
+        "smallest": charts::by_size(record).first(),
+        "ratios": charts::ratios(record)?,
+        "curves": charts::curves(record)?,
+        "percentiles": charts::percentiles(record)?,
+    });
+    render("page.html", include_str!("page.html"), record, &page)
 }
 
-/// Fills in a template; it is HTML if its name says so.
-fn render(name: &str, source: &str, record: &Record, page: Option<Page>) -> Result<String, String> {
-    let view = View {
-        record,
-        failures: record.failures(),
-        tables: tables(record),
-        overall: record.models.iter().flat_map(Model::summary).collect(),
-        titles: Figure::TITLES.into(),
-        page,
+/// Throughput and p99 over connections in one image, for README: good on a light and on a dark page, since it brings its
+/// own ground.
+///
+/// # Errors
+/// As those of [`page()`].
+pub(super) fn drawing(record: &Record) -> Result<String, String> {
+    let page = json!({"style": STYLE, "curves": charts::curves(record)?});
+    // By this name it is escaped as HTML is.
+    render("drawing.xml", include_str!("drawing.svg"), record, &page)
+}
+
+/// Fills in a template; it is HTML or XML if its name says so.
+fn render(name: &str, source: &str, record: &Record, page: &Value) -> Result<String, String> {
+    let group = |cells: &Vec<&Cell>| {
+        let Load { scenario, size, .. } = cells[0].load;
+        let title = format!("{}, {} a request", scenario.title(), bytes(size as f64));
+        json!({"title": title, "cells": cells})
     };
+    let view = json!({
+        "record": record,
+        "groups": record.groups().iter().map(group).collect::<Vec<_>>(),
+        "failures": record.failures(),
+        "titles": BTreeMap::from(Figure::TITLES),
+        "page": page,
+    });
     let mut environment = page::environment()?;
     environment.add_filter("bytes", bytes);
+    environment.add_filter("figure", |value: f64, figure: Serde<Figure>| {
+        figure.write(value)
+    });
+    environment.add_filter("median", median);
+    environment.add_filter("told", |ratio: Serde<Ratio>| ratio.to_string());
     let rendered = environment.render_named_str(name, source, Serde(&view));
     rendered
         .map(|text| printable(&text))
         .map_err(|error| error.to_string())
 }
 
-/// Three facts: the throughput of the second model at the fewest and at the most connections that both served, and the
-/// memory of a connection.
-fn tiles(record: &Record) -> Vec<Tile> {
-    let [first, second, ..] = &record.models[..] else {
-        return Vec::new();
-    };
-    let cells = charts::by_size(record)
-        .into_iter()
-        .next()
-        .unwrap_or_default();
-    let throughput = |cell: &&Cell| {
-        let ratio = cell.entries[1].ratio(Figure::Throughput)?;
-        let (figure, verdict) = match ratio.verdict {
-            Verdict::Noise => ("≈".to_owned(), ": a difference is within the noise"),
-            Verdict::Same => ("=".to_owned(), ": no difference that matters"),
-            Verdict::Better | Verdict::Worse => (format!("{:.2}×", 1.0 / ratio.ratio), ""),
-        };
-        let connections = plural(cell.load.connections, "connection");
-        let text = format!(
-            "the throughput of {} at {connections}{verdict}",
-            second.name
-        );
-        Some((figure, text))
-    };
-    let mut tiles: Vec<Tile> = cells.iter().filter_map(throughput).collect();
-    if tiles.len() > 2 {
-        tiles.drain(1..tiles.len() - 1);
-    }
-    let memory = |cell: &&Cell| {
-        let of = |model: usize| Some(cell.entries[model].spread(Figure::RssPerConnection)?.median);
-        let (ours, theirs) = (bytes(of(0)?), bytes(of(1)?));
-        let connections = plural(cell.load.connections, "connection");
-        let (first, second) = (&first.name, &second.name);
-        let text =
-            format!("of memory for each of {connections} in {first}, and {theirs} in {second}");
-        Some((ours, text))
-    };
-    tiles.extend(cells.iter().rev().find_map(memory));
-    tiles
-}
-
-fn tables<'a>(record: &'a Record) -> Vec<Table<'a>> {
-    let of_cell = |cell: &'a Cell| cell.entries.iter().map(|entry| row(cell, entry));
-    let table = |cells: Vec<&'a Cell>| {
-        let load = &cells[0].load;
-        Table {
-            title: format!(
-                "{}, {} a request",
-                load.scenario.title(),
-                bytes(load.size as f64)
-            ),
-            rows: cells.into_iter().flat_map(of_cell).collect(),
-        }
-    };
-    record.groups().into_iter().map(table).collect()
-}
-
-fn row<'a>(cell: &Cell, entry: &'a Entry) -> Row<'a> {
-    let throughput = entry.spread(Figure::Throughput).map(|spread| {
-        let [median, least, most] =
-            [spread.median, spread.least, spread.most].map(|value| Figure::Throughput.write(value));
-        format!("{median} ({least} to {most})")
-    });
-    Row {
-        connections: grouped(cell.load.connections),
-        entry,
-        throughput: throughput.unwrap_or("-".to_owned()),
-        ratio: entry.ratio(Figure::Throughput).map(ToString::to_string),
-        figures: Figure::each(|figure| entry.median(figure)),
-    }
+/// The middle of a figure with its unit, or a dash.
+fn median(spread: Option<Serde<Spread>>, figure: Serde<Figure>) -> String {
+    spread.map_or("-".to_owned(), |spread| figure.write(spread.median))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::charts::{STYLE, drawing};
+    use super::super::record::Entry;
     use super::super::record::tests::sample;
     use super::*;
 

@@ -2,17 +2,18 @@
 
 use super::answer::Answer;
 use crate::cli::compare::record::{Entry, Figure, Record};
-use crate::cli::compare::statistics::{JUDGED, Location, Logs, logs, means};
+use crate::cli::compare::statistics::{JUDGED, Location, logs};
 use std::slice;
 
 pub(super) fn compare(before: &Record, after: &Record) -> Answer {
     let mut answer = Answer::default();
     let place = |record: &Record, name: &str| record.models.iter().position(|one| one.name == name);
     for (was, model) in before.models.iter().enumerate() {
-        match place(after, &model.name) {
-            Some(is) => models(&mut answer, (before, was), (after, is)),
+        let name = &model.name;
+        match place(after, name) {
+            Some(is) => models(&mut answer, name, (before, was), (after, is)),
             None if before.was_measured(was) => {
-                answer.worse(&model.name, "missing: it is not in the second record");
+                answer.worse(name, "missing: it is not in the second record");
             }
             None => {}
         }
@@ -25,16 +26,15 @@ pub(super) fn compare(before: &Record, after: &Record) -> Answer {
     answer
 }
 
-fn models(answer: &mut Answer, (before, was): (&Record, usize), (after, is): (&Record, usize)) {
-    let name = &before.models[was].name;
+fn models(answer: &mut Answer, name: &str, before: (&Record, usize), after: (&Record, usize)) {
     let mut common = Vec::new();
-    for cell in &before.cells {
+    for cell in &before.0.cells {
         let what = format!("{name}: {}", cell.load);
-        let was = &cell.entries[was];
-        let other = after.cells.iter().find(|other| other.load == cell.load);
-        let is = other.map(|cell| &cell.entries[is]);
-        match (is_whole(was), is.filter(|is| is_whole(is))) {
-            (true, Some(is)) => common.push((what, was, is)),
+        let was = &cell.entries[before.1];
+        let is = after.0.cells.iter().find(|other| other.load == cell.load);
+        let is = is.map(|cell| &cell.entries[after.1]);
+        match (was.is_whole(), is.filter(|is| is.is_whole())) {
+            (true, Some(is)) => common.push((what, [was, is])),
             (true, None) => {
                 let unknown = "it is not in the second record";
                 let why = is.and_then(|is| is.left_out.as_deref()).unwrap_or(unknown);
@@ -50,38 +50,27 @@ fn models(answer: &mut Answer, (before, was): (&Record, usize), (after, is): (&R
 }
 
 /// A figure at each load, and over all of them.
-fn figures(answer: &mut Answer, name: &str, common: &[(String, &Entry, &Entry)], figure: Figure) {
+fn figures(answer: &mut Answer, name: &str, common: &[(String, [&Entry; 2])], figure: Figure) {
     let mut all = [Vec::new(), Vec::new()];
-    for (what, was, is) in common {
-        match (logs(was, figure), logs(is, figure)) {
-            (Some(was), Some(is)) => {
-                let locations = [&was, &is].map(|logs| location(slice::from_ref(logs)));
+    for (what, entries) in common {
+        match entries.map(|entry| logs(entry, figure)) {
+            [Some(was), Some(is)] => {
+                let locations = [&was, &is].map(|logs| Location::of_rounds(slice::from_ref(logs)));
                 answer.ask(what, figure, locations);
                 all[0].push(was);
                 all[1].push(is);
             }
-            (Some(_), None) => {
+            [Some(_), None] => {
                 let text = format!("missing: {} is not known of every round", figure.title());
                 answer.worse(what, text);
             }
-            (None, _) => {}
+            [None, _] => {}
         }
     }
     if all[0].len() == common.len() && !common.is_empty() {
         let what = format!("{name}: all loads together");
-        answer.ask(&what, figure, all.map(|loads| location(&loads)));
+        answer.ask(&what, figure, all.map(|loads| Location::of_rounds(&loads)));
     }
-}
-
-/// Each round is a process of its own, so the rounds are independent.
-fn location(loads: &[Logs]) -> Option<Location> {
-    let means = means(loads);
-    Location::of_logs(&means, means.len() as f64)
-}
-
-/// Whether a load was served in every round that was measured.
-fn is_whole(entry: &Entry) -> bool {
-    !entry.samples.is_empty() && !entry.failed
 }
 
 #[cfg(test)]
@@ -158,7 +147,7 @@ mod tests {
         assert_eq!(exit, Exit::Worse, "{text}");
         // A slow round has too few answers for a p99; those that have one are the quick rounds.
         let mut few = again(&sample(), 0.5, &mut random);
-        few.cells[0].entries[0].samples[2].set(Figure::P99, None);
+        few.cells[0].entries[0].samples[2].set(Figure::P99Ns, None);
         let (text, exit) = judged(&before, &few);
         assert_eq!(exit, Exit::Worse, "{text}");
         assert!(

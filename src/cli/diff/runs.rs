@@ -3,7 +3,7 @@
 //! Of the processor's time there is one figure for a whole run, so there is no interval for it.
 
 use super::answer::Answer;
-use crate::cli::bench::record::{Record, Way};
+use crate::cli::bench::record::{Record, Step, Way};
 use crate::cli::compare::record::Figure;
 use crate::cli::compare::statistics::{Location, independent};
 use crate::load::Second;
@@ -20,13 +20,13 @@ pub(super) fn compare(before: &Record, after: &Record, tolerance: f64) -> Answer
     compare_plans(&mut answer, before, after);
     compare_losses(&mut answer, before, after, tolerance);
     compare_steps(&mut answer, before, after);
-    let whole = || whole_intervals(&before.intervals);
-    let seconds: f64 = whole().map(|one| one.lasted).sum();
-    let echoes: u64 = whole().map(|one| one.echoes).sum();
+    let whole: Vec<&Second> = whole_intervals(&before.intervals).collect();
+    let echoes: u64 = whole.iter().map(|one| one.echoes).sum();
     if echoes > 0 {
+        let seconds: f64 = whole.iter().map(|one| one.lasted).sum();
         let length = ECHOES_OF_A_STRETCH * seconds / echoes as f64;
         let [was, is] = [before, after].map(|run| stretches(&run.intervals, length));
-        compare_intervals(&mut answer, &was, &is, tolerance);
+        compare_stretches(&mut answer, [&was, &is], tolerance);
     }
     answer
 }
@@ -43,37 +43,32 @@ fn compare_plans(answer: &mut Answer, before: &Record, after: &Record) {
     }
 }
 
-fn compare_intervals(answer: &mut Answer, was: &[Second], is: &[Second], tolerance: f64) {
-    let [silent_before, silent_after] = [was, is].map(|all| {
-        let silent = all.iter().filter(|one| one.echoes == 0);
-        let silent: f64 = silent.map(|one| one.lasted).sum();
-        let all: f64 = all.iter().map(|one| one.lasted).sum();
-        (silent + 0.0, all + 0.0) // the sum of nothing is -0.0
-    });
-    let share = |(silent, all): (f64, f64)| silent / all.max(1e-9);
-    let rates = [was, is].map(|all| {
-        let rates = all.iter().map(|one| one.echoes as f64 / one.lasted);
-        rates.collect::<Vec<_>>()
-    });
-    if is.is_empty() || share(silent_after) - share(silent_before) > tolerance {
-        let [before, after] =
-            rates.map(|rates| rates.iter().sum::<f64>() / rates.len().max(1) as f64);
-        let ((silent, of), (silent_before, of_before)) = (silent_after, silent_before);
+fn compare_stretches(answer: &mut Answer, both: [&[Second]; 2], tolerance: f64) {
+    // The sum of nothing is -0.0.
+    let sum = |of: fn(&Second) -> f64| both.map(|all| all.iter().map(of).sum::<f64>() + 0.0);
+    let [of_before, of_after] = sum(|one| one.lasted);
+    let [was, is] = sum(|one| if one.echoes == 0 { one.lasted } else { 0.0 });
+    if both[1].is_empty() || is / of_after.max(1e-9) - was / of_before.max(1e-9) > tolerance {
+        let [before, after] = sum(|one| one.echoes as f64);
+        let ratio = after / of_after.max(1e-9) / (before / of_before);
         let text = format!(
-            "throughput     {:.2}: worse, nothing came back in {silent:.1} s of {of:.1}, and before in {silent_before:.1} \
-             of {of_before:.1}",
-            after / before,
+            "throughput     {ratio:.2}: worse, nothing came back in {is:.1} s of {of_after:.1}, and before in {was:.1} of \
+             {of_before:.1}"
         );
         answer.worse("the run", text);
     } else {
-        let locations = rates.map(|rates| Location::of_values(&rates, independent(&rates)));
-        answer.ask("the run", Figure::Throughput, locations);
+        let locations = both.map(|all| {
+            let rates = all.iter().map(|one| one.echoes as f64 / one.lasted);
+            let rates: Vec<f64> = rates.collect();
+            Location::of_values(&rates, independent(&rates))
+        });
+        answer.ask("the run", Figure::EchoesPerSecond, locations);
     }
-    let locations = [was, is].map(|all| {
+    let locations = both.map(|all| {
         let logs: Vec<f64> = waits(all).iter().map(|wait| wait.ln()).collect();
         Location::of_logs(&logs, independent(&logs))
     });
-    answer.ask("the run", Figure::P99, locations);
+    answer.ask("the run", Figure::P99Ns, locations);
 }
 
 /// The p99 of each stretch, in nanoseconds. One without an echo has none; a request that was sent at its begin, or before,
@@ -93,7 +88,7 @@ fn waits(all: &[Second]) -> Vec<f64> {
 /// What no latency tells of: faults, requests that were lost or never sent, and connections that were never made.
 fn compare_losses(answer: &mut Answer, before: &Record, after: &Record, tolerance: f64) {
     let share = |count: u64, of: u64| count as f64 / of.max(1) as f64;
-    let (was, is) = (before.faults.total(), after.faults.total());
+    let [was, is] = [before, after].map(|run| run.faults.total());
     if share(is, after.requests.sent) > share(was, before.requests.sent) * (1.0 + tolerance) {
         let kinds = after.faults.iter().map(|(kind, ..)| kind.to_string());
         let kinds = kinds.collect::<Vec<_>>().join(", ");
@@ -103,20 +98,24 @@ fn compare_losses(answer: &mut Answer, before: &Record, after: &Record, toleranc
     let shares = |run: &Record| {
         let (requests, planned) = (&run.requests, run.connections.planned);
         let asked = requests.sent + requests.unsent;
-        // Where each connection is used once, how many are open at the start says nothing.
-        let never_made = match matches!(run.plan.mode, Way::ChurnFin | Way::ChurnReset) {
-            true => 0,
-            false => planned.saturating_sub(run.connections.opened),
+        let opened = match run.plan.mode {
+            // Where each connection is used once, how many are open at the start says nothing.
+            Way::ChurnFin | Way::ChurnReset => planned,
+            _ => run.connections.opened,
         };
         let (lost, unsent) = (share(requests.lost, asked), share(requests.unsent, asked));
-        [lost, unsent, share(never_made, planned)]
+        let never_made = share(planned.saturating_sub(opened), planned);
+        [
+            (lost, "of the requests were lost", tolerance),
+            (
+                unsent,
+                "of the requests found no connection free",
+                tolerance,
+            ),
+            (never_made, "of the connections were not made", 0.0),
+        ]
     };
-    let told = [
-        ("of the requests were lost", tolerance),
-        ("of the requests found no connection free", tolerance),
-        ("of the connections were not made", 0.0),
-    ];
-    for ((was, is), (what, allowed)) in shares(before).into_iter().zip(shares(after)).zip(told) {
+    for ((was, ..), (is, what, allowed)) in shares(before).into_iter().zip(shares(after)) {
         if is - was > allowed {
             let (was, is) = (was * 100.0, is * 100.0);
             let text = format!("worse: {is:.1} % {what}, and before {was:.1} %");
@@ -136,17 +135,14 @@ fn compare_steps(answer: &mut Answer, before: &Record, after: &Record) {
         }
         return; // its steps are where it looked, and differ from run to run
     }
-    let steps = |run: &Record| -> Vec<(f64, f64)> {
-        let steps = run.steps.iter();
-        let told = steps.filter_map(|step| Some((step.rate?, step.echoes_per_second)));
-        told.collect()
-    };
-    let (before, after) = (steps(before), steps(after));
-    for &(rate, was) in before.iter().filter(|_| before.len() > 1) {
+    for step in before.steps.iter().filter(|_| before.steps.len() > 1) {
+        let Some(rate) = step.rate else { continue };
         let what = format!("the step of {rate} a second");
-        match after.iter().find(|step| step.0 == rate) {
+        let is_reached = |step: &Step| step.echoes_per_second >= rate * REACHED;
+        match after.steps.iter().find(|other| other.rate == step.rate) {
             None => answer.worse(&what, "missing: it is not in the second record"),
-            Some((_, is)) if was >= rate * REACHED && *is < rate * REACHED => {
+            Some(other) if is_reached(step) && !is_reached(other) => {
+                let [was, is] = [step, other].map(|step| step.echoes_per_second);
                 let text = format!("worse: {is:.1} echoes a second, and before {was:.1}");
                 answer.worse(&what, text);
             }
@@ -158,9 +154,8 @@ fn compare_steps(answer: &mut Answer, before: &Record, after: &Record) {
 /// The intervals but for the rest of one, at the end.
 fn whole_intervals(intervals: &[Second]) -> impl Iterator<Item = &Second> {
     let longest = intervals.iter().map(|one| one.lasted).fold(0.0, f64::max);
-    intervals
-        .iter()
-        .filter(move |one| one.lasted > longest / 2.0)
+    let intervals = intervals.iter();
+    intervals.filter(move |one| one.lasted > longest / 2.0)
 }
 
 /// Joins intervals to stretches of at least this length, in seconds: of their p99 a stretch has the longest. A run that is
