@@ -2,7 +2,7 @@
 //!
 //! The command line is in [`args`]; the server that is started if none was named in [`server_process`]; the endpoint
 //! of each name in [`targets`]; running a plan, in one process or several, in [`workers`], [`worker_process`], [`said`] and [`worker`]; several plans
-//! in [`runner`] and [`rate_search`]; what came of it in [`mod@run`] and [`answer`]; progress in [`progress`]; the formats of
+//! in [`runner`] and [`rate_search`]; what came of it in [`mod@run`] and [`answer`]; records of several machines in [`mod@merge`]; progress in [`progress`]; the formats of
 //! the report in [`text`], [`record`] (JSON), [`csv`], [`hdr`] and [`svg`].
 
 mod answer;
@@ -11,6 +11,7 @@ mod csv;
 pub(super) mod environment;
 mod hdr;
 pub(crate) mod ipc;
+mod merge;
 mod progress;
 mod rate_search;
 pub(super) mod record;
@@ -26,7 +27,7 @@ mod worker;
 mod worker_process;
 pub(super) mod workers;
 
-pub(super) use args::BenchArgs;
+pub(super) use args::{BenchArgs, Format};
 pub(super) use targets::resolve;
 
 use super::descriptors;
@@ -38,7 +39,7 @@ use super::stdio;
 use crate::load::{FaultKind, Plan, preflight};
 use crate::procfs::own::ignores_signal;
 use answer::Answer;
-use args::{Format, Steps};
+use args::Steps;
 use environment::Host;
 use progress::Progress;
 use rate_search::Search;
@@ -100,7 +101,10 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
     }
     let exit = match answer.runs.is_empty() {
         true => None,
-        false => Some(deliver(args, &host, &answer, log, drawing)),
+        false => {
+            let form = (args.format(), args.allow_loss());
+            Some(deliver(form, &host, &answer, log, drawing))
+        }
     };
     match (failure, exit) {
         (Some(failure), _) => Err(failure),
@@ -135,13 +139,13 @@ fn measure_all(
 /// full for a drawing
 /// must not cost the figures. Says what failed, and returns how the command ends.
 fn deliver(
-    args: &BenchArgs,
+    (format, allow_loss): (Format, bool),
     host: &Host,
     answer: &Answer,
     log: Option<hdr::Log>,
     drawing: Option<OutputFile>,
 ) -> Exit {
-    let report = match args.format() {
+    let report = match format {
         Format::Text => text::report(host, answer),
         Format::Json => format!("{:#}\n", json!(Record::new(host, answer))),
         Format::Csv => csv::report(&answer.runs),
@@ -151,12 +155,28 @@ fn deliver(
         log.map_or(Ok(()), hdr::Log::finish),
         drawing.map_or(Ok(()), |file| draw(file, answer)),
     ];
-    let exit = conclude(answer, args.allow_loss());
+    let exit = conclude(answer, allow_loss);
     // The text has said it, and is for people, as standard error is.
-    if exit != Exit::Ok && args.format() != Format::Text {
+    if exit != Exit::Ok && format != Format::Text {
         explain(answer);
     }
     with_failures(exit, written)
+}
+
+/// Merges records that were made apart, each with the name of its file, and reports the sum as that of one run.
+///
+/// # Errors
+/// They do not fit together.
+pub(super) fn merge(records: &[(String, Record)], format: Format) -> Result<Exit, CliError> {
+    let run = merge::merge(records).map_err(CliError::usage)?;
+    let answer = Answer {
+        runs: vec![run],
+        search: None,
+    };
+    let mut host = Host::look(descriptors::raise());
+    let started = records.iter().map(|(_, record)| record.started_unix);
+    host.started = started.min().unwrap_or(host.started);
+    Ok(deliver((format, false), &host, &answer, None, None))
 }
 
 /// Says which files could not be written. That decides how the command ends, unless an echo was wrong.

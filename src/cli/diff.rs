@@ -16,7 +16,7 @@ mod answer;
 mod comparisons;
 mod runs;
 
-use super::bench::record as bench;
+use super::bench::{Format, record as bench};
 use super::compare::record as compare;
 use super::error::{CliError, CliErrorKind, Exit};
 use super::output::printable;
@@ -41,12 +41,27 @@ pub(super) struct DiffArgs {
     #[arg(value_name = "AFTER")]
     after: PathBuf,
 
+    /// Further records, with --merge
+    #[arg(value_name = "RECORD", requires = "merge")]
+    more: Vec<PathBuf>,
+
+    /// Add up all records, of bench, that were made apart on several machines, to one record
+    #[arg(long)]
+    merge: bool,
+
+    /// Format of the merged record
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Format::Text, requires = "merge")]
+    format: Format,
+
     /// A difference that may come from the time between the two; of the p99, twice as much
     #[arg(long, value_name = "PERCENT", default_value = "5%")]
     tolerance: Percent,
 }
 
 pub(super) fn run(args: &DiffArgs) -> Result<Exit, CliError> {
+    if args.merge {
+        return merge(args);
+    }
     let tolerance = args.tolerance.0 / 100.0;
     let (before, after) = (read(&args.before)?, read(&args.after)?);
     let answer = match (&before, &after) {
@@ -68,6 +83,18 @@ pub(super) fn run(args: &DiffArgs) -> Result<Exit, CliError> {
         return Err(CliError::usage(text));
     }
     Ok(exit)
+}
+
+fn merge(args: &DiffArgs) -> Result<Exit, CliError> {
+    let paths = [&args.before, &args.after].into_iter().chain(&args.more);
+    let records = paths.map(|path| {
+        let name = path.display().to_string();
+        match read(path)? {
+            File::Bench(record) => Ok((name, *record)),
+            File::Compare(_) => Err(CliError::usage(format!("'{name}' is no record of bench"))),
+        }
+    });
+    super::bench::merge(&records.collect::<Result<Vec<_>, _>>()?, args.format)
 }
 
 /// A record knows by its `program` of which command it is.

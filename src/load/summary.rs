@@ -169,6 +169,25 @@ impl Total {
         Ok(None)
     }
 
+    /// The sum as one worker would report it, with the window as one interval: a sum that takes these messages is the same.
+    #[cfg(feature = "cli")]
+    pub(crate) fn to_messages(&self) -> [Message; 3] {
+        let window = Interval {
+            end: self.end.window,
+            echoes: self.echoes,
+            service_time: self.service_time.clone(),
+            response_time: self.response_time.clone(),
+            lag: self.lag.clone(),
+            connect: self.connect.clone(),
+            ..Interval::new(Stage::Window, 0)
+        };
+        [
+            Message::Opened(self.opened.0, self.opened.1.as_nanos() as u64),
+            Message::Interval(Box::new(window)),
+            Message::Done(Box::new(self.end.clone())),
+        ]
+    }
+
     fn finish(&mut self, end: &Final) {
         let sum = &mut self.end;
         sum.counters.add(&end.counters);

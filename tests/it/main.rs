@@ -28,6 +28,7 @@ mod bench;
 mod bench_at;
 #[cfg(all(feature = "cli", feature = "bench"))]
 mod bench_ends;
+mod bench_merge;
 #[cfg(all(feature = "cli", feature = "bench"))]
 mod bench_mutants;
 #[cfg(all(feature = "cli", feature = "bench"))]

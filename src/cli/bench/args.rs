@@ -248,7 +248,7 @@ enum Closing {
 
 /// The format of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub(in crate::cli) enum Format {
     /// A table for people
     Text,
     /// One object; see the schema

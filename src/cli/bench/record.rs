@@ -7,16 +7,16 @@ use super::rate_search::keeps;
 use super::run::Run;
 use super::workers::Share;
 use crate::cli::memory::Row;
-use crate::load::validity::{Validity, assess_part, handshakes_retried};
+use crate::load::validity::{Validity, handshakes_retried};
 use crate::load::{
-    Arrivals, BadClients, Counters, Faults, Latencies, Mode, Resent, Second, Sources, Total,
-    Unanswered,
+    Arrivals, BadClients, Counters, Faults, Latencies, Message, Mode, Plan, Resent, Second,
+    Sources, Total, Unanswered,
 };
 use crate::net::connect::Trigger;
 use crate::net::proxy::Version;
 use crate::procfs::{KERNEL_COUNTERS, KernelCounters};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -35,14 +35,14 @@ pub(super) const QUANTILES: [(&str, f64); 6] = [
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, tag = "program", rename = "echo-reactor bench")]
 pub(in crate::cli) struct Record {
-    version: String,
+    pub(super) version: String,
     command: Vec<String>,
-    started_unix: u64,
-    host: Machine,
+    pub(super) started_unix: u64,
+    pub(super) host: Machine,
     pub(in crate::cli) plan: Planned,
     valid: bool,
     pub(in crate::cli) not_valid_because: Vec<String>,
-    notes: Vec<String>,
+    pub(super) notes: Vec<String>,
     echoes_per_second: f64,
     bytes_per_second: f64,
     seconds: f64,
@@ -70,6 +70,16 @@ pub(in crate::cli) struct Record {
     pub(in crate::cli) intervals: Vec<Second>,
     pub(in crate::cli) search: Option<Found>,
     pub(in crate::cli) steps: Vec<Step>,
+    /// A [`Sum`]. It is read by a merge alone: what a target of it needs to be resolved is not asked for before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sum: Option<Value>,
+}
+
+/// A single run, as records are merged: its plan, and what it has reported, as one worker would have.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Sum {
+    pub(super) plan: Plan,
+    pub(super) reported: [Message; 3],
 }
 
 /// What was asked for.
@@ -87,7 +97,7 @@ pub(in crate::cli) struct Planned {
     sources: Option<Sources>,
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy: Option<Version>,
-    workers: usize,
+    pub(super) workers: usize,
     warm_up_seconds: f64,
     timeout_seconds: f64,
     seed: u64,
@@ -220,6 +230,11 @@ impl Record {
         let bound = answer.search.as_ref().map(|search| search.bound);
         let kernel = KERNEL_COUNTERS.iter().zip(run.kernel.0);
         let retried = handshakes_retried(total);
+        let sum = || Sum {
+            plan: run.plan.clone(),
+            reported: total.to_messages(),
+        };
+        let is_single = answer.runs.len() == 1 && answer.search.is_none();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             command: host.command.clone(),
@@ -274,6 +289,7 @@ impl Record {
                 .iter()
                 .map(|run| Step::new(run, bound))
                 .collect(),
+            sum: is_single.then(|| json!(sum())),
         }
     }
 }
@@ -363,7 +379,6 @@ impl Generator {
 impl MachineShare {
     fn new(run: &Run, share: &Share) -> Self {
         let (total, workers) = (&share.total, run.workers_each());
-        let validity = assess_part(&run.plan, &share.part(workers), total.echoes > 0);
         Self {
             at: share.at.clone(),
             workers,
@@ -373,8 +388,8 @@ impl MachineShare {
             generator_lag_ns: Percentiles::new(&total.lag),
             generator: Generator::new(total, workers),
             resent: total.end.resent,
-            valid: validity.is_valid(),
-            not_valid_because: validity.invalid,
+            valid: share.invalid.is_empty(),
+            not_valid_because: share.invalid.clone(),
         }
     }
 }

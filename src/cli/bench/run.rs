@@ -3,7 +3,7 @@
 use super::workers::{self, Machines, Share, Told};
 use crate::cli::error::CliError;
 use crate::cli::memory::Row;
-use crate::load::validity::{Part, Validity, assess, assess_machines};
+use crate::load::validity::{Part, Validity, assess, assess_machines, assess_part};
 use crate::load::{Mode, Plan, Total};
 use crate::procfs::KernelCounters;
 use std::time::Duration;
@@ -47,7 +47,11 @@ pub(in crate::cli) fn measure(
     told: impl FnMut(Told<'_>),
 ) -> Result<Run, CliError> {
     let before = KernelCounters::read();
-    let (total, shares, spread) = workers::run(&plan, machines, stop, told)?;
+    let (total, mut shares, spread) = workers::run(&plan, machines, stop, told)?;
+    for share in &mut shares {
+        let part = share.part(machines.workers);
+        share.invalid = assess_part(&plan, &part, share.total.echoes > 0).invalid;
+    }
     let kernel = KernelCounters::read().since(before);
     let workers = machines.all_workers();
     let parts: Vec<Part<'_>> = (shares.iter())

@@ -332,6 +332,7 @@ mod tests {
             at: "ssh load1".into(),
             total: share,
             said: Vec::new(),
+            invalid: Vec::new(),
         };
         let _ = assess(&plan, 2, &total, &KernelCounters::default());
         let validity = assess_machines(&plan, &total, &[share.part(1)], u64::MAX);

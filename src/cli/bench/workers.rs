@@ -66,6 +66,8 @@ pub(in crate::cli) struct Share {
     pub(in crate::cli) total: Total,
     /// The last lines of standard error.
     pub(in crate::cli) said: Vec<String>,
+    /// Why its figures do not hold, once they have been assessed.
+    pub(in crate::cli) invalid: Vec<String>,
 }
 
 impl Share {
@@ -219,6 +221,7 @@ impl Workers {
                 at: at.clone(),
                 total: Total::new(each),
                 said: Vec::new(),
+                invalid: Vec::new(),
             });
         }
         for plan in plan.divide(machines.all_workers()) {

@@ -20,7 +20,7 @@ enum How {
 use How::{Not, Read, Run};
 
 /// Every command of the pages, without its comment.
-const COMMANDS: [(&str, How); 79] = [
+const COMMANDS: [(&str, How); 81] = [
     // README
     (
         "cargo run --release -- serve",
@@ -209,6 +209,14 @@ const COMMANDS: [(&str, How); 79] = [
     (
         "echo-reactor diff before.json after.json",
         Run("echo-reactor diff FIXTURE FIXTURE >diff.txt"),
+    ),
+    (
+        "echo-reactor diff --merge load1.json load2.json",
+        Not("tests/it/bench_merge.rs makes the records, and merges them"),
+    ),
+    (
+        "echo-reactor diff --merge --format json load1.json load2.json > all.json",
+        Not("tests/it/bench_merge.rs makes the records, and merges them"),
     ),
     ("scripts/million", Read),
     ("scripts/million --connections 15000", Read),
