@@ -10,6 +10,7 @@ use crate::cli::error::{CliError, CliErrorKind};
 use crate::cli::stdio::BlockingStdio;
 use crate::cli::units::grouped;
 use crate::net::Address;
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
 use std::thread;
@@ -20,43 +21,55 @@ pub(super) const IP_BYTES_MAX: usize = 65_507;
 const UNIX_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 pub(super) fn talk(plan: &Plan, out: &mut Out) -> Result<(), Stop> {
-    let whole_input;
-    let messages = match &plan.input {
-        Input::Messages(messages) => messages,
-        Input::Standard => {
-            whole_input = vec![read_input(bytes_max(plan))?];
-            &whole_input
-        }
-    };
+    let messages = messages(&plan.input, bytes_max(plan))?;
     if let Address::Udp(_) = plan.address {
-        for message in messages {
+        for message in messages.iter() {
             check_length(message.len())?;
         }
     }
+    first_to_answer(
+        Targets::resolve(plan)?,
+        &plan.address,
+        |target, answered| {
+            let peer = connect::connect(&target, plan)?;
+            exchange(&peer, plan, &messages, out, answered)
+        },
+    )
+}
+
+/// The messages, each of which is one datagram; standard input is one as a whole.
+pub(super) fn messages(input: &Input, bytes_max: usize) -> Result<Cow<'_, [Vec<u8>]>, CliError> {
+    Ok(match input {
+        Input::Messages(messages) => Cow::Borrowed(messages),
+        Input::Standard => Cow::Owned(vec![read_input(bytes_max)?]),
+    })
+}
+
+/// Talks to one address after the other, until one has answered a message, whose number is counted, or has failed in another
+/// way than that no server is there. No packet finds that out before the first message. A name may also have addresses of
+/// both families, of which this machine reaches one.
+pub(super) fn first_to_answer<T>(
+    targets: impl IntoIterator<Item = T>,
+    name: &impl Display,
+    mut talk: impl FnMut(T, &mut u64) -> Result<(), Stop>,
+) -> Result<(), Stop> {
     let mut last = None;
-    for target in Targets::resolve(plan)? {
+    for target in targets {
         let mut answered = 0;
-        let said = connect::connect(&target, plan)
-            .map_err(Stop::from)
-            .and_then(|peer| exchange(&peer, plan, messages, out, &mut answered));
-        match said {
-            // Connecting a datagram socket sends nothing, so the first message finds out whether a server is there.
-            Err(Stop::Failed(failure))
-                if answered == 0
-                    && matches!(
-                        failure.class,
-                        CliErrorKind::Refused | CliErrorKind::Unreachable
-                    ) =>
-            {
+        match talk(target, &mut answered) {
+            Err(Stop::Failed(failure)) if answered == 0 && is_absence(failure.class) => {
                 last = Some(failure);
             }
             said => return said,
         }
     }
-    let text = || format!("{}: the name has no address", plan.address);
-    Err(last
-        .unwrap_or_else(|| CliError::new(CliErrorKind::Resolve, text()))
-        .into())
+    let text = || format!("{name}: the name has no address");
+    let failure = last.unwrap_or_else(|| CliError::new(CliErrorKind::Resolve, text()));
+    Err(failure.into())
+}
+
+fn is_absence(class: CliErrorKind) -> bool {
+    matches!(class, CliErrorKind::Refused | CliErrorKind::Unreachable)
 }
 
 fn exchange(
@@ -140,7 +153,7 @@ fn bytes_max(plan: &Plan) -> usize {
 }
 
 /// All of standard input, which has to fit into one datagram of at most this many bytes.
-pub(super) fn read_input(most: usize) -> Result<Vec<u8>, CliError> {
+fn read_input(most: usize) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
     BlockingStdio::input()
         .and_then(|input| input.take(most as u64 + 1).read_to_end(&mut bytes))

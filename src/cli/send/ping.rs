@@ -20,34 +20,13 @@ use std::thread;
 use std::time::Instant;
 
 pub(super) fn talk(plan: &Plan<PingHost>, out: &mut Out) -> Result<(), Stop> {
-    let whole_input;
-    let messages = match &plan.input {
-        Input::Messages(messages) => messages,
-        Input::Standard => {
-            whole_input = vec![datagram::read_input(datagram::IP_BYTES_MAX)?];
-            &whole_input
-        }
-    };
-    for message in messages {
+    let messages = datagram::messages(&plan.input, datagram::IP_BYTES_MAX)?;
+    for message in messages.iter() {
         datagram::check_length(message.len())?;
     }
-    let mut last = None;
-    for address in resolve(plan)? {
-        let mut answered = 0;
-        match exchange(Target(address), plan, messages, out, &mut answered) {
-            // A name may have addresses of both families, of which this machine reaches one.
-            Err(Stop::Failed(failure))
-                if answered == 0 && failure.class == CliErrorKind::Unreachable =>
-            {
-                last = Some(failure);
-            }
-            said => return said,
-        }
-    }
-    let text = || format!("{}: the name has no address", plan.address);
-    Err(last
-        .unwrap_or_else(|| CliError::new(CliErrorKind::Resolve, text()))
-        .into())
+    datagram::first_to_answer(resolve(plan)?, &plan.address, |address, answered| {
+        exchange(Target(address), plan, &messages, out, answered)
+    })
 }
 
 /// The addresses of the host, in the order of the resolver, that the client's own address can speak to.
