@@ -1,6 +1,7 @@
 //! Where a server that the checker starts is to listen, and how it is seen to do so.
 
 use crate::net::{Endpoint, UnixName, free_port};
+use socket2::Type;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -61,11 +62,8 @@ impl Place {
             })
         };
         match transport {
-            Transport::Tcp => Ok(ip(Endpoint::Tcp, free_port()?)),
-            Transport::Udp => {
-                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-                Ok(ip(Endpoint::Udp, socket.local_addr()?.port()))
-            }
+            Transport::Tcp => Ok(ip(Endpoint::Tcp, free_port(Type::STREAM)?)),
+            Transport::Udp => Ok(ip(Endpoint::Udp, free_port(Type::DGRAM)?)),
             Transport::Unix => file(Endpoint::Unix),
             Transport::UnixDatagram => file(Endpoint::UnixDatagram),
         }

@@ -9,8 +9,12 @@
 use super::address::{Address, Endpoint, Resolved, UnixName};
 use super::bind_error::BindError;
 use super::socket_file::SocketFile;
+#[cfg(any(feature = "check", all(feature = "bench", feature = "cli")))]
+use crate::{procfs::port_range, random::unpredictable};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
+#[cfg(any(feature = "check", all(feature = "bench", feature = "cli")))]
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -447,16 +451,34 @@ impl AsFd for BoundSocket {
     }
 }
 
-/// A TCP port of 127.0.0.1 that no socket uses now, for a server that is started next. Another program may bind it first; then
-/// that server reports it.
+/// A port of 127.0.0.1 that no socket of this type uses now, for a server that is started next.
+///
+/// It is none of those that the kernel assigns (ip_local_port_range of ip(7)), if there are others from [`PORTS_FROM`] on: an
+/// assigned one may be a client's before the server has bound it. Another program may still bind it first; then that
+/// server reports it.
 ///
 /// # Errors
 /// Those of socket(2) and bind(2).
 #[cfg(any(feature = "check", all(feature = "bench", feature = "cli")))]
-pub(crate) fn free_port() -> io::Result<u16> {
-    let socket = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
-    Ok(socket.local_addr()?.port())
+pub(crate) fn free_port(kind: Type) -> io::Result<u16> {
+    const TRIES: usize = 100;
+    let bind = |port: u16| {
+        let socket = Socket::new(Domain::IPV4, kind, None)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+        let address = socket.local_addr()?.as_socket();
+        address.map_or(Err(io::ErrorKind::Unsupported.into()), |own| Ok(own.port()))
+    };
+    let (assigned_from, _) = port_range();
+    let count = u64::from(assigned_from.saturating_sub(PORTS_FROM));
+    let offset = || unpredictable().checked_rem(count);
+    let ports = (0..TRIES).filter_map(|_| Some(PORTS_FROM + offset()? as u16));
+    let found = ports.map(bind).find_map(Result::ok);
+    found.map_or_else(|| bind(0), Ok)
 }
+
+/// The first port for a server that is started next: few services have one from here on.
+#[cfg(any(feature = "check", all(feature = "bench", feature = "cli")))]
+const PORTS_FROM: u16 = 10_000;
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]

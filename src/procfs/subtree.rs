@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+#[cfg(all(feature = "cli", feature = "bench"))]
+use std::{thread, time::Duration};
 
 /// All descendants of a process, without zombies. `None` where there is no /proc.
 pub(crate) fn descendants(ancestor: u32) -> Option<Vec<u32>> {
@@ -26,6 +28,23 @@ pub(crate) fn descendants(ancestor: u32) -> Option<Vec<u32>> {
         }
     }
     Some(found)
+}
+
+/// The descendants of a process that two looks in a row have seen, this long apart: what has only started others in the
+/// background, and is ending, is not among them.
+#[cfg(all(feature = "cli", feature = "bench"))]
+pub(crate) fn settled_descendants(ancestor: u32, apart: Duration) -> Vec<u32> {
+    const LOOKS_MAX: usize = 20;
+    let mut last = Vec::new();
+    for _ in 0..LOOKS_MAX {
+        thread::sleep(apart);
+        let seen = descendants(ancestor).unwrap_or_default();
+        if seen == last {
+            break;
+        }
+        last = seen;
+    }
+    last
 }
 
 /// The parent of a process, and whether it is a zombie. Both stand behind the name, which may contain any character, even

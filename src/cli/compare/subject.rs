@@ -8,8 +8,9 @@ use crate::cli::bench::resolve;
 use crate::cli::bench::said::Said;
 use crate::cli::bench::server_process::{Process, Processors, serve};
 use crate::net::{Address, Endpoint, free_port};
-use crate::procfs::subtree::descendants;
+use crate::procfs::subtree::{descendants, settled_descendants};
 use clap::ValueEnum;
+use socket2::Type;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Stdio;
@@ -22,9 +23,8 @@ pub(super) const PORT: &str = "{port}";
 /// How long a foreign server may take until it answers.
 const START: Duration = Duration::from_secs(10);
 
-/// How long a foreign server has after its first answer: what has only started it in the background ends then, and no process
-/// may end while the load is on.
-const SETTLING: Duration = Duration::from_millis(100);
+/// Between two looks at a foreign server's processes: no process may end while the load is on.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(60);
 
 /// Our own models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -167,7 +167,7 @@ fn start_own(own: Own, processors: Option<&Processors>) -> Result<Server, String
 }
 
 fn start_foreign(command: &str, processors: Option<&Processors>) -> Result<Server, String> {
-    let port = free_port().map_err(|error| format!("no free port: {error}"))?;
+    let port = free_port(Type::STREAM).map_err(|error| format!("no free port: {error}"))?;
     let words = command.replace(PORT, &port.to_string());
     let mut guard = guard::start(&words, processors).map_err(|error| cannot_start(&error))?;
     let said = Said::read(guard.stderr());
@@ -202,11 +202,10 @@ impl Server {
             return Vec::new();
         };
         if self.is_guarded {
-            thread::sleep(SETTLING);
+            return settled_descendants(process.id(), BETWEEN_LOOKS);
         }
-        let own = (!self.is_guarded).then(|| process.id());
         let below = descendants(process.id()).unwrap_or_default();
-        own.into_iter().chain(below).collect()
+        [vec![process.id()], below].concat()
     }
 
     /// The last thing that it has complained of.

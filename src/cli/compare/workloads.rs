@@ -24,20 +24,6 @@ pub(super) struct Timing {
     pub(super) window: Duration,
 }
 
-/// Half an hour was promised.
-const FULL: Timing = Timing {
-    rounds: 10,
-    warm_up: Duration::from_millis(400),
-    window: Duration::from_millis(1_500),
-};
-
-/// A minute was promised.
-const QUICK: Timing = Timing {
-    rounds: 6,
-    warm_up: Duration::from_millis(80),
-    window: Duration::from_millis(250),
-};
-
 /// Every point of the curve over connections with small requests; with larger ones, the points that tell of copying; and
 /// of each other way to use a server the sizes at which it shows.
 const FULL_LOADS: [(Scenario, &[u64], u64); 8] = [
@@ -60,7 +46,15 @@ const QUICK_LOADS: [(Scenario, &[u64], u64); 4] = [
 
 impl Timing {
     pub(super) fn of(quick: bool) -> Self {
-        if quick { QUICK } else { FULL }
+        let (rounds, warm_up, window) = match quick {
+            true => (6, 80, 250),      // a minute was promised
+            false => (10, 400, 1_500), // half an hour
+        };
+        Self {
+            rounds,
+            warm_up: Duration::from_millis(warm_up),
+            window: Duration::from_millis(window),
+        }
     }
 
     /// How long one measurement takes, roughly: a server is started, connections are opened, and closed again.
@@ -147,7 +141,7 @@ mod tests {
                 size: 64,
             };
             let target = Endpoint::Tcp("127.0.0.1:7".parse().unwrap());
-            plan_of(&load, &FULL, target, &[7])
+            plan_of(&load, &Timing::of(false), target, &[7])
         };
         assert_eq!(plan(Scenario::MostlyIdle).active, 3);
         assert_eq!(plan(Scenario::SlowReader).bad_clients.slow_reader, 1);

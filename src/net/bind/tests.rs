@@ -269,3 +269,18 @@ fn a_path_that_was_taken_meanwhile_is_not_tried_again() {
         "the file of another program stays"
     );
 }
+
+/// A port of the range that the kernel assigns from may be a client's a moment later.
+#[cfg(any(feature = "check", all(feature = "bench", feature = "cli")))]
+#[test]
+fn a_port_for_a_server_is_free_and_no_client_is_given_it() {
+    let (assigned_from, _) = port_range();
+    for kind in [Type::STREAM, Type::DGRAM] {
+        let ports = [(); 20].map(|()| free_port(kind).unwrap());
+        assert!(ports.iter().any(|port| *port != ports[0]));
+        if assigned_from > PORTS_FROM + 1_000 {
+            let own = PORTS_FROM..assigned_from;
+            assert!(ports.iter().all(|port| own.contains(port)), "{ports:?}");
+        }
+    }
+}
