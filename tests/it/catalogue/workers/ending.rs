@@ -103,17 +103,20 @@ fn w3_what_a_killed_worker_had_open_is_counted() {
     assert!(rows.iter().all(|row| row["unreported"] == 0), "{report}");
 }
 
-/// The first process of a worker that is in this state.
+/// The first process of a worker that is in this state. A worker that is too busy to answer is in none for a moment.
 fn in_state(server: &Serve, state: &str) -> u32 {
-    let lines = report(server);
-    let words = lines
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>());
     let state = format!("{state}:");
-    let mut found = words.filter(|words| words[0] == "worker" && words[4] == state);
-    found.next().expect("one is in this state")[3]
-        .parse()
-        .unwrap()
+    let mut found = None;
+    wait_until("one is in this state", || {
+        let lines = report(server);
+        let words = lines
+            .lines()
+            .map(|line| line.split(' ').collect::<Vec<_>>());
+        let mut in_it = words.filter(|words| words[0] == "worker" && words[4] == state);
+        found = in_it.next().and_then(|words| words[3].parse().ok());
+        found.is_some()
+    });
+    found.unwrap()
 }
 
 /// Whether the server's side of a connection is gone.
