@@ -50,7 +50,7 @@ pub use datagram::DatagramSocket;
 pub use inherited::FromFdError;
 pub use ip_net::{IpNet, IpNetError};
 pub use listener::ListenerSocket;
-pub use peer::Peer;
+pub use peer::{Peer, Sender};
 #[cfg(feature = "cli")]
 pub(crate) use reuse_port::steer_by_source;
 pub use socket_file::{FileIdentity, SocketFile};

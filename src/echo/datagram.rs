@@ -14,7 +14,7 @@ use super::listeners::{Listeners, NoListenerLeft};
 use super::phase::Phase;
 use super::udp_filter::UdpFilter;
 use crate::net::accept::{self, AcceptError};
-use crate::net::{Datagrams, Peer, Unanswerable, trace};
+use crate::net::{Datagrams, Peer, Sender, Unanswerable, trace};
 use crate::reactor::{Key, Readiness};
 use crate::stats::{DropReason, Stats};
 use std::collections::HashMap;
@@ -94,8 +94,8 @@ impl DatagramEcho {
                 let mut answer = Vec::new();
                 let respond = |socket: &mut _, datagram: &_, path: &_| {
                     let answer = &mut answer;
-                    answer_one(socket, datagram, path, filter, now, move |source| {
-                        answer_datagram(&**responder, datagram, source, answer)
+                    answer_one(socket, datagram, path, filter, now, move |sender| {
+                        answer_datagram(&**responder, datagram, &sender.into(), answer)
                     })
                 };
                 serve_datagrams(socket, buffer, budget, stats, note, respond)
@@ -229,11 +229,11 @@ fn answer_one<'a, D: Datagrams>(
     path: &D::ReplyPath,
     udp_filter: &mut UdpFilter,
     now: Instant,
-    answer: impl FnOnce(&Peer) -> Result<&'a [u8], DropReason>,
+    answer: impl FnOnce(Sender<'_>) -> Result<&'a [u8], DropReason>,
 ) -> Result<(), DropReason> {
-    let source = D::source(path);
+    let sender = D::sender(path);
     if log::log_enabled!(target: trace::TARGET, log::Level::Trace) {
-        trace::log_received_from(&source, datagram);
+        trace::log_received_from(&sender.into(), datagram);
     }
     // One that fills the buffer may have been cut.
     if datagram.len() == DATAGRAM_BYTES_MAX {
@@ -245,8 +245,8 @@ fn answer_one<'a, D: Datagrams>(
         Unanswerable::ForeignSender => DropReason::ForeignSender,
         Unanswerable::Injected => DropReason::Injected,
     })?;
-    udp_filter.admit(&source, now)?;
-    let answer = answer(&source)?;
+    udp_filter.admit(sender, now)?;
+    let answer = answer(sender)?;
     loop {
         match socket.reply(answer, path) {
             Ok(()) => return Ok(()),
@@ -255,7 +255,7 @@ fn answer_one<'a, D: Datagrams>(
                 return Err(DropReason::WouldBlock);
             }
             Err(error) => {
-                log::debug!("no answer to {source}: {error}");
+                log::debug!("no answer to {}: {error}", Peer::from(sender));
                 return Err(DropReason::Error);
             }
         }

@@ -20,11 +20,11 @@
 
 use super::admission::AccessList;
 use crate::limits::Limits;
-use crate::net::{Peer, UnixName};
+use crate::net::{Sender, UnixName};
 use crate::stats::DropReason;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Ports below this belong to services (RFC 6335's system ports).
@@ -66,33 +66,44 @@ impl UdpFilter {
     ///
     /// # Errors
     /// Why it is not answered.
-    pub fn admit(&mut self, source: &Peer, now: Instant) -> Result<(), DropReason> {
+    pub fn admit(&mut self, source: Sender<'_>, now: Instant) -> Result<(), DropReason> {
         match source {
-            Peer::Unnamed => Err(DropReason::Unnamed),
-            Peer::Unix(name) => {
-                if self.own_names.contains(name) {
+            Sender::Unnamed => Err(DropReason::Unnamed),
+            Sender::Path(name) | Sender::Abstract(name) => {
+                if self.own_names.iter().any(|own| source.is_named(own)) {
                     return Err(DropReason::OwnPort);
                 }
                 self.check_rate(name, name, now)
             }
-            Peer::Ip(address) => {
-                self.check_address(*address)?;
-                if !self.access.admits(address.ip()) {
+            Sender::Ip(address) => {
+                let (ip, port) = (address.ip().to_canonical(), address.port());
+                self.check_address(ip, port)?;
+                if !self.access.admits(ip) {
                     return Err(DropReason::Denied);
                 }
-                self.check_rate(subscriber(address.ip()), address, now)
+                // One subscriber has an IPv4 address, or an IPv6 /64. Single numbers are the fastest to hash.
+                match ip {
+                    IpAddr::V4(ip) => {
+                        let bits = u64::from(u32::from(ip));
+                        self.check_rate(bits, bits << 16 | u64::from(port), now)
+                    }
+                    IpAddr::V6(ip) => {
+                        let bits = u128::from(ip);
+                        self.check_rate((bits >> 64) as u64, (bits, port), now)
+                    }
+                }
             }
         }
     }
 
-    fn check_address(&self, source: SocketAddr) -> Result<(), DropReason> {
-        if self.own_ports.contains(&source.port()) {
+    fn check_address(&self, ip: IpAddr, port: u16) -> Result<(), DropReason> {
+        if self.own_ports.contains(&port) {
             return Err(DropReason::OwnPort);
         }
-        if source.port() < SYSTEM_PORTS_END || source.port() == NFS_PORT {
+        if port < SYSTEM_PORTS_END || port == NFS_PORT {
             return Err(DropReason::ServicePort);
         }
-        let no_host = match source.ip() {
+        let no_host = match ip {
             // 0/8 is "this network"; 240/4 is reserved (RFC 1112), and its last address is the broadcast address.
             IpAddr::V4(ip) => ip.is_multicast() || ip.octets()[0] == 0 || ip.octets()[0] >= 240,
             IpAddr::V6(ip) => ip.is_multicast() || ip.is_unspecified(),
@@ -147,9 +158,11 @@ impl TokenBucket {
     }
 
     fn take(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.filled);
-        self.filled = now;
-        self.tokens = (self.tokens + passed.as_secs_f64() * self.rate).min(self.rate.max(1.0));
+        if self.filled != now {
+            let passed = now.saturating_duration_since(self.filled);
+            self.filled = now;
+            self.tokens = (self.tokens + passed.as_secs_f64() * self.rate).min(self.rate.max(1.0));
+        }
         if self.tokens < 1.0 {
             return false;
         }
@@ -181,15 +194,6 @@ impl SourceBuckets {
         let place = self.hash.hash_one(source) as usize % BUCKETS;
         &mut self.buckets[place]
     }
-}
-
-/// The part of an address that one subscriber has: an IPv4 address, or an IPv6 /64.
-fn subscriber(source: IpAddr) -> (bool, u64) {
-    let bits = match source {
-        IpAddr::V4(ip) => u64::from(u32::from(ip)),
-        IpAddr::V6(ip) => (u128::from(ip) >> 64) as u64,
-    };
-    (source.is_ipv6(), bits)
 }
 
 /// Drops one datagram of each source in 5,000 to 10,000, which ends a loop. Sources that fall into the same place of the table
@@ -232,10 +236,12 @@ impl LoopBreaker {
     fn is_due(&mut self, socket: impl Hash, now: Instant) -> bool {
         let place = self.hash.hash_one(socket) as usize % BUCKETS;
         let streak = &mut self.streaks[place];
-        if now.saturating_duration_since(streak.last) >= PAUSE {
-            streak.left = STREAK_MAX;
+        if streak.last != now {
+            if now.saturating_duration_since(streak.last) >= PAUSE {
+                streak.left = STREAK_MAX;
+            }
+            streak.last = now;
         }
-        streak.last = now;
         if streak.left > 0 {
             streak.left -= 1;
             return false;
@@ -263,7 +269,7 @@ mod tests {
     fn check(source: &str, expected: Result<(), DropReason>) {
         let (mut udp_filter, now) = filter(&Limits::default());
         assert_eq!(
-            udp_filter.admit(&Peer::Ip(source.parse().unwrap()), now),
+            udp_filter.admit(Sender::Ip(&source.parse().unwrap()), now),
             expected,
             "{source}"
         );
@@ -286,8 +292,8 @@ mod tests {
         check("[::]:40000", Err(DropReason::NoHost));
     }
 
-    fn unix(name: &str) -> Peer {
-        Peer::Unix(UnixName::Abstract(name.into()))
+    fn unix(name: &str) -> Sender<'_> {
+        Sender::Abstract(name.as_bytes())
     }
 
     #[test]
@@ -296,13 +302,15 @@ mod tests {
         udp_filter
             .own_names
             .push(UnixName::Path("/run/echo".into()));
-        let own = Peer::Unix(UnixName::Path("/run/echo".into()));
-        assert_eq!(udp_filter.admit(&own, now), Err(DropReason::OwnPort));
+        let own = Sender::Path(b"/run/echo");
+        assert_eq!(udp_filter.admit(own, now), Err(DropReason::OwnPort));
         assert_eq!(
-            udp_filter.admit(&Peer::Unnamed, now),
+            udp_filter.admit(Sender::Unnamed, now),
             Err(DropReason::Unnamed)
         );
-        assert_eq!(udp_filter.admit(&unix("a"), now), Ok(()));
+        // An abstract name is not the path of the same bytes.
+        assert_eq!(udp_filter.admit(unix("/run/echo"), now), Ok(()));
+        assert_eq!(udp_filter.admit(unix("a"), now), Ok(()));
     }
 
     #[test]
@@ -314,7 +322,7 @@ mod tests {
         };
         let (mut udp_filter, now) = filter(&limits);
         let mut answered = |name| {
-            let each = (0..100).map(|_| udp_filter.admit(&unix(name), now));
+            let each = (0..100).map(|_| udp_filter.admit(unix(name), now));
             each.filter(Result::is_ok).count()
         };
         assert_eq!(answered("a"), 10);
@@ -325,10 +333,10 @@ mod tests {
     /// How many replies a loop of one datagram gets whose round trip takes this long, in milliseconds.
     fn hops_of_loop(round_trip: u64) -> u64 {
         let (mut udp_filter, start) = filter(&Limits::default());
-        let reflector = Peer::Ip("192.0.2.1:40007".parse().unwrap());
+        let reflector = "192.0.2.1:40007".parse().unwrap();
         let at = |hop| start + Duration::from_millis(round_trip * hop);
         let mut hops = 0..1_000_000;
-        hops.find(|&hop| udp_filter.admit(&reflector, at(hop)).is_err())
+        hops.find(|&hop| udp_filter.admit(Sender::Ip(&reflector), at(hop)).is_err())
             .expect("the loop ends")
     }
 
@@ -343,7 +351,7 @@ mod tests {
     #[test]
     fn a_loop_of_many_datagrams_ends_too() {
         let (mut udp_filter, start) = filter(&Limits::default());
-        let reflector = Peer::Ip("192.0.2.1:40007".parse().unwrap());
+        let reflector = "192.0.2.1:40007".parse().unwrap();
         let (mut circulating, mut hop) = (20_u64, 0);
         while circulating > 0 {
             hop += 1;
@@ -351,7 +359,7 @@ mod tests {
             let sent =
                 (0..circulating).map(|place| start + Duration::from_micros(40_000 * hop + place));
             let lost = sent
-                .filter(|&now| udp_filter.admit(&reflector, now).is_err())
+                .filter(|&now| udp_filter.admit(Sender::Ip(&reflector), now).is_err())
                 .count();
             circulating -= lost as u64;
         }
@@ -360,11 +368,11 @@ mod tests {
     #[test]
     fn a_client_loses_next_to_nothing() {
         let (mut udp_filter, start) = filter(&Limits::default());
-        let client = Peer::Ip("192.0.2.1:40007".parse().unwrap());
+        let client = "192.0.2.1:40007".parse().unwrap();
         let mut lost = |from: u64, count: u64, every: u64| {
             let at = |number: u64| start + Duration::from_millis(from + every * number);
             (0..count)
-                .filter(|&number| udp_filter.admit(&client, at(number)).is_err())
+                .filter(|&number| udp_filter.admit(Sender::Ip(&client), at(number)).is_err())
                 .count()
         };
         let steady = lost(0, 1_000_000, 2);
@@ -381,8 +389,8 @@ mod tests {
             ..Limits::default()
         };
         let (mut udp_filter, now) = filter(&limits);
-        let client = Peer::Ip("192.0.2.1:40007".parse().unwrap());
-        assert!((0..100_000).all(|_| udp_filter.admit(&client, now).is_ok()));
+        let client = "192.0.2.1:40007".parse().unwrap();
+        assert!((0..100_000).all(|_| udp_filter.admit(Sender::Ip(&client), now).is_ok()));
     }
 
     #[test]
@@ -393,9 +401,9 @@ mod tests {
         };
         let (mut udp_filter, start) = filter(&limits);
         let mut answered = |ms: u64, host: u64| {
-            let source = Peer::Ip(format!("[2001:db8::{host:x}]:40000").parse().unwrap());
+            let source = format!("[2001:db8::{host:x}]:40000").parse().unwrap();
             udp_filter
-                .admit(&source, start + Duration::from_millis(ms))
+                .admit(Sender::Ip(&source), start + Duration::from_millis(ms))
                 .is_ok()
         };
         assert_eq!((0..100).filter(|&host| answered(0, host)).count(), 10);
@@ -416,8 +424,8 @@ mod tests {
         };
         let (mut udp_filter, now) = filter(&limits);
         let mut answered = |source: String| {
-            let source = Peer::Ip(source.parse().unwrap());
-            udp_filter.admit(&source, now).is_ok()
+            let source = source.parse().unwrap();
+            udp_filter.admit(Sender::Ip(&source), now).is_ok()
         };
         // A few may share a place of the table.
         let other_64 = (0..100).filter(|net| answered(format!("[2001:db8:0:{net:x}::1]:40000")));
@@ -437,7 +445,7 @@ mod tests {
             .filter(|host| {
                 udp_filter
                     .admit(
-                        &Peer::Ip(format!("10.0.0.{host}:40000").parse().unwrap()),
+                        Sender::Ip(&format!("10.0.0.{host}:40000").parse().unwrap()),
                         start,
                     )
                     .is_ok()

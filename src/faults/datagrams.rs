@@ -1,7 +1,7 @@
 //! Datagram sockets that answer late, and not every datagram.
 
 use super::injector::{Injector, Reports};
-use crate::net::{Datagrams, Peer, Unanswerable};
+use crate::net::{Datagrams, Sender, Unanswerable};
 use crate::reactor::{Interest, Source, Token};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -113,8 +113,8 @@ impl<D: Datagrams> Datagrams for FaultyDatagrams<D> {
         self.inner.reply(datagram, &path.inner)
     }
 
-    fn source(path: &Self::ReplyPath) -> Peer {
-        D::source(&path.inner)
+    fn sender(path: &Self::ReplyPath) -> Sender<'_> {
+        D::sender(&path.inner)
     }
 
     fn check(path: &Self::ReplyPath) -> Result<(), Unanswerable> {

@@ -27,7 +27,7 @@
 //! counted and not answered.
 
 use super::address::Endpoint;
-use super::peer::Peer;
+use super::peer::Sender;
 use super::traits::{Datagrams, Unanswerable};
 use mio::event::Source;
 use mio::net::UdpSocket;
@@ -190,10 +190,10 @@ impl Datagrams for DatagramSocket {
         }
     }
 
-    fn source(path: &ReplyPath) -> Peer {
+    fn sender(path: &ReplyPath) -> Sender<'_> {
         match path {
-            ReplyPath::Udp { source, .. } => Peer::from(*source),
-            ReplyPath::Unix { source, .. } => source.as_ref().map_or(Peer::Unnamed, Peer::from),
+            ReplyPath::Udp { source, .. } => Sender::Ip(source),
+            ReplyPath::Unix { source, .. } => source.as_ref().map_or(Sender::Unnamed, Sender::from),
         }
     }
 

@@ -2,8 +2,10 @@
 
 use super::address::UnixName;
 use socket2::SockAddr;
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr as UnixAddr;
 
 /// The address of the other end of a connection, or of the sender of a datagram.
@@ -43,18 +45,62 @@ impl From<&SockAddr> for Peer {
     }
 }
 
-impl From<&UnixAddr> for Peer {
-    fn from(address: &UnixAddr) -> Self {
+/// The sender of a datagram: a [`Peer`] that borrows, since it is made for each datagram.
+///
+/// Unpromised: it may change in any release.
+#[derive(Clone, Copy, Debug)]
+pub enum Sender<'a> {
+    /// An address of IPv4 or IPv6; that of an IPv4 sender to a dual-stack socket is mapped.
+    Ip(&'a SocketAddr),
+    /// The path of a Unix socket.
+    Path(&'a [u8]),
+    /// The abstract name of a Unix socket.
+    Abstract(&'a [u8]),
+    /// A Unix socket without a name.
+    Unnamed,
+}
+
+impl Sender<'_> {
+    /// Whether this is the name of the sender's socket.
+    #[must_use]
+    pub fn is_named(&self, name: &UnixName) -> bool {
+        match (self, name) {
+            (Self::Path(sender), UnixName::Path(path)) => path.as_os_str().as_bytes() == *sender,
+            (Self::Abstract(sender), UnixName::Abstract(name)) => name.as_bytes() == *sender,
+            _ => false,
+        }
+    }
+}
+
+impl<'a> From<&'a UnixAddr> for Sender<'a> {
+    fn from(address: &'a UnixAddr) -> Self {
         if let Some(path) = address.as_pathname() {
-            return Self::Unix(UnixName::Path(path.to_owned()));
+            return Self::Path(path.as_os_str().as_bytes());
         }
         #[cfg(target_os = "linux")]
         if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(address) {
-            return Self::Unix(UnixName::Abstract(
-                String::from_utf8_lossy(name).into_owned(),
-            ));
+            return Self::Abstract(name);
         }
         Self::Unnamed
+    }
+}
+
+impl From<Sender<'_>> for Peer {
+    fn from(sender: Sender<'_>) -> Self {
+        match sender {
+            Sender::Ip(address) => Self::from(*address),
+            Sender::Path(path) => Self::Unix(UnixName::Path(OsStr::from_bytes(path).into())),
+            Sender::Abstract(name) => Self::Unix(UnixName::Abstract(
+                String::from_utf8_lossy(name).into_owned(),
+            )),
+            Sender::Unnamed => Self::Unnamed,
+        }
+    }
+}
+
+impl From<&UnixAddr> for Peer {
+    fn from(address: &UnixAddr) -> Self {
+        Self::from(Sender::from(address))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The sockets as the server knows them: a stream, a listener and a datagram socket.
 
-use super::peer::Peer;
+use super::peer::{Peer, Sender};
 use std::fmt;
 use std::io::{self, Read, Write};
 
@@ -74,7 +74,7 @@ pub trait Datagrams {
     fn reply(&mut self, datagram: &[u8], path: &Self::ReplyPath) -> io::Result<()>;
 
     /// Returns the sender of the datagram that the path answers.
-    fn source(path: &Self::ReplyPath) -> Peer;
+    fn sender(path: &Self::ReplyPath) -> Sender<'_>;
 
     /// Checks that an answer along this path reaches the sender, and no other socket.
     ///

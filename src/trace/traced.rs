@@ -5,7 +5,8 @@ use super::recorder::{Recorder, Wait};
 use crate::echo::decision::Decision;
 use crate::echo::{Backend, Native};
 use crate::net::{
-    Accepted, DatagramSocket, Datagrams, Listener, ListenerSocket, Peer, Stream, Unanswerable,
+    Accepted, DatagramSocket, Datagrams, Listener, ListenerSocket, Peer, Sender, Stream,
+    Unanswerable,
 };
 use crate::reactor::{Epoll, Interest, Key, Readiness, Selector, Source, Step, Token};
 use crate::stats::DropReason;
@@ -301,8 +302,8 @@ impl<D: Datagrams> Datagrams for TracedSocket<D> {
         result
     }
 
-    fn source(path: &D::ReplyPath) -> Peer {
-        D::source(path)
+    fn sender(path: &D::ReplyPath) -> Sender<'_> {
+        D::sender(path)
     }
 
     fn check(path: &D::ReplyPath) -> Result<(), Unanswerable> {

@@ -2,7 +2,7 @@
 
 use super::{Call, Kernel, Kind, Network, Queue, Socket, one_of};
 use crate::echo::Backend;
-use crate::net::{Accepted, Datagrams, Listener, Peer, Stream};
+use crate::net::{Accepted, Datagrams, Listener, Peer, Sender, Stream};
 use crate::reactor::{Interest, Source, Token};
 #[cfg(feature = "trace")]
 use crate::trace::Traced;
@@ -338,8 +338,8 @@ impl Datagrams for Handle {
         Ok(())
     }
 
-    fn source(path: &SocketAddr) -> Peer {
-        Peer::Ip(*path)
+    fn sender(path: &SocketAddr) -> Sender<'_> {
+        Sender::Ip(path)
     }
 }
 
