@@ -55,4 +55,6 @@ pub use peer::{Peer, Sender};
 pub(crate) use reuse_port::steer_by_source;
 pub use socket_file::{FileIdentity, SocketFile};
 pub use stream::StreamSocket;
-pub use traits::{Accepted, Datagrams, Listener, Stream, Unanswerable};
+pub use traits::{
+    Accepted, BATCH_MAX, DATAGRAM_BYTES_MAX, Datagrams, Listener, Stream, Unanswerable,
+};

@@ -5,6 +5,10 @@
 //! A datagram socket has no connections, so there is no state machine, and a datagram of no bytes is a datagram, not an end.
 //! Nothing is ever stored: if the send buffer has no room for a reply, a reply sent later would reach a sender that has
 //! given up on it.
+//!
+//! A system call costs more than all of the code that runs for a datagram. So where the queue is long several datagrams are
+//! read by one call (recvmmsg(2)). Each is still answered by a call of its own: its reply has its own source address
+//! (`net::datagram`) and its own result, and a send buffer that is full at one of them drops that one.
 
 use super::answers::{Responder, answer_datagram};
 use super::backend::{Backend, Socket};
@@ -14,7 +18,7 @@ use super::listeners::{Listeners, NoListenerLeft};
 use super::phase::Phase;
 use super::udp_filter::UdpFilter;
 use crate::net::accept::{self, AcceptError};
-use crate::net::{Datagrams, Peer, Sender, Unanswerable, trace};
+use crate::net::{BATCH_MAX, DATAGRAM_BYTES_MAX, Datagrams, Peer, Sender, Unanswerable, trace};
 use crate::reactor::{Key, Readiness};
 use crate::stats::{DropReason, Stats};
 use std::collections::HashMap;
@@ -22,28 +26,30 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The size of the receive buffer, in bytes: no datagram is larger. UDP has 16 bits for the length; a Unix datagram may be
-/// as long as the sender's send buffer (`net.core.wmem_max`, 208 KiB by default).
-pub const DATAGRAM_BYTES_MAX: usize = 256 * 1024;
+/// How many datagrams are read one by one before several are read by one call.
+const SINGLES: usize = 2;
 
 /// The part of the server that answers datagrams.
 #[derive(Debug)]
-pub(super) struct DatagramEcho {
+pub(super) struct DatagramEcho<B: Backend> {
     pub(super) filter: UdpFilter,
     /// Makes answers in place of echoes.
     pub(super) responder: Option<Arc<dyn Responder>>,
     /// The buffer that every datagram is read into; empty until there is a datagram socket.
     buffer: Box<[u8]>,
+    /// The datagrams in it: their lengths, and the paths of their answers. Kept, so that its memory is allocated once.
+    received: Vec<(usize, <B::Datagrams as Datagrams>::ReplyPath)>,
     /// While the server drains: how many datagrams each socket may still answer.
     drain_left: HashMap<Key, u64>,
 }
 
-impl DatagramEcho {
+impl<B: Backend> DatagramEcho<B> {
     pub(super) fn new(filter: UdpFilter) -> Self {
         Self {
             filter,
             responder: None,
             buffer: Box::default(),
+            received: Vec::new(),
             drain_left: HashMap::new(),
         }
     }
@@ -51,7 +57,7 @@ impl DatagramEcho {
     /// Makes the buffer, if there is none yet: a server without a datagram socket needs none.
     pub(super) fn allocate_buffer(&mut self) {
         if self.buffer.is_empty() {
-            self.buffer = vec![0; DATAGRAM_BYTES_MAX].into_boxed_slice();
+            self.buffer = vec![0; BATCH_MAX * DATAGRAM_BYTES_MAX].into_boxed_slice();
         }
     }
 
@@ -61,7 +67,7 @@ impl DatagramEcho {
     /// # Errors
     /// The socket is broken for good, it was the last one, and the server is not stopping.
     #[inline(never)]
-    pub(super) fn answer<B: Backend>(
+    pub(super) fn answer(
         &mut self,
         core: &mut Core<B>,
         listeners: &mut Listeners,
@@ -76,19 +82,19 @@ impl DatagramEcho {
         let Some(Socket::Datagrams(socket)) = core.reactor.get_mut(key) else {
             return Ok(());
         };
-        let (buffer, stats) = (&mut self.buffer, &mut core.stats);
+        let (buffer, received, stats) = (&mut self.buffer, &mut self.received, &mut core.stats);
         let (socket, filter, note) = (&mut **socket, &mut self.filter, B::note_dropped);
         let before = stats.datagrams_in;
         let is_empty = match &self.responder {
             _ if phase.is_refusing() => {
                 let stopping = |_: &mut _, _: &_, _: &_| Err(DropReason::Stopping);
-                serve_datagrams(socket, buffer, budget, stats, note, stopping)
+                serve_datagrams(socket, buffer, received, budget, stats, note, stopping)
             }
             None => {
                 let echo = |socket: &mut _, datagram: &_, path: &_| {
                     answer_one(socket, datagram, path, filter, now, |_| Ok(datagram))
                 };
-                serve_datagrams(socket, buffer, budget, stats, note, echo)
+                serve_datagrams(socket, buffer, received, budget, stats, note, echo)
             }
             Some(responder) => {
                 let mut answer = Vec::new();
@@ -98,7 +104,7 @@ impl DatagramEcho {
                         answer_datagram(&**responder, datagram, &sender.into(), answer)
                     })
                 };
-                serve_datagrams(socket, buffer, budget, stats, note, respond)
+                serve_datagrams(socket, buffer, received, budget, stats, note, respond)
             }
         };
         let count = stats.datagrams_in - before;
@@ -153,70 +159,61 @@ fn receive_failed<B: Backend>(
     Ok(())
 }
 
-/// Has the queued datagrams answered, `budget` of them at most, and tells `on_drop` why one is not. Returns whether the queue
-/// is empty.
+/// Takes queued datagrams, `budget` of them at most, answers each by `answer`, and tells `on_drop` why one has no answer.
+/// Returns whether the queue is empty.
+///
+/// The first datagrams are read one by one, which is the plainest call; once [`SINGLES`] in a row were there, each call asks
+/// for [`BATCH_MAX`], until one reads fewer.
 ///
 /// # Errors
 /// Those of recvmsg(2) that concern more than one datagram; also the last error of a whole budget of calls that all failed.
 #[inline]
 fn serve_datagrams<D: Datagrams>(
     socket: &mut D,
-    read_buffer: &mut [u8],
+    buffer: &mut [u8],
+    received: &mut Vec<(usize, D::ReplyPath)>,
     budget: usize,
     stats: &mut Stats,
     on_drop: impl Fn(&D, DropReason),
     mut answer: impl FnMut(&mut D, &[u8], &D::ReplyPath) -> Result<(), DropReason>,
 ) -> io::Result<bool> {
-    let mut last_error = None;
-    for _ in 0..budget {
-        match receive_one(socket, read_buffer, stats)? {
-            Received::Nothing => return Ok(true),
-            Received::Error(error) => last_error = Some(error),
-            Received::Datagram(length, path) => {
-                last_error = None;
-                match answer(socket, &read_buffer[..length], &path) {
-                    Ok(()) => stats.datagrams_out += 1,
-                    Err(reason) => {
-                        stats.drop_datagram(reason);
-                        on_drop(socket, reason);
-                    }
+    let (mut left, mut in_a_row, mut last_error) = (budget, 0, None);
+    while left > 0 {
+        let asked = match in_a_row {
+            ..SINGLES => 1,
+            _ => BATCH_MAX.min(left),
+        };
+        received.clear();
+        if let Err(error) = socket.receive_several(buffer, asked, received) {
+            let class = accept::judge_receive(&error);
+            if class == AcceptError::WouldBlock {
+                return Ok(true);
+            }
+            stats.receive_error(&error);
+            if class != AcceptError::Connection {
+                return Err(error);
+            }
+            left -= 1;
+            last_error = Some(error);
+            continue;
+        }
+        for (part, (length, path)) in received.iter().enumerate() {
+            stats.datagrams_in += 1;
+            let datagram = &buffer[part * DATAGRAM_BYTES_MAX..][..*length];
+            match answer(socket, datagram, path) {
+                Ok(()) => stats.datagrams_out += 1,
+                Err(reason) => {
+                    stats.drop_datagram(reason);
+                    on_drop(socket, reason);
                 }
             }
         }
+        let count = received.len();
+        left -= count;
+        in_a_row = if count < asked { 0 } else { in_a_row + count };
+        last_error = None;
     }
     last_error.map_or(Ok(false), Err)
-}
-
-/// What one receive call returned.
-enum Received<R> {
-    Datagram(usize, R),
-    Nothing,
-    /// An error that does not concern the next datagram.
-    Error(io::Error),
-}
-
-/// Receives one datagram, and counts it or the error.
-fn receive_one<D: Datagrams>(
-    socket: &mut D,
-    read_buffer: &mut [u8],
-    stats: &mut Stats,
-) -> io::Result<Received<D::ReplyPath>> {
-    match socket.receive(read_buffer) {
-        Ok((length, path)) => {
-            stats.datagrams_in += 1;
-            Ok(Received::Datagram(length, path))
-        }
-        Err(error) => match accept::judge_receive(&error) {
-            AcceptError::WouldBlock => Ok(Received::Nothing),
-            class => {
-                stats.receive_error(&error);
-                match class {
-                    AcceptError::Connection => Ok(Received::Error(error)),
-                    _ => Err(error),
-                }
-            }
-        },
-    }
 }
 
 /// Sends the answer to one datagram, which `answer` makes for its sender.
@@ -259,5 +256,91 @@ fn answer_one<'a, D: Datagrams>(
                 return Err(DropReason::Error);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Limits;
+
+    /// A socket with a queue, which records how many datagrams each call asks for.
+    #[derive(Default)]
+    struct Queue {
+        queued: usize,
+        asked: Vec<usize>,
+    }
+
+    impl Datagrams for Queue {
+        type ReplyPath = ();
+
+        fn receive(&mut self, _: &mut [u8]) -> io::Result<(usize, ())> {
+            unreachable!("the server calls `receive_several`")
+        }
+
+        fn receive_several(
+            &mut self,
+            _: &mut [u8],
+            count: usize,
+            received: &mut Vec<(usize, ())>,
+        ) -> io::Result<()> {
+            self.asked.push(count);
+            let count = count.min(self.queued);
+            self.queued -= count;
+            received.extend(std::iter::repeat_n((0, ()), count));
+            match count {
+                0 => Err(ErrorKind::WouldBlock.into()),
+                _ => Ok(()),
+            }
+        }
+
+        fn reply(&mut self, _: &[u8], _: &()) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sender(_: &()) -> Sender<'_> {
+            Sender::Abstract(b"client")
+        }
+    }
+
+    /// Which calls read `queued` datagrams, and how many are left.
+    #[track_caller]
+    fn check_calls(queued: usize, budget: usize, expected: &[usize], left: usize) {
+        let (mut socket, now) = (Queue::default(), Instant::now());
+        socket.queued = queued;
+        let mut filter = UdpFilter::new(&Limits::default(), Vec::new(), now);
+        let mut buffer = vec![0; BATCH_MAX * DATAGRAM_BYTES_MAX];
+        let mut stats = Stats::default();
+        let is_empty = serve_datagrams(
+            &mut socket,
+            &mut buffer,
+            &mut Vec::new(),
+            budget,
+            &mut stats,
+            |_, _| {},
+            |socket, datagram, path| {
+                answer_one(socket, datagram, path, &mut filter, now, |_| Ok(datagram))
+            },
+        );
+        assert_eq!(socket.asked, expected);
+        assert_eq!((is_empty.unwrap(), socket.queued), (left == 0, left));
+        assert_eq!(stats.datagrams_out as usize, queued - left);
+    }
+
+    #[test]
+    fn several_datagrams_are_read_by_one_call_while_the_queue_is_long() {
+        check_calls(0, 64, &[1], 0);
+        check_calls(1, 64, &[1, 1], 0);
+        check_calls(2, 64, &[1, 1, 8], 0);
+        check_calls(3, 64, &[1, 1, 8, 1], 0);
+        check_calls(18, 64, &[1, 1, 8, 8, 8], 0);
+        check_calls(19, 64, &[1, 1, 8, 8, 8, 1], 0);
+    }
+
+    #[test]
+    fn a_call_asks_for_no_more_than_the_budget_allows() {
+        check_calls(100, 1, &[1], 99);
+        check_calls(100, 3, &[1, 1, 1], 97);
+        check_calls(100, 13, &[1, 1, 8, 3], 87);
     }
 }

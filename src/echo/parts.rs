@@ -28,7 +28,7 @@ pub struct Server<B: Backend = Os> {
     /// Dropped first, with the socket files in it: a file whose socket is closed looks like that of a process that has
     /// crashed, and a new server might replace it just before it is removed here.
     pub(super) acceptor: Acceptor,
-    pub(super) datagrams: DatagramEcho,
+    pub(super) datagrams: DatagramEcho<B>,
     pub(super) shutdown: Shutdown,
     pub(super) control: Control,
     pub(super) core: Core<B>,

@@ -75,7 +75,7 @@ impl Shutdown {
         &mut self,
         core: &mut Core<B>,
         acceptor: &mut Acceptor,
-        datagrams: &mut DatagramEcho,
+        datagrams: &mut DatagramEcho<B>,
         NoListenerLeft(error): NoListenerLeft,
     ) {
         log::error!("no listening socket is left; open connections may finish");
@@ -88,7 +88,7 @@ impl Shutdown {
         &mut self,
         core: &mut Core<B>,
         acceptor: &mut Acceptor,
-        datagrams: &mut DatagramEcho,
+        datagrams: &mut DatagramEcho<B>,
     ) {
         if self.phase.is_stopping() {
             return;
@@ -127,7 +127,7 @@ impl Shutdown {
         &mut self,
         core: &mut Core<B>,
         acceptor: &mut Acceptor,
-        datagrams: &mut DatagramEcho,
+        datagrams: &mut DatagramEcho<B>,
     ) {
         let now = core.reactor.now();
         match self.phase {
@@ -144,7 +144,7 @@ impl Shutdown {
         &mut self,
         core: &mut Core<B>,
         acceptor: &mut Acceptor,
-        datagrams: &mut DatagramEcho,
+        datagrams: &mut DatagramEcho<B>,
         abort_at: Instant,
     ) {
         self.enter(core, Phase::Closing { abort_at });
@@ -162,7 +162,7 @@ impl Shutdown {
         &mut self,
         core: &mut Core<B>,
         acceptor: &mut Acceptor,
-        datagrams: &mut DatagramEcho,
+        datagrams: &mut DatagramEcho<B>,
     ) {
         self.enter(core, Phase::Stopped);
         core.reactor.read_clock();
@@ -184,7 +184,7 @@ impl Shutdown {
         &mut self,
         core: &mut Core<B>,
         acceptor: &mut Acceptor,
-        datagrams: &mut DatagramEcho,
+        datagrams: &mut DatagramEcho<B>,
     ) {
         acceptor.listeners.files.clear();
         acceptor.end_pauses(core);
@@ -203,7 +203,7 @@ impl Shutdown {
         &mut self,
         core: &mut Core<B>,
         acceptor: &mut Acceptor,
-        datagrams: &mut DatagramEcho,
+        datagrams: &mut DatagramEcho<B>,
         key: Key,
         readiness: Readiness,
     ) {
@@ -225,7 +225,7 @@ impl Shutdown {
         &mut self,
         core: &mut Core<B>,
         acceptor: &mut Acceptor,
-        datagrams: &mut DatagramEcho,
+        datagrams: &mut DatagramEcho<B>,
     ) {
         acceptor.listeners.files.clear();
         acceptor.end_pauses(core);

@@ -28,7 +28,7 @@
 
 use super::address::Endpoint;
 use super::peer::Sender;
-use super::traits::{Datagrams, Unanswerable};
+use super::traits::{DATAGRAM_BYTES_MAX, Datagrams, Unanswerable};
 use mio::event::Source;
 use mio::net::UdpSocket;
 use mio::unix::SourceFd;
@@ -39,6 +39,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 
+#[cfg(all(feature = "pktinfo", target_os = "linux"))]
+mod batch;
 #[cfg(all(feature = "pktinfo", target_os = "linux"))]
 mod packet_info;
 mod sender;
@@ -166,6 +168,40 @@ impl Datagrams for DatagramSocket {
             Self::Unix(socket, check) => {
                 let (length, source, is_trusted) = check.receive(socket, buffer)?;
                 Ok((length, ReplyPath::Unix { source, is_trusted }))
+            }
+        }
+    }
+
+    fn receive_several(
+        &mut self,
+        buffer: &mut [u8],
+        count: usize,
+        received: &mut Vec<(usize, ReplyPath)>,
+    ) -> io::Result<()> {
+        match (self, count) {
+            #[cfg(all(feature = "pktinfo", target_os = "linux"))]
+            (Self::Udp(socket), 2..) => {
+                batch::receive(socket, buffer, count, None, |message| {
+                    // Every UDP datagram has a source; without one it would have this, which draws no answer.
+                    let nowhere = SocketAddr::from(([0; 4], 0));
+                    let source = message.address.and_then(packet_info::to_std);
+                    let path = ReplyPath::Udp {
+                        source: source.unwrap_or(nowhere),
+                        asked: packet_info::Asked::BoundSocket,
+                    };
+                    received.push((message.bytes, path));
+                })
+            }
+            #[cfg(all(feature = "pktinfo", target_os = "linux"))]
+            (Self::Unix(socket, check), 2..) => {
+                check.receive_several(socket, buffer, count, |length, source, is_trusted| {
+                    received.push((length, ReplyPath::Unix { source, is_trusted }));
+                })
+            }
+            // The control messages of a wildcard socket take 4 KiB a datagram: more to clear than a call costs.
+            (socket, _) => {
+                received.push(socket.receive(&mut buffer[..DATAGRAM_BYTES_MAX])?);
+                Ok(())
             }
         }
     }

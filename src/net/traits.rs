@@ -54,18 +54,45 @@ pub struct Accepted<S> {
     pub option_errors: u32,
 }
 
+/// The size of the part of a receive buffer that one datagram has, in bytes: no datagram is larger. UDP has 16 bits for the
+/// length; a Unix datagram may be as long as the sender's send buffer (`net.core.wmem_max`, 208 KiB by default).
+///
+/// Unpromised: it may change in any release.
+pub const DATAGRAM_BYTES_MAX: usize = 256 * 1024;
+
+/// The number of those parts: how many datagrams one system call reads at most.
+///
+/// Unpromised: it may change in any release.
+pub const BATCH_MAX: usize = 8;
+
 /// A bound datagram socket.
 ///
 /// Unpromised: it may change in any release.
 pub trait Datagrams {
     /// What an answer needs: the sender of a datagram, and the local address that it was sent to.
-    type ReplyPath: Clone + fmt::Debug;
+    type ReplyPath: Clone + fmt::Debug + Send + Sync;
 
     /// Reads one datagram, and returns its length and the path of an answer.
     ///
     /// # Errors
     /// Those of recvmsg(2); `WouldBlock` if there is none.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Self::ReplyPath)>;
+
+    /// Reads up to `count` datagrams, in the order of the queue, each into a part of `buffer` that is [`DATAGRAM_BYTES_MAX`]
+    /// long, and appends their lengths and reply paths to `received`. Reads one where no call reads several.
+    ///
+    /// # Errors
+    /// Those of [`receive`](Self::receive), of the first datagram. An error of a later one is reported by the next call.
+    fn receive_several(
+        &mut self,
+        buffer: &mut [u8],
+        count: usize,
+        received: &mut Vec<(usize, Self::ReplyPath)>,
+    ) -> io::Result<()> {
+        let _ = count;
+        received.push(self.receive(&mut buffer[..DATAGRAM_BYTES_MAX])?);
+        Ok(())
+    }
 
     /// Sends an answer along the path.
     ///

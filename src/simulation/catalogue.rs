@@ -335,7 +335,7 @@ fn f2_a_flood_of_datagrams_leaves_a_turn_to_the_streams() {
     }
     stage.settle();
     let kernel = stage.network.kernel();
-    let Kind::Datagrams { inbox, answers } = &kernel.sockets[&flood].kind else {
+    let Kind::Datagrams { inbox, answers, .. } = &kernel.sockets[&flood].kind else {
         panic!("no datagram socket")
     };
     assert_eq!((inbox.len(), answers.len()), (0, 10_000));

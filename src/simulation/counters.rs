@@ -315,6 +315,27 @@ fn an_error_of_an_earlier_answer_delays_no_datagram() {
     }
 }
 
+/// Two datagrams are read one by one, and the third call reads several: an error behind any of them ends it early.
+#[test]
+fn an_error_between_datagrams_of_one_call_delays_none() {
+    for after in 0..12 {
+        let mut stage = stage(Limits::default());
+        fail(&stage, Call::Receive, libc::ECONNREFUSED, 1);
+        stage.network.kernel().fault.as_mut().unwrap().after = after;
+        let socket = stage.flood(11);
+        stage.turn();
+        let stats = stage.server.stats();
+        assert_eq!((stats.datagrams_in, stats.datagrams_out), (11, 11));
+        assert_eq!(stats.receive_errors[&libc::ECONNREFUSED], 1, "{after}");
+        let kernel = stage.network.kernel();
+        let Kind::Datagrams { answers, .. } = &kernel.sockets[&socket].kind else {
+            panic!("no datagram socket")
+        };
+        let order = answers.iter().map(|(bytes, _)| bytes[0]);
+        assert!(order.eq(0..11), "{answers:?}");
+    }
+}
+
 #[test]
 fn a_budget_of_errors_leaves_no_datagram_behind() {
     let mut stage = stage(Limits {

@@ -157,6 +157,8 @@ pub(crate) enum Kind {
     Datagrams {
         inbox: VecDeque<(Vec<u8>, SocketAddr)>,
         answers: Vec<(Vec<u8>, SocketAddr)>,
+        /// The error that ended a call after its first datagram: that of the next call.
+        error: Option<io::Error>,
     },
 }
 
@@ -398,6 +400,13 @@ impl Kernel {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC)); // epoll_ctl(2)'s "too many watches"
         }
         Ok(())
+    }
+
+    fn late_error(&mut self, number: usize) -> &mut Option<io::Error> {
+        match self.sockets.get_mut(&number).map(|socket| &mut socket.kind) {
+            Some(Kind::Datagrams { error, .. }) => error,
+            _ => panic!("no datagram socket"),
+        }
     }
 
     fn maybe_interrupt(&mut self) -> io::Result<()> {

@@ -504,7 +504,7 @@ impl<B: OnNetwork> Simulation<B> {
         let Some(socket) = kernel.sockets.get(&self.datagrams) else {
             return;
         };
-        let Kind::Datagrams { inbox, answers } = &socket.kind else {
+        let Kind::Datagrams { inbox, answers, .. } = &socket.kind else {
             panic!("no datagram socket")
         };
         assert_eq!(stats.datagrams_in + inbox.len() as u64, self.datagrams_sent);

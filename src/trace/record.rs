@@ -137,8 +137,8 @@ kinds! {
     Fin = 16, "fin", "Connection::try_advance";
     /// SO_LINGER of 0: the coming close sends RST. A rejected connection has no source.
     ResetOnClose = 17, "reset-on-close", "close_connection";
-    /// recvmsg(2). `amount`: the length of the datagram.
-    Received = 18, "receive", "receive_one";
+    /// recvmsg(2), or one of the datagrams that recvmmsg(2) has read. `amount`: the length of the datagram.
+    Received = 18, "receive", "serve_datagrams";
     /// sendmsg(2). `asked`: the length of the datagram.
     Replied = 19, "reply", "answer_one";
     /// The source has used its whole budget of this turn.

@@ -279,16 +279,39 @@ impl<L: Listener> Listener for TracedSocket<L> {
     }
 }
 
+impl<D: Datagrams> TracedSocket<D> {
+    fn record_received<T>(&self, length: usize, result: &io::Result<T>) {
+        let record = Record {
+            amount: length as u64,
+            ..self.record(Kind::Received)
+        };
+        self.recorder.call(record, result);
+    }
+}
+
 impl<D: Datagrams> Datagrams for TracedSocket<D> {
     type ReplyPath = D::ReplyPath;
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, D::ReplyPath)> {
         let result = self.inner.receive(buffer);
-        let record = Record {
-            amount: result.as_ref().map_or(0, |&(length, _)| length as u64),
-            ..self.record(Kind::Received)
-        };
-        self.recorder.call(record, &result);
+        self.record_received(result.as_ref().map_or(0, |&(length, _)| length), &result);
+        result
+    }
+
+    fn receive_several(
+        &mut self,
+        buffer: &mut [u8],
+        count: usize,
+        received: &mut Vec<(usize, D::ReplyPath)>,
+    ) -> io::Result<()> {
+        let before = received.len();
+        let result = self.inner.receive_several(buffer, count, received);
+        if result.is_err() {
+            self.record_received(0, &result);
+        }
+        for (length, _) in &received[before..] {
+            self.record_received(*length, &result);
+        }
         result
     }
 

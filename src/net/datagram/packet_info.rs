@@ -113,15 +113,17 @@ impl WildcardSocket {
         )?;
         let mut asked = Asked::Unknown;
         // An error means that control messages were cut off (MSG_CTRUNC); the datagram itself is complete.
-        for info in message.cmsgs().into_iter().flatten() {
-            match info {
-                // It contains more about an IPv4 datagram than IPV6_PKTINFO does.
-                ControlMessageOwned::Ipv4PacketInfo(info) => {
-                    asked = Asked::from_v4(info);
-                    break;
+        if let Ok(infos) = message.cmsgs() {
+            for info in infos {
+                match info {
+                    // It contains more about an IPv4 datagram than IPV6_PKTINFO does.
+                    ControlMessageOwned::Ipv4PacketInfo(info) => {
+                        asked = Asked::from_v4(info);
+                        break;
+                    }
+                    ControlMessageOwned::Ipv6PacketInfo(info) => asked = Asked::from_v6(info),
+                    _ => {}
                 }
-                ControlMessageOwned::Ipv6PacketInfo(info) => asked = Asked::from_v6(info),
-                _ => {}
             }
         }
         let source = message
@@ -157,7 +159,7 @@ impl WildcardSocket {
     }
 }
 
-fn to_std(address: SockaddrStorage) -> Option<SocketAddr> {
+pub(super) fn to_std(address: SockaddrStorage) -> Option<SocketAddr> {
     if let Some(v4) = address.as_sockaddr_in() {
         return Some(SocketAddr::V4(SocketAddrV4::from(*v4)));
     }

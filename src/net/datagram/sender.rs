@@ -18,6 +18,8 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 #[cfg(all(feature = "pktinfo", target_os = "linux"))]
 use {
+    super::batch,
+    nix::sys::socket::{RecvMsg, UnixAddr},
     socket2::Socket,
     std::io,
     std::os::unix::net::{SocketAddr, UnixDatagram},
@@ -51,26 +53,44 @@ impl SenderCheck {
         socket: &UnixDatagram,
         buffer: &mut [u8],
     ) -> io::Result<(usize, Option<SocketAddr>, bool)> {
-        use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials, recvmsg};
+        use nix::sys::socket::{MsgFlags, recvmsg};
         use std::os::fd::AsRawFd;
         // Exactly the size of credentials, so that no descriptor fits in after them.
         let mut control = [0; CREDENTIALS_SPACE];
         let mut parts = [io::IoSliceMut::new(buffer)];
-        let message = recvmsg::<UnixAddr>(
+        let message = recvmsg(
             socket.as_raw_fd(),
             &mut parts,
             Some(&mut control),
             MsgFlags::empty(),
         )?;
-        let credentials: Option<UnixCredentials> =
-            message
-                .cmsgs()
-                .into_iter()
-                .flatten()
-                .find_map(|info| match info {
-                    ControlMessageOwned::ScmCredentials(credentials) => Some(credentials),
-                    _ => None,
-                });
+        Ok(self.judge(&message))
+    }
+
+    /// Reads up to `count` datagrams, and hands to `take` what [`receive`](Self::receive) returns.
+    pub(super) fn receive_several(
+        &self,
+        socket: &UnixDatagram,
+        buffer: &mut [u8],
+        count: usize,
+        mut take: impl FnMut(usize, Option<SocketAddr>, bool),
+    ) -> io::Result<()> {
+        let control = Some(vec![0; CREDENTIALS_SPACE]);
+        batch::receive(socket, buffer, count, control, |message| {
+            let (length, source, is_trusted) = self.judge(&message);
+            take(length, source, is_trusted);
+        })
+    }
+
+    /// What a message tells: its length, the sender's name, and whether the sender may be answered there.
+    fn judge(&self, message: &RecvMsg<'_, '_, UnixAddr>) -> (usize, Option<SocketAddr>, bool) {
+        use nix::sys::socket::{ControlMessageOwned, UnixCredentials};
+        let credentials: Option<UnixCredentials> = message.cmsgs().ok().and_then(|mut infos| {
+            infos.find_map(|info| match info {
+                ControlMessageOwned::ScmCredentials(credentials) => Some(credentials),
+                _ => None,
+            })
+        });
         let is_trusted = match credentials {
             Some(told) if !are_missing(told.pid(), told.uid()) => {
                 told.uid() == 0 || told.uid() == self.own_user
@@ -78,7 +98,7 @@ impl SenderCheck {
             _ => self.only_own_user,
         };
         let source = message.address.as_ref().and_then(to_std);
-        Ok((message.bytes, source, is_trusted))
+        (message.bytes, source, is_trusted)
     }
 }
 
@@ -117,7 +137,7 @@ fn admits_only(endpoint: &Endpoint, user: Option<u32>) -> bool {
 /// NUL byte: Linux returns an address length of 111 for it, which is more than `sockaddr_un` has. nix panics over a length
 /// of zero, which means an unnamed sender.
 #[cfg(all(feature = "pktinfo", target_os = "linux"))]
-fn to_std(address: &nix::sys::socket::UnixAddr) -> Option<SocketAddr> {
+fn to_std(address: &UnixAddr) -> Option<SocketAddr> {
     use nix::sys::socket::SockaddrLike;
     if !(1..=size_of::<libc::sockaddr_un>()).contains(&(address.len() as usize)) {
         return None;

@@ -2,7 +2,7 @@
 
 use super::{Call, Kernel, Kind, Network, Queue, Socket, one_of};
 use crate::echo::Backend;
-use crate::net::{Accepted, Datagrams, Listener, Peer, Sender, Stream};
+use crate::net::{Accepted, DATAGRAM_BYTES_MAX, Datagrams, Listener, Peer, Sender, Stream};
 use crate::reactor::{Interest, Source, Token};
 #[cfg(feature = "trace")]
 use crate::trace::Traced;
@@ -36,6 +36,7 @@ impl Network {
         self.socket(Kind::Datagrams {
             inbox: VecDeque::new(),
             answers: Vec::new(),
+            error: None,
         })
     }
 }
@@ -300,6 +301,9 @@ impl Datagrams for Handle {
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let mut kernel = self.network.kernel();
+        if let Some(error) = kernel.late_error(self.number).take() {
+            return Err(error);
+        }
         kernel.inject_fault(Call::Receive, self.number)?;
         kernel.maybe_interrupt()?;
         let Some(Socket {
@@ -312,6 +316,28 @@ impl Datagrams for Handle {
         let (datagram, source) = inbox.pop_front().ok_or(ErrorKind::WouldBlock)?;
         buffer[..datagram.len()].copy_from_slice(&datagram);
         Ok((datagram.len(), source))
+    }
+
+    /// As recvmmsg(2): an error behind the first datagram ends the call, and is that of the next one.
+    fn receive_several(
+        &mut self,
+        buffer: &mut [u8],
+        count: usize,
+        received: &mut Vec<(usize, SocketAddr)>,
+    ) -> io::Result<()> {
+        let before = received.len();
+        for part in buffer.chunks_exact_mut(DATAGRAM_BYTES_MAX).take(count) {
+            match self.receive(part) {
+                Ok(datagram) => received.push(datagram),
+                Err(error) if received.len() == before => return Err(error),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    *self.network.kernel().late_error(self.number) = Some(error);
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn reply(&mut self, datagram: &[u8], path: &SocketAddr) -> io::Result<()> {

@@ -39,6 +39,7 @@ const SOCKETS: &[c_long] = &[
     libc::SYS_getpeername,
     libc::SYS_getsockname,
     libc::SYS_recvmsg,
+    libc::SYS_recvmmsg,
     libc::SYS_sendmsg,
 ];
 
