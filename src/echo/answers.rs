@@ -21,7 +21,7 @@
 //!   forged, and a longer answer would multiply what a sender can direct at a third host.
 
 use super::backend::{Backend, Socket};
-use super::connection::{Connection, Outcome, Wait, write_some};
+use super::connection::{Connection, Outcome, Wait, ended_by, is_emptied, write_some};
 use super::core::Core;
 use super::outcome::Phase;
 use crate::net::{Peer, Stream, trace};
@@ -142,10 +142,7 @@ impl Answers {
         stats.unsent_bytes -= dialog.received.len() as u64; // some of them may be sent now
         let result = dialog.advance(connection, &**responder, readiness, buffer, budget, stats);
         stats.store_unsent(dialog.received.len());
-        result.unwrap_or_else(|error| {
-            log::debug!("{} ends: {error}", dialog.peer);
-            Outcome::Done(CloseReason::from(&error))
-        })
+        result.unwrap_or_else(|error| ended_by(&error, || dialog.peer.clone()))
     }
 }
 
@@ -203,10 +200,7 @@ impl Dialog {
                     trace::log_received(&connection.stream, bytes);
                     self.received.extend_from_slice(bytes);
                     budget = budget.saturating_sub(count);
-                    // As in `Connection::echo_all`.
-                    is_empty = count < room
-                        && readiness == Readiness::Normal
-                        && connection.stream.short_read_means_empty();
+                    is_empty = is_emptied(&connection.stream, readiness, count, room);
                 }
                 Err(error) if error.kind() == WouldBlock => {
                     stats.spurious_events += u64::from(nothing_yet);

@@ -23,7 +23,7 @@ use super::linger::discard_until_fin;
 use super::outcome::Phase;
 pub use super::outcome::{Outcome, Wait};
 use super::write_buffer::WriteBuffer;
-use crate::net::{Stream, trace};
+use crate::net::{Peer, Stream, trace};
 use crate::reactor::Readiness;
 use crate::stats::{CloseReason, Stats};
 use std::io;
@@ -59,10 +59,7 @@ impl<S: Stream> Connection<S> {
     ) -> Outcome {
         match self.try_advance(readiness, read_buffer, budget, stats) {
             Ok(outcome) => outcome,
-            Err(error) => {
-                log::debug!("{} ends: {error}", self.stream.peer());
-                Outcome::Done(CloseReason::from(&error))
-            }
+            Err(error) => ended_by(&error, || self.stream.peer()),
         }
     }
 
@@ -179,6 +176,24 @@ impl<S: Stream> Connection<S> {
         stats.flush_unsent(sent);
         Ok(self.write_buffer.is_empty())
     }
+}
+
+/// Ends a connection for an error of its socket. `peer` is asked for by the log alone: it takes a system call.
+#[cold]
+pub(super) fn ended_by(error: &io::Error, peer: impl FnOnce() -> Peer) -> Outcome {
+    log::debug!("{} ends: {error}", peer());
+    Outcome::Done(CloseReason::from(error))
+}
+
+/// Whether a read of `count` bytes, into a buffer for `room` bytes, has emptied the socket: the condition of
+/// [`Connection::echo_all`].
+pub(super) fn is_emptied(
+    stream: &impl Stream,
+    readiness: Readiness,
+    count: usize,
+    room: usize,
+) -> bool {
+    count < room && readiness == Readiness::Normal && stream.short_read_means_empty()
 }
 
 /// Writes once, again only after a signal. Returns how many bytes were taken, 0 if the write would block.

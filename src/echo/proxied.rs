@@ -19,7 +19,7 @@
 use super::admission::Admission;
 use super::answers::Answers;
 use super::backend::{Backend, Socket};
-use super::connection::{Connection, Outcome, Wait};
+use super::connection::{Connection, Outcome, Wait, ended_by, is_emptied};
 use super::core::Core;
 use super::log_limit::LogLimit;
 use super::outcome;
@@ -187,13 +187,10 @@ impl Proxies {
             return answers.serve(core, key, readiness);
         }
         let budget = core.limits.read_budget_bytes;
-        connection.begin(
-            rest,
-            readiness,
-            &mut core.read_buffer,
-            budget,
-            &mut core.stats,
-        )
+        let (buffer, stats) = (&mut core.read_buffer, &mut core.stats);
+        connection
+            .begin(rest, readiness, buffer, budget, stats)
+            .unwrap_or_else(|error| ended_by(&error, || connection.stream.peer()))
     }
 
     /// Judges the client of a connection as that of a new connection, counts it, and returns it.
@@ -297,7 +294,7 @@ impl Awaited {
                     return Err(End { reason, text });
                 }
             }
-            if is_emptied_by(count, stream, readiness, read_buffer) {
+            if is_emptied(stream, readiness, count, read_buffer.len()) {
                 return Ok(None);
             }
         }
@@ -315,16 +312,6 @@ impl Awaited {
     }
 }
 
-/// Whether a read of `count` bytes has emptied the socket: see [`Connection::echo_all`].
-fn is_emptied_by(
-    count: usize,
-    stream: &impl Stream,
-    readiness: Readiness,
-    read_buffer: &[u8],
-) -> bool {
-    count < read_buffer.len() && readiness == Readiness::Normal && stream.short_read_means_empty()
-}
-
 impl<S: Stream> Connection<S> {
     /// Lets the connection begin with a header.
     pub(super) fn await_header(&mut self) {
@@ -339,31 +326,14 @@ impl<S: Stream> Connection<S> {
         read_buffer: &mut [u8],
         budget: usize,
         stats: &mut Stats,
-    ) -> Outcome {
-        self.phase = outcome::Phase::Open;
-        match self.echo_rest(rest, readiness, read_buffer, budget, stats) {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                log::debug!("{} ends: {error}", self.stream.peer());
-                Outcome::Done(CloseReason::from(&error))
-            }
-        }
-    }
-
-    fn echo_rest(
-        &mut self,
-        rest: Range<usize>,
-        readiness: Readiness,
-        read_buffer: &mut [u8],
-        budget: usize,
-        stats: &mut Stats,
     ) -> io::Result<Outcome> {
+        self.phase = outcome::Phase::Open;
         let count = rest.end;
         let budget = budget.saturating_sub(rest.len());
         if !rest.is_empty() && !self.write_back(&read_buffer[rest], stats)? {
             return Ok(Outcome::Wait(Wait::Writing));
         }
-        if is_emptied_by(count, &self.stream, readiness, read_buffer) {
+        if is_emptied(&self.stream, readiness, count, read_buffer.len()) {
             return Ok(Outcome::KeepReading);
         }
         match budget {
