@@ -85,28 +85,25 @@ impl<B: Backend> DatagramEcho<B> {
         let (buffer, received, stats) = (&mut self.buffer, &mut self.received, &mut core.stats);
         let (socket, filter, note) = (&mut **socket, &mut self.filter, B::note_dropped);
         let before = stats.datagrams_in;
-        let is_empty = match &self.responder {
-            _ if phase.is_refusing() => {
-                let stopping = |_: &mut _, _: &_, _: &_| Err(DropReason::Stopping);
-                serve_datagrams(socket, buffer, received, budget, stats, note, stopping)
+        let (responder, mut text) = (self.responder.as_deref(), Vec::new());
+        let answer = |socket: &mut _, datagram: &_, path: &_| {
+            if phase.is_refusing() {
+                return Err(DropReason::Stopping);
             }
-            None => {
-                let echo = |socket: &mut _, datagram: &_, path: &_| {
-                    answer_one(socket, datagram, path, filter, now, |_| Ok(datagram))
-                };
-                serve_datagrams(socket, buffer, received, budget, stats, note, echo)
-            }
-            Some(responder) => {
-                let mut answer = Vec::new();
-                let respond = |socket: &mut _, datagram: &_, path: &_| {
-                    let answer = &mut answer;
-                    answer_one(socket, datagram, path, filter, now, move |sender| {
-                        answer_datagram(&**responder, datagram, &sender.into(), answer)
-                    })
-                };
-                serve_datagrams(socket, buffer, received, budget, stats, note, respond)
-            }
+            let text = &mut text;
+            answer_one(
+                socket,
+                datagram,
+                path,
+                filter,
+                now,
+                move |sender| match responder {
+                    None => Ok(datagram),
+                    Some(responder) => answer_datagram(responder, datagram, &sender.into(), text),
+                },
+            )
         };
+        let is_empty = serve_datagrams(socket, buffer, received, budget, stats, note, answer);
         let count = stats.datagrams_in - before;
         match is_empty {
             Ok(true) => listeners.on_queue_empty(core, phase, key),
