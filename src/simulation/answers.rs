@@ -41,15 +41,6 @@ fn answers(peer: &str, sent: &[u8]) -> Vec<u8> {
     answers
 }
 
-fn knobs() -> Knobs {
-    Knobs {
-        events_max: 1_024,
-        window_bytes: 1 << 20,
-        descriptors: 1_000,
-        ..Knobs::default()
-    }
-}
-
 fn stage(limits: Limits, knobs: Knobs) -> Stage {
     let mut stage = Stage::with_knobs(limits, knobs);
     stage.server.set_responder(Some(Arc::new(Witness)));
@@ -94,7 +85,7 @@ const LINES: &[u8] = b"who?\nand again\r\n\n\xff\r\r\nthe last has no newline";
 fn requests_may_be_cut_at_any_byte_and_the_last_one_ends_with_the_fin() {
     for place in 0..=LINES.len() {
         for is_late in [true, false] {
-            let mut stage = stage(Limits::default(), knobs());
+            let mut stage = stage(Limits::default(), Knobs::roomy());
             let socket = stage.enter(CLIENT, &LINES[..place]).expect("it is open");
             let whole = LINES[..place].iter().rposition(|&byte| byte == b'\n');
             let whole = &LINES[..whole.map_or(0, |newline| newline + 1)];
@@ -121,7 +112,7 @@ fn requests_may_be_cut_at_any_byte_and_the_last_one_ends_with_the_fin() {
 
 #[test]
 fn a_request_byte_by_byte_is_read_by_one_call_a_byte() {
-    let mut stage = stage(Limits::default(), knobs());
+    let mut stage = stage(Limits::default(), Knobs::roomy());
     let socket = stage.enter(CLIENT, b"").expect("it is open");
     let before = stage.network.kernel().reads;
     for &byte in b"one\ntwo\n" {
@@ -145,7 +136,7 @@ fn a_request_that_is_too_long_is_answered_once_and_skipped() {
     ] {
         let long = [&vec![b'x'; length][..], b"\nnext\n"].concat();
         for piece in [1_000, 4_096, 4_097, 65_536, 1_000_000] {
-            let mut stage = stage(Limits::default(), knobs());
+            let mut stage = stage(Limits::default(), Knobs::roomy());
             let socket = stage.enter(CLIENT, b"first\n").expect("it is open");
             for bytes in long.chunks(piece) {
                 stage.say(socket, bytes);
@@ -238,7 +229,7 @@ fn nothing_is_read_while_an_answer_is_unsent_and_what_is_held_is_bounded() {
         Limits::default(),
         Knobs {
             window_bytes,
-            ..knobs()
+            ..Knobs::roomy()
         },
     );
     let sent = b"\n".repeat(40_000);
@@ -266,7 +257,7 @@ fn a_peer_that_takes_no_answer_is_cut_and_its_requests_are_discarded() {
         limits,
         Knobs {
             window_bytes: 100,
-            ..knobs()
+            ..Knobs::roomy()
         },
     );
     stage.enter(CLIENT, &LINES.repeat(50)).expect("it is open");
@@ -281,7 +272,7 @@ fn a_peer_that_takes_no_answer_is_cut_and_its_requests_are_discarded() {
 #[test]
 fn a_pipeline_of_requests_gives_way_to_other_connections() {
     let limits = Limits::default().with(|limits| limits.read_budget_bytes = 5_000);
-    let mut stage = stage(limits, knobs());
+    let mut stage = stage(limits, Knobs::roomy());
     let sent = b"\n".repeat(20_000);
     let greedy = stage.enter(CLIENT, &sent).expect("it is open");
     assert_eq!(stage.heard(greedy), answers(CLIENT, &sent));
@@ -298,7 +289,7 @@ fn a_pipeline_of_requests_gives_way_to_other_connections() {
 #[test]
 fn a_line_without_an_end_gives_way_to_other_connections() {
     let limits = Limits::default().with(|limits| limits.read_budget_bytes = 5_000);
-    let mut stage = stage(limits, knobs());
+    let mut stage = stage(limits, Knobs::roomy());
     let endless = stage.enter(CLIENT, &[b'x'; 100_000]).expect("it is open");
     assert_eq!(stage.heard(endless), answers(CLIENT, &[b'x'; 100_000]));
     let stats = stage.is_consistent();
@@ -312,7 +303,7 @@ fn a_line_without_an_end_gives_way_to_other_connections() {
 #[test]
 fn an_idle_connection_ends_with_what_it_has_sent_of_a_request() {
     let limits = Limits::default().with(|limits| limits.idle_timeout = Some(16 * SECOND));
-    let mut stage = stage(limits, knobs());
+    let mut stage = stage(limits, Knobs::roomy());
     stage.enter(CLIENT, b"whole\nhalf").expect("it is open");
     let lasted = stage.next_end();
     assert!((16 * SECOND..18 * SECOND).contains(&lasted), "{lasted:?}");
@@ -329,7 +320,7 @@ fn a_failed_call_ends_one_connection_with_its_reason() {
         (Call::Write, libc::EPIPE, CloseReason::Reset),
         (Call::Write, libc::EIO, CloseReason::Error),
     ] {
-        let mut stage = stage(Limits::default(), knobs());
+        let mut stage = stage(Limits::default(), Knobs::roomy());
         let good = stage.enter(CLIENT, b"half").expect("it is open");
         counters::fail(&stage, call, errno, 1);
         assert_eq!(stage.enter(CLIENT, LINES), None);
@@ -353,7 +344,7 @@ fn a_drain_answers_what_was_read_before_its_fin() {
         Limits::default(),
         Knobs {
             window_bytes: 200,
-            ..knobs()
+            ..Knobs::roomy()
         },
     );
     let sent = [&b"x\n".repeat(1_000)[..], b"half"].concat();
@@ -396,7 +387,7 @@ fn a_stop_discards_requests_and_answers() {
         Limits::default(),
         Knobs {
             window_bytes: 50,
-            ..knobs()
+            ..Knobs::roomy()
         },
     );
     stage.enter(CLIENT, b"half").expect("it is open");
@@ -416,7 +407,7 @@ fn requests_behind_a_header_are_those_of_the_declared_client() {
     const HEADER: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n";
     let all = [HEADER, LINES].concat();
     for place in 0..all.len() {
-        let mut stage = stage(Limits::default(), knobs());
+        let mut stage = stage(Limits::default(), Knobs::roomy());
         stage.server.set_proxy_protocol(Some(ProxyProtocol {
             from: vec!["10.0.0.0/24".parse().expect("a network")],
             from_unix: false,
@@ -447,7 +438,7 @@ fn a_read_full_of_requests_behind_a_header_is_answered() {
         Limits::default(),
         Knobs {
             window_bytes: 5_000,
-            ..knobs()
+            ..Knobs::roomy()
         },
     );
     stage.server.set_proxy_protocol(Some(ProxyProtocol {

@@ -11,16 +11,6 @@ use crate::reactor::Interest;
 use crate::stats::CloseReason;
 use std::time::Duration;
 
-/// A fault-free network without tight limits, to which a test adds one fault.
-fn unlimited() -> Knobs {
-    Knobs {
-        events_max: 1_024,
-        window_bytes: 16 << 20,
-        descriptors: 10_000,
-        ..Knobs::default()
-    }
-}
-
 fn pattern(client: usize, place: usize) -> u8 {
     (place * 31 + (place >> 8) * 7 + client * 101) as u8
 }
@@ -31,7 +21,7 @@ fn pattern(client: usize, place: usize) -> u8 {
 fn e1_spurious_events_change_nothing() {
     let knobs = Knobs {
         spurious_event: 1_000, // one in every wait
-        ..unlimited()
+        ..Knobs::roomy()
     };
     let mut stage = Stage::with_knobs(Limits::default(), knobs);
     let sockets = stage.connect(3);
@@ -53,7 +43,7 @@ fn e1_spurious_events_change_nothing() {
 fn e2_stale_events_of_a_closed_connection_wake_none() {
     let knobs = Knobs {
         stale_event: 1_000, // one in every wait, as soon as a connection has closed
-        ..unlimited()
+        ..Knobs::roomy()
     };
     let mut stage = Stage::with_knobs(Limits::default(), knobs);
     let sockets = stage.connect(2);
@@ -83,7 +73,7 @@ fn e3_slot_reuse_in_one_batch() {
     const ROUNDS: usize = 20_000;
     let knobs = Knobs {
         spurious_event: 1_000, // a second event of one source, at the end of the batch
-        ..unlimited()
+        ..Knobs::roomy()
     };
     let mut stage = Stage::with_knobs(Limits::default(), knobs);
     let mut value = stage.connect(1)[0];
@@ -108,7 +98,7 @@ fn e3_slot_reuse_in_one_batch() {
 #[test]
 fn e6_data_left_by_the_budget_is_read_without_another_edge() {
     const BURST: usize = 10 << 20;
-    let mut stage = Stage::with_knobs(Limits::default(), unlimited());
+    let mut stage = Stage::with_knobs(Limits::default(), Knobs::roomy());
     let socket = stage.connect(1)[0];
     let turns = stage.server.stats().turns;
     stage.send_pattern(socket, 0, BURST);
@@ -124,7 +114,7 @@ fn e6_data_left_by_the_budget_is_read_without_another_edge() {
 /// The loop must not block while a source is queued: no further event may come.
 #[test]
 fn e6_the_loop_does_not_block_while_a_source_is_queued() {
-    let mut stage = Stage::with_knobs(Limits::default(), unlimited());
+    let mut stage = Stage::with_knobs(Limits::default(), Knobs::roomy());
     let socket = stage.connect(1)[0];
     let before = stage.network.kernel().now;
     stage.send_pattern(socket, 0, 2 << 20);
@@ -144,7 +134,7 @@ fn e9_more_events_than_a_batch_holds() {
     const CLIENTS: usize = 5_000;
     let knobs = Knobs {
         events_max: 64,
-        ..unlimited()
+        ..Knobs::roomy()
     };
     let mut stage = Stage::with_knobs(Limits::default(), knobs);
     let sockets = stage.connect(CLIENTS);
@@ -169,7 +159,7 @@ fn e9_a_turn_is_bounded_however_many_sources_are_queued() {
     const PER_TURN: u64 = 2 * 128; // requeued sources, and events of the kernel
     let knobs = Knobs {
         events_max: 128,
-        ..unlimited()
+        ..Knobs::roomy()
     };
     let limits = Limits {
         read_buffer_bytes: 8, // so that three reads, and three turns, are needed
@@ -201,7 +191,7 @@ fn e11_a_partial_write_goes_on_at_the_right_place() {
     let knobs = Knobs {
         window_bytes: 100,
         short_write: 500,
-        ..unlimited()
+        ..Knobs::roomy()
     };
     let mut stage = Stage::with_knobs(Limits::default(), knobs);
     let socket = stage.connect(1)[0];
@@ -227,7 +217,7 @@ fn e11_a_partial_write_goes_on_at_the_right_place() {
 fn e12_would_block_where_an_event_promised_bytes() {
     let knobs = Knobs {
         would_block_for_nothing: 500,
-        ..unlimited()
+        ..Knobs::roomy()
     };
     let mut stage = Stage::with_knobs(Limits::default(), knobs);
     let socket = stage.connect(1)[0];
@@ -249,7 +239,7 @@ fn e12_would_block_where_an_event_promised_bytes() {
 fn a1_without_descriptors_accept_pauses_until_its_timer_or_a_close() {
     let knobs = Knobs {
         descriptors: 2,
-        ..unlimited()
+        ..Knobs::roomy()
     };
     let mut stage = Stage::with_knobs(Limits::default(), knobs);
     stage.arrive(5);
@@ -275,7 +265,7 @@ fn a1_without_descriptors_accept_pauses_until_its_timer_or_a_close() {
 
 #[test]
 fn f1_a_small_stream_is_served_in_every_turn_beside_eight_large_ones() {
-    let mut stage = Stage::with_knobs(Limits::default(), unlimited());
+    let mut stage = Stage::with_knobs(Limits::default(), Knobs::roomy());
     let sockets = stage.connect(9);
     let (small, large) = (sockets[0], &sockets[1..]);
     let budget = Limits::default().read_budget_bytes as u64;
@@ -300,7 +290,7 @@ fn f1_a_small_stream_is_served_in_every_turn_beside_eight_large_ones() {
 
 #[test]
 fn f1_a_queued_source_is_served_once_a_turn_and_not_twice() {
-    let mut stage = Stage::with_knobs(Limits::default(), unlimited());
+    let mut stage = Stage::with_knobs(Limits::default(), Knobs::roomy());
     let large_one = stage.connect(1)[0];
     let budget = Limits::default().read_budget_bytes;
     stage.send(large_one, 8 * budget);
@@ -321,7 +311,7 @@ fn f2_a_flood_of_datagrams_leaves_a_turn_to_the_streams() {
             datagrams_total: None,
             ..Limits::default()
         },
-        unlimited(),
+        Knobs::roomy(),
     );
     let socket = stage.connect(1)[0];
     let flood = stage.flood(10_000);
@@ -343,7 +333,7 @@ fn f2_a_flood_of_datagrams_leaves_a_turn_to_the_streams() {
 
 #[test]
 fn f3_a_busy_listener_does_not_starve_a_quiet_one() {
-    let mut stage = Stage::with_knobs(Limits::default(), unlimited());
+    let mut stage = Stage::with_knobs(Limits::default(), Knobs::roomy());
     let cold = stage.another_listener();
     let budget = Limits::default().accept_budget as u64;
     stage.arrive(2_000);
@@ -360,7 +350,7 @@ fn f4_no_connection_is_closed_as_idle_before_its_input_is_read() {
     // More connections are readable than one wait can report, and the timeout of all has expired.
     let knobs = Knobs {
         events_max: 2,
-        ..unlimited()
+        ..Knobs::roomy()
     };
     let limits = Limits {
         idle_timeout: Some(Duration::from_secs(30)),
@@ -386,7 +376,7 @@ fn f4_an_idle_connection_is_found_beside_more_ready_ones_than_a_wait_reports() {
     const BUSY: usize = 100;
     let knobs = Knobs {
         events_max: 8,
-        ..unlimited()
+        ..Knobs::roomy()
     };
     let limits = Limits {
         idle_timeout: Some(Duration::from_secs(30)),

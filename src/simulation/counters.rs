@@ -14,10 +14,8 @@ pub(super) fn stage(limits: Limits) -> Stage {
 
 fn knobs() -> Knobs {
     Knobs {
-        events_max: 1_024,
         window_bytes: 100,
-        descriptors: 10_000,
-        ..Knobs::default()
+        ..Knobs::roomy()
     }
 }
 

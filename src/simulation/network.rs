@@ -52,6 +52,19 @@ pub(crate) struct Knobs {
     pub(crate) tick: Duration,
 }
 
+#[cfg(test)]
+impl Knobs {
+    /// A network without faults, and with room in all of it: a test adds what it is about.
+    pub(crate) fn roomy() -> Self {
+        Self {
+            events_max: 1_024,
+            window_bytes: 16 << 20,
+            descriptors: 10_000,
+            ..Self::default()
+        }
+    }
+}
+
 /// The faults that are there, and the sizes, for the story of a seed.
 impl fmt::Display for Knobs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

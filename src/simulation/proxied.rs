@@ -26,15 +26,7 @@ fn proxies(direct: DirectPolicy) -> ProxyProtocol {
 }
 
 fn stage(limits: Limits) -> Stage {
-    with_knobs(
-        limits,
-        Knobs {
-            events_max: 1_024,
-            window_bytes: 1 << 20,
-            descriptors: 1_000,
-            ..Knobs::default()
-        },
-    )
+    with_knobs(limits, Knobs::roomy())
 }
 
 fn with_knobs(limits: Limits, knobs: Knobs) -> Stage {
