@@ -13,8 +13,8 @@ use crate::procfs::KernelCounters;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// What adds up, or may be different on each machine.
-const OWN: [&str; 4] = ["rate", "bad_clients", "sources", "seed"];
+/// Members of a plan that add up, or may be different on each machine.
+const MAY_DIFFER: [&str; 4] = ["rate", "bad_clients", "sources", "seed"];
 
 /// A record, and the sum in it.
 struct Part<'a> {
@@ -117,10 +117,10 @@ fn add(plan: &mut Plan, other: &Plan) {
 
 impl<'a> Part<'a> {
     fn new((file, record): &'a (String, Record)) -> Result<Self, String> {
-        const OWN: &str = env!("CARGO_PKG_VERSION");
-        if record.version != OWN {
+        const VERSION: &str = env!("CARGO_PKG_VERSION");
+        if record.version != VERSION {
             return Err(format!(
-                "'{file}' is of echo-reactor {}, and this is {OWN}: make and merge all records with the same version",
+                "'{file}' is of echo-reactor {}, and this is {VERSION}: make and merge all records with the same version",
                 record.version
             ));
         }
@@ -158,7 +158,7 @@ impl<'a> Part<'a> {
             .into_iter()
             .filter_map(Value::as_object)
             .flatten();
-        for (name, _) in names.filter(|(name, _)| !OWN.contains(&name.as_str())) {
+        for (name, _) in names.filter(|(name, _)| !MAY_DIFFER.contains(&name.as_str())) {
             let (was, is) = (&was[name], &is[name]);
             if was != is {
                 return Err(format!(

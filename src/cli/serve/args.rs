@@ -317,7 +317,7 @@ impl ServeArgs {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::cli::units::grouped;
     use crate::limits::OverloadPolicy;
@@ -330,7 +330,8 @@ mod tests {
         args: ServeArgs,
     }
 
-    fn args(arguments: &[&str]) -> ServeArgs {
+    /// What these words after `serve` mean.
+    pub(in crate::cli::serve) fn args(arguments: &[&str]) -> ServeArgs {
         let line = [&["serve"], arguments].concat();
         Line::try_parse_from(line).unwrap().args
     }

@@ -52,17 +52,10 @@ fn unserved(args: &ServeArgs, inherited: &[BoundSocket], policy: ProxyPolicy) ->
 mod tests {
     use super::*;
     use crate::cli::error::CliErrorKind;
-    use clap::Parser;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        args: ServeArgs,
-    }
+    use crate::cli::serve::args::tests::args as serve_args;
 
     fn args(line: &str) -> ServeArgs {
-        let words = ["serve"].into_iter().chain(line.split_whitespace());
-        Line::try_parse_from(words).unwrap().args
+        serve_args(&line.split_whitespace().collect::<Vec<_>>())
     }
 
     #[test]
