@@ -21,7 +21,7 @@
 //!   forged, and a longer answer would multiply what a sender can direct at a third host.
 
 use super::backend::{Backend, Socket};
-use super::connection::{Connection, Outcome, Wait, ended_by, is_emptied, write_some};
+use super::connection::{Connection, Outcome, Wait, is_emptied, write_some};
 use super::core::Core;
 use super::outcome::Phase;
 use crate::net::{Peer, Stream, trace};
@@ -142,7 +142,10 @@ impl Answers {
         stats.unsent_bytes -= dialog.received.len() as u64; // some of them may be sent now
         let result = dialog.advance(connection, &**responder, readiness, buffer, budget, stats);
         stats.store_unsent(dialog.received.len());
-        result.unwrap_or_else(|error| ended_by(&error, || dialog.peer.clone()))
+        result.unwrap_or_else(|error| {
+            log::debug!("{} ends: {error}", dialog.peer);
+            Outcome::Done(CloseReason::from(&error))
+        })
     }
 }
 

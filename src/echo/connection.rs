@@ -23,7 +23,7 @@ use super::linger::discard_until_fin;
 use super::outcome::Phase;
 pub use super::outcome::{Outcome, Wait};
 use super::write_buffer::WriteBuffer;
-use crate::net::{Peer, Stream, trace};
+use crate::net::{Stream, trace};
 use crate::reactor::Readiness;
 use crate::stats::{CloseReason, Stats};
 use std::io;
@@ -59,7 +59,10 @@ impl<S: Stream> Connection<S> {
     ) -> Outcome {
         match self.try_advance(readiness, read_buffer, budget, stats) {
             Ok(outcome) => outcome,
-            Err(error) => ended_by(&error, || self.stream.peer()),
+            Err(error) => {
+                log::debug!("{} ends: {error}", self.stream.peer());
+                Outcome::Done(CloseReason::from(&error))
+            }
         }
     }
 
@@ -176,13 +179,6 @@ impl<S: Stream> Connection<S> {
         stats.flush_unsent(sent);
         Ok(self.write_buffer.is_empty())
     }
-}
-
-/// Ends a connection for an error of its socket. `peer` is asked for by the log alone: it takes a system call.
-#[cold]
-pub(super) fn ended_by(error: &io::Error, peer: impl FnOnce() -> Peer) -> Outcome {
-    log::debug!("{} ends: {error}", peer());
-    Outcome::Done(CloseReason::from(error))
 }
 
 /// Whether a read of `count` bytes, into a buffer for `room` bytes, has emptied the socket: the condition of

@@ -19,7 +19,7 @@
 use super::admission::Admission;
 use super::answers::Answers;
 use super::backend::{Backend, Socket};
-use super::connection::{Connection, Outcome, Wait, ended_by, is_emptied};
+use super::connection::{Connection, Outcome, Wait, is_emptied};
 use super::core::Core;
 use super::log_limit::LogLimit;
 use super::outcome;
@@ -190,7 +190,10 @@ impl Proxies {
         let (buffer, stats) = (&mut core.read_buffer, &mut core.stats);
         connection
             .begin(rest, readiness, buffer, budget, stats)
-            .unwrap_or_else(|error| ended_by(&error, || connection.stream.peer()))
+            .unwrap_or_else(|error| {
+                log::debug!("{} ends: {error}", connection.stream.peer());
+                Outcome::Done(CloseReason::from(&error))
+            })
     }
 
     /// Judges the client of a connection as that of a new connection, counts it, and returns it.
