@@ -62,7 +62,7 @@ fn by_env(count: usize) -> Vec<String> {
 
 /// A bench that is in the middle of its window, and its workers: a command is executed in place of the shell.
 fn in_the_window(server: &str, commands: &[String]) -> (Child, Vec<u32>) {
-    let line = "-c 4 -d 60s --warm-up 0 --interval 100ms --format json";
+    let line = "-c 8 -d 60s --warm-up 0 --interval 100ms --format json";
     let mut child = command(server, line, commands).spawn().unwrap();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let mut lines = stderr.lines().map_while(Result::ok);
@@ -157,9 +157,9 @@ fn has_the_percentiles_of_all(ended: &Ended, reports: &[String]) {
 
 const MERGED: &str = "-q -c 8 -r 2k -d 400ms --warm-up 50ms --interval 100ms";
 
-/// Runs with one to four machines, of which `command` starts the n-th, and compares with all samples.
+/// Runs with one to eight machines, of which `command` starts the n-th, and compares with all samples.
 fn is_merged(server: &str, command: impl Fn(usize, &str) -> String) {
-    for machines in 1..=4 {
+    for machines in 1..=8 {
         let dir = Dir::new();
         let files: Vec<_> = (0..machines).map(|n| dir.path(&n.to_string())).collect();
         let commands: Vec<String> = (files.iter().enumerate())
@@ -242,7 +242,7 @@ fn machines_behind_networks_of_their_own_are_merged_exactly() {
     }
     in_own_network(&[&format!("{SERVER}/32")], || {
         let server = tcp_at(&format!("{SERVER}:0"), |_, _| {});
-        let namespaces = Namespaces::new(4);
+        let namespaces = Namespaces::new(8);
         is_merged(&server, |n, command| {
             format!("ip netns exec {} {command}", namespaces.0[n])
         });
