@@ -21,7 +21,7 @@
 //!   forged, and a longer answer would multiply what a sender can direct at a third host.
 
 use super::backend::{Backend, Socket};
-use super::connection::{Connection, Outcome, Wait, is_emptied, write_some};
+use super::connection::{Connection, Outcome, Wait, write_some};
 use super::core::Core;
 use super::outcome::Phase;
 use crate::net::{Peer, Stream, trace};
@@ -281,4 +281,15 @@ impl Dialog {
         }
         (taken, discarded)
     }
+}
+
+/// Whether a read of `count` bytes, into a buffer for `room` bytes, has emptied the socket: the condition of
+/// `Connection::echo_all`.
+pub(super) fn is_emptied(
+    stream: &impl Stream,
+    readiness: Readiness,
+    count: usize,
+    room: usize,
+) -> bool {
+    count < room && readiness == Readiness::Normal && stream.short_read_means_empty()
 }

@@ -181,17 +181,6 @@ impl<S: Stream> Connection<S> {
     }
 }
 
-/// Whether a read of `count` bytes, into a buffer for `room` bytes, has emptied the socket: the condition of
-/// [`Connection::echo_all`].
-pub(super) fn is_emptied(
-    stream: &impl Stream,
-    readiness: Readiness,
-    count: usize,
-    room: usize,
-) -> bool {
-    count < room && readiness == Readiness::Normal && stream.short_read_means_empty()
-}
-
 /// Writes once, again only after a signal. Returns how many bytes were taken, 0 if the write would block.
 #[inline]
 pub(super) fn write_some(stream: &mut impl Stream, bytes: &[u8]) -> io::Result<usize> {

@@ -17,9 +17,9 @@
 //! costs its slot and nothing else, and the path of an echo has no step for any of it.
 
 use super::admission::Admission;
-use super::answers::Answers;
+use super::answers::{Answers, is_emptied};
 use super::backend::{Backend, Socket};
-use super::connection::{Connection, Outcome, Wait, is_emptied};
+use super::connection::{Connection, Outcome, Wait};
 use super::core::Core;
 use super::log_limit::LogLimit;
 use super::outcome;
