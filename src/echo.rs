@@ -47,6 +47,7 @@ mod outcome;
 mod parts;
 mod phase;
 mod proxied;
+mod read_buffer;
 mod server;
 mod setup;
 mod shutdown;
