@@ -1,15 +1,17 @@
-/* The floors of an echo server over Unix streams, UDP and Unix datagrams: the system calls that epoll makes necessary, and
- * nothing else.
+/* The floors of an echo server over TCP, Unix streams, UDP and Unix datagrams: the system calls that epoll makes necessary,
+ * and nothing else.
  *
  * One thread, edge-triggered, one buffer: epoll_wait, recv and send, or recvfrom and sendto. scripts/floor-sockets states the
  * figures of `serve` as ratios to these. It is a yardstick and no server: it spins while a peer does not read, answers every
  * sender, and checks nothing.
  *
- * usage: floor_sockets unix NAME | unixgram NAME | udp PORT   (abstract names; 127.0.0.1; it ends by a signal)
+ * usage: floor_sockets tcp PORT [BYTES] | unix NAME | unixgram NAME | udp PORT   (abstract names; 127.0.0.1; it ends by a
+ * signal). BYTES is the length of a read of a stream, at most 262144; 65536 without it.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,17 +22,18 @@
 
 static char buffer[262144]; /* the longest Unix datagram that serve takes */
 
-enum { STREAM_BYTES = 65536 };
+static ssize_t stream_bytes = 65536;
 
 static void watch(int epoll, int descriptor, unsigned events) {
     struct epoll_event event = {.events = events, .data.fd = descriptor};
     epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, &event);
 }
 
-/* A short read of a Unix stream does not mean that it is empty, so it is read until it would block. */
-static void echo_stream(int connection) {
+/* A short read has emptied a TCP socket. That of a Unix stream does not mean that it is empty, so it is read until it would
+ * block. */
+static void echo_stream(int connection, int is_tcp) {
     for (;;) {
-        ssize_t count = recv(connection, buffer, STREAM_BYTES, 0);
+        ssize_t count = recv(connection, buffer, stream_bytes, 0);
         if (count < 0 && errno == EAGAIN) return;
         if (count <= 0) {
             close(connection);
@@ -41,6 +44,7 @@ static void echo_stream(int connection) {
             if (taken > 0) sent += taken;
             else if (errno != EAGAIN) break; /* the next recv returns the error */
         }
+        if (is_tcp && count < stream_bytes) return;
     }
 }
 
@@ -56,21 +60,28 @@ static void echo_datagrams(int descriptor) {
 
 static int bound(int family, int type, const void *address, socklen_t length) {
     int descriptor = socket(family, type | SOCK_NONBLOCK, 0);
+    int one = 1;
+    if (family == AF_INET) setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(descriptor, address, length)) exit(69);
     if (type == SOCK_STREAM && listen(descriptor, 4096)) exit(69);
     return descriptor;
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3 || strlen(argv[2]) > 100) return 64;
+    if (argc < 3 || argc > 4 || strlen(argv[2]) > 100) return 64;
+    if (argc == 4) stream_bytes = atoi(argv[3]);
+    if (stream_bytes < 1 || stream_bytes > (ssize_t)sizeof buffer) return 64;
     struct sockaddr_un name = {.sun_family = AF_UNIX};
     strcpy(name.sun_path + 1, argv[2]);
     socklen_t length = offsetof(struct sockaddr_un, sun_path) + 1 + strlen(argv[2]);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[2]))};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 
-    int epoll = epoll_create1(0), listener = -1;
-    if (!strcmp(argv[1], "unix")) {
+    int epoll = epoll_create1(0), listener = -1, is_tcp = !strcmp(argv[1], "tcp"), one = 1;
+    if (is_tcp) {
+        listener = bound(AF_INET, SOCK_STREAM, &address, sizeof address);
+        watch(epoll, listener, EPOLLIN);
+    } else if (!strcmp(argv[1], "unix")) {
         listener = bound(AF_UNIX, SOCK_STREAM, &name, length);
         watch(epoll, listener, EPOLLIN);
     } else if (!strcmp(argv[1], "unixgram")) {
@@ -87,10 +98,12 @@ int main(int argc, char **argv) {
         for (int i = 0; i < ready; i++) {
             int descriptor = events[i].data.fd, connection;
             if (descriptor == listener) {
-                while ((connection = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0)
+                while ((connection = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
+                    if (is_tcp) setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
                     watch(epoll, connection, EPOLLIN | EPOLLRDHUP | EPOLLET);
+                }
             } else if (listener >= 0) {
-                echo_stream(descriptor);
+                echo_stream(descriptor, is_tcp);
             } else {
                 echo_datagrams(descriptor);
             }
