@@ -28,6 +28,7 @@ pub(crate) mod escape;
 mod inherited;
 mod ip_net;
 pub mod listener;
+pub(crate) mod pages;
 mod peer;
 pub mod proxy;
 #[cfg(any(feature = "cli", all(test, feature = "pktinfo")))]

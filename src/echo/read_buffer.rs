@@ -6,22 +6,14 @@
 //! [`Limits::bulk_read_bytes`] only while the server has less than that unsent, and [`Limits::read_buffer_bytes`] otherwise.
 //! What connections have beyond the latter is then less than two bulk reads in all, however many they are.
 
-//!
-//! With the feature `return-memory` it is a mapping of its own, and so begins at a page. An allocator returns an address 16
-//! bytes behind one, and to and from there the kernel copies 64 KiB by up to a tenth more slowly.
-
 use crate::limits::Limits;
+use crate::net::pages::{self, Pages};
 use crate::stats::Stats;
-
-#[cfg(feature = "return-memory")]
-type Bytes = memmap2::MmapMut;
-#[cfg(not(feature = "return-memory"))]
-type Bytes = Box<[u8]>;
 
 #[derive(Debug)]
 pub(super) struct ReadBuffer {
     /// As long as the longest read.
-    bytes: Bytes,
+    bytes: Pages,
     /// Length of a read that is bounded by `read_buffer_bytes`.
     bounded: usize,
 }
@@ -29,7 +21,7 @@ pub(super) struct ReadBuffer {
 impl ReadBuffer {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
-            bytes: zeroed(limits.longest_read()),
+            bytes: pages::zeroed(limits.longest_read()),
             bounded: limits.read_buffer_bytes,
         }
     }
@@ -47,17 +39,6 @@ impl ReadBuffer {
         }
         self.bounded()
     }
-}
-
-#[cfg(feature = "return-memory")]
-fn zeroed(length: usize) -> Bytes {
-    use std::alloc::{Layout, handle_alloc_error};
-    memmap2::MmapMut::map_anon(length).unwrap_or_else(|_| handle_alloc_error(Layout::new::<u8>()))
-}
-
-#[cfg(not(feature = "return-memory"))]
-fn zeroed(length: usize) -> Bytes {
-    vec![0; length].into_boxed_slice()
 }
 
 #[cfg(test)]
@@ -81,18 +62,6 @@ mod tests {
         assert_eq!(lengths(10, 100, 200, 0), (10, 100));
         assert_eq!(lengths(10, 100, 200, 99), (10, 100));
         assert_eq!(lengths(10, 100, 200, 100), (10, 10));
-    }
-
-    #[cfg(feature = "return-memory")]
-    #[test]
-    fn the_buffer_begins_at_a_cache_line() {
-        for length in [1, 1_000, 64 << 10, 256 << 10] {
-            let mut buffer = ReadBuffer::new(&Limits {
-                read_buffer_bytes: length,
-                ..Limits::default()
-            });
-            assert_eq!(buffer.bounded().as_ptr() as usize % 64, 0);
-        }
     }
 
     #[test]

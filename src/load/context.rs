@@ -6,6 +6,7 @@ use super::payload::Pattern;
 use super::plan::{Mode, Plan};
 use super::recorder::Recorder;
 use super::schedule::Clock;
+use crate::net::pages::{self, Pages};
 use crate::net::proxy::Version;
 
 /// Size of the one buffer for all reads: what large requests need, and more than small ones ever fill.
@@ -19,7 +20,7 @@ pub(super) struct WorkerContext {
     now: u64,
     pattern: Pattern,
     /// The one buffer that everything is read into.
-    read_buffer: Box<[u8]>,
+    read_buffer: Pages,
     /// Bytes of a request.
     size: usize,
     /// Whether an answer is the sign for the next request: a closed loop that is running.
@@ -38,7 +39,7 @@ impl WorkerContext {
             clock: Clock::start(),
             now: 0,
             pattern: Pattern::new(plan.seed, read_buffer),
-            read_buffer: vec![0; read_buffer].into_boxed_slice(),
+            read_buffer: pages::zeroed(read_buffer),
             size: plan.size,
             again: false,
             remaining: None,
