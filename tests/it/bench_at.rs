@@ -262,7 +262,7 @@ fn a_machine_that_stood_still_makes_the_run_invalid_and_is_named() {
     };
     let second = workers.iter().find(is_second).unwrap().to_string();
     kill("-STOP", &second);
-    thread::sleep(Duration::from_millis(400)); // what is measured: a pause
+    thread::sleep(Duration::from_millis(100)); // what is measured: a pause
     kill("-CONT", &second);
     thread::sleep(Duration::from_millis(100)); // in which it can notice that
     kill("-INT", &child.id().to_string());
@@ -274,7 +274,7 @@ fn a_machine_that_stood_still_makes_the_run_invalid_and_is_named() {
     let row = &ended.report["machines"][1];
     assert_eq!(row["valid"], false);
     let longest = row["generator"]["pauses"]["longest_ns"].as_u64().unwrap();
-    assert!(longest >= 300_000_000, "{row}");
+    assert!(longest >= 60_000_000, "{row}"); // a tick of 20 ms may have been under way
 }
 
 #[test]
