@@ -47,7 +47,6 @@ mod outcome;
 mod parts;
 mod phase;
 mod proxied;
-mod read_buffer;
 mod server;
 mod setup;
 mod shutdown;

@@ -259,7 +259,7 @@
 //! - **Every byte comes back once and in order, or its loss is counted with a reason**: bytes in = bytes out + unsent +
 //!   discarded (less what answers to requests add, where they take the place of echoes), and accepted = open + closed
 //!   ([`Stats::check_invariants`](stats::Stats::check_invariants)).
-//! - **Nothing is read while bytes are unsent**, so that a connection holds at most one read of memory, and an idle
+//! - **Nothing is read while bytes are unsent**, so that a connection holds at most one read buffer of memory, and an idle
 //!   one none at all ([`echo::connection`]).
 //! - **One state, one interest, one timeout**: a connection waits to read or to write, never for both, and is registered
 //!   anew only when that changes ([`reactor::Registration`]).

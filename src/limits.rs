@@ -62,7 +62,7 @@ pub struct Limits {
     /// not refuse clients: the kernel drops their SYN, and they retry after a second.
     pub backlog: i32,
 
-    /// Bytes that one connection may read in a turn before the next source is served (bytes; default 260 KiB). A small
+    /// Bytes that one connection may read in a turn before the next source is served (bytes; default 256 KiB). A small
     /// budget is fair to connections with little traffic, a large one saves turns for busy connections.
     pub read_budget_bytes: usize,
 
@@ -79,18 +79,10 @@ pub struct Limits {
     /// that answer at once, and costs up to all of that core's idle time. A turn that may not wait never polls twice.
     pub spin_max: Duration,
 
-    /// Bytes of one read that every stream may have (bytes; default 64 KiB: the kernel delivers at most that much in one
-    /// piece, so that a message of this size takes one read). It bounds the write buffer of a connection, since nothing is
-    /// read while bytes are unsent: but for `bulk_read_bytes`, a peer that never reads costs so much.
+    /// Size of the one read buffer that all streams share (bytes; default 64 KiB: the kernel delivers at most that much
+    /// in one piece, so that a message of this size takes one read). It also bounds the write buffer of a connection,
+    /// since nothing is read while bytes are unsent: a peer that never reads costs one read buffer.
     pub read_buffer_bytes: usize,
-
-    /// Most bytes of one read while the connections of the server have less than this unsent in all (bytes; default
-    /// 260 KiB, never more than `read_budget_bytes`). While they have more, a read takes up to `read_buffer_bytes`. So all
-    /// of them together have at most `connections × read_buffer_bytes + 2 × bulk_read_bytes` unsent;
-    /// [`Limits::unsent_bytes_max`] does the sum. A message of 256 KiB takes one read instead of four, and since that is a
-    /// short read, none more to find the socket empty. A value up to `read_buffer_bytes` switches it off, and then each
-    /// connection has at most `read_buffer_bytes` unsent.
-    pub bulk_read_bytes: usize,
 
     /// Time after which a connection without input and without unsent bytes is closed (default off: RFC 862 serves
     /// "until the calling user terminates the connection").
@@ -185,12 +177,11 @@ impl Default for Limits {
             preallocate_connections: 0,
             descriptors_reserved: 32,
             backlog: i32::MAX,
-            read_budget_bytes: 260 * 1024,
+            read_budget_bytes: 256 * 1024,
             accept_budget: 64,
             datagram_budget: 64,
             spin_max: Duration::ZERO,
             read_buffer_bytes: 64 * 1024,
-            bulk_read_bytes: 260 * 1024,
             idle_timeout: None,
             write_stall_timeout: Some(Duration::from_secs(60)),
             proxy_header_timeout: Duration::from_secs(5),
@@ -217,7 +208,7 @@ impl Limits {
     /// |---|---|---|
     /// | `connections_max` | 10,000 | at worst they pin less than a gigabyte: 70 KB in the kernel and 16 KiB in the server each |
     /// | `connections_per_prefix` | 100 | it takes a hundred prefixes to fill the server |
-    /// | `read_buffer_bytes`, `bulk_read_bytes` | 16 KiB | bounds the unsent bytes of a peer that does not read; no more arrives in one piece anyway |
+    /// | `read_buffer_bytes` | 16 KiB | bounds the unsent bytes of a peer that does not read; no more arrives in one piece anyway |
     /// | `idle_timeout` | 30 s | an unused connection is closed, other than RFC 862 says |
     /// | `write_stall_timeout` | 10 s | a peer that takes no byte for so long is not slow but stalled |
     /// | `send_buffer_bytes`, `receive_buffer_bytes` | 16 KiB, 8 KiB | the kernel doubles both and exceeds them by a packet: 70 KB for a peer that does not read, where its own tuning ends at 5 MB |
@@ -234,7 +225,6 @@ impl Limits {
             connections_max: 10_000,
             connections_per_prefix: Some(100),
             read_buffer_bytes: 16 * 1024,
-            bulk_read_bytes: 16 * 1024,
             idle_timeout: Some(Duration::from_secs(30)),
             write_stall_timeout: Some(Duration::from_secs(10)),
             send_buffer_bytes: Some(16 * 1024),
@@ -263,7 +253,7 @@ const TIMEOUT_CEILING: Duration = Duration::from_secs(36_500 * DAY.as_secs());
 const USER_TIMEOUT_CEILING: Duration = Duration::from_secs(24 * DAY.as_secs());
 /// Longest `spin_max`: a sleep costs microseconds, so that polling for longer never pays.
 const SPIN_CEILING: Duration = Duration::from_millis(10);
-/// Longest read. A longer one only evicts from the cache what the write needs next.
+/// Largest read buffer. A larger one only evicts from the cache what the write needs next.
 const READ_BUFFER_CEILING: usize = 16 * 1024 * 1024;
 
 impl Limits {
@@ -300,7 +290,6 @@ impl Limits {
             ("accept_budget", self.accept_budget, 1, usize::MAX),
             ("datagram_budget", self.datagram_budget, 1, usize::MAX),
             ("read_buffer_bytes", self.read_buffer_bytes, 1, READ_BUFFER_CEILING),
-            ("bulk_read_bytes", self.bulk_read_bytes, 1, READ_BUFFER_CEILING),
             ("thread_stack_bytes", self.thread_stack_bytes, 16 * 1024, 1 << 30),
             ("send_buffer_bytes", self.send_buffer_bytes.unwrap_or(1), 1, INT_MAX / 2),
             ("receive_buffer_bytes", self.receive_buffer_bytes.unwrap_or(1), 1, INT_MAX / 2),
@@ -353,23 +342,6 @@ impl Limits {
             format!("{idle:?}"),
             "1s to 32767s (tcp(7))",
         ))
-    }
-
-    /// Returns how many bytes so many connections can have unsent together (bytes): `read_buffer_bytes` each, and what
-    /// [`bulk_read_bytes`](Self::bulk_read_bytes) allows beyond that.
-    #[must_use]
-    pub fn unsent_bytes_max(&self, connections: usize) -> u64 {
-        let (usual, longest) = (self.read_buffer_bytes as u64, self.longest_read() as u64);
-        let each = longest - usual;
-        let beyond = if each == 0 { 0 } else { 2 * longest };
-        connections as u64 * usual + beyond.min(connections as u64 * each)
-    }
-
-    /// Most bytes of one read: not more than the budget of a turn for `bulk_read_bytes` alone, since others would wait for
-    /// it.
-    pub(crate) fn longest_read(&self) -> usize {
-        let bulk = self.bulk_read_bytes.min(self.read_budget_bytes);
-        bulk.max(self.read_buffer_bytes)
     }
 
     /// Lowers `connections_max` to what a process with `descriptors` file descriptors can hold, less
@@ -472,20 +444,6 @@ mod tests {
     fn the_defaults_are_in_range() {
         assert_eq!(Limits::default().check(), Ok(()));
         assert_eq!(Limits::hardened().check(), Ok(()));
-    }
-
-    #[test]
-    fn the_unsent_bytes_of_all_are_those_of_each_and_two_long_reads() {
-        let limits = Limits {
-            read_buffer_bytes: 10,
-            bulk_read_bytes: 100,
-            ..Limits::default()
-        };
-        let all = [0, 1, 2, 3, 1_000].map(|connections| limits.unsent_bytes_max(connections));
-        assert_eq!(all, [0, 100, 200, 230, 10_200]);
-        let off = limits.with(|limits| limits.read_budget_bytes = 10);
-        assert_eq!(off.unsent_bytes_max(1_000), 10_000);
-        assert_eq!(Limits::hardened().unsent_bytes_max(10), 160 << 10);
     }
 
     #[test]

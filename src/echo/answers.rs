@@ -138,7 +138,7 @@ impl Answers {
             return Outcome::KeepReading;
         };
         let budget = core.limits.read_budget_bytes;
-        let (buffer, stats) = (core.read_buffer.bounded(), &mut core.stats);
+        let (buffer, stats) = (&mut core.read_buffer, &mut core.stats);
         stats.unsent_bytes -= dialog.received.len() as u64; // some of them may be sent now
         let result = dialog.advance(connection, &**responder, readiness, buffer, budget, stats);
         stats.store_unsent(dialog.received.len());

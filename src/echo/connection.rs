@@ -11,7 +11,7 @@
 //!                      └───────────────── Wait(Writing)      FIN, and nothing unsent ──▶ Done(PeerClosed)
 //! ```
 //!
-//! - **Nothing is read while bytes are unsent.** So memory is bounded by one read for each connection, a FIN can only
+//! - **Nothing is read while bytes are unsent.** So memory is bounded by one read buffer for each connection, a FIN can only
 //!   be read when nothing is unsent, and a connection waits either to read or to write, never for both.
 //! - **A socket is read until it would block**, since an edge is reported once; or until the budget of the turn is spent,
 //!   and then the connection yields.

@@ -95,8 +95,8 @@ pub(super) fn on_expired<B: Backend>(
         Wait::Reading => close_connection(core, acceptor, key, CloseReason::Idle),
         Wait::Writing => {
             let budget = core.limits.read_budget_bytes;
-            let read_buffer = core.read_buffer.bounded();
-            let outcome = advance_stalled(connection, read_buffer, budget, &mut core.stats);
+            let outcome =
+                advance_stalled(connection, &mut core.read_buffer, budget, &mut core.stats);
             apply(core, acceptor, phase, key, Readiness::Exceptional, outcome);
         }
         Wait::Lingering => close_connection(core, acceptor, key, CloseReason::ShutDown),

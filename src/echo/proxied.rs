@@ -147,7 +147,7 @@ impl Proxies {
         let Some(awaited) = self.awaited.get_mut(&key.slot()) else {
             return Outcome::KeepReading;
         };
-        let buffer = core.read_buffer.bounded();
+        let buffer = &mut core.read_buffer;
         let read = awaited.read(&mut connection.stream, readiness, buffer, &mut core.stats);
         let (header, rest) = match read {
             Ok(Some(whole)) => whole,
@@ -178,7 +178,7 @@ impl Proxies {
             return Outcome::KeepReading;
         };
         if answers.begin(connection) {
-            let rest = &core.read_buffer.bounded()[rest];
+            let rest = &core.read_buffer[rest];
             if !rest.is_empty() {
                 trace::log_received(&connection.stream, rest);
             }
@@ -187,7 +187,7 @@ impl Proxies {
             return answers.serve(core, key, readiness);
         }
         let budget = core.limits.read_budget_bytes;
-        let (buffer, stats) = (core.read_buffer.bounded(), &mut core.stats);
+        let (buffer, stats) = (&mut core.read_buffer, &mut core.stats);
         connection
             .begin(rest, readiness, buffer, budget, stats)
             .unwrap_or_else(|error| {

@@ -84,8 +84,8 @@ impl<B: Backend> Server<B> {
         match core.reactor.begin_event(key, readiness) {
             Some(Socket::Connection(connection)) => {
                 let budget = core.limits.read_budget_bytes;
-                let buffer = core.read_buffer.next(&core.stats);
-                let outcome = connection.advance(readiness, buffer, budget, &mut core.stats);
+                let outcome =
+                    connection.advance(readiness, &mut core.read_buffer, budget, &mut core.stats);
                 // Usually everything is echoed, and nothing is to be changed.
                 if outcome != Outcome::KeepReading {
                     self.on_outcome(key, readiness, outcome);

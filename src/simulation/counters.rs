@@ -225,24 +225,6 @@ fn what_a_failed_write_did_not_take_is_discarded() {
 }
 
 #[test]
-fn a_long_read_is_for_a_server_with_little_unsent() {
-    let limits = Limits {
-        read_buffer_bytes: 10,
-        bulk_read_bytes: 130,
-        ..Limits::default()
-    };
-    let mut stage = stage(limits.clone());
-    let sockets = stage.connect(6);
-    // The send buffer of each takes 100: what follows is what one read has beyond that.
-    for (socket, unsent) in sockets.into_iter().zip([30, 60, 90, 120, 150, 160]) {
-        stage.send(socket, 500);
-        stage.settle();
-        assert_eq!(stage.server.stats().unsent_bytes, unsent);
-    }
-    assert!(stage.server.stats().unsent_bytes_peak <= limits.unsent_bytes_max(6));
-}
-
-#[test]
 fn unsent_bytes_of_a_broken_connection_are_discarded() {
     let mut stage = stage(Limits::default());
     let socket = stage.connect(1)[0];

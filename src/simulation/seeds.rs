@@ -300,8 +300,7 @@ impl<B: OnNetwork> Simulation<B> {
         let waiting = [Wait::Header, Wait::Reading, Wait::Writing, Wait::Lingering];
         let waiting = waiting.map(|wait| self.server.connections_waiting(wait));
         assert_eq!(waiting.iter().sum::<u64>(), stats.connections_open);
-        let connections = stats.connections_open as usize;
-        let unsent_max = self.server.limits().unsent_bytes_max(connections);
+        let unsent_max = stats.connections_open * self.server.limits().read_buffer_bytes as u64;
         assert!(
             stats.unsent_bytes <= unsent_max,
             "{} bytes are unsent, at most {unsent_max} may be",
@@ -573,7 +572,6 @@ fn limits(random: &mut Random, scale: u32) -> Limits {
         accept_budget: 1 + random.below(4),
         datagram_budget: 1 + random.below(4),
         read_buffer_bytes: 1 + random.below(100),
-        bulk_read_bytes: 1 + random.below(300),
         idle_timeout: (random.below(3) == 0).then(|| time(random)),
         write_stall_timeout: (random.below(3) == 0).then(|| time(random)),
         drain_idle_timeout: time(random),

@@ -188,7 +188,6 @@ fn run(fault: Fault) -> bool {
     let network = Network::new(Random::new(7), knobs);
     let limits = Limits {
         read_buffer_bytes: 64,
-        bulk_read_bytes: 64,
         read_budget_bytes: 128,
         accept_budget: 2,
         datagram_budget: 2,

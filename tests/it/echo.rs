@@ -61,7 +61,7 @@ fn cases() -> Vec<Case> {
         case("64 KiB", vec![noise(3, 64 << 10)], Behavior::AtOnce),
         case(
             "a read buffer and one more",
-            vec![noise(4, Limits::default().bulk_read_bytes + 1)],
+            vec![noise(4, Limits::default().read_buffer_bytes + 1)],
             Behavior::AtOnce,
         ),
         case("1 MiB", vec![noise(5, 1 << 20)], Behavior::AtOnce),

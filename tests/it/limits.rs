@@ -233,7 +233,6 @@ fn a_peer_that_takes_little_at_a_time_is_not_stalled() {
         let limits = Limits::default().with(|limits| {
             limits.write_stall_timeout = Some(Duration::from_millis(50));
             limits.read_buffer_bytes = 4 << 10;
-            limits.bulk_read_bytes = 4 << 10;
         });
         let mut server = bind(&[address], limits);
         let slow = connect(&server.addresses()[0]);
@@ -312,10 +311,7 @@ fn a_unix_connection_has_the_buffers_that_were_asked_for() {
 #[test]
 fn unsent_bytes_reach_one_read_buffer_whatever_its_size() {
     for read_buffer_bytes in [1, 100, 200_000] {
-        let limits = Limits::default().with(|limits| {
-            limits.read_buffer_bytes = read_buffer_bytes;
-            limits.bulk_read_bytes = read_buffer_bytes;
-        });
+        let limits = Limits::default().with(|limits| limits.read_buffer_bytes = read_buffer_bytes);
         let server = Running::reactor(&[TCP], limits);
         let client = [server.connect()];
         if read_buffer_bytes == 1 {

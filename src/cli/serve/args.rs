@@ -83,7 +83,7 @@ pub(in crate::cli) struct ServeArgs {
 
     /// Set tight bounds, for a server on an open network; other flags override them
     ///
-    /// --max-connections 10k --max-per-prefix 100 --read-buffer 16KiB --bulk-read 16KiB --idle-timeout 30s
+    /// --max-connections 10k --max-per-prefix 100 --read-buffer 16KiB --idle-timeout 30s
     /// --write-stall-timeout 10s --send-buffer 16KiB --receive-buffer 8KiB
     /// --keepalive 10s --user-timeout 15s --udp-rate-per-source 100 --udp-rate 10k
     #[arg(long, verbatim_doc_comment)]
@@ -233,7 +233,6 @@ impl ServeArgs {
             datagram_budget: size(self.turns.datagram_budget),
             spin_max: spin_max(self.turns.spin),
             read_buffer_bytes: self.turns.read_buffer.0,
-            bulk_read_bytes: self.turns.bulk_read.0,
             idle_timeout: time(self.deadlines.idle_timeout),
             write_stall_timeout: time(self.deadlines.write_stall_timeout),
             proxy_header_timeout: self.deadlines.proxy_header_timeout.0,
@@ -356,7 +355,7 @@ pub(super) mod tests {
     #[test]
     fn every_limit_has_a_flag() {
         let line = "--max-connections 10k --preallocate 9k --reserve-descriptors 7 --backlog 128 --read-budget 1k --accept-budget 2 \
-            --datagram-budget 3 --spin 70us --read-buffer 4KiB --bulk-read 5KiB --idle-timeout 1m30s --write-stall-timeout off --fin-timeout 5ms \
+            --datagram-budget 3 --spin 70us --read-buffer 4KiB --idle-timeout 1m30s --write-stall-timeout off --fin-timeout 5ms \
             --drain-timeout 1s --drain-idle-timeout 9ms --accept-retry 7ms --send-buffer 8k --receive-buffer 9k \
             --keepalive 1h --udp-rate-per-source off --udp-rate 5k --thread-stack 128k --overload reject \
             --proxy-header-timeout 6s --max-per-prefix 9 --prefix-ipv4 24 --prefix-ipv6 56 --user-timeout 20s";
@@ -375,7 +374,6 @@ pub(super) mod tests {
             datagram_budget: 3,
             spin_max: Duration::from_micros(70),
             read_buffer_bytes: 4096,
-            bulk_read_bytes: 5 << 10,
             idle_timeout: Some(Duration::from_secs(90)),
             write_stall_timeout: None,
             proxy_header_timeout: Duration::from_secs(6),
@@ -410,7 +408,7 @@ pub(super) mod tests {
         let flags = profile
             .split_whitespace()
             .skip_while(|word| !word.starts_with("--"));
-        let flags: Vec<&str> = flags.take(24).collect();
+        let flags: Vec<&str> = flags.take(22).collect();
         assert_eq!(args(&flags).limits(), Limits::hardened(), "{flags:?}");
     }
 

@@ -153,15 +153,10 @@ pub(super) struct Turns {
     #[arg(long, value_name = "TIME", default_value_t = Or::Word(Off))]
     pub(super) spin: Spin,
 
-    /// Bytes of one read, and so the most that a connection can have unsent
+    /// Size of the one read buffer, and the most bytes that a connection can have unsent
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().read_buffer_bytes),
         default_value_ifs = hardened("16KiB"))]
     pub(super) read_buffer: Bytes,
-
-    /// Bytes of one read while the server has less than this unsent
-    #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().bulk_read_bytes),
-        default_value_ifs = hardened("16KiB"))]
-    pub(super) bulk_read: Bytes,
 }
 
 #[derive(Args, Debug)]

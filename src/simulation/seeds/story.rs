@@ -139,20 +139,15 @@ mod tests {
 
     #[test]
     fn a_seed_is_told_in_the_same_bytes_each_time() {
-        const CLIENT: &str = "client 0 connects";
-        let mut with_clients = 0; // not in a seed that detaches its listeners first
         for seed in 0..100 {
             let [first, second] = [tell(seed), tell(seed)];
             assert_eq!(first.failure, None);
-            let has_clients = first.lines().any(|line| line.contains(CLIENT));
             assert!(first.lines().eq(second.lines()), "seed {seed}");
             assert_eq!(first.trace().to_bytes(), second.trace().to_bytes());
             let [page, again] = [first, second].map(|story| story.page("a seed"));
             assert!(page == again && page.len() <= PAGE_BYTES_MAX, "seed {seed}");
-            assert_eq!(page.contains(CLIENT), has_clients, "seed {seed}");
-            with_clients += u32::from(has_clients);
+            assert!(page.contains("client 0 connects"), "seed {seed}");
         }
-        assert!(with_clients > 90, "{with_clients} seeds have clients");
     }
 
     /// A recorded server takes the same way through a seed as one that is not.

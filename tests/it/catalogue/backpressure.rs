@@ -40,7 +40,7 @@ fn b1_client_that_never_reads() {
     figure(&format!(
         "b1: plain: {kernel} bytes in the kernel and {ours} in the server"
     ));
-    assert!(ours <= Limits::default().unsent_bytes_max(1), "{ours}");
+    assert!(ours <= 64 << 10, "{ours}");
     let (kernel, ours) = pinned_by_a_client_that_never_reads(&["--hardened"]);
     figure(&format!(
         "b1: hardened: {kernel} bytes in the kernel and {ours} in the server"
@@ -277,9 +277,8 @@ fn b7_as_much_is_unsent_as_may_be() {
     let limits = Limits::default().with(|limits| {
         limits.connections_max = 16;
         limits.read_buffer_bytes = 16 << 10;
-        limits.bulk_read_bytes = 16 << 10;
     });
-    let budget = limits.unsent_bytes_max(limits.connections_max);
+    let budget = (limits.connections_max * limits.read_buffer_bytes) as u64;
     let directory = Dir::new();
     let server = Running::reactor(&[&directory.address("unix", "echo")], limits);
     thread::scope(|scope| {
