@@ -21,7 +21,7 @@
 //!
 //! Events are hints. A **spurious event** finds nothing to read; a **stale event** names a source that was closed earlier
 //! in the same batch, and [`Reactor::begin_event`] discards it. The run queue prevents **starvation**: each source is
-//! served once a turn, in the order in which it became ready.
+//! served once a turn: those that have just become ready, and then the requeued ones.
 //!
 //! In reading order: this page and `epoll`, which together are the path of an event; `event`, `selector`, `key`, `sources`;
 //! `slot`, `paged_slab`, `timeouts`, `horizon`, `time`, `spin`; `embedding`, `outer_loop`, `waker`, `timer`.
@@ -60,6 +60,7 @@ pub use waker::Waker;
 use horizon::ExpiryHorizon;
 use key::{EXTERNAL, SLOTS_MAX};
 use paged_slab::PagedSlab;
+#[cfg(feature = "trace")]
 pub(crate) use selector::SOURCES_PER_TURN;
 use slot::{Slot, lookup};
 use spin::Spin;
@@ -77,7 +78,7 @@ pub struct Reactor<S, P = Epoll> {
     generation: u32,
     /// Sources that wait for the next turn, by [`Reactor::requeue`].
     queue: VecDeque<Key>,
-    /// Run queue of this turn: first the requeued sources, then those that the kernel reported.
+    /// Run queue of this turn: first the sources that the kernel reported, then the requeued ones.
     turn: Vec<(Key, Readiness)>,
     /// Entries of the run queue that were handed out.
     served: usize,
@@ -112,7 +113,7 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
         }
         let timeout = min_timeout(max_wait, self.timeout_of_turn());
         self.begin_turn();
-        let (mut external, queued) = (false, self.turn.len());
+        let mut external = false;
         let Self {
             selector,
             turn,
@@ -132,33 +133,21 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
             // The clock was read before the kernel was asked, so what was ready at `now_ms` is in the run queue.
             Ok(true) => self.horizon.move_to(self.now_ms),
             Ok(false) => {
-                let reported = self.turn.len() - queued;
-                let sources = self.slots.len();
+                let (reported, sources) = (self.turn.len(), self.slots.len());
                 self.horizon.continue_sweep(reported, sources, self.now_ms);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+        self.take_queued();
         self.turn_began = self.read_clock();
         Ok(external)
     }
 
-    /// Moves requeued sources to the run queue, ahead of what the kernel will report.
     fn begin_turn(&mut self) {
         debug_assert_eq!(self.served, self.turn.len(), "the last turn is over");
         self.turn.clear();
         (self.served, self.expired) = (0, 0);
-        if self.queue.is_empty() {
-            return; // nearly always
-        }
-        let count = self.queue.len().min(SOURCES_PER_TURN);
-        for key in self.queue.drain(..count) {
-            if let Some(slot) = lookup(&mut self.slots, key) {
-                slot.queued = false;
-                let readiness = std::mem::replace(&mut slot.readiness, Readiness::Normal);
-                self.turn.push((key, readiness));
-            }
-        }
     }
 
     /// Returns the next event of this turn, or `None` at its end: first the ready sources, then the expired ones.
@@ -392,6 +381,24 @@ mod tests {
         while reactor.next_event().is_some() {}
         reactor.wait(None).unwrap();
         assert!(reactor.horizon.ms() > 0, "the second report has ended it");
+    }
+
+    /// The reported source is served before the one that was queued, although that has waited since the last turn.
+    #[test]
+    fn sources_that_become_ready_go_ahead_of_queued_ones() {
+        let (mut reactor, reported) = scripted([Ok(true)]);
+        let queued = reactor.add(Nothing, NEVER).map_err(|(_, error)| error);
+        let queued = queued.unwrap();
+        reactor.requeue(queued, Readiness::Exceptional);
+        reactor.wait(None).unwrap();
+        let expected = [
+            Event::Ready(reported, Readiness::Normal),
+            Event::Ready(queued, Readiness::Exceptional),
+        ];
+        for event in expected {
+            assert_eq!(reactor.next_event(), Some(event));
+        }
+        assert_eq!(reactor.next_event(), None);
     }
 
     /// A turn that was interrupted midway goes on without a wait.

@@ -5,7 +5,7 @@ use super::event::{Readiness, Registration, Step, TimeoutClass};
 use super::horizon::ExpiryHorizon;
 use super::key::{FIRST_GENERATION, Key, SLOTS_MAX};
 use super::paged_slab::PagedSlab;
-use super::selector::{Selector, Source};
+use super::selector::{SOURCES_PER_TURN, Selector, Source};
 use super::slot::{Links, Slot, lookup};
 use super::spin::Spin;
 use super::timeouts::Timeouts;
@@ -118,6 +118,22 @@ impl<S: Source<P::Registry>, P: Selector> Reactor<S, P> {
                 slot.queued = true;
                 self.queue.push_back(key);
                 self.selector.note(Step::Requeued(key));
+            }
+        }
+    }
+
+    /// Moves requeued sources to the run queue, behind what the kernel has reported: those have waited for no turn yet, and
+    /// most are done sooner.
+    pub(super) fn take_queued(&mut self) {
+        if self.queue.is_empty() {
+            return; // nearly always
+        }
+        let count = self.queue.len().min(SOURCES_PER_TURN);
+        for key in self.queue.drain(..count) {
+            if let Some(slot) = lookup(&mut self.slots, key) {
+                slot.queued = false;
+                let readiness = std::mem::replace(&mut slot.readiness, Readiness::Normal);
+                self.turn.push((key, readiness));
             }
         }
     }

@@ -7,7 +7,7 @@ const MEANINGS: [(Kind, &str, &str); 27] = [
     (
         Kind::Turn,
         "path",
-        "epoll_wait has returned, and a turn begins: it serves the queued sources, then the ready list, and waits again. It does not sleep while a source is queued.",
+        "epoll_wait has returned, and a turn begins: it serves the ready list, then the queued sources, and waits again. It does not sleep while a source is queued.",
     ),
     (
         Kind::Ready,

@@ -14,7 +14,7 @@ pub struct State {
     pub sources: BTreeMap<SourceId, Source>,
     /// What the kernel has reported in this turn, in its order.
     pub ready_list: Vec<SourceId>,
-    /// What this turn serves, in its order: first the sources that were queued, then the ready list.
+    /// What this turn serves, in its order: first the ready list, then the sources that were queued.
     pub run_queue: Vec<SourceId>,
     /// Sources that are queued for the next turn.
     pub queued: VecDeque<SourceId>,
@@ -88,8 +88,9 @@ impl State {
         let Some(id) = record.source() else { return };
         match record.kind {
             Kind::Ready => {
+                // Ahead of the queued ones, which the turn has begun with.
+                self.run_queue.insert(self.ready_list.len(), id);
                 self.ready_list.push(id);
-                self.run_queue.push(id);
             }
             Kind::Requeued => self.queued.push_back(id),
             Kind::Closed | Kind::Deregistered => drop(self.sources.remove(&id)),
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queued_source_is_served_in_the_next_turn_ahead_of_the_ready_list() {
+    fn a_queued_source_is_served_in_the_next_turn_behind_the_ready_list() {
         let mut state = State::default();
         let id = |slot| SourceId {
             slot,
@@ -233,11 +234,12 @@ mod tests {
             (Kind::Requeued, 3),
             (Kind::Turn, 2),
             (Kind::Ready, 4),
+            (Kind::Ready, 5),
         ] {
             state.apply(&record(kind, subject));
         }
-        assert_eq!(state.ready_list, [id(4)]);
-        assert_eq!(state.run_queue, [id(3), id(4)]);
+        assert_eq!(state.ready_list, [id(4), id(5)]);
+        assert_eq!(state.run_queue, [id(4), id(5), id(3)]);
         assert!(state.queued.is_empty() && state.turn == 2);
     }
 
