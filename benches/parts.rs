@@ -4,13 +4,14 @@
 //! blocking models in `echo`.
 
 use divan::{Bencher, black_box, counter::BytesCount};
-use echo_reactor::Stats;
 use echo_reactor::echo::connection::{Connection, Outcome};
+use echo_reactor::echo::read_buffer::ReadBuffer;
 use echo_reactor::echo::write_buffer::WriteBuffer;
 use echo_reactor::net::{Peer, Stream};
 use echo_reactor::reactor::{
     Event, Interest, Reactor, Readiness, Registration, Selector, Source, TimeoutClass,
 };
+use echo_reactor::{Limits, Stats};
 use mio::Token;
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
@@ -55,6 +56,10 @@ impl Stream for Memory {
         true
     }
 
+    fn send_room(&self) -> usize {
+        0
+    }
+
     fn shutdown_write(&self) -> io::Result<()> {
         Ok(())
     }
@@ -80,7 +85,7 @@ fn connection_keeps_unsent_bytes(bencher: Bencher<'_, '_>, message_bytes: usize)
 }
 
 fn connection(bencher: Bencher<'_, '_>, message_bytes: usize, takes_bytes: usize) {
-    let mut read_buffer = vec![0; 65_536];
+    let mut read_buffer = ReadBuffer::new(&Limits::default());
     let mut stats = Stats::default();
     let message = |_: ()| Memory {
         unread_bytes: message_bytes,

@@ -21,7 +21,7 @@
 //! | `Shutdown` | the phase, and the error that began it |
 //! | `Control` | the command of another thread |
 //!
-//! In reading order: `server` (the loop), [`connection`], [`write_buffer`]; `handlers`; `outcome`, `connections`,
+//! In reading order: `server` (the loop), [`connection`], [`read_buffer`], [`write_buffer`]; `handlers`; `outcome`, `connections`,
 //! `linger`; `core`, [`backend`], [`decision`]; `accept`, [`accept_gate`], `listeners`, [`backoff`], [`admission`], `proxied`, `answers`;
 //! [`datagram`], [`udp_filter`]; `phase`, `shutdown`; `handle`, `parts`, `embed`, `setup`; `log_limit`. Imports go one way: `server`,
 //! `handlers`, `setup` and `embed` import `parts`, which imports the parts, and these import `core`.
@@ -47,6 +47,7 @@ mod outcome;
 mod parts;
 mod phase;
 mod proxied;
+pub mod read_buffer;
 mod server;
 mod setup;
 mod shutdown;

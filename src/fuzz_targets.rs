@@ -86,6 +86,7 @@ pub fn connection(bytes: &[u8]) {
         readiness,
         kind & 2 != 0,
         kind & 4 != 0,
+        if kind & 8 == 0 { 0 } else { usize::MAX },
     );
 }
 

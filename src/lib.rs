@@ -3,7 +3,8 @@
 //!
 //! It echoes over TCP and UDP, IPv4 and IPv6, and Unix sockets of both kinds, from one process. It is made to be read
 //! (begin with the [`guide`]), to be measured against, and to be embedded. Without default features the library needs mio,
-//! slab, log, socket2 and libc, and nothing else. Two features are for programs that embed it: `timerfd` and `pktinfo`, by nix.
+//! slab, log, socket2 and libc, and nothing else. Three features are for programs that embed it: `timerfd`, `pktinfo` and
+//! `long-reads`, by nix.
 //!
 //! ```text
 //!              epoll_wait             next_event                 on_ready            advance

@@ -62,8 +62,10 @@ pub struct Limits {
     /// not refuse clients: the kernel drops their SYN, and they retry after a second.
     pub backlog: i32,
 
-    /// Bytes that one connection may read in a turn before the next source is served (bytes; default 256 KiB). A small
-    /// budget is fair to connections with little traffic, a large one saves turns for busy connections.
+    /// Bytes that one connection may read in a turn before the next source is served (bytes; default 260 KiB). A small
+    /// budget is fair to connections with little traffic, a large one saves turns for busy connections. It also bounds a
+    /// long read ([`echo::read_buffer`](crate::echo::read_buffer)). The default lets a message of 256 KiB end in a short read, so
+    /// that the socket is known to be empty without another one.
     pub read_budget_bytes: usize,
 
     /// Connections that one listener may accept in a turn (count; default 64). It keeps a burst of new connections from
@@ -79,9 +81,11 @@ pub struct Limits {
     /// that answer at once, and costs up to all of that core's idle time. A turn that may not wait never polls twice.
     pub spin_max: Duration,
 
-    /// Size of the one read buffer that all streams share (bytes; default 64 KiB: the kernel delivers at most that much
-    /// in one piece, so that a message of this size takes one read). It also bounds the write buffer of a connection,
-    /// since nothing is read while bytes are unsent: a peer that never reads costs one read buffer.
+    /// Length of a read (bytes; default 64 KiB: the kernel delivers at most that much in one piece, so that a message of
+    /// this size takes one read). It also bounds the write buffer of a connection, since nothing is read while bytes are
+    /// unsent: a peer that never reads costs one read. After a full one the next is long
+    /// ([`echo::read_buffer`](crate::echo::read_buffer)), but only if the kernel says that the send buffer has room for it.
+    /// Should it then lack the memory, one connection of the server has up to a long read unsent.
     pub read_buffer_bytes: usize,
 
     /// Time after which a connection without input and without unsent bytes is closed (default off: RFC 862 serves
@@ -177,7 +181,7 @@ impl Default for Limits {
             preallocate_connections: 0,
             descriptors_reserved: 32,
             backlog: i32::MAX,
-            read_budget_bytes: 256 * 1024,
+            read_budget_bytes: 260 * 1024,
             accept_budget: 64,
             datagram_budget: 64,
             spin_max: Duration::ZERO,

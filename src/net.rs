@@ -12,7 +12,7 @@
 //! What may live in this module: sockets, their addresses and options, and what their errors mean. What may not: events,
 //! and what is done with the bytes.
 //!
-//! In reading order: `traits`, [`address`], `convert`, `peer`, [`bind`], `reuse_port`, `inherited`, [`listener`], [`stream`], [`datagram`],
+//! In reading order: `traits`, [`address`], `convert`, `peer`, [`bind`], `reuse_port`, `inherited`, [`listener`], [`stream`], `send_room`, [`datagram`],
 //! [`accept`], [`trace`], [`proxy`]; and `connect`, which only the load generator needs. Files import each other by their own paths;
 //! this one only re-exports.
 
@@ -33,6 +33,7 @@ mod peer;
 pub mod proxy;
 #[cfg(any(feature = "cli", all(test, feature = "pktinfo")))]
 mod reuse_port;
+mod send_room;
 mod socket_file;
 mod source;
 mod staging;

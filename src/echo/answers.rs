@@ -24,6 +24,7 @@ use super::backend::{Backend, Socket};
 use super::connection::{Connection, Outcome, Wait, write_some};
 use super::core::Core;
 use super::outcome::Phase;
+use super::read_buffer::ReadBuffer;
 use crate::net::{Peer, Stream, trace};
 use crate::reactor::{Key, Readiness};
 use crate::stats::{CloseReason, DropReason, Stats};
@@ -169,7 +170,7 @@ impl Dialog {
         connection: &mut Connection<impl Stream>,
         responder: &dyn Responder,
         readiness: Readiness,
-        read_buffer: &mut [u8],
+        read_buffer: &mut ReadBuffer,
         mut budget: usize,
         stats: &mut Stats,
     ) -> io::Result<Outcome> {

@@ -11,7 +11,7 @@
 //!                      └───────────────── Wait(Writing)      FIN, and nothing unsent ──▶ Done(PeerClosed)
 //! ```
 //!
-//! - **Nothing is read while bytes are unsent.** So memory is bounded by one read buffer for each connection, a FIN can only
+//! - **Nothing is read while bytes are unsent.** So memory is bounded by one read for each connection, a FIN can only
 //!   be read when nothing is unsent, and a connection waits either to read or to write, never for both.
 //! - **A socket is read until it would block**, since an edge is reported once; or until the budget of the turn is spent,
 //!   and then the connection yields.
@@ -22,12 +22,13 @@
 use super::linger::discard_until_fin;
 use super::outcome::Phase;
 pub use super::outcome::{Outcome, Wait};
+use super::read_buffer::ReadBuffer;
 use super::write_buffer::WriteBuffer;
 use crate::net::{Stream, trace};
 use crate::reactor::Readiness;
 use crate::stats::{CloseReason, Stats};
 use std::io;
-use std::io::ErrorKind::{Interrupted, OutOfMemory, WouldBlock};
+use std::io::ErrorKind::{Interrupted, WouldBlock};
 
 /// A connection, with its stream and the bytes that are not sent yet.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ impl<S: Stream> Connection<S> {
     pub fn advance(
         &mut self,
         readiness: Readiness,
-        read_buffer: &mut [u8],
+        read_buffer: &mut ReadBuffer,
         budget: usize,
         stats: &mut Stats,
     ) -> Outcome {
@@ -70,7 +71,7 @@ impl<S: Stream> Connection<S> {
     fn try_advance(
         &mut self,
         readiness: Readiness,
-        read_buffer: &mut [u8],
+        read_buffer: &mut ReadBuffer,
         budget: usize,
         stats: &mut Stats,
     ) -> io::Result<Outcome> {
@@ -78,13 +79,14 @@ impl<S: Stream> Connection<S> {
             if !self.flush(stats)? {
                 return Ok(Outcome::Wait(Wait::Writing));
             }
-            if self.phase == Phase::Open {
+            if matches!(self.phase, Phase::Open | Phase::Streaming) {
                 // No read yet: with the change to Reading the kernel reports what is there already, a FIN included.
                 return Ok(Outcome::Wait(Wait::Reading));
             }
         }
         match self.phase {
-            Phase::Open => self.echo_all(true, readiness, read_buffer, budget, stats),
+            Phase::Open => self.echo_all(true, false, readiness, read_buffer, budget, stats),
+            Phase::Streaming => self.stream_on(readiness, read_buffer, budget, stats),
             Phase::Header => Ok(Outcome::ReadHeader),
             Phase::Answering | Phase::LastAnswers => Ok(Outcome::Answer),
             Phase::Closing | Phase::Lingering => {
@@ -98,18 +100,24 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Reads and writes back until the socket would block, a write is short, or the budget is spent. Nothing is unsent yet;
-    /// `nothing_yet` says that nothing was read since the event either.
+    /// `nothing_yet` says that nothing was read since the event either, and `was_full` that the last turn ended with a full
+    /// read.
     #[inline(always)]
     pub(super) fn echo_all(
         &mut self,
         mut nothing_yet: bool,
+        was_full: bool,
         readiness: Readiness,
-        read_buffer: &mut [u8],
+        read_buffer: &mut ReadBuffer,
         mut budget: usize,
         stats: &mut Stats,
     ) -> io::Result<Outcome> {
+        let mut buffer = match was_full {
+            false => &mut read_buffer.first[..],
+            true => read_buffer.next(true, &self.stream, budget, stats),
+        };
         loop {
-            let count = match self.stream.read(read_buffer) {
+            let count = match self.stream.read(buffer) {
                 Ok(0) => return Ok(Outcome::Done(CloseReason::PeerClosed)),
                 Ok(count) => count,
                 Err(error) if error.kind() == WouldBlock => {
@@ -120,21 +128,27 @@ impl<S: Stream> Connection<S> {
                 Err(error) => return Err(error),
             };
             nothing_yet = false;
-            if !self.write_back(&read_buffer[..count], stats)? {
+            if !self.write_back(&buffer[..count], stats)? {
+                read_buffer.note_unsent(self.unsent_bytes());
                 return Ok(Outcome::Wait(Wait::Writing));
             }
             // A short read has emptied the socket, and saves the read that would block; but only if the event told of bytes
             // alone. Data and FIN often come as one edge, and after it the FIN is not reported again.
-            if count < read_buffer.len()
+            if count < buffer.len()
                 && readiness == Readiness::Normal
                 && self.stream.short_read_means_empty()
             {
                 return Ok(Outcome::KeepReading);
             }
+            let is_full = count == buffer.len();
+            if is_full {
+                self.phase = Phase::Streaming;
+            }
             budget = budget.saturating_sub(count);
             if budget == 0 {
                 return Ok(Outcome::Yield);
             }
+            buffer = read_buffer.next(is_full, &self.stream, budget, stats);
         }
     }
 
@@ -158,17 +172,6 @@ impl<S: Stream> Connection<S> {
         }
         self.store_unsent(rest, stats)?;
         Ok(false)
-    }
-
-    /// Keeps the rest of a short write.
-    #[cold]
-    pub(super) fn store_unsent(&mut self, rest: &[u8], stats: &mut Stats) -> io::Result<()> {
-        if self.write_buffer.store(rest).is_err() {
-            stats.discarded += rest.len() as u64;
-            return Err(OutOfMemory.into());
-        }
-        stats.store_unsent(rest.len());
-        Ok(())
     }
 
     /// Sends unsent bytes. Returns whether none is left.

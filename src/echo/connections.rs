@@ -10,16 +10,20 @@ use super::core::Core;
 use super::decision::Decision;
 use super::outcome;
 use super::phase::Phase;
+use super::read_buffer::ReadBuffer;
 use crate::net::Stream;
 use crate::reactor::{Key, Readiness};
 use crate::stats::{CloseReason, Stats};
+use std::io::{self, ErrorKind::OutOfMemory};
 
 impl<S> Connection<S> {
     /// Ends the connection in good order: sends what is unsent, then a FIN, and waits for the peer's. Takes effect at the
     /// next [`Connection::advance`].
     pub fn begin_close(&mut self) {
         self.phase = match self.phase {
-            outcome::Phase::Header | outcome::Phase::Open => outcome::Phase::Closing,
+            outcome::Phase::Header | outcome::Phase::Open | outcome::Phase::Streaming => {
+                outcome::Phase::Closing
+            }
             outcome::Phase::Answering => outcome::Phase::LastAnswers,
             begun => begun,
         };
@@ -35,9 +39,40 @@ impl<S> Connection<S> {
         }
     }
 
+    /// Keeps the rest of a short write.
+    #[cold]
+    pub(super) fn store_unsent(&mut self, rest: &[u8], stats: &mut Stats) -> io::Result<()> {
+        if self.write_buffer.store(rest).is_err() {
+            stats.discarded += rest.len() as u64;
+            return Err(OutOfMemory.into());
+        }
+        stats.store_unsent(rest.len());
+        Ok(())
+    }
+
     /// How many bytes are read and not sent yet.
     pub fn unsent_bytes(&self) -> usize {
         self.write_buffer.remaining().len()
+    }
+}
+
+impl<S: Stream> Connection<S> {
+    /// Echoes as long as much comes at once. So the first read is a long one, too, if the send buffer has room for it.
+    #[cold]
+    pub(super) fn stream_on(
+        &mut self,
+        readiness: Readiness,
+        read_buffer: &mut ReadBuffer,
+        budget: usize,
+        stats: &mut Stats,
+    ) -> io::Result<Outcome> {
+        self.phase = outcome::Phase::Open;
+        let before = stats.bytes_in;
+        let outcome = self.echo_all(true, true, readiness, read_buffer, budget, stats)?;
+        if stats.bytes_in - before >= read_buffer.first.len() as u64 {
+            self.phase = outcome::Phase::Streaming;
+        }
+        Ok(outcome)
     }
 }
 
@@ -113,7 +148,7 @@ pub(super) fn on_expired<B: Backend>(
 #[cold]
 fn advance_stalled(
     connection: &mut Connection<impl Stream>,
-    read_buffer: &mut [u8],
+    read_buffer: &mut ReadBuffer,
     budget: usize,
     stats: &mut Stats,
 ) -> Outcome {

@@ -8,8 +8,8 @@ use super::connection::Wait;
 use super::decision::Decision;
 use super::log_limit::LogLimit;
 use super::phase::Phase;
+use super::read_buffer::ReadBuffer;
 use crate::limits::{CONNECTIONS_CEILING, Limits};
-use crate::net::pages::{self, Pages};
 use crate::reactor::{Interest, Key, Reactor, Registration, TimeoutClass};
 use crate::stats::Stats;
 use std::time::{Duration, Instant};
@@ -24,9 +24,7 @@ pub(super) struct Core<B: Backend> {
     pub(super) reactor: Reactor<Socket<B>, B::Selector>,
     pub(super) limits: Limits,
     pub(super) stats: Stats,
-    /// The buffer that every stream is read into. One is enough: the bytes are written back, or stored in the write buffer
-    /// of their connection, before the next read.
-    pub(super) read_buffer: Pages,
+    pub(super) read_buffer: ReadBuffer,
     registrations: Registrations,
     /// The times for which the reactor's one alarm is needed, by [`Alarm`].
     alarms: [Option<Instant>; 3],
@@ -53,7 +51,7 @@ impl<B: Backend> Core<B> {
         reactor.set_spin(limits.spin_max);
         reactor.preallocate(limits.preallocate_connections.min(limits.connections_max));
         Self {
-            read_buffer: pages::zeroed(limits.read_buffer_bytes),
+            read_buffer: ReadBuffer::new(&limits),
             registrations: Registrations::new(&mut reactor, &limits),
             alarms: [None; 3],
             longest_turn: Duration::ZERO,

@@ -9,6 +9,8 @@ pub(super) enum Phase {
     Header,
     /// Bytes are echoed.
     Open,
+    /// The same, and the last turn has read as much as a first read takes: more may be there at once.
+    Streaming,
     /// Requests are answered.
     Answering,
     /// The server ends the connection as soon as the requests that were read are answered.

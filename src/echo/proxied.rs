@@ -24,6 +24,7 @@ use super::core::Core;
 use super::log_limit::LogLimit;
 use super::outcome;
 use super::phase::Phase;
+use super::read_buffer::ReadBuffer;
 use crate::net::proxy::{HEADER_BYTES_MAX, Header};
 use crate::net::{IpNet, Peer, Stream, trace};
 use crate::reactor::{Key, Readiness};
@@ -326,7 +327,7 @@ impl<S: Stream> Connection<S> {
         &mut self,
         rest: Range<usize>,
         readiness: Readiness,
-        read_buffer: &mut [u8],
+        read_buffer: &mut ReadBuffer,
         budget: usize,
         stats: &mut Stats,
     ) -> io::Result<Outcome> {
@@ -341,7 +342,7 @@ impl<S: Stream> Connection<S> {
         }
         match budget {
             0 => Ok(Outcome::Yield),
-            _ => self.echo_all(false, readiness, read_buffer, budget, stats),
+            _ => self.echo_all(false, false, readiness, read_buffer, budget, stats),
         }
     }
 }

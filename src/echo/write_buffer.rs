@@ -4,7 +4,7 @@
 //!
 //! Almost every connection has nothing unsent almost all of the time, so an empty write buffer is one null pointer. It is
 //! filled when a write takes less than was read, and freed when its last byte is sent. It never grows, since nothing is read
-//! while it is not empty; so it is at most one read buffer long.
+//! while it is not empty; so it is at most one read long.
 
 mod bytes;
 

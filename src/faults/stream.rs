@@ -128,6 +128,10 @@ impl<S: Stream> Stream for FaultyStream<S> {
         false
     }
 
+    fn send_room(&self) -> usize {
+        self.inner.send_room()
+    }
+
     fn shutdown_write(&self) -> io::Result<()> {
         self.inner.shutdown_write()
     }

@@ -3,6 +3,7 @@
 //! Unpromised: public for readers of this documentation; names and signatures may change in any release.
 
 use super::peer::Peer;
+use super::send_room::send_room;
 use super::source::register_by_source;
 use super::traits::Stream;
 use mio::event::Source;
@@ -48,6 +49,13 @@ impl Write for StreamSocket {
 impl Stream for StreamSocket {
     fn short_read_means_empty(&self) -> bool {
         matches!(self, Self::Tcp(_))
+    }
+
+    fn send_room(&self) -> usize {
+        match self {
+            Self::Tcp(stream) => send_room(stream),
+            Self::Unix(_) => 0,
+        }
     }
 
     fn shutdown_write(&self) -> io::Result<()> {

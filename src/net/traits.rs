@@ -14,6 +14,9 @@ pub trait Stream: Read + Write {
     /// hold for Unix streams: a read ends early at a message that carries descriptors, although more bytes follow.
     fn short_read_means_empty(&self) -> bool;
 
+    /// Returns how many bytes the next write takes at once, as far as the kernel knows beforehand; 0 if it does not say.
+    fn send_room(&self) -> usize;
+
     /// Sends FIN after everything that has been written: `shutdown(2)` with `SHUT_WR`.
     ///
     /// # Errors

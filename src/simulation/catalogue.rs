@@ -447,7 +447,7 @@ impl Stage {
     }
 
     /// A client reads what is there, at most `most` bytes.
-    fn read(&self, socket: usize, most: usize) -> Vec<u8> {
+    pub(super) fn read(&self, socket: usize, most: usize) -> Vec<u8> {
         let mut kernel = self.network.kernel();
         let queue = &mut kernel.wire(socket).to_client;
         let count = most.min(queue.len());

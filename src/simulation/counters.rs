@@ -251,6 +251,82 @@ fn a_short_read_saves_the_read_that_would_block() {
     }
 }
 
+fn with_long_reads() -> Limits {
+    Limits {
+        read_buffer_bytes: 10,
+        read_budget_bytes: 260,
+        ..Limits::default()
+    }
+}
+
+#[test]
+fn after_a_full_read_a_message_takes_one_read_and_one_write() {
+    let mut stage = Stage::with_knobs(with_long_reads(), Knobs::roomy());
+    let socket = stage.connect(1)[0];
+    stage.network.kernel().wire(socket).short_read_means_empty = true;
+    // A turn begins with a long read if the one before has read as much as a first read takes.
+    for (bytes, reads) in [
+        (200, 2),
+        (200, 1),
+        (10, 1),
+        (9, 1),
+        (200, 2),
+        (600, 3),
+        (9, 1),
+    ] {
+        let before = stage.network.kernel().reads;
+        stage.send(socket, bytes);
+        stage.settle();
+        let made = stage.network.kernel().reads - before;
+        assert_eq!((bytes, made), (bytes, reads));
+        assert_eq!(stage.read(socket, bytes + 1).len(), bytes);
+    }
+}
+
+#[test]
+fn no_turn_reads_more_than_its_budget() {
+    let mut stage = Stage::with_knobs(with_long_reads(), Knobs::roomy());
+    let socket = stage.connect(1)[0];
+    stage.send(socket, 5_000);
+    let mut turns = 0;
+    while stage.server.stats().bytes_in < 5_000 {
+        let before = stage.server.stats().bytes_in;
+        stage.turn();
+        let read = stage.server.stats().bytes_in - before;
+        assert!(read <= 260, "{read} bytes in a turn");
+        turns += 1;
+    }
+    assert_eq!(turns, 5_000_u32.div_ceil(260));
+}
+
+/// The send buffer takes 100 bytes. However much of it is free when a read is long, the read after it finds less.
+#[test]
+fn a_slow_reader_has_no_more_unsent_than_a_first_read() {
+    for budget in [10, 25, 50, 60, 70, 90, 100, 110, 260, 5_000] {
+        let limits = Limits {
+            read_budget_bytes: budget,
+            ..with_long_reads()
+        };
+        let mut stage = stage(limits);
+        let sockets = stage.connect(6);
+        for &socket in &sockets {
+            stage.send(socket, 500);
+        }
+        stage.settle();
+        assert_eq!(stage.server.stats().unsent_bytes, 6 * 10, "{budget}");
+        for &socket in &sockets {
+            let mut received = 0;
+            while received < 500 {
+                received += stage.read(socket, 37).len();
+                stage.settle();
+            }
+        }
+        let stats = stage.server.stats();
+        assert!(stats.unsent_bytes_peak <= 6 * 10, "{budget}: {stats}");
+        assert_eq!(stats.bytes_out, 6 * 500);
+    }
+}
+
 /// Closing a connection, the server discards what still comes until the peer's FIN.
 #[test]
 fn what_a_lingering_connection_still_sends_is_discarded_and_counted() {

@@ -2,6 +2,8 @@
 
 use super::choices::Choices;
 use crate::echo::connection::{Connection, Outcome, Wait};
+use crate::echo::read_buffer::ReadBuffer;
+use crate::limits::Limits;
 use crate::net::{Peer, Stream};
 use crate::reactor::Readiness;
 use crate::stats::{CloseReason, Stats};
@@ -48,6 +50,7 @@ struct Script {
     last_read: Option<Act>,
     finished: bool,
     short_read_means_empty: bool,
+    send_room: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -97,6 +100,10 @@ impl Stream for Socket {
         self.0.borrow().short_read_means_empty
     }
 
+    fn send_room(&self) -> usize {
+        self.0.borrow().send_room
+    }
+
     fn shutdown_write(&self) -> io::Result<()> {
         self.0.borrow_mut().finished = true;
         Ok(())
@@ -111,12 +118,28 @@ impl Stream for Socket {
 
 const READ_BUFFER_BYTES: usize = 3;
 
+/// The read buffer of a script, the budget of a turn, and the most that may be unsent.
+fn reads(send_room: usize) -> (ReadBuffer, usize, usize) {
+    let (budget, unsent_max) = match send_room {
+        0 => (2 * READ_BUFFER_BYTES, READ_BUFFER_BYTES),
+        // A long read takes all of the budget, and the write that follows may take less, whatever was said before.
+        _ => (4 * READ_BUFFER_BYTES, 4 * READ_BUFFER_BYTES),
+    };
+    let limits = Limits {
+        read_buffer_bytes: READ_BUFFER_BYTES,
+        read_budget_bytes: budget,
+        ..Limits::default()
+    };
+    (ReadBuffer::new(&limits), budget, unsent_max)
+}
+
 /// Drives one connection along one script, from its first event to its end, and checks the invariants after every step.
 pub(crate) fn run(
     choices: Choices,
     readiness: Readiness,
     short_read_means_empty: bool,
     server_closes: bool,
+    send_room: usize,
 ) -> Choices {
     let socket = Socket(Rc::new(RefCell::new(Script {
         choices,
@@ -125,13 +148,14 @@ pub(crate) fn run(
         last_read: None,
         finished: false,
         short_read_means_empty,
+        send_room,
     })));
     let mut connection = Connection::new(socket.clone());
     let mut stats = Stats::default();
-    let mut buffer = [0; READ_BUFFER_BYTES];
+    let (mut buffer, budget, unsent_max) = reads(send_room);
     stats.open();
     let reason = loop {
-        let outcome = connection.advance(readiness, &mut buffer, 2 * READ_BUFFER_BYTES, &mut stats);
+        let outcome = connection.advance(readiness, &mut buffer, budget, &mut stats);
         let script = socket.0.borrow();
         let prefix = script
             .echoed
@@ -140,8 +164,8 @@ pub(crate) fn run(
             .all(|(i, &byte)| byte == (i % 251) as u8);
         assert!(prefix, "echoed is a prefix of received: {script:?}");
         assert!(
-            connection.unsent_bytes() <= READ_BUFFER_BYTES,
-            "no more than a read buffer is unsent"
+            connection.unsent_bytes() <= unsent_max,
+            "no more than a read is unsent"
         );
         assert_eq!(stats.bytes_in, script.received as u64);
         assert_eq!(stats.bytes_out, script.echoed.len() as u64);
@@ -198,11 +222,22 @@ fn check_end(reason: CloseReason, script: &Script, stats: &Stats) {
 
 #[cfg(test)]
 #[track_caller]
-fn run_all(readiness: Readiness, short_read_means_empty: bool, server_closes: bool) {
+fn run_all(
+    readiness: Readiness,
+    short_read_means_empty: bool,
+    server_closes: bool,
+    send_room: usize,
+) {
     let mut choices = Choices::new(6);
     let mut scripts = 1;
     loop {
-        choices = run(choices, readiness, short_read_means_empty, server_closes);
+        choices = run(
+            choices,
+            readiness,
+            short_read_means_empty,
+            server_closes,
+            send_room,
+        );
         if !choices.next_path() {
             break;
         }
@@ -213,20 +248,31 @@ fn run_all(readiness: Readiness, short_read_means_empty: bool, server_closes: bo
 
 #[test]
 fn all_scripts_of_a_socket_where_a_short_read_means_empty() {
-    run_all(Readiness::Normal, true, false);
+    run_all(Readiness::Normal, true, false, 0);
 }
 
 #[test]
 fn all_scripts_of_a_socket_with_more_bytes_after_a_short_read() {
-    run_all(Readiness::Normal, false, false);
+    run_all(Readiness::Normal, false, false, 0);
 }
 
 #[test]
 fn all_scripts_of_a_socket_that_is_ending() {
-    run_all(Readiness::Exceptional, true, false);
+    run_all(Readiness::Exceptional, true, false, 0);
 }
 
 #[test]
 fn all_scripts_of_a_socket_that_the_server_closes() {
-    run_all(Readiness::Normal, true, true);
+    run_all(Readiness::Normal, true, true, 0);
+}
+
+#[test]
+fn all_scripts_of_a_socket_that_has_room_for_a_long_read() {
+    for (readiness, short_read_means_empty) in [
+        (Readiness::Normal, true),
+        (Readiness::Normal, false),
+        (Readiness::Exceptional, true),
+    ] {
+        run_all(readiness, short_read_means_empty, false, usize::MAX);
+    }
 }

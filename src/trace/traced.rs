@@ -247,6 +247,10 @@ impl<S: Stream> Stream for TracedSocket<S> {
         self.inner.short_read_means_empty()
     }
 
+    fn send_room(&self) -> usize {
+        self.inner.send_room()
+    }
+
     fn shutdown_write(&self) -> io::Result<()> {
         let result = self.inner.shutdown_write();
         self.recorder.call(self.record(Kind::Fin), &result);

@@ -19,6 +19,7 @@ use std::fs;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
@@ -179,6 +180,29 @@ fn a_budget_that_is_spent_is_found_with_the_turn_that_goes_on() {
         }
     }
     assert!(served_again > 0, "the connection was queued");
+}
+
+/// The kernel says that there is room for a long read, since the client takes what comes back. It is not asked about a Unix
+/// stream, whose send buffer is small.
+#[test]
+fn long_messages_take_long_reads_over_tcp_alone() {
+    const FIRST: u64 = 64 << 10;
+    const BUDGET: u64 = 260 << 10;
+    for (scheme, is_long) in [("tcp", true), ("unix", false)] {
+        let traced = Traced::start(scheme, &["--receive-buffer", "1MiB"]);
+        let client = traced.serve.connect();
+        let message = noise(1, 20 << 20);
+        let echo = thread::scope(|scope| {
+            scope.spawn(|| client.say(&message)); // more than the buffers hold
+            client.hear(message.len())
+        });
+        assert!(echo == message);
+        let trace = traced.stop();
+        let reads = trace.records.iter().filter(|one| one.kind == Kind::Read);
+        let longest = reads.map(|one| one.amount).max().unwrap();
+        assert!(longest <= BUDGET, "{scheme}: {longest} bytes");
+        assert_eq!(longest > FIRST, is_long, "{scheme}: {longest} bytes");
+    }
 }
 
 #[test]

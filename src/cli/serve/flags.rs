@@ -153,7 +153,7 @@ pub(super) struct Turns {
     #[arg(long, value_name = "TIME", default_value_t = Or::Word(Off))]
     pub(super) spin: Spin,
 
-    /// Size of the one read buffer, and the most bytes that a connection can have unsent
+    /// Length of a read, and the most bytes that a connection can have unsent
     #[arg(long, value_name = "BYTES", default_value_t = Bytes(Limits::default().read_buffer_bytes),
         default_value_ifs = hardened("16KiB"))]
     pub(super) read_buffer: Bytes,

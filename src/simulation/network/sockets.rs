@@ -212,6 +212,13 @@ impl Stream for Handle {
             .short_read_means_empty
     }
 
+    /// What the window takes, unless the kernel is short of memory then.
+    fn send_room(&self) -> usize {
+        let mut kernel = self.network.kernel();
+        let window = kernel.knobs.window_bytes;
+        window.saturating_sub(kernel.wire(self.number).to_client.len())
+    }
+
     fn shutdown_write(&self) -> io::Result<()> {
         let mut kernel = self.network.kernel();
         kernel.inject_fault(Call::Shutdown, self.number)?;
