@@ -6,7 +6,7 @@
  * sender, and checks nothing.
  *
  * usage: floor_sockets tcp PORT [BYTES] | unix NAME | unixgram NAME | udp PORT   (abstract names; 127.0.0.1; it ends by a
- * signal). BYTES is the length of a read of a stream, at most 262144; 65536 without it.
+ * signal). BYTES is the length of a read of a stream, at most 266240; 65536 without it.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -20,7 +20,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static char buffer[262144]; /* the longest Unix datagram that serve takes */
+static char buffer[266240]; /* the longest read of serve; its longest datagram is 4 KiB shorter */
 
 static ssize_t stream_bytes = 65536;
 
