@@ -109,6 +109,28 @@ impl Drop for Watcher {
     }
 }
 
+/// Starts a shell that waits until [`begin`], and ends if this process ends before: no watcher would end its server.
+fn start_waiting(line: &str) -> io::Result<Child> {
+    settings::remove_from(&mut Command::new("sh"))
+        .args([
+            "-c",
+            &format!("read -r begin || exit; exec </dev/null; {line}"),
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+}
+
+/// Lets the shell begin.
+fn begin(shell: &mut Child) -> io::Result<()> {
+    match shell.stdin.take() {
+        Some(mut pipe) => pipe.write_all(b"begin\n"),
+        None => Ok(()),
+    }
+}
+
 impl Server {
     /// A server that runs already.
     #[must_use]
@@ -141,15 +163,9 @@ impl Server {
             command.replace(transport.placeholder(), &place.text)
         );
         let unstarted = |error| format!("sh cannot be started: {error}");
-        let mut child = settings::remove_from(&mut Command::new("sh"))
-            .args(["-c", &line])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .map_err(unstarted)?;
-        let watcher = Watcher::of(&child).map_err(|error| {
+        let mut child = start_waiting(&line).map_err(unstarted)?;
+        let begun = Watcher::of(&child).and_then(|watcher| begin(&mut child).map(|()| watcher));
+        let watcher = begun.map_err(|error| {
             let _ = child.kill();
             let _ = child.wait();
             unstarted(error)
@@ -275,5 +291,16 @@ mod tests {
     fn a_command_that_does_not_serve_is_an_error_with_its_exit_code() {
         let error = Server::start("false", Transport::Tcp).unwrap_err();
         assert!(error.contains("exit status: 1"), "{error}");
+    }
+
+    /// The checker may be killed between the start of the shell and that of the watcher.
+    #[test]
+    fn no_server_runs_before_it_is_watched() {
+        let mut shell = start_waiting("exit 7").unwrap();
+        drop(shell.stdin.take()); // as the kernel does
+        assert_eq!(shell.wait().unwrap().code(), Some(1));
+        let mut shell = start_waiting("exit 7").unwrap();
+        begin(&mut shell).unwrap();
+        assert_eq!(shell.wait().unwrap().code(), Some(7));
     }
 }
