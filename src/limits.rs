@@ -64,8 +64,8 @@ pub struct Limits {
 
     /// Bytes that one connection may read in a turn before the next source is served (bytes; default 260 KiB). A small
     /// budget is fair to connections with little traffic, a large one saves turns for busy connections. It also bounds a
-    /// long read ([`echo::read_buffer`](crate::echo::read_buffer)). The default lets a message of 256 KiB end in a short read, so
-    /// that the socket is known to be empty without another one.
+    /// long read ([`echo::read_buffer`](crate::echo::read_buffer)); up to `read_buffer_bytes` there is none. The default
+    /// lets a message of 256 KiB end in a short read, so that the socket is known to be empty without another one.
     pub read_budget_bytes: usize,
 
     /// Connections that one listener may accept in a turn (count; default 64). It keeps a burst of new connections from
