@@ -9,7 +9,7 @@ pub(super) enum Phase {
     Header,
     /// Bytes are echoed.
     Open,
-    /// The same, and the last turn has read as much as a first read takes: more may be there at once.
+    /// The same, and a read was full, and no turn since has read less than an eighth of that: much may be there at once.
     Streaming,
     /// Requests are answered.
     Answering,

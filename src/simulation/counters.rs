@@ -261,17 +261,23 @@ fn with_long_reads() -> Limits {
 
 #[test]
 fn after_a_full_read_a_message_takes_one_read_and_one_write() {
-    let mut stage = Stage::with_knobs(with_long_reads(), Knobs::roomy());
+    let limits = Limits {
+        read_buffer_bytes: 80,
+        read_budget_bytes: 2_080,
+        ..Limits::default()
+    };
+    let mut stage = Stage::with_knobs(limits, Knobs::roomy());
     let socket = stage.connect(1)[0];
     stage.network.kernel().wire(socket).short_read_means_empty = true;
-    // A turn begins with a long read if the one before has read as much as a first read takes.
+    // After a full read turns begin with a long one, until one has read less than an eighth of a first read.
     for (bytes, reads) in [
-        (200, 2),
-        (200, 1),
+        (1_600, 2),
+        (1_600, 1),
         (10, 1),
+        (1_600, 1),
         (9, 1),
-        (200, 2),
-        (600, 3),
+        (1_600, 2),
+        (4_800, 3),
         (9, 1),
     ] {
         let before = stage.network.kernel().reads;
