@@ -4,10 +4,11 @@
 //!
 //! One is enough: the bytes are written back, or stored in the write buffer of their connection, before the next read.
 //!
-//! A long read saves system calls and wake-ups where much comes at once, but all that it has read may stay unsent. So the
-//! first read of a turn is as long as a slow reader may cost, [`Limits::read_buffer_bytes`]. After one that was full, and
-//! that the send buffer took whole, the next takes the rest of the budget at once, if the send buffer has room for it. The
-//! kernel says that beforehand ([`Stream::send_room`]), so that what a long read has read is sent by one write.
+//! A long read saves system calls and wake-ups where much comes at once, but all that it has read may stay unsent. So a read
+//! is usually as long as a slow reader may cost, [`Limits::read_buffer_bytes`]: a *first read*. After one that was full, and
+//! that the send buffer took whole, the next takes the rest of the budget at once, and so do the turns after it while much
+//! comes; but each time only if the send buffer has room for so much. The kernel says that beforehand
+//! ([`Stream::send_room`]), so that what a long read has read is sent by one write.
 
 use crate::limits::Limits;
 use crate::net::Stream;
